@@ -1,0 +1,33 @@
+# `make demo` shows the degradation and its cure; `make test` runs every check. Both set everything up first.
+PYTHON ?= python3
+DATA   ?= fashion-mnist
+BIN    := .venv/bin
+
+.PHONY: demo test check lint slow clean
+.DELETE_ON_ERROR:
+
+demo: .venv/ready
+	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) --out runs/fig6-quick-$(notdir $(DATA))
+
+test: check slow
+
+check: .venv/ready lint
+	$(BIN)/pytest -m "not slow" --cov --cov-report=term
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docs.py
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache

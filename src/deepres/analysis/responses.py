@@ -1,0 +1,60 @@
+"""Fig. 7: how strongly the layers of a trained network respond."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from deepres.analysis.mode import evaluating
+from deepres.errors import InputError
+
+
+class _Spread:
+    """Standard deviation over all values of all outputs of one layer, from sums in double precision."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Take in one output; called as a forward hook, before an in-place ReLU or addition can change it."""
+        values = output.detach()
+        values = (values.cpu() if values.device.type == "mps" else values).double()  # Apple's GPUs have no double
+        self.count += values.numel()
+        self.total += values.sum().item()
+        self.squares += values.square().sum().item()
+
+    def std(self) -> float:
+        mean = self.total / self.count
+        return math.sqrt(max(self.squares / self.count - mean * mean, 0.0))
+
+
+def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> list[tuple[str, float]]:
+    """(name, standard deviation) of each 3x3 layer's output after BN, before ReLU or addition, in order.
+
+    `batches` are images (N, C, H, W) on the network's device. The deviation is the population's, over all
+    images, positions and channels at once. The first convolution of a CIFAR net is 3x3 and counts, so that 20
+    layers give 19 values (the paper does not say). The net runs in evaluation mode and is left as it was.
+    Raises `InputError` where there are no images.
+    """
+    spreads: dict[str, _Spread] = {name: _Spread() for name, module in net.named_modules() if _is_layer(module)}
+    handles = [net.get_submodule(name).register_forward_hook(spread.add) for name, spread in spreads.items()]
+    seen = 0
+    try:
+        with evaluating(net), torch.no_grad():
+            for images in batches:
+                net(images)
+                seen += len(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise InputError("layer responses need at least one image; give a test set that is not empty")
+    return [(name, spread.std()) for name, spread in spreads.items()]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether this is a 3x3 convolution with its batch normalization."""
+    children = dict(module.named_children())
+    conv = children.get("conv")
+    return "bn" in children and isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)

@@ -1,0 +1,252 @@
+"""The command line: one function a verb, each of which parses, calls the library and prints."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from deepres.errors import InputError
+
+app = typer.Typer(
+    name="deepres",
+    help="Deep Residual Learning for Image Recognition, whole: train, test and reproduce.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out, err = Console(), Console(stderr=True)
+
+Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, highway19.")]
+DataOption = Annotated[
+    str, typer.Option("--data", help="cifar10, cifar100, fashion-mnist, a folder, or hf:owner/name.")
+]
+Split = Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")]
+ImageSize = Annotated[int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+def _say(message: str) -> None:
+    err.print(message, style="dim", highlight=False, markup=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@app.command()
+def info(
+    network: Annotated[str | None, typer.Argument(help="A network; without it: all.")] = None,
+    json: AsJson = False,
+):
+    """Stages, parameters and multiply-adds of a network, or Table 1 and the CIFAR table of the paper.
+
+    Example: deepres info resnet50
+    """
+    from deepres.experiments import architectures
+    from deepres.report import console
+
+    tables = [architectures.stage_table(network)] if network else architectures.overview()
+    if json:
+        _print_json([architectures.as_json(table) for table in tables])
+    else:
+        console.print_tables(out, tables)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, or hf:owner/name.")],
+    split: Split = None,
+    image_size: ImageSize = None,
+    skip_bad: SkipBad = False,
+    json: AsJson = False,
+):
+    """Find, fetch, decode and describe a data set.
+
+    Example: deepres data fashion-mnist
+    """
+    from deepres.data.sources import describe, load
+    from deepres.report import console
+
+    loaded = load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=_say)
+    facts = describe(loaded)
+    if json:
+        _print_json(facts)
+    else:
+        console.print_facts(out, facts)
+
+
+@app.command()
+def train(
+    network: Annotated[
+        str | None, typer.Argument(help="May be left out with --run of an existing run, or --like.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A name, a folder, or hf:owner/name.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="cifar or cifar-deep; default: the paper's for the depth.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate before the drops.")] = None,
+    bn_group: Annotated[
+        int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    in_channels: Annotated[int | None, typer.Option(help="3 repeats grayscale images over three channels.")] = None,
+    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
+    json: AsJson = False,
+):
+    """Train a network; the same command goes on with a run that was interrupted.
+
+    Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
+    """
+    from deepres.experiments import single
+    from deepres.records import Run
+    from deepres.training.progress import ConsoleMonitor
+
+    names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "seed", "split", "image_size")
+    names += ("in_channels", "skip_bad", "device", "precision")
+    given = locals()
+    changes = {name: given[name] for name in names if given[name] is not None}
+    changes |= dict(_field(text) for text in set_field or [])
+    sources = [path for path in (like, config, run if run and Run(run).exists else None) if path]
+    chosen = single.configure(sources, recipe, changes)
+    place = Run(run or Path("runs") / single.default_name(chosen))
+    images = single.load_data(chosen, _say)
+    with ConsoleMonitor(err, chosen.network, chosen.recipe.iterations, chosen.recipe.batch_size) as monitor:
+        done = single.train_run(chosen, place, images, monitor)
+    if json:
+        _print_json(done | {"run": str(place.path)})
+    else:
+        out.print(
+            f"{chosen.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
+            f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {place.path}",
+            highlight=False,
+        )
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes field=value, not {text!r}")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+@app.command(name="eval")
+def evaluate(
+    weights: Annotated[Path, typer.Argument(help="A run folder or a weights file.")],
+    data: Annotated[str | None, typer.Option("--data", help="Default for a run: the data it was trained on.")] = None,
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: AsJson = False,
+):
+    """Test a trained network: top-1 and top-5 error, confusion matrix, error of each class.
+
+    Example: deepres eval runs/resnet20 --data cifar10
+    """
+    from deepres.experiments import single
+    from deepres.report import console
+
+    report = single.evaluate(
+        weights,
+        data,
+        _say,
+        network,
+        split=split,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        device=device,
+        precision=precision,
+    )
+    if json:
+        _print_json(report)
+    else:
+        console.print_evaluation(out, report)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="fig1, fig6, fig7, table1 or table6.")],
+    scale: Annotated[
+        Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
+    ] = "quick",
+    data: DataOption = "cifar10",
+    seeds: Annotated[int, typer.Option(help="Runs of each network.")] = 1,
+    networks: Annotated[str | None, typer.Option(help="Other networks than the sheet's, with commas.")] = None,
+    root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
+    split: Split = None,
+    image_size: ImageSize = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: AsJson = False,
+):
+    """Run one of the paper's figures or tables and make its page; goes on where it stopped.
+
+    Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
+    """
+    from deepres.experiments import reproduce as experiment
+    from deepres.report import console, page
+    from deepres.training.progress import ConsoleMonitor
+    from deepres.training.recipe import Config
+
+    def monitor(config: Config) -> ConsoleMonitor:
+        label = f"{config.network} seed {config.seed}"
+        return ConsoleMonitor(err, label, config.recipe.iterations, config.recipe.batch_size)
+
+    base = Config("", data, split, image_size, skip_bad=skip_bad, device=device, precision=precision)
+    folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, monitor)
+    file = page.write(findings, folder / "report.html")
+    if json:
+        _print_json(experiment.as_json(findings) | {"page": str(file)})
+    else:
+        console.print_findings(out, findings)
+        out.print(f"Page: {file.resolve()}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    places: Annotated[list[Path], typer.Argument(help="One plan folder of `reproduce`, or run folders.")],
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The page; default: report.html in the first folder.")
+    ] = None,
+):
+    """Make one self-contained HTML page of a plan or of runs.
+
+    Example: deepres report runs/fig6-quick-cifar10
+    """
+    from deepres.report import page, runs
+
+    written = page.write(runs.findings_of(places), file or places[0] / "report.html")
+    out.print(f"Page: {written.resolve()}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
+        if code is None:
+            raise
+        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(code)

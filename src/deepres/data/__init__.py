@@ -1,0 +1,1 @@
+"""Where images come from (`sources`), augmentation (`augment`) and resident batches (`memory`)."""

@@ -1,0 +1,236 @@
+"""From pictures to whole tensors: looked at once for size and mode, then decoded once, in a thread pool."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import functional as vision
+
+from deepres.data.listing import Part, Picture, Say
+from deepres.data.sets import ImageSet
+from deepres.errors import InputError
+
+LIMIT_BYTES = 4 * 2**30
+CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
+SAY_EVERY_SECONDS = 5.0
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+EXIF_ORIENTATION = 0x0112
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the head of a picture tells: (width, height) as it is to be seen, and whether it is grayscale."""
+
+    size: tuple[int, int]
+    gray: bool
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """Why a picture does not decode."""
+
+    reason: str
+
+
+def decode(
+    name: str,
+    root: Path,
+    classes: tuple[str, ...] | None,
+    pictures: Iterable[Picture],
+    *,
+    image_size: int | None,
+    skip_bad: bool,
+    say: Say,
+) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """Training part, test part and class names ("0", "1", ... where `classes` is None).
+
+    Images are RGB, or have one channel where all of them are 8-bit grayscale; the EXIF orientation is
+    applied. With `image_size`, an image of another size is resized by its shorter side (bilinear,
+    antialiased) and cut at its centre. Raises `InputError` for a label out of range, a picture that does not
+    decode (unless `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4
+    GiB of pixels.
+    """
+    looks = _looks(root, classes, pictures, skip_bad, say, name)
+    if classes is None:
+        classes = tuple(str(label) for label in range(1 + max(looks.labels, default=-1)))
+    good = [look for look in looks.found if isinstance(look, _Look)]
+    channels = 1 if all(look.gray for look in good) else 3
+    height, width = _common_size(root, looks, image_size)
+    _check_memory(name, len(good) * channels * height * width)
+    say(f"{name}: decoding {len(good):,} images of {width}x{height}")
+    makers = {part: _Maker(looks.count(part), (channels, height, width)) for part in ("train", "test")}
+    task = _decoder("RGB" if channels == 3 else "L", image_size)
+    for index, (picture, pixels) in enumerate(_each(pictures, task, say, name, "decoded")):
+        look = looks.found[index]
+        bad = look if isinstance(look, _Bad) else pixels
+        if isinstance(bad, _Bad):
+            _refuse(root, picture, bad, skip_bad)
+            makers[picture.part].skipped.append(picture.name)
+        else:
+            makers[picture.part].add(bad, picture.label)
+    train, test = makers["train"].finish(), makers["test"].finish()
+    for part, images in (("training", train), ("test", test)):
+        if not len(images):
+            raise InputError(f"{root} has no {part} pictures; a class needs five to give one to the test set")
+    return train, test, classes
+
+
+def _check_memory(name: str, needed: int) -> None:
+    if needed > LIMIT_BYTES:
+        raise InputError(
+            f"{name} would need {needed / 2**30:.1f} GiB of memory decoded, more than the limit of "
+            f"{LIMIT_BYTES / 2**30:.0f} GiB; give a smaller --image-size"
+        )
+
+
+class _Maker:
+    """Collects the images of one part in a tensor of full length."""
+
+    def __init__(self, count: int, shape: tuple[int, int, int]):
+        self.images = torch.empty((count, *shape), dtype=torch.uint8)
+        self.labels: list[int] = []
+        self.skipped: list[str] = []
+
+    def add(self, pixels: Tensor, label: int) -> None:
+        self.images[len(self.labels)] = pixels
+        self.labels.append(label)
+
+    def finish(self) -> ImageSet:
+        labels = torch.tensor(self.labels, dtype=torch.int64)
+        return ImageSet(self.images[: len(labels)], labels, tuple(self.skipped))
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """One entry a picture, in order."""
+
+    found: list[_Look | _Bad]
+    names: list[str]
+    parts: list[Part]
+    labels: list[int]
+
+    def count(self, part: str) -> int:
+        pairs = zip(self.parts, self.found, strict=True)
+        return sum(1 for own, look in pairs if own == part and isinstance(look, _Look))
+
+
+def _looks(
+    root: Path,
+    classes: tuple[str, ...] | None,
+    pictures: Iterable[Picture],
+    skip_bad: bool,
+    say: Say,
+    name: str,
+) -> _Looks:
+    """Look at every picture; refuse labels out of range and, unless `skip_bad`, what does not open."""
+    looks = _Looks([], [], [], [])
+    for picture, look in _each(pictures, _look, say, name, "looked at"):
+        if picture.label < 0 or (classes is not None and picture.label >= len(classes)):
+            known = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
+            raise InputError(f"{root}: {picture.name} has the label {picture.label}, not {known}; mend the label")
+        if isinstance(look, _Bad):
+            _refuse(root, picture, look, skip_bad)
+        looks.found.append(look)
+        looks.names.append(picture.name)
+        looks.parts.append(picture.part)
+        looks.labels.append(picture.label)
+    return looks
+
+
+def _refuse(root: Path, picture: Picture, bad: _Bad, skip_bad: bool) -> None:
+    if not skip_bad:
+        raise InputError(
+            f"{root}: {picture.name} does not decode ({bad.reason}); repair or remove it, or give --skip-bad"
+        )
+
+
+def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int, int]:
+    """Height and width of all decoded images."""
+    if image_size is not None:
+        return image_size, image_size
+    first: dict[tuple[int, int], str] = {}
+    for look, name in zip(looks.found, looks.names, strict=True):
+        if isinstance(look, _Look):
+            first.setdefault(look.size, name)
+    if not first:
+        raise InputError(f"{root} has no picture that decodes; give a folder of images")
+    if len(first) > 1:
+        two = " and ".join(f"{name} {width}x{height}" for (width, height), name in list(first.items())[:2])
+        raise InputError(f"{root} has pictures of different sizes ({two}); give --image-size 32, or another size")
+    width, height = next(iter(first))
+    return height, width
+
+
+def _each(
+    pictures: Iterable[Picture], task: Callable[[Picture], T], say: Say, name: str, verb: str
+) -> Iterator[tuple[Picture, T]]:
+    """Pairs of a picture and `task` of it, in order, worked on by as many threads as there are cores."""
+
+    def work(piece: list[Picture]) -> list[T]:
+        return [task(picture) for picture in piece]
+
+    stream, done, said = iter(pictures), 0, time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(islice(stream, CHUNK)):
+            pieces = [chunk[start : start + PIECE] for start in range(0, len(chunk), PIECE)]
+            for piece, results in zip(pieces, pool.map(work, pieces), strict=True):
+                yield from zip(piece, results, strict=True)
+            done += len(chunk)
+            if time.monotonic() - said > SAY_EVERY_SECONDS:
+                say(f"{name}: {verb} {done:,} images")
+                said = time.monotonic()
+
+
+def _open(picture: Picture) -> Image.Image:
+    content = picture.content
+    if isinstance(content, Image.Image):
+        return content
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _bad(error: Exception) -> _Bad:
+    """The reason without the address of the buffer that Pillow names."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return _Bad("it is not a picture" if "cannot identify image file" in reason else reason)
+
+
+def _look(picture: Picture) -> _Look | _Bad:
+    try:
+        with _open(picture) as image:
+            if image.mode in DEEP_MODES:  # Pillow would clip them to white
+                return _Bad(f"its mode {image.mode} is not 8 bits a channel")
+            width, height = image.size
+            sideways = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            return _Look((height, width) if sideways else (width, height), image.mode == "L")
+    except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
+        return _bad(error)
+
+
+def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | _Bad]:
+    """The task that makes one picture a uint8 tensor (C, H, W)."""
+
+    def task(picture: Picture) -> Tensor | _Bad:
+        try:
+            with _open(picture) as image:
+                ImageOps.exif_transpose(image, in_place=True)
+                if "transparency" in image.info:  # a palette's transparent colour, which RGB cannot hold
+                    image = image.convert("RGBA")
+                if image.mode != mode:
+                    image = image.convert(mode)
+                if image_size is not None and image.size != (image_size, image_size):
+                    image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+                return vision.pil_to_tensor(image)
+        except Exception as error:  # as above
+            return _bad(error)
+
+    return task

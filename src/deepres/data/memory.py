@@ -1,0 +1,108 @@
+"""Batches of a data set that is resident in memory, on the device of the network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepres.data.augment import crop_flip, normalise
+from deepres.data.sets import ImageSet
+from deepres.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """The draws of one epoch, (N,) each: which image stands at each position, and how it is cut."""
+
+    number: int
+    order: Tensor
+    rows: Tensor
+    columns: Tensor
+    flips: Tensor
+
+
+class Batches:
+    """Training batches as a pure function of the step.
+
+    The images form an endless stream of epochs: batch `step` holds the stream's numbers step*batch_size and
+    on, number n is position n % N of epoch n // N, and every epoch shows each of the N images once. A batch
+    goes on across the end of an epoch, so that all have exactly `batch_size` images (popular code drops or
+    shortens the last one; the paper does not say). The order of an epoch and the draws of the augmentation
+    at a position (row and column 0 to 2*pad, flip) depend on (seed, epoch, position) alone: not on the batch
+    size, and not on what was asked before, so that a resumed run needs no state.
+
+    Raises `InputError` for a set without images or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        mean: Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        augment: bool,
+        pad: int = 4,
+    ):
+        if not len(images) or batch_size < 1:
+            raise InputError(f"a batch of {batch_size} out of {len(images)} images is empty; give a batch size above 0")
+        self.images = images.images.to(device)
+        self.labels = images.labels.to(device)
+        self.mean = _channels_last(mean.to(device))
+        self.batch_size, self.seed, self.device = batch_size, seed, device
+        self.augment, self.pad = augment, pad
+        self._epoch: _Epoch | None = None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images float32 (batch_size, C, H, W), channels-last in memory, and labels int64 (batch_size,)."""
+        total, start = len(self.labels), step * self.batch_size
+        pieces: list[tuple[Tensor, ...]] = []
+        while (missing := (step + 1) * self.batch_size - start) > 0:
+            number, position = divmod(start, total)
+            epoch = self._draws(number)
+            piece = slice(position, min(position + missing, total))
+            pieces.append((epoch.order[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
+            start += piece.stop - piece.start
+        order, rows, columns, flips = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        images = self.images[order]
+        if self.augment:
+            images = crop_flip(images, rows, columns, flips, self.pad)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return normalise(images, self.mean), self.labels[order]
+
+    def _draws(self, number: int) -> _Epoch:
+        """The draws of an epoch, made for all positions at once; the newest epoch is kept."""
+        if self._epoch is None or self._epoch.number != number:
+            state = np.random.SeedSequence([self.seed % 2**64, number]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0]) % 2**63)
+            total, offsets = len(self.labels), 2 * self.pad + 1
+            drawn = (
+                torch.randperm(total, generator=generator),
+                torch.randint(offsets, (total,), generator=generator),
+                torch.randint(offsets, (total,), generator=generator),
+                torch.randint(2, (total,), generator=generator).bool(),
+            )
+            self._epoch = _Epoch(number, *(draw.to(self.device) for draw in drawn))
+        return self._epoch
+
+
+def test_batches(
+    images: ImageSet, mean: Tensor, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images as they are and in order ("the single view of the original 32x32 image", Sec. 4.2).
+
+    Yields float32 (n, C, H, W), channels-last in memory, and labels int64 (n,); the last batch may be
+    shorter.
+    """
+    mean = _channels_last(mean.to(device))
+    parts = zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
+    for pixels, labels in parts:
+        pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+        yield normalise(pixels, mean), labels.to(device)
+
+
+def _channels_last(mean: Tensor) -> Tensor:
+    """The mean image (C, H, W) as (1, C, H, W) in the memory order of the batches."""
+    return mean[None].contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,132 @@
+"""One way in to all images: a name, a folder, or `hf:owner/name`."""
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deepres.data import cache, hub
+from deepres.data.decode import decode
+from deepres.data.folders import image_folder
+from deepres.data.listing import Listing, Say
+from deepres.data.parquet import parquet_folder
+from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
+from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
+from deepres.errors import InputError
+
+__all__ = ["Data", "ImageSet", "describe", "load"]
+HUB = "hf:"
+
+
+def load(
+    data: str,
+    *,
+    split: str | None = None,
+    image_size: int | None = None,
+    skip_bad: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Data:
+    """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
+
+    `data` is cifar10, cifar100 or fashion-mnist (looked for in the folder `DEEPRES_DATA`, then in the cache
+    folder, then fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or
+    `hf:owner/name`. `split`, for example "45k/5k", tests on a held-out part of the training set instead
+    (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
+    do not decode. Raises `InputError` for data that cannot be found, fetched or decoded.
+    """
+    say: Say = progress or (lambda message: None)
+    if image_size is not None and image_size < 1:
+        raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
+    try:
+        loaded = _decoded(data, _find(data, say), image_size, skip_bad, say)
+    except OSError as error:
+        raise InputError(f"{data} cannot be read ({error}); check its permissions") from None
+    for part in (loaded.train, loaded.test):
+        if part.skipped:
+            say(f"{data}: left out {len(part.skipped)} that do not decode, first {part.skipped[0]}")
+    return hold_out(loaded, split) if split else loaded
+
+
+def _decoded(data: str, root: Path, image_size: int | None, skip_bad: bool, say: Say) -> Data:
+    """The data set in `root`, from the cache where it was decoded before."""
+    listing = _listing(root)
+    file = cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
+    loaded = cache.read(file, data, str(root), say)
+    if loaded is None:
+        classes, pictures = listing.read()
+        options: dict[str, Any] = {"image_size": image_size, "skip_bad": skip_bad, "say": say}
+        train, test, classes = decode(data, root, classes, pictures, **options)
+        loaded = Data(data, train, test, classes, fingerprint_of(train, test, classes), str(root))
+        cache.write(file, loaded, say)
+    return loaded
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1."""
+
+    def part(images: ImageSet) -> dict[str, Any]:
+        counts = images.labels.bincount(minlength=len(data.classes)).tolist()
+        by_class = dict(zip(data.classes, counts, strict=True))
+        return {"images": len(images), "per_class": by_class, "skipped": list(images.skipped)}
+
+    return {
+        "name": data.name,
+        "source": data.source,
+        "classes": list(data.classes),
+        "channels": data.channels,
+        "size": list(data.size),
+        "mean": [round(value, 6) for value in data.mean().double().mean((1, 2)).tolist()],
+        "train": part(data.train),
+        "test": part(data.test),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _find(data: str, say: Say) -> Path:
+    """The folder of `data`, fetched if need be."""
+    if not data:
+        raise InputError(f"the data set has no name; give {', '.join(PUBLISHED)}, a folder, or hf:owner/name")
+    if data.startswith(HUB):
+        return hub.fetch(data.removeprefix(HUB), say)
+    shared = _shared_folder()
+    if data in PUBLISHED:
+        places = [*([shared / data] if shared else []), fetched_folder(data)]
+        return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{path} is a file; give the folder that holds the images or the Parquet files")
+    if shared and (shared / data).is_dir():
+        return shared / data
+    if len(path.parts) > 1 or data.startswith((".", "~")):
+        raise InputError(f"the data folder {path} does not exist; check the path")
+    near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"give {', '.join(PUBLISHED)}, a folder, or hf:owner/name"
+    raise InputError(f"there is no data set or folder named {data!r}; {hint}")
+
+
+def _shared_folder() -> Path | None:
+    """`DEEPRES_DATA`, where data sets lie under their names."""
+    named = os.environ.get("DEEPRES_DATA")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"DEEPRES_DATA names {folder}, which is no folder; mend or unset it")
+    return folder
+
+
+def _has_entries(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _listing(root: Path) -> Listing:
+    """The pictures of a folder in whichever layout it has."""
+    known = torchvision_folder(root)
+    if known is not None:
+        return known
+    if next(root.rglob("*.parquet"), None) is not None:
+        return parquet_folder(root)
+    return image_folder(root)

@@ -1,0 +1,1 @@
+"""Errors of a network on test images."""

@@ -1,0 +1,46 @@
+"""Top-1 and top-5 error, confusion matrix and per-class error of a single view (Sec. 4.2)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N images for K classes (N, K), in the order of the images, and the true labels (N,)."""
+
+    scores: Tensor
+    labels: Tensor
+
+    def error(self, top: int = 1) -> float:
+        """Percent of images whose true class is not among the `top` best scores; all K count where K < top."""
+        best = self.scores.topk(min(top, self.scores.shape[1]), dim=1).indices
+        return 100 * (1 - (best == self.labels[:, None]).any(1).double().mean().item())
+
+    def confusion(self) -> Tensor:
+        """Counts (K, K): row the true class, column the predicted one."""
+        return multiclass_confusion_matrix(self.scores, self.labels, num_classes=self.scores.shape[1])
+
+    def class_errors(self) -> list[float]:
+        """Percent of wrongly classified images of each class; nan for a class without images."""
+        counts = self.confusion().double()
+        return (100 * (1 - counts.diagonal() / counts.sum(1))).tolist()
+
+
+@torch.no_grad()
+def score(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+    """Scores of `net`, in evaluation mode, for batches of images (N, C, H, W) and labels (N,).
+
+    Each image is scored by itself, so that the batch size changes no figure. Raises `ValueError` for no batch.
+    """
+    was_training = net.training
+    net.eval()
+    pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in batches]
+    net.train(was_training)
+    if not pairs:
+        raise ValueError("no images to score")
+    scores, labels = zip(*pairs, strict=True)
+    return Scores(torch.cat(scores), torch.cat(labels))

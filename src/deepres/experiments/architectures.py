@@ -1,0 +1,78 @@
+"""Table 1 and the CIFAR table, generated from the networks themselves, beside the paper's figures."""
+
+from deepres.analysis.cost import stages
+from deepres.experiments.findings import Table, describe
+from deepres.models.catalog import build, depth, input_size
+from deepres.records import Json
+
+TABLE1 = {
+    "resnet18": 1.8,
+    "resnet34": 3.6,
+    "resnet50": 3.8,
+    "resnet101": 7.6,
+    "resnet152": 11.3,
+}  # 1e9, as printed
+IMAGENET_OTHERS = ("plain18", "plain34", "resnet18-a", "resnet34-a", "resnet34-c")
+THUMBNAILS = ("resnet18-32px", "resnet34-32px", "resnet50-32px")
+# Sec. 4.2, parameters in millions as Table 6 prints them; a plain net has those of its residual twin.
+CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
+HIGHWAY = ("highway19", "highway32")
+
+
+def stage_table(network: str) -> Table:
+    """The stages of one network: output size, blocks, parameters, multiply-adds, weighted layers."""
+    size = input_size(network)
+    rows = [
+        (
+            row.name,
+            row.output_size,
+            row.blocks or None,
+            row.parameters,
+            row.multiply_adds,
+            row.weighted_layers,
+        )
+        for row in stages(build(network), size)
+    ]
+    return Table(
+        describe(network)[0],
+        f"Input 3x{size}x{size}. Multiply-adds of convolutions and the fully connected layer, for one image.",
+        ("stage", "output", "blocks", "parameters", "multiply-adds", "weighted layers"),
+        tuple(rows),
+    )
+
+
+def overview() -> tuple[Table, ...]:
+    """Every network of the catalog: Table 1, the other ImageNet networks, the CIFAR table."""
+    imagenet = tuple((*_facts(name), printed) for name, printed in TABLE1.items())
+    others = tuple((*_facts(name), None) for name in (*IMAGENET_OTHERS, *THUMBNAILS))
+    pairs = [(f"{kind}{layers}", millions) for layers, millions in CIFAR.items() for kind in ("plain", "resnet")]
+    cifar = tuple((*_facts(name), millions) for name, millions in pairs if name != "plain1202")
+    highway = tuple((*_facts(name), None) for name in HIGHWAY)
+    columns = ("network", "layers", "input", "blocks", "parameters", "multiply-adds")
+    return (
+        Table(
+            "Table 1: ImageNet networks",
+            "Option B shortcuts; stride 2 of a bottleneck on its first 1x1. The paper prints one decimal: 3.66 and "
+            "3.86 are cut there, 7.57 and 11.28 rounded.",
+            (*columns, "paper: multiply-adds (1e9)"),
+            imagenet + others,
+        ),
+        Table(
+            "Sec. 4.2: CIFAR networks",
+            "6n+2 weighted layers, option A shortcuts: a plain network has as many parameters as its residual twin.",
+            (*columns, "paper: parameters (M)"),
+            cifar + highway,
+        ),
+    )
+
+
+def as_json(table: Table) -> Json:
+    """A table as plain values: a list of rows, each by column."""
+    return {"title": table.title, "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
+
+
+def _facts(network: str) -> tuple[str, int, str, str, int, int]:
+    size = input_size(network)
+    rows = stages(build(network), size)
+    blocks = "-".join(str(row.blocks) for row in rows if row.blocks and row.name != "total")
+    return network, depth(network), f"{size}x{size}", blocks, rows[-1].parameters, rows[-1].multiply_adds

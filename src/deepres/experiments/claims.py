@@ -1,0 +1,83 @@
+"""The paper's claims, and how a finished plan bears on each: held, not held, or not tested at this scale."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from deepres.experiments.findings import Verdict
+from deepres.experiments.plan import Scale
+
+# Final figures of each network, one entry a seed, in the order of the seeds: `train_error`, `test_error` in %,
+# `response` (mean over layers of the standard deviation of a layer's response).
+Results = Mapping[str, Sequence[Mapping[str, float]]]
+Judge = Callable[[Results], tuple[bool, str]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, where, at which scales a plan can test it, and the judge of it."""
+
+    text: str
+    place: str
+    networks: tuple[str, ...]
+    judge: Judge
+    scales: tuple[Scale, ...] = ("quick", "paper")
+
+    def verdict(self, results: Results, scale: Scale) -> Verdict:
+        """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
+        missing = [name for name in self.networks if not results.get(name)]
+        if scale not in self.scales:
+            return Verdict(self.text, self.place, "not tested", f"the {scale} scale is too short for it")
+        if missing:
+            return Verdict(self.text, self.place, "not tested", f"no finished run of {', '.join(missing)}")
+        held, detail = self.judge(results)
+        return Verdict(self.text, self.place, "held" if held else "not held", detail)
+
+
+def higher(figure: str, worse: str, better: str, margin: float) -> Judge:
+    """Judge: `figure` of `worse` is above that of `better` by more than `margin` (points) for every seed."""
+
+    def judge(results: Results) -> tuple[bool, str]:
+        pairs = list(zip(_values(results, worse, figure), _values(results, better, figure), strict=False))
+        held = all(high - low > margin for high, low in pairs)
+        return held, _compared(figure, worse, better, pairs) + f"; asked: above by more than {margin:g}, every seed"
+
+    return judge
+
+
+def not_higher(figure: str, deep: str, shallow: str, margin: float) -> Judge:
+    """Judge: the mean of `figure` of `deep` is above that of `shallow` by `margin` (points) at most."""
+
+    def judge(results: Results) -> tuple[bool, str]:
+        pairs = list(zip(_values(results, deep, figure), _values(results, shallow, figure), strict=False))
+        held = mean(high - low for high, low in pairs) <= margin
+        return held, _compared(figure, deep, shallow, pairs) + f"; asked: above by {margin:g} at most, on average"
+
+    return judge
+
+
+def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
+    """Judge: the mean of `figure` of `network` is below, or above, `bound`."""
+
+    def judge(results: Results) -> tuple[bool, str]:
+        value = mean(_values(results, network, figure))
+        side = "below" if below else "above"
+        return (value < bound) == below, f"{network} {_name(figure)} {value:.2f}; asked: {side} {bound:g}"
+
+    return judge
+
+
+def _values(results: Results, network: str, figure: str) -> list[float]:
+    return [row[figure] for row in results[network]]
+
+
+def _compared(figure: str, first: str, second: str, pairs: Sequence[tuple[float, float]]) -> str:
+    a, b = mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)
+    seeds = f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
+    digits = 3 if figure == "response" else 1
+    gaps = ", ".join(f"{x - y:+.{digits}f}" for x, y in pairs)
+    return f"{_name(figure)}: {first} {a:.{digits}f}, {second} {b:.{digits}f} ({seeds}; differences {gaps})"
+
+
+def _name(figure: str) -> str:
+    return {"train_error": "training error (%)", "test_error": "test error (%)", "response": "mean response"}[figure]

@@ -1,0 +1,116 @@
+"""A plan: one of the paper's tables or figures at one scale, as a list of runs that goes on where it stopped."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deepres.data.sets import Data
+from deepres.errors import InputError
+from deepres.experiments.single import slug, train_run
+from deepres.models.catalog import depth
+from deepres.records import Json, Run, read_json, write_json
+from deepres.training.loop import Monitor
+from deepres.training.recipe import Config, Recipe, paper_recipe
+
+Scale = Literal["smoke", "quick", "paper"]
+SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
+
+# Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
+QUICK = Recipe(
+    name="cifar-quick",
+    iterations=400,
+    batch_size=32,
+    lr=0.05,
+    milestones=(240, 340),
+    warmup="linear",
+    warmup_iterations=80,
+    window=40,
+    evaluate_every=100,
+)
+SMOKE = QUICK.scaled(6)
+TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}
+
+
+def recipe_of(scale: Scale, network: str) -> Recipe:
+    """The recipe of a scale: the same for all nets, but for the paper's own warm-up from 110 layers on."""
+    return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A lab sheet: what is run at each scale. `seeds` is how many seeds the paper's scale asks for."""
+
+    name: str
+    title: str
+    networks: dict[Scale, tuple[str, ...]]
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment at one scale on one data set, bound to a folder.
+
+    Runs lie beside the plans, shared by all experiments of the same scale and data, so that none runs twice:
+    ROOT/cifar10-quick/plain20-seed0 serves ROOT/fig6-quick-cifar10 and ROOT/fig7-quick-cifar10.
+    """
+
+    experiment: str
+    scale: Scale
+    data: str
+    networks: tuple[str, ...]
+    seeds: int
+    folder: Path
+
+    def run(self, network: str, seed: int) -> Run:
+        """The run folder of one network and seed."""
+        return Run(self.folder.parent / f"{slug(self.data)}-{self.scale}" / f"{network}-seed{seed}")
+
+    def runs(self) -> dict[str, list[Run]]:
+        """The runs of each network, by seed."""
+        return {name: [self.run(name, seed) for seed in range(self.seeds)] for name in self.networks}
+
+    def configs(self, base: Config) -> Iterable[tuple[Config, Run]]:
+        """The plan's runs in order: every network with the first seed, then with the next."""
+        for seed in range(self.seeds):
+            for name in self.networks:
+                recipe, test_images = recipe_of(self.scale, name), TEST_IMAGES[self.scale]
+                config = dataclasses.replace(
+                    base, network=name, data=self.data, seed=seed, recipe=recipe, test_images=test_images
+                )
+                yield config, self.run(name, seed)
+
+    def save(self) -> None:
+        """Write `plan.json`, from which `deepres report` finds the runs again."""
+        record = dataclasses.asdict(self)
+        del record["folder"]
+        write_json(self.folder / "plan.json", record)
+
+
+def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, networks: str | None, seeds: int) -> Plan:
+    """The plan of an experiment; `networks` (names with commas) replaces the sheet's own list."""
+    names = tuple(networks.split(",")) if networks else experiment.networks[scale]
+    for name in names:
+        depth(name)  # an unknown name is said before anything runs
+    if seeds < 1:
+        raise InputError(f"--seeds is {seeds}, but must be 1 or more")
+    return Plan(experiment.name, scale, data, names, seeds, root / f"{experiment.name}-{scale}-{slug(data)}")
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan that `reproduce` wrote in `folder`. Raises `InputError` where there is none."""
+    record: Json = read_json(folder / "plan.json", "is it a plan folder of `deepres reproduce`?")
+    record["networks"] = tuple(record["networks"])
+    return Plan(**record, folder=folder)
+
+
+def carry_out(
+    plan: Plan, base: Config, data: Data, monitor: Callable[[Config], AbstractContextManager[Monitor]]
+) -> None:
+    """Run what is not done yet; `monitor` gives each run somebody to tell."""
+    plan.save()
+    for config, run in plan.configs(base):
+        with monitor(config) as told:
+            train_run(config, run, data, told)

@@ -1,0 +1,189 @@
+"""From the records of a plan to its findings: verdicts, figures in the paper's layout, tables beside the paper's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean, stdev
+
+import torch
+
+from deepres.analysis.responses import layer_responses
+from deepres.data.memory import test_batches
+from deepres.data.sets import Data
+from deepres.experiments.cifar import CLAIMS, EXPERIMENTS, TABLE6_OTHERS, TABLE6_PAPER
+from deepres.experiments.findings import (
+    Curve,
+    Figure,
+    Findings,
+    Panel,
+    ResponsePanel,
+    Series,
+    Table,
+    Verdict,
+    curve_of,
+    describe,
+    summary_of,
+)
+from deepres.experiments.plan import Plan
+from deepres.experiments.single import Say, load_trained, spread
+from deepres.models.catalog import build
+from deepres.records import Run, read_json, write_json
+
+RESPONSE_IMAGES = 1_000
+
+
+def findings_of(plan: Plan) -> Findings:
+    """What the finished runs of a plan show; unfinished ones count as missing."""
+    runs = plan.runs()
+    figures = {"fig1": _degradation, "fig6": _errors, "fig7": _responses}.get(plan.experiment, _no_figure)
+    tables = (_table6(runs),) if plan.experiment == "table6" else (_final_errors(runs),)
+    verdicts = tuple(claim.verdict(_results(runs), plan.scale) for claim in CLAIMS[plan.experiment])
+    return Findings(
+        title=EXPERIMENTS[plan.experiment].title,
+        summary=_summary(plan, runs, verdicts),
+        verdicts=verdicts,
+        figures=figures(runs),
+        tables=tables,
+        runs=tuple(summary_of(run) for network in runs.values() for run in network if run.exists),
+    )
+
+
+def measure_responses(plan: Plan, data: Data, say: Say) -> None:
+    """Write `responses.json` beside every finished run that lacks it: Fig. 7 over the first test images."""
+    for runs in plan.runs().values():
+        for run in runs:
+            file = run.path / "responses.json"
+            if run.done is None or file.exists():
+                continue
+            say(f"{run.path.name}: standard deviation of layer responses")
+            trained = load_trained(run.path, say)
+            images = data.with_channels(trained.header["in_channels"])
+            average = trained.mean if trained.mean is not None else images.mean()
+            part = spread(images.test, RESPONSE_IMAGES)
+            batches = (x for x, _ in test_batches(part, average, 200, torch.device("cpu")))
+            write_json(file, dict(layer_responses(trained.net, batches)))
+
+
+def _results(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, float]]]:
+    """Final figures a network and seed, with the mean response where it was measured."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for network, its_runs in runs.items():
+        done = [(run, run.done) for run in its_runs]
+        found[network] = [dict(figures) | _response(run) for run, figures in done if figures]
+    return found
+
+
+def _response(run: Run) -> dict[str, float]:
+    file = run.path / "responses.json"
+    return {"response": mean(read_json(file).values())} if file.exists() else {}
+
+
+def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, Curve]:
+    """One curve a network, over the seeds that were started."""
+    started = {network: [run for run in its_runs if run.exists] for network, its_runs in runs.items()}
+    return {network: curve_of(its_runs) for network, its_runs in started.items() if its_runs}
+
+
+def _degradation(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
+    """Fig. 1: training error left, test error right."""
+    curves = list(_curves(runs).values())
+    none = ((), ())
+    left = tuple(replace(curve, test_error=none, test_range=none) for curve in curves)
+    right = tuple(replace(curve, train_error=none, train_range=none) for curve in curves)
+    caption = "Training error (left) and test error (right) of plain networks, as in Figure 1 of the paper."
+    return (Figure("Degradation", caption, (Panel("training error", left), Panel("test error", right))),)
+
+
+def _errors(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
+    """Fig. 6: plain networks left, residual ones right (middle in the paper), 110 and 1202 layers apart."""
+    curves = list(_curves(runs).values())
+    residual = [curve for curve in curves if curve.kind == "residual"]
+    deepest = [curve for curve in residual if curve.depth in (110, 1202)]
+    groups = {
+        "Plain networks": [curve for curve in curves if curve.kind == "plain"],
+        "Residual networks": [curve for curve in residual if curve.depth <= 110],
+        "110 and 1202 layers": deepest if any(curve.depth == 1202 for curve in deepest) else [],
+        "Highway networks": [curve for curve in curves if curve.kind == "highway"],
+    }
+    panels = tuple(Panel(name, tuple(members)) for name, members in groups.items() if members)
+    caption = "Dashed: training error. Bold: test error. As in Figure 6 of the paper."
+    return (Figure("Training on images", caption, panels),)
+
+
+def _responses(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
+    """Fig. 7: standard deviations of layer responses, in order and sorted; the first seed's."""
+    series: list[Series] = []
+    for network, its_runs in runs.items():
+        files = [run.path / "responses.json" for run in its_runs]
+        if files and files[0].exists():
+            values = list(read_json(files[0]).values())
+            series.append(Series(*describe(network), values))
+    panels = (
+        ResponsePanel("layer index (original)", tuple(series), sorted=False),
+        ResponsePanel("layer index (sorted by magnitude)", tuple(series), sorted=True),
+    )
+    caption = (
+        "Standard deviation of each 3x3 layer's response, after batch normalization and before the nonlinearity, over "
+        f"{RESPONSE_IMAGES:,} test images, first seed. As in Figure 7 of the paper."
+    )
+    return (Figure("Layer responses", caption, panels),)
+
+
+def _no_figure(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
+    return ()
+
+
+def _table6(runs: Mapping[str, Sequence[Run]]) -> Table:
+    """Table 6: layers, parameters, test error beside the paper's."""
+    rows: list[tuple[str | float | int | None, ...]] = []
+    for network, its_runs in runs.items():
+        errors = [done["test_error"] for run in its_runs if (done := run.done)]
+        millions, best, average, deviation = TABLE6_PAPER.get(network, (None, None, None, None))
+        paper = f"{best:.2f}" if best else None
+        paper = f"{paper} ({average:.2f} ± {deviation:.2f})" if average else paper
+        parameters = sum(p.numel() for p in build(network).parameters()) / 1e6
+        ours = f"{min(errors):.2f} ({spread_text(errors)})" if errors else None
+        rows.append((*describe(network)[:2], f"{parameters:.2f}", ours, len(errors), millions, paper))
+    rows += [(name, None, None, None, None, None, f"{error:.2f}") for name, error in TABLE6_OTHERS.items()]
+    columns = ("network", "layers", "parameters (M)", "test error, best (mean ± std)", "seeds")
+    return Table(
+        "Table 6: classification error (%)",
+        "At the last iteration; 'best' is over seeds, as the paper prints it. The last two columns are the paper's.",
+        (*columns, "paper: parameters (M)", "paper: test error"),
+        tuple(rows),
+    )
+
+
+def _final_errors(runs: Mapping[str, Sequence[Run]]) -> Table:
+    """Training and test error at the end of each network's runs."""
+    rows: list[tuple[str | float | int | None, ...]] = []
+    for network, its_runs in runs.items():
+        done = [done for run in its_runs if (done := run.done)]
+        train, test = ([row[key] for row in done] for key in ("train_error", "test_error"))
+        paper = TABLE6_PAPER.get(network, (None, None))[1]
+        seconds = round(mean(row["seconds"] for row in done)) if done else None
+        rows.append((*describe(network)[:2], spread_text(train), spread_text(test), len(done), seconds, paper))
+    return Table(
+        "Final errors (%)",
+        "Mean ± standard deviation over seeds, at the last iteration; training error over the last window of "
+        "iterations. The paper's test error is that of its full recipe on CIFAR-10.",
+        ("network", "layers", "training error", "test error", "seeds", "seconds a run", "paper: test error"),
+        tuple(rows),
+    )
+
+
+def spread_text(values: Sequence[float]) -> str | None:
+    """Mean, with the standard deviation where there is more than one value."""
+    if not values:
+        return None
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[Verdict]) -> str:
+    wanted = plan.seeds * len(plan.networks)
+    done = sum(run.done is not None for its_runs in runs.values() for run in its_runs)
+    held = sum(verdict.status == "held" for verdict in verdicts)
+    tested = sum(verdict.status != "not tested" for verdict in verdicts)
+    return (
+        f"{held} of the {tested} claims tested held. Data: {plan.data}; scale: {plan.scale}; {done} of {wanted} runs "
+        f"finished ({len(plan.networks)} networks, {plan.seeds} seed{'s' if plan.seeds > 1 else ''})."
+    )

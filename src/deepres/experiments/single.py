@@ -1,0 +1,231 @@
+"""One network on one data set: the hop from a configuration to the training loop."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepres.data.memory import Batches, test_batches
+from deepres.data.sets import Data, ImageSet
+from deepres.data.sources import load
+from deepres.errors import InputError
+from deepres.evaluation.accuracy import Scores, score
+from deepres.models import weights as weights_file
+from deepres.models.catalog import build, depth
+from deepres.models.convert import load_state
+from deepres.records import Json, Run, describe_environment, write_json
+from deepres.training import checkpoint
+from deepres.training.device import autocast, resolve_device, resolve_precision
+from deepres.training.loop import Monitor, train
+from deepres.training.recipe import (
+    RECIPES,
+    Config,
+    differences,
+    from_json,
+    merge,
+    paper_recipe,
+    read_settings,
+)
+
+TEST_BATCH = 500
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
+
+    net: nn.Module
+    mean: Tensor | None
+    header: Json
+
+
+FACTS = (
+    "num_classes",
+    "classes",
+    "fingerprint",
+)  # recorded beside the configuration, found again from the data
+
+
+def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> Config:
+    """A configuration from files and run folders, later ones over earlier ones, then a recipe's name, then `changes`.
+
+    Raises `InputError` where the network or the data is not named anywhere, or a field is wrong.
+    """
+    settings: dict[str, Any] = {}
+    for source in sources:
+        read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
+        settings |= read | {"recipe": settings.get("recipe", {}) | read.get("recipe", {})}
+    settings |= {name: changes[name] for name in ("network", "data") if name in changes}
+    for name, how in (
+        ("network", "name one, for example resnet20"),
+        ("data", "give --data, for example cifar10"),
+    ):
+        if name not in settings:
+            raise InputError(f"no {name} is given; {how}")
+    if recipe is not None and recipe not in RECIPES:
+        raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
+    chosen = RECIPES[recipe] if recipe else paper_recipe(depth(settings["network"]))
+    settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
+    where = str(sources[-1]) if sources else "the command line"
+    return from_json(merge(settings, changes), where)
+
+
+def default_name(config: Config) -> str:
+    """The folder of a run that names none."""
+    return f"{config.network}-{slug(config.data)}-seed{config.seed}"
+
+
+def slug(data: str) -> str:
+    """A data set's short name for folders."""
+    return data.removeprefix("hf:").rstrip("/").split("/")[-1]
+
+
+def load_data(config: Config, say: Say) -> Data:
+    """The data of a configuration; `say` is told what takes time."""
+    size, bad = config.image_size, config.skip_bad
+    return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+
+
+def train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
+    """Train `config` into `run`, or go on with it; return the final figures.
+
+    Raises `InputError` where the folder holds a run of another configuration, naming the fields that differ.
+    """
+    device = resolve_device(config.device)
+    config = dataclasses.replace(config, device=device, precision=resolve_precision(config.precision, device))
+    recipe = config.recipe
+    torch.manual_seed(config.seed)
+    data = data.with_channels(config.in_channels or data.channels)
+    net = build(config.network, len(data.classes), data.channels)
+    facts = {"num_classes": len(data.classes), "in_channels": data.channels, "classes": list(data.classes)}
+    open_run(config.as_json() | facts | {"fingerprint": data.fingerprint}, run)
+    if run.done is not None:
+        return run.done
+    mean = data.mean()
+    batches = Batches(data.train, mean, recipe.batch_size, config.seed, torch.device(device), augment=recipe.augment)
+    header = facts | {
+        "network": config.network,
+        "stride_on": "1x1",
+        "recipe": recipe.name,
+        "seed": config.seed,
+    }
+    part = spread(data.test, config.test_images)
+
+    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
+        images = data.test if last else part
+        with autocast(config.precision, device):
+            scores = score(net, test_batches(images, mean, TEST_BATCH, torch.device(device)))
+        return {"test_error": scores.error(), "test_top5_error": scores.error(top=5)}
+
+    return train(
+        net,
+        recipe,
+        batches.batch,
+        evaluate,
+        run,
+        monitor,
+        device=device,
+        precision=config.precision,
+        mean=mean,
+        header=header | {"commit": run.environment[-1]["commit"]},
+    )
+
+
+def open_run(record: Json, run: Run) -> None:
+    """Write down the configuration of a new run, or check it against the one that the folder has."""
+    if run.exists:
+        fields = differences(record, run.config)
+        fields = [field for field in fields if not field.startswith("data:")]  # the fingerprint tells, not the place
+        if fields:
+            raise InputError(
+                f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
+                "the recorded values to go on with it"
+            )
+    else:
+        if run.path.exists() and any(run.path.iterdir()):
+            raise InputError(f"{run.path} is not empty and holds no run; give another --run")
+        write_json(run.path / "config.json", record)
+    write_json(run.path / "environment.json", [*run.environment, describe_environment()])
+
+
+def spread(images: ImageSet, count: int) -> ImageSet:
+    """`count` images at even distances (all where `count` is 0 or more than there are)."""
+    total = len(images.labels)
+    if not 0 < count < total:
+        return images
+    chosen = torch.arange(count) * total // count
+    return dataclasses.replace(images, images=images.images[chosen], labels=images.labels[chosen])
+
+
+def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
+    """A network from a run folder (its newest whole checkpoint) or a weights file.
+
+    `network` names the net where the file has no header. Raises `InputError` for weights of another net.
+    """
+    file = checkpoint.latest_weights(path / "checkpoints", say) if path.is_dir() else path
+    weights = weights_file.read(file)
+    name = weights.header.get("network", network)
+    if name is None:
+        raise InputError(f"{file} does not say which network it is of; give --network")
+    if network not in (None, name):
+        raise InputError(f"{file} holds weights of {name}, not of {network}; leave --network out")
+    state = weights.state  # its ends tell classes and channels also where there is no header
+    classes = len(state["fc.bias"]) if "fc.bias" in state else None
+    channels = state["conv1.conv.weight"].shape[1] if "conv1.conv.weight" in state else 3
+    net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
+    load_state(net, weights.state)
+    return Trained(net, weights.mean, weights.header)
+
+
+def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Scores:
+    """Scores of a trained net on the test images of `data`, single view, with the mean image of its training."""
+    mean, ends = trained.mean, trained.net.state_dict()
+    classes, channels = len(ends["fc.bias"]), ends["conv1.conv.weight"].shape[1]
+    if classes != len(data.classes):
+        raise InputError(
+            f"the weights know {classes} classes, {data.name} has {len(data.classes)}; give the data they were made for"
+        )
+    data = data.with_channels(channels)
+    shape = tuple(data.test.images.shape[1:])
+    if mean is not None and tuple(mean.shape) != shape:
+        raise InputError(f"the weights were trained on images of {tuple(mean.shape)}, {data.name} has {shape}")
+    target = torch.device(device)
+    net = trained.net.to(device=target, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    with autocast(precision, device):
+        return score(net, test_batches(data.test, data.mean() if mean is None else mean, TEST_BATCH, target))
+
+
+def evaluate(
+    path: Path, data: str | None, say: Say, network: str | None, device: str, precision: str, **how: Any
+) -> Json:
+    """Test a run or weights file; `how` is passed to `load`. Errors in percent, confusion counts row by true class.
+
+    Raises `InputError` for weights that do not fit the network or the data.
+    """
+    trained = load_trained(path, say, network)
+    recorded = Run(path).config if data is None and path.is_dir() else {}
+    source = data or recorded.get("data")
+    if source is None:
+        raise InputError(f"{path} does not say which data to test on; give --data")
+    recorded = {name: recorded[name] for name in ("split", "image_size", "skip_bad") if name in recorded}
+    given = {name: value for name, value in how.items() if value}
+    images = load(source, **recorded | given, progress=say)
+    device = resolve_device(device)
+    scores = test_scores(trained, images, device, resolve_precision(precision, device))
+    return {
+        "network": trained.header.get("network", network),
+        "weights": str(path),
+        "data": images.name,
+        "images": len(scores.labels),
+        "skipped": len(images.test.skipped),
+        "top1_error": scores.error(),
+        "top5_error": scores.error(top=5),
+        "classes": list(images.classes),
+        "class_errors": scores.class_errors(),
+        "confusion": scores.confusion().tolist(),
+    }

@@ -1,0 +1,49 @@
+"""Sec. 4.2: the networks for CIFAR-10, and highway networks on the same layout."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.models.blocks import ConvBN, Residual, Shortcut, stage
+from deepres.models.network import Network, global_average
+
+
+class CifarNet(Network):
+    """3x3 convolutions on maps of 32, 16 and 8: images (N, in_channels, H, W) to scores (N, num_classes).
+
+    `blocks` holds the blocks of each of the three stages. The output sizes at the side of each line are those
+    of a 32x32 image. A plain, a residual and a highway network differ in what is handed in, not in the
+    layout.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        residual: Residual,
+        shortcut: Shortcut,
+        num_classes: int,
+        in_channels: int,
+    ):
+        super().__init__()
+        n2, n3, n4 = blocks
+        self.conv1 = ConvBN(in_channels, 16, 3)  # 32x32
+        self.conv2_x = stage(16, 16, 1, n2, residual, shortcut)  # 32x32
+        self.conv3_x = stage(16, 32, 2, n3, residual, shortcut)  # 16x16
+        self.conv4_x = stage(32, 64, 2, n4, residual, shortcut)  # 8x8
+        self.fc = nn.Linear(64, num_classes)  # 1x1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
+        x = F.relu(self.conv1(images), inplace=True)
+        x = self.conv2_x(x)
+        x = self.conv3_x(x)
+        x = self.conv4_x(x)
+        return self.fc(global_average(x))
+
+
+def highway_units(depth: int) -> tuple[int, int, int]:
+    """One-layer units of each stage of a highway net: `depth` less conv1 and fc, as evenly as can be.
+
+    What is left over goes to the later stages: 19 layers have 5, 6 and 6 units.
+    """
+    units = depth - 2
+    return units // 3, (units + 1) // 3, (units + 2) // 3

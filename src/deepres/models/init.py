@@ -1,0 +1,21 @@
+"""Start values: one function, applied to a whole network after it is made."""
+
+from torch import nn
+
+from deepres.models.shortcuts import GateConv
+
+
+def he_initialise(net: nn.Module) -> None:
+    """Set all parameters of `net` in place as in He et al. 2015 (the paper's reference [13], Sec. 3.4).
+
+    Weights of convolutions and of the fully connected layer: zero-mean Gaussian of standard deviation
+    sqrt(2 / fan_in). Biases 0, but that of a highway gate its own negative value. BN: weight 1, bias 0.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.constant_(module.bias, module.bias_at_start if isinstance(module, GateConv) else 0.0)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,168 @@
+"""A run folder: everything that one training run writes down, and how it is read back.
+
+RUN/
+  config.json       what re-creates the run: network, data, seed, device, precision, recipe
+  environment.json  one entry a start: versions, processor, threads, commit, command
+  metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
+  timing.jsonl      wall-clock seconds at the same iterations
+  checkpoints/      the last two (see `deepres.training.checkpoint`)
+  done.json         written last: the final figures; its presence says that the run is complete
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from deepres.errors import InputError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read lazily. `path` need not exist yet."""
+
+    path: Path
+
+    @property
+    def config(self) -> Json:
+        """The recorded configuration. Raises `InputError` where the folder is not a run."""
+        return read_json(self.path / "config.json", hint="is it a run folder of `deepres train`?")
+
+    @property
+    def environment(self) -> list[Json]:
+        """One entry for each start of the run, the first one first."""
+        file = self.path / "environment.json"
+        return read_json(file) if file.exists() else []
+
+    @property
+    def done(self) -> Json | None:
+        """The final figures, or None while the run is not complete."""
+        file = self.path / "done.json"
+        return read_json(file) if file.exists() else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / "config.json").exists()
+
+    def metrics(self) -> list[Json]:
+        """Rows of `metrics.jsonl`, in order of iteration; a half-written last line is left out.
+
+        A row has `iteration` (steps done) and either the training figures over the window that ends there
+        (`train_error` in %, `train_loss`, `lr`) or the test figures (`test_error`, `test_top5_error` in %).
+        """
+        return read_lines(self.path / "metrics.jsonl")
+
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Iterations and values of one figure, for example `train_error`."""
+        rows = [row for row in self.metrics() if key in row]
+        return [row["iteration"] for row in rows], [row[key] for row in rows]
+
+    def timing(self) -> list[Json]:
+        """Rows of `timing.jsonl`: `iteration`, `seconds` of work so far, `images_per_second`."""
+        return read_lines(self.path / "timing.jsonl")
+
+
+def read_lines(file: Path) -> list[Json]:
+    """Rows of a JSON-lines file; a last line without its newline (a kill in mid-write) is left out.
+
+    Raises `InputError` for a damaged line before it.
+    """
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    try:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is damaged ({error}); delete the run folder to start it anew") from None
+
+
+def append_line(file: Path, row: Mapping[str, Any]) -> None:
+    """Append one row, flushed to the operating system before returning."""
+    with file.open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def cut_after(file: Path, iteration: int) -> None:
+    """Drop the rows past `iteration`, so that a resumed run writes them again: atomically."""
+    rows = [row for row in read_lines(file) if row["iteration"] <= iteration]
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_json(file: Path, value: Mapping[str, Any] | Iterable[Any]) -> None:
+    """Write JSON atomically: a reader, or a power cut, sees the old file or the whole new one."""
+    write_text(file, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write text atomically (write, fsync, rename)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def describe_environment() -> Json:
+    """Versions, processor, threads, commit and command of this process."""
+    import psutil
+    import torch
+
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(["deepres", *sys.argv[1:]]),
+        "commit": _commit(),
+        "versions": {name: metadata.version(name) for name in ("deepres", "torch", "torchvision", "numpy")}
+        | {"python": platform.python_version()},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": psutil.cpu_count(logical=False),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": cuda,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, `+` where it has changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        run = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    """The processor's name; `platform.processor()` is empty on most Linux machines."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def read_json(file: Path, hint: str = "") -> Any:
+    """The JSON value from a file. Raises `InputError`, with `hint`, where it is missing or damaged."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} cannot be read as JSON ({error}); move it away or restore it") from None

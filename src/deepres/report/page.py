@@ -1,0 +1,96 @@
+"""The report as one HTML page that holds all it needs: verdicts, figures, tables, settings."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from deepres.errors import InputError
+from deepres.experiments.findings import Figure, Findings, Panel, RunSummary, Status
+from deepres.records import write_text
+from deepres.report.colours import THEME
+from deepres.report.plots import inline_panels, over_the_top
+from deepres.report.tables import data_table, is_number, numeric_columns, text
+
+STATUSES: tuple[Status, ...] = ("held", "not held", "not tested")
+
+
+def render(findings: Findings) -> str:
+    """The whole page as HTML; the same findings give the same text."""
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = pages.filters
+    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
+    counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
+    return pages.get_template("page.html.j2").render(
+        findings=findings,
+        counts=counts,
+        figures=[_drawn(figure, f"f{index + 1}") for index, figure in enumerate(findings.figures)],
+        unfinished=[run for run in findings.runs if run.done is None],
+        runs=[(run, state(run), _settings(run)) for run in findings.runs],
+        theme=THEME,
+        version=version("deepres"),
+    )
+
+
+def write(findings: Findings, file: Path) -> Path:
+    """Write the page, atomically, and return `file`. Raises `InputError` where that is not possible."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; give the page a file name, such as {file / 'report.html'}")
+    # Folder names that are no text (from another encoding) must not keep the page from being written.
+    page = render(findings).encode("utf-8", "replace").decode()
+    try:
+        write_text(file, page)
+    except OSError as error:
+        raise InputError(f"the page {file} cannot be written ({error.strerror}); give another place") from None
+    return file
+
+
+def state(run: RunSummary) -> str:
+    """How far a run came, in words."""
+    if run.done is not None:
+        return "finished"
+    total = run.recipe.get("iterations")
+    return f"unfinished, at iteration {run.iteration:,}" + (f" of {total:,}" if isinstance(total, int) else "")
+
+
+def setting(value: Any) -> str:
+    """A recorded setting as a person reads it: lists with commas, nested fields in one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {setting(inner)}" for name, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(inner) for inner in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _settings(run: RunSummary) -> dict[str, Any]:
+    return {"network": run.network, "seed": run.seed, "data": run.data} | run.settings
+
+
+def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:
+    """A figure with its drawings and the numbers beneath them."""
+    drawings = map(Markup, inline_panels(figure, prefix))
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "errors": any(isinstance(panel, Panel) for panel in figure.panels),
+        "responses": any(not isinstance(panel, Panel) for panel in figure.panels),
+        "cut": over_the_top(figure),
+        "ranges": any(curve.seeds > 1 for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves),
+        "panels": [
+            {"title": panel.title, "drawing": drawing, "data": data_table(panel)}
+            for panel, drawing in zip(figure.panels, drawings, strict=True)
+        ],
+    }

@@ -1,0 +1,289 @@
+"""The paper's figures with matplotlib: one panel as inline SVG for the page, or a whole figure as a file."""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from deepres.errors import InputError
+from deepres.experiments.findings import Curve, Figure, Panel, ResponsePanel
+from deepres.report.colours import LIGHT, line_colours
+from deepres.report.svg import Mark, inline
+from deepres.report.tables import in_order, kinds_of_error
+
+WIDTH, HEIGHT = 400.0, 300.0  # of a panel, in points, which are the units of its SVG
+LABEL_WIDTH = 82.0  # at the right, for the labels at the ends of the lines
+LABEL_LENGTH = 12  # characters of a label that fit there
+SETTLED = 0.1  # the y axis is made for what comes after this share of the iterations
+STYLE: dict[str, Any] = {
+    "font.size": 11.5,
+    "text.parse_math": False,
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["rule"],
+    "grid.linewidth": 0.7,
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "text.color": LIGHT["ink"],
+}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line on the axes and what is said of its points."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    bold: bool
+    dashed: bool
+    says: tuple[str, ...] = ()
+    band: tuple[Sequence[float], Sequence[float]] = ((), ())
+    labelled: bool = True
+
+
+def inline_panels(figure: Figure, prefix: str) -> list[str]:
+    """Each panel of a figure as an `<svg>` element, on one y axis, in the page's colours.
+
+    `prefix` goes before every id, so that several drawings live on one page. Points carry their numbers.
+    """
+    colours, limits = line_colours(figure), _limits(figure)
+    drawings: list[str] = []
+    for index, panel in enumerate(figure.panels):
+        name = f"{prefix}-p{index + 1}"
+        with _style({"svg.fonttype": "none", "svg.hashsalt": name}):
+            canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="none")
+            axes = canvas.add_axes(_box(panel, 1, 0, HEIGHT), facecolor="none")
+            lines = _draw(axes, panel, colours, limits)
+            marks = [mark for line in lines for mark in _marks(axes, line)]
+            drawings.append(inline(_bytes(canvas, "svg").decode(), name, f"{figure.title}: {panel.title}", marks))
+    return drawings
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """Write a figure, its panels side by side in the light theme, as `.svg` or `.png`; returns `file`.
+
+    Raises `InputError` for another ending.
+    """
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in ("svg", "png"):
+        raise InputError(f"a figure cannot be saved as {file.name}; end the name in .svg or .png")
+    colours, limits, count = line_colours(figure), _limits(figure), max(1, len(figure.panels))
+    with _style({"svg.fonttype": "path", "svg.hashsalt": "deepres"}):
+        canvas = Canvas(figsize=(count * WIDTH / 72, (HEIGHT + 50) / 72), dpi=72, facecolor=LIGHT["page"])
+        for index, panel in enumerate(figure.panels):
+            axes = canvas.add_axes(_box(panel, count, index, HEIGHT + 50), facecolor=LIGHT["page"])
+            axes.set_title(panel.title, loc="left", fontsize=12, fontweight="bold")
+            _draw(axes, panel, colours, limits)
+        if any(isinstance(panel, Panel) for panel in figure.panels):
+            ink = LIGHT["ink"]
+            test, train = (
+                Line2D([], [], color=ink, lw=2.2),
+                Line2D([], [], color=ink, lw=1.0, ls=(0, (4, 2.5))),
+            )
+            names = ["test error", "training error"]
+            canvas.legend([test, train], names, loc="lower center", ncols=2, frameon=False)
+        data = _bytes(canvas, kind)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(data)
+    return partial.replace(file)
+
+
+def over_the_top(figure: Figure) -> bool:
+    """Whether some points lie above the y axis, which is made for the errors after the first iterations."""
+    top = _limits(figure)[1]
+    return any(value > top for panel in figure.panels for line in _lines(panel, None) for value in line.y)
+
+
+@contextmanager
+def _style(more: Mapping[str, Any]) -> Generator[None]:
+    settings: dict[Any, Any] = {**STYLE, **more}
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's own fonts have it
+        yield
+
+
+def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) -> tuple[float, float, float, float]:
+    """Where the axes of a panel are: left, bottom, width, height as shares of the whole drawing."""
+    left, above, below = 46.0, (34.0 if height > HEIGHT else 10.0), 42.0 + (height - HEIGHT) / 2
+    right = LABEL_WIDTH if isinstance(panel, Panel) else 14.0
+    return (
+        (index + left / WIDTH) / count,
+        below / height,
+        (WIDTH - left - right) / WIDTH / count,
+        (height - below - above) / height,
+    )
+
+
+def _draw(
+    axes: Axes, panel: Panel | ResponsePanel, colours: Mapping[str, str], limits: tuple[float, float]
+) -> list[_Line]:
+    """Draw a panel and return its lines."""
+    lines = _lines(panel, colours)
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(length=3)
+    last = max((max(line.x) for line in lines if line.x), default=1)
+    if isinstance(panel, Panel):
+        axes.set_ylabel("error (%)")
+        axes.set_xlim(0, last)
+        axes.set_xlabel("iter. (1e4)" if last >= 10_000 else "iteration")
+        if last >= 10_000:
+            axes.xaxis.set_major_formatter(FuncFormatter(_ten_thousands))
+    else:
+        axes.set_ylabel("std")
+        axes.set_xlim(0, last + 1)
+        axes.set_xlabel("layer index" + (" (sorted by magnitude)" if panel.sorted else " (original)"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    for line in lines:
+        style: dict[str, Any] = {
+            "color": LIGHT[line.colour],
+            "lw": 2.2 if line.bold else 1.0,
+            "label": _short(line.label),
+        }
+        axes.plot(line.x, line.y, ls=(0, (4, 2.5)) if line.dashed else "-", **style)
+        if line.band[0]:
+            axes.fill_between(line.x, *line.band, color=LIGHT[line.colour], alpha=0.13, lw=0)
+    if isinstance(panel, Panel):
+        _label_ends(axes, [line for line in lines if line.labelled and line.x])
+    elif lines:  # these lines end far from each other, where a label at the side would be far from its line
+        axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
+    return lines
+
+
+def _lines(panel: Panel | ResponsePanel, colours: Mapping[str, str] | None) -> list[_Line]:
+    """The lines of a panel, those below first; without `colours` only their points are of use."""
+    if isinstance(panel, Panel):
+        lines = [line for curve in panel.curves for line in _error_lines(curve, (colours or {}).get(curve.label, "c0"))]
+        return sorted(lines, key=lambda line: line.bold)
+    lines: list[_Line] = []
+    for series in panel.series:
+        values = in_order(series.values, panel)
+        place = "rank" if panel.sorted else "layer"
+        says = tuple(f"{series.label}: {value:.4f}, {place} {index + 1}" for index, value in enumerate(values))
+        colour, plain = (colours or {}).get(series.label, "c0"), series.kind == "plain"
+        lines.append(_Line(series.label, range(1, len(values) + 1), values, colour, not plain, plain, says))
+    return lines
+
+
+def _error_lines(curve: Curve, colour: str) -> Iterator[_Line]:
+    has_test = bool(curve.test_error[0])
+    for name, (x, y), band in kinds_of_error(curve):
+        train = name == "training"
+        over = f", mean of {curve.seeds} seeds" if band[0] else ""
+        pairs = zip(x, y, strict=True)
+        says = tuple(f"{curve.label}, {name} error: {value:.2f} % at iteration {at:,}{over}" for at, value in pairs)
+        labelled = not (train and has_test)
+        yield _Line(curve.label, x, y, colour, not train, train, says, band, labelled)
+
+
+def _limits(figure: Figure) -> tuple[float, float]:
+    """One y axis for all panels: from zero where that wastes little, and not for the first iterations."""
+    shown: list[float] = []
+    for panel in figure.panels:
+        for line in _lines(panel, None):
+            start = SETTLED * max(line.x, default=0) if isinstance(panel, Panel) else 0
+            shown += [y for x, y in zip(line.x, line.y, strict=True) if x >= start and math.isfinite(y)]
+    if not shown:
+        return 0.0, 1.0
+    low, high = min(shown), max(shown) or 1.0
+    step = 10.0 ** math.floor(math.log10(high))
+    bottom = 0.0 if low < high / 2.5 else math.floor(low / step) * step
+    top = bottom + (high - bottom) * 1.05 or 1.0
+    percent = any(isinstance(panel, Panel) for panel in figure.panels)
+    return bottom if bottom < top else 0.0, min(top, 101.0) if percent else top
+
+
+def _label_ends(axes: Axes, lines: Sequence[_Line]) -> None:
+    """Write each label beside its line's end, moved up or down at the edge where labels would overlap."""
+    low, high = axes.get_ylim()
+    right = axes.get_xlim()[1]
+    height = axes.bbox.height  # in points, at 72 to the inch
+    ends = [(line.x[-1] / right, min(max((_end(line) - low) / (high - low), 0.0), 1.0)) for line in lines]
+    edge = sorted((y, index) for index, (x, y) in enumerate(ends) if x > 0.9)
+    moved = spaced([y for y, _ in edge], 14.0 / height)
+    places = {index: (1.035, place) for (_, index), place in zip(edge, moved, strict=True)}
+    for index, (line, end) in enumerate(zip(lines, ends, strict=True)):
+        colour = LIGHT[line.colour]
+        axes.annotate(
+            _short(line.label),
+            xy=end,
+            xycoords="axes fraction",
+            xytext=places.get(index, (end[0] + 0.02, end[1])),  # a run that is not finished ends inside
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=11,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 2},
+        )
+
+
+def spaced(places: Sequence[float], least: float) -> list[float]:
+    """Rising places between 0 and 1, moved as little as a greedy pass can so that they are `least` apart."""
+    groups: list[tuple[float, int]] = []  # (centre, members) of labels that touch
+    for place in places:
+        centre, count = place, 1
+        while groups and groups[-1][0] + (groups[-1][1] + count) * least / 2 > centre:
+            before, members = groups.pop()
+            centre = (before * members + centre * count) / (members + count)
+            count += members
+            centre = min(max(centre, (count - 1) * least / 2), max(1 - (count - 1) * least / 2, 0.5))
+        groups.append((centre, count))
+    return [centre + (i - (count - 1) / 2) * least for centre, count in groups for i in range(count)]
+
+
+def _ten_thousands(value: float, _: int) -> str:
+    return f"{value / 10_000:g}"
+
+
+def _end(line: _Line) -> float:
+    finite = [y for y in line.y if math.isfinite(y)]
+    return finite[-1] if finite else 0.0
+
+
+def _short(label: str) -> str:
+    """A label that fits beside the plot and that XML can hold; the tables have the whole of it."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in label)
+    return shown if len(shown) <= LABEL_LENGTH else shown[: LABEL_LENGTH - 1] + "…"
+
+
+def _marks(axes: Axes, line: _Line) -> Iterator[Mark]:
+    """The points of a line that lie inside the axes, at most about a hundred, where they are in the SVG."""
+    low, high = axes.get_ylim()
+    every = math.ceil(len(line.x) / 100)
+    for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+        last = index == len(line.x) - 1
+        if low <= y <= high and (index % every == every - 1 or last):
+            left, up = axes.transData.transform((x, y))
+            yield Mark(round(float(left), 2), round(HEIGHT - float(up), 2), line.colour, line.says[index])
+
+
+def _bytes(canvas: Canvas, kind: str) -> bytes:
+    """The drawing as a file without date and maker, so that the same records give the same bytes."""
+    stream = io.BytesIO()
+    dates: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    canvas.savefig(stream, format=kind, dpi=72 if kind == "svg" else 144, metadata=dates)
+    data = stream.getvalue()
+    return re.sub(rb"[ \t]+\n", b"\n", data) if kind == "svg" else data

@@ -1,0 +1,101 @@
+"""From folders to findings: a plan's with its verdicts, or those of bare runs, which claim nothing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepres.errors import InputError
+from deepres.experiments.findings import (
+    Cell,
+    Curve,
+    Figure,
+    Findings,
+    Kind,
+    Panel,
+    RunSummary,
+    Table,
+    curve_of,
+    describe,
+    summary_of,
+)
+from deepres.records import Run
+
+PANELS: dict[Kind, str] = {
+    "plain": "Plain networks",
+    "residual": "Residual networks",
+    "highway": "Highway networks",
+}
+
+
+def findings_of(places: Sequence[Path]) -> Findings:
+    """The findings of one plan folder, or of run folders.
+
+    Raises `InputError` where a folder is neither, or where a plan is given together with others.
+    """
+    plans = [place for place in places if (place / "plan.json").exists()]
+    if not plans:
+        return findings_of_runs([Run(place) for place in places])
+    if len(places) > 1:
+        raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
+    from deepres.experiments.plan import read_plan  # loads torch, which bare runs do without
+    from deepres.experiments.results import findings_of as findings_of_plan
+
+    return findings_of_plan(read_plan(plans[0]))
+
+
+def findings_of_runs(runs: Sequence[Run]) -> Findings:
+    """Curves, final errors and settings of `runs`; no verdicts, since bare runs test no claim of the paper.
+
+    Runs that differ in the seed only are one curve, their mean. Raises `InputError` where one is not a run.
+    """
+    if not runs:
+        raise InputError("there is no run to report; give one run folder or more")
+    summaries = [summary_of(run) for run in runs]
+    curves = _curves(runs)
+    kinds: dict[Kind, list[Curve]] = {kind: [] for kind in PANELS}
+    for curve in curves:
+        kinds[curve.kind].append(curve)
+    panels = tuple(Panel(PANELS[kind], tuple(members)) for kind, members in kinds.items() if members)
+    caption = "Error against the iteration, laid out as in Figure 6 of the paper."
+    return Findings(
+        title=f"Training of {curves[0].label}" if len(curves) == 1 else f"Training of {len(curves)} networks",
+        summary=_summary(summaries),
+        figures=(Figure("Training and test error", caption, panels),),
+        tables=(_final_errors(summaries),),
+        runs=tuple(summaries),
+    )
+
+
+def _curves(runs: Sequence[Run]) -> list[Curve]:
+    """One curve for each configuration but for the seed; where two would share a label, the folder's name."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {name: value for name, value in run.config.items() if name != "seed"}
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    curves = [curve_of(group) for group in groups.values()]
+    labels = [curve.label for curve in curves]
+    return [
+        curve if labels.count(curve.label) == 1 else curve_of(group, group[0].path.resolve().name)
+        for curve, group in zip(curves, groups.values(), strict=True)
+    ]
+
+
+def _final_errors(summaries: Sequence[RunSummary]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for run in summaries:
+        done = run.done or {}
+        figures = [done.get(name) for name in ("train_error", "test_error", "test_top5_error")]
+        rows.append((run.name, describe(run.network)[0], run.seed, run.iteration, *figures))
+    return Table(
+        "Final errors (%)",
+        "At the last iteration, never the best one; training error over the last window of iterations. "
+        "A run that is not finished has none yet.",
+        ("run", "network", "seed", "iterations", "training error", "test error", "top-5 test error"),
+        tuple(rows),
+    )
+
+
+def _summary(summaries: Sequence[RunSummary]) -> str:
+    done = sum(run.done is not None for run in summaries)
+    data = ", ".join(dict.fromkeys(run.data for run in summaries))
+    return f"Data: {data}. {done} of {len(summaries)} run{'s' if len(summaries) > 1 else ''} finished."

@@ -1,0 +1,239 @@
+"""The training loop: from a network, a recipe and batches to a run folder, resumable at any moment, bit by bit."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.errors import InputError
+from deepres.models import weights as weights_file
+from deepres.models.convert import load_state
+from deepres.records import Json, Run, append_line, cut_after, write_json
+from deepres.training import checkpoint
+from deepres.training.batchnorm import group_batch_norm
+from deepres.training.device import autocast
+from deepres.training.optimizer import SGD
+from deepres.training.recipe import Recipe
+from deepres.training.schedule import rate
+
+BatchAt = Callable[[int], tuple[Tensor, Tensor]]
+Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
+CHECKPOINT_SECONDS = float(os.environ.get("DEEPRES_CHECKPOINT_SECONDS", "60"))
+
+
+class StoppedError(Exception):
+    """Training was asked to stop (SIGINT, SIGTERM) and did so, after a step and with a checkpoint."""
+
+    def __init__(self, iteration: int, signal_number: int):
+        super().__init__(f"stopped after iteration {iteration}; the same command goes on from there")
+        self.exit_code = 128 + signal_number
+
+
+class Monitor(Protocol):
+    """Who is told how the training goes on (a progress bar, plain lines)."""
+
+    def step(self, iteration: int, row: Mapping[str, Any]) -> None:
+        """One iteration is done; `row` holds the newest figures."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Something a person should know."""
+        ...
+
+
+@dataclass
+class Progress:
+    """The loop's own state: with the weights and the velocity, all that a resume needs."""
+
+    losses: Tensor  # of the unfinished window, on the device of the network
+    wrong: Tensor
+    iteration: int = 0
+    warm: bool = False
+    seconds: float = 0.0
+    latest: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def train(
+    net: nn.Module,
+    recipe: Recipe,
+    batch_at: BatchAt,
+    evaluate: Evaluate,
+    run: Run,
+    monitor: Monitor,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    mean: Tensor | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> Json:
+    """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.
+
+    `batch_at(i)` gives images (N, C, H, W) and labels (N,) of step i on `device`; `evaluate(net, last)` gives
+    test figures in percent, over all test images where `last`. An existing run goes on from its newest whole
+    checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads).
+    `mean` and `header` travel with the weights. Raises `StoppedError` on SIGINT or SIGTERM, and `InputError`
+    where the loss is not finite or the disk is full.
+    """
+    if run.done is not None:
+        return run.done
+    group_batch_norm(net, recipe.bn_group)
+    net.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    trainer = _Trainer(net, recipe, run, device, precision, mean, dict(header or {}))
+    trainer.resume(monitor)
+    progress, saved = trainer.progress, time.monotonic()
+    with _stop_signals() as stop:
+        while progress.iteration < recipe.iterations:
+            started = time.monotonic()
+            trainer.train_step(*batch_at(progress.iteration))
+            if trainer.at_mark(recipe.window):
+                trainer.write_window()
+            if trainer.at_mark(recipe.evaluate_every):
+                trainer.write_test(evaluate)
+            progress.seconds += time.monotonic() - started
+            monitor.step(progress.iteration, progress.latest)
+            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or progress.iteration == recipe.iterations:
+                trainer.save()
+                saved = time.monotonic()
+            if stop and progress.iteration < recipe.iterations:
+                raise StoppedError(progress.iteration, stop[0])
+    return trainer.finish()
+
+
+class _Trainer:
+    """The steps of the loop over one shared state."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: Recipe,
+        run: Run,
+        device: str,
+        precision: str,
+        mean: Tensor | None,
+        header: dict[str, Any],
+    ):
+        self.net, self.recipe, self.run = net, recipe, run
+        self.device, self.precision, self.mean, self.header = device, precision, mean, header
+        self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay)
+        empty = torch.zeros(recipe.window, device=device)
+        self.progress = Progress(losses=empty, wrong=empty.clone())
+        self.folder = run.path / "checkpoints"
+
+    def at_mark(self, every: int) -> bool:
+        """Whether the iteration just done is a multiple of `every`, or the last one."""
+        return self.progress.iteration % every == 0 or self.progress.iteration == self.recipe.iterations
+
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """Forward, backward, update; loss and error stay on the device until their window ends."""
+        with autocast(self.precision, self.device):
+            scores = self.net(images)
+        loss = F.cross_entropy(scores.float(), labels)
+        loss.backward()
+        slot = self.progress.iteration % self.recipe.window
+        self.progress.losses[slot] = loss.detach()
+        self.progress.wrong[slot] = (scores.detach().argmax(1) != labels).float().mean()
+        self.optimizer.step_at(rate(self.recipe, self.progress.iteration, warm=self.progress.warm))
+        self.progress.iteration += 1
+        if self.device == "cpu":  # elsewhere it would make every step wait for the device
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Stop the run where a loss of the window at hand is not finite."""
+        last = self.progress.iteration - 1
+        first = last // self.recipe.window * self.recipe.window
+        bad = (~torch.isfinite(self.progress.losses[: last - first + 1])).nonzero()
+        if len(bad):
+            iteration = first + int(bad[0])
+            lr = rate(self.recipe, iteration, warm=self.progress.warm)
+            raise InputError(
+                f"the loss is not finite at iteration {iteration} (rate {lr:g}) of {self.run.path}; last good "
+                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
+            )
+
+    def write_window(self) -> None:
+        """Training error and loss over the window that ends here; ends the warm-up when the error is low enough."""
+        progress, recipe = self.progress, self.recipe
+        count = progress.iteration % recipe.window or recipe.window
+        self.check_finite()
+        error = 100 * progress.wrong[:count].double().mean().item()
+        loss = progress.losses[:count].double().mean().item()
+        row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
+        lr = rate(recipe, progress.iteration - 1, warm=progress.warm)
+        append_line(self.run.path / "metrics.jsonl", row | {"lr": lr})
+        progress.latest |= row
+        progress.warm = progress.warm or error < recipe.warmup_error
+
+    def write_test(self, evaluate: Evaluate) -> None:
+        """Test error now."""
+        progress = self.progress
+        self.net.eval()
+        with torch.no_grad():
+            figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
+        self.net.train()
+        append_line(self.run.path / "metrics.jsonl", {"iteration": progress.iteration} | figures)
+        progress.latest |= figures
+        timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
+        append_line(self.run.path / "timing.jsonl", timing)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        progress = self.progress
+        self.check_finite()
+        header = self.header | {"iteration": progress.iteration}
+        weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
+        optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
+        state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
+        checkpoint.save(self.folder, progress.iteration, weights, state)
+
+    def resume(self, monitor: Monitor) -> None:
+        """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
+        saved = checkpoint.load_latest(self.folder, monitor.say)
+        if saved is not None:
+            load_state(self.net, saved.weights.state)
+            state = dict(saved.state)
+            self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
+            torch.set_rng_state(state.pop("random"))
+            for name, value in state.items():
+                setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
+            monitor.say(f"going on from iteration {self.progress.iteration}")
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            if (self.run.path / name).exists():
+                cut_after(self.run.path / name, self.progress.iteration)
+
+    def finish(self) -> Json:
+        """Write the `done` mark with the final figures: the last ones, never the best."""
+        progress = self.progress
+        images = progress.iteration * self.recipe.batch_size
+        speed = images / progress.seconds if progress.seconds else math.nan
+        done = {"iteration": progress.iteration} | progress.latest
+        done |= {"seconds": round(progress.seconds, 1), "images_per_second": round(speed, 1)}
+        write_json(self.run.path / "done.json", done)
+        return done
+
+
+@contextmanager
+def _stop_signals() -> Generator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one of a kind acts as ever."""
+    caught: list[int] = []
+    before = {}
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,205 @@
+"""The training recipe as a frozen value, and the configuration of a whole run."""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from deepres.errors import InputError
+from deepres.records import Run
+
+T = TypeVar("T")
+Warmup = Literal["none", "error", "linear"]
+
+
+def _require(holds: bool, field: str, value: object, what: str) -> None:
+    if not holds:
+        raise InputError(f"{field} is {value!r}, but must be {what}")
+
+
+def _require_known(name: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise InputError(f"{where} has an unknown field {name!r}; {hint}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's CIFAR-10 recipe (Sec. 4.2).
+
+    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations; rates
+    are those of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
+    """
+
+    name: str = "cifar"
+    iterations: int = 64_000
+    batch_size: int = 128
+    lr: float = 0.1
+    milestones: tuple[int, ...] = (32_000, 48_000)
+    gamma: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: Warmup = "none"
+    warmup_lr: float = 0.01  # `error`: the rate until the training error is under `warmup_error`
+    warmup_error: float = 80.0  # percent, over the last `window` iterations
+    warmup_iterations: int = 0  # `linear`: the rate rises to `lr` over so many
+    augment: bool = True
+    bn_group: int = 0  # images a batch statistic is taken over; 0 is the whole batch
+    window: int = 100  # training error and loss are means over so many iterations
+    evaluate_every: int = 2_000
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for field in ("iterations", "batch_size", "window", "evaluate_every"):
+            _require(getattr(self, field) >= 1, field, getattr(self, field), "a whole number from 1 up")
+        for field in ("lr", "warmup_lr", "gamma"):
+            _require(0 < getattr(self, field) < float("inf"), field, getattr(self, field), "more than 0")
+        for field in ("weight_decay", "warmup_iterations", "bn_group"):
+            _require(getattr(self, field) >= 0, field, getattr(self, field), "0 or more")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
+        _require(self.bn_group != 1, "bn_group", 1, "0 (whole batch) or at least 2 images")
+        marks = self.milestones
+        _require(list(marks) == sorted(marks), "milestones", list(marks), "in rising order")
+        _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
+
+    def scaled(self, iterations: int) -> Self:
+        """The same recipe over `iterations`, all its marks moved in proportion."""
+        _require(iterations >= 1, "iterations", iterations, "a whole number from 1 up")
+
+        def scale(mark: int) -> int:
+            return max(1, round(mark * iterations / self.iterations)) if mark else 0
+
+        return dataclasses.replace(
+            self,
+            iterations=iterations,
+            milestones=tuple(scale(mark) for mark in self.milestones),
+            warmup_iterations=scale(self.warmup_iterations),
+            window=scale(self.window),
+            evaluate_every=scale(self.evaluate_every),
+        )
+
+
+CIFAR = Recipe()
+CIFAR_DEEP = dataclasses.replace(CIFAR, name="cifar-deep", warmup="error")  # 110 layers and deeper
+RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP)}
+
+
+def paper_recipe(depth: int) -> Recipe:
+    """The paper's CIFAR-10 recipe for a network of `depth` weighted layers (Sec. 4.2: warm-up from 110 on)."""
+    return CIFAR_DEEP if depth >= 110 else CIFAR
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that re-creates a run. `device` and `precision` are recorded as resolved, never as `auto`."""
+
+    network: str
+    data: str
+    split: str | None = None
+    image_size: int | None = None
+    in_channels: int | None = None  # None: as many as the images have
+    skip_bad: bool = False
+    test_images: int = 0  # the curve's test error over the first so many images; 0 and the end: over all
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    recipe: Recipe = CIFAR
+
+    def as_json(self) -> dict[str, Any]:
+        """The record that `from_json` reads back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def from_json(record: Mapping[str, Any], where: str) -> Config:
+    """A configuration from its record. `where` names the record in an `InputError` for a field that is wrong."""
+    values = dict(record)
+    recipe = build(Recipe, values.pop("recipe", {}), where)
+    return dataclasses.replace(build(Config, values, where), recipe=recipe)
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A frozen value of `kind` from plain values, each checked against its field's type."""
+    hints = get_type_hints(kind)
+    for name in values:
+        _require_known(name, hints, where)
+    return kind(**{name: _convert(value, hints[name], name, where) for name, value in values.items()})
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`)."""
+    if file.is_dir():
+        return Run(file).config
+    try:
+        text = file.read_text()
+        return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"there is no configuration {file}; give a JSON or TOML file or a run folder") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"the configuration {file} cannot be read: {error}") from None
+
+
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with `changes` laid over it; a name of the recipe's goes into `recipe`.
+
+    A change of `iterations` scales all marks of the recipe, unless `milestones` are changed as well.
+    """
+    known = {**get_type_hints(Config), **get_type_hints(Recipe)}
+    for name in changes:
+        _require_known(name, known, "the command line")
+    merged = dict(settings)
+    recipe = dict(merged.get("recipe", {}))
+    fields = get_type_hints(Recipe)
+    ours = {name: value for name, value in changes.items() if name in fields}
+    iterations = ours.get("iterations")
+    if iterations is not None and "milestones" not in ours:
+        scaled = build(Recipe, recipe, "the recipe").scaled(_convert(iterations, int, "iterations", "--iterations"))
+        recipe = dataclasses.asdict(scaled)
+    merged |= {name: value for name, value in changes.items() if name not in fields}
+    return merged | {"recipe": recipe | ours}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two records differ, as `name: old -> new`."""
+    found: list[str] = []
+    for name in ours.keys() | theirs.keys():
+        old, new = theirs.get(name), ours.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(new, old, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name}: {old!r} -> {new!r}")
+    return sorted(found)
+
+
+def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
+    """`value`, perhaps text from the command line, as the type of its field."""
+    if get_origin(hint) in (Union, UnionType):
+        if value is None or value in ("none", "null"):
+            return None
+        hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+    origin, expected = (
+        get_origin(hint),
+        getattr(hint, "__name__", "one of " + ", ".join(map(str, get_args(hint)))),
+    )
+    try:
+        if origin is tuple:
+            parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+            return tuple(_convert(part, int, name, where) for part in parts)
+        if origin is Literal and value in get_args(hint):
+            return value
+        if hint is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if hint is int and isinstance(value, (str, int)) and not isinstance(value, bool):
+            return int(value.replace("_", "")) if isinstance(value, str) else value
+        if hint is float and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(hint, type) and isinstance(value, hint):
+            return value
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{where}: {name} is {value!r}, but must be {expected}")

@@ -1,0 +1,71 @@
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Every test has a cache of its own and sees no data but what it names."""
+    monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def run_deepres(place, *arguments, wait=True, **environment):
+    """The real command line, as a process of its own in the folder `place`."""
+    command = [sys.executable, "-m", "deepres", *map(str, arguments)]
+    env = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
+    process = subprocess.Popen(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if not wait:
+        return process
+    output, errors = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@pytest.fixture
+def deepres(tmp_path):
+    """The real command line, in `tmp_path`."""
+    return partial(run_deepres, tmp_path)
+
+
+@pytest.fixture
+def refused(deepres):
+    """The command line must refuse these arguments: exit code 2, one sentence, no traceback. Gives the sentence."""
+
+    def run(*arguments, **environment):
+        result = deepres(*arguments, **environment)
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        last = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(last) == 1, result.stderr
+        return last[0]
+
+    return run
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data, where there is one."""
+    folder = os.environ.get("DEEPRES_DATA")
+    if not folder:
+        pytest.skip("DEEPRES_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """An image folder with train/ and test/: three classes of 32x32 colour noise, 16 and 6 of each."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 6)):
+        for label, name in enumerate(("ant", "bee", "cow")):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+                pixels[..., label] += 120
+                Image.fromarray(pixels).save(root / part / name / f"{number:02d}.png")
+    return root

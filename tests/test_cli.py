@@ -1,0 +1,137 @@
+"""The command line: what it prints, and one sentence with exit code 2 for bad input."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+VERBS = ("info", "data", "train", "eval", "reproduce", "report")
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    from conftest import run_deepres
+
+    place = tmp_path_factory.mktemp("trained")
+    more = ("--iterations", 4, "--batch-size", 8, "--lr", 0.01, "--run", place / "run")
+    result = run_deepres(place, "train", "resnet8", "--data", folder, *more, DEEPRES_CACHE=str(place / "cache"))
+    assert result.returncode == 0, result.stderr
+    return place / "run"
+
+
+def weights(run):
+    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
+
+
+def test_every_verb_has_help_with_an_example(deepres):
+    assert all(verb in deepres("--help").stdout for verb in VERBS)
+    for verb in VERBS:
+        assert f"Example: deepres {verb}" in deepres(verb, "--help").stdout
+
+
+def test_info_of_a_network_prints_its_stages(deepres):
+    table = json.loads(deepres("info", "resnet50", "--json").stdout)[0]
+    assert table["rows"][-1]["parameters"] == 25_557_032
+    assert table["rows"][-1]["multiply-adds"] == 3_857_973_248
+    assert table["rows"][-1]["weighted layers"] == 50
+
+
+def test_info_prints_table_1_and_the_cifar_table(deepres):
+    output = deepres("info").stdout
+    for figure in ("60,192,808", "11,282,415,616", "19,421,274", "highway32", "resnet50-32px"):
+        assert figure in output
+
+
+def test_data_describes_a_folder(deepres, folder):
+    facts = json.loads(deepres("data", folder, "--json").stdout)
+    assert facts["classes"] == ["ant", "bee", "cow"]
+    assert facts["train"]["images"] == 48
+
+
+def test_eval_of_a_run_gives_the_figures_of_its_end(deepres, trained, folder):
+    done = json.loads((trained / "done.json").read_text())
+    report = json.loads(deepres("eval", trained, "--json").stdout)
+    assert report["top1_error"] == pytest.approx(done["test_error"])
+    assert report["top5_error"] == 0.0  # three classes
+    assert sum(map(sum, report["confusion"])) == report["images"] == 18
+    text = deepres("eval", weights(trained), "--data", folder).stdout
+    assert "0 ant" in text
+
+
+def test_eval_reads_a_plain_state_dict_when_the_network_is_named(deepres, trained, folder, tmp_path):
+    from safetensors.torch import load_file
+
+    state = {name: value for name, value in load_file(weights(trained)).items() if not name.startswith("deepres.")}
+    torch.save(state, tmp_path / "state.pt")
+    result = deepres("eval", tmp_path / "state.pt", "--data", folder, "--network", "resnet8", "--json")
+    assert json.loads(result.stdout)["images"] == 18
+
+
+def test_settings_come_from_toml_and_the_command_line(deepres, folder, tmp_path):
+    text = f'network = "resnet8"\ndata = "{folder}"\nseed = 4\n'
+    text += "[recipe]\niterations = 2\nmilestones = [1]\nbatch_size = 6\n"
+    (tmp_path / "mine.toml").write_text(text)
+    result = deepres("train", "--config", "mine.toml", "--batch-size", 4, "--run", "run", "--bn-group", 2)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["seed"], config["recipe"]["batch_size"], config["recipe"]["bn_group"]) == (4, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("info", "resnet-50"), "did you mean resnet50"),
+        (("info", "resnet1001"), "not 6n+2"),
+        (("train", "resnet20", "--data", "cifar-10", "--iterations", 2), "cifar10"),
+        (("train", "resnet20"), "--data"),
+        (("train", "--data", "cifar10"), "no network"),
+        (("train", "resnet20", "--data", "cifar10", "--batch-size", 0), "batch_size"),
+        (("train", "resnet20", "--data", "cifar10", "--lr", -0.1), "lr"),
+        (("train", "resnet20", "--data", "cifar10", "--iterations", 0), "iterations"),
+        (("train", "resnet20", "--data", "cifar10", "--set", "momentum"), "field=value"),
+        (("train", "resnet20", "--data", "cifar10", "--set", "momentun=0.5"), "momentum"),
+        (("train", "resnet20", "--data", "cifar10", "--recipe", "imagined"), "cifar-deep"),
+        (("reproduce", "fig66"), "did you mean fig6"),
+        (("reproduce", "fig6", "--seeds", 0), "--seeds"),
+        (("report", "nowhere"), "nowhere"),
+        (("eval", "nowhere.safetensors", "--data", "cifar10"), "nowhere.safetensors"),
+        (("train", "--like", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(refused, arguments, words):
+    assert words in refused(*arguments)
+
+
+def test_weights_of_another_net_are_refused_with_the_keys(refused, trained, folder, tmp_path):
+    from safetensors.torch import load_file
+
+    torch.save(dict(list(load_file(weights(trained)).items())[3:]), tmp_path / "part.pt")
+    message = refused("eval", "part.pt", "--data", folder, "--network", "resnet14")
+    assert "not of resnet14" in message
+    assert "missing" in message
+
+
+def test_weights_with_a_header_cannot_be_called_another_net(refused, trained, folder):
+    assert "resnet8, not of plain8" in refused("eval", trained, "--data", folder, "--network", "plain8")
+
+
+def test_a_foreign_pickle_is_refused_and_not_run(refused, folder, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    (tmp_path / "net.pt").write_bytes(pickle.dumps({"weight": Trap()}))
+    assert "refused" in refused("eval", "net.pt", "--data", folder, "--network", "resnet8")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_folder_that_is_no_run_is_left_alone(refused, folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    assert "holds no run" in refused("train", "resnet8", "--data", folder, "--iterations", 2, "--run", "mine")
+
+
+def test_a_broken_configuration_file_is_named(refused, tmp_path):
+    (tmp_path / "mine.toml").write_text("network = [")
+    assert "mine.toml" in refused("train", "--config", "mine.toml")

@@ -1,0 +1,111 @@
+"""Claims, plans that go on where they stopped, and the experiments at the smoke scale through the command line."""
+
+import json
+
+import pytest
+
+from deepres.errors import InputError
+from deepres.experiments.cifar import CLAIMS, EXPERIMENTS, FIG6
+from deepres.experiments.claims import Claim, beyond, higher, not_higher
+from deepres.experiments.plan import QUICK, make_plan, read_plan
+from deepres.models.catalog import depth
+
+
+def errors(*values):
+    return [{"train_error": value, "test_error": value} for value in values]
+
+
+def test_a_claim_holds_only_where_every_seed_shows_the_margin():
+    claim = Claim("deeper is worse", "Fig. 6", ("deep", "shallow"), higher("train_error", "deep", "shallow", 1.0))
+    held = claim.verdict({"deep": errors(50, 52), "shallow": errors(40, 41)}, "quick")
+    assert held.status == "held"
+    assert "deep 51.0, shallow 40.5 (2 seeds; differences +10.0, +11.0)" in held.detail
+    assert claim.verdict({"deep": errors(50, 41.5), "shallow": errors(40, 41)}, "quick").status == "not held"
+
+
+def test_a_claim_is_not_tested_at_a_smaller_scale_or_without_its_networks():
+    claim = Claim("deeper is worse", "Fig. 6", ("deep", "shallow"), higher("train_error", "deep", "shallow", 1.0))
+    assert claim.verdict({"deep": errors(50), "shallow": errors(40)}, "smoke").status == "not tested"
+    missing = claim.verdict({"deep": errors(50), "shallow": []}, "paper")
+    assert (missing.status, missing.detail) == ("not tested", "no finished run of shallow")
+
+
+def test_a_bounded_loss_is_allowed_up_to_its_margin():
+    judge = not_higher("train_error", "deep", "shallow", 5.0)
+    assert judge({"deep": errors(44), "shallow": errors(40)})[0]
+    assert not judge({"deep": errors(46), "shallow": errors(40)})[0]
+
+
+def test_a_bound_is_kept_on_its_side():
+    assert beyond("train_error", "net", 60.0, below=False)({"net": errors(61)})[0]
+    assert not beyond("train_error", "net", 0.1, below=True)({"net": errors(0.2)})[0]
+
+
+def test_every_sheet_names_networks_that_exist_and_claims_that_its_paper_scale_can_test():
+    for name, sheet in EXPERIMENTS.items():
+        for networks in sheet.networks.values():
+            assert all(depth(network) for network in networks)
+        for claim in CLAIMS[name]:
+            assert set(claim.networks) <= set(sheet.networks["paper"]), claim.text
+
+
+def test_the_quick_recipe_is_the_same_for_all_networks(tmp_path):
+    plan = make_plan(FIG6, "quick", "cifar10", tmp_path, None, 3)
+    assert [plan.run(name, 2).path.name for name in plan.networks][-1] == "resnet56-seed2"
+    assert QUICK.warmup == "linear"
+    plan.save()
+    assert read_plan(plan.folder) == plan
+
+
+def test_a_plan_of_an_unknown_network_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(InputError, match="resnet57"):
+        make_plan(FIG6, "smoke", "cifar10", tmp_path, "plain8,resnet57", 1)
+
+
+def test_fig6_at_the_smoke_scale_makes_a_page_and_runs_nothing_twice(deepres, folder, tmp_path):
+    command = ("reproduce", "fig6", "--scale", "smoke", "--data", folder, "--seeds", 2, "--networks", "plain8,resnet8")
+    first = deepres(*command)
+    assert first.returncode == 0, first.stderr
+    plan = next((tmp_path / "runs").glob("fig6-smoke-*"))
+    page = (plan / "report.html").read_text()
+    assert page.index("not tested") < page.index("<figure")
+    runs = sorted(place for place in (tmp_path / "runs").glob("*-smoke/*"))
+    assert [run.name for run in runs] == ["plain8-seed0", "plain8-seed1", "resnet8-seed0", "resnet8-seed1"]
+    (runs[3] / "done.json").unlink()  # as if the plan had been killed in its last run
+    before = [(run / "done.json").stat().st_mtime_ns for run in runs[:3]]
+    again = deepres(*command, "--json")
+    assert again.returncode == 0, again.stderr
+    assert [(run / "done.json").stat().st_mtime_ns for run in runs[:3]] == before
+    assert (runs[3] / "done.json").exists()
+    page = (plan / "report.html").read_text()
+    assert {verdict["status"] for verdict in json.loads(again.stdout)["verdicts"]} == {"not tested"}
+    other = deepres("report", plan, "--out", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == page, other.stderr
+
+
+def test_fig7_and_table6_share_the_runs_of_a_scale(deepres, folder, tmp_path):
+    common = ("--scale", "smoke", "--data", folder, "--networks", "resnet8")
+    assert deepres("reproduce", "table6", *common).returncode == 0
+    (done,) = (tmp_path / "runs").glob("*-smoke/resnet8-seed0/done.json")
+    before = done.stat().st_mtime_ns
+    result = deepres("reproduce", "fig7", *common)
+    assert result.returncode == 0, result.stderr
+    assert done.stat().st_mtime_ns == before
+    responses = json.loads((done.parent / "responses.json").read_text())
+    assert len(responses) == 7  # 8 layers less the fully connected one
+    assert all(value > 0 for value in responses.values())
+
+
+def test_table1_needs_no_runs(deepres):
+    result = deepres("reproduce", "table1")
+    assert "11,282,415,616" in result.stdout, result.stderr
+
+
+def test_a_report_of_bare_runs_needs_no_plan(deepres, folder, tmp_path):
+    run = tmp_path / "bare"
+    assert (
+        deepres("train", "resnet8", "--data", folder, "--iterations", 2, "--batch-size", 4, "--run", run).returncode
+        == 0
+    )
+    assert deepres("report", run).returncode == 0
+    assert "ResNet-8" in (run / "report.html").read_text()

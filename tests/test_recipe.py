@@ -1,0 +1,140 @@
+"""The recipe, its schedule, the paper's SGD, and batch statistics over groups."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from deepres.errors import InputError
+from deepres.training.batchnorm import group_batch_norm
+from deepres.training.device import resolve_device, resolve_precision
+from deepres.training.optimizer import SGD
+from deepres.training.recipe import CIFAR, CIFAR_DEEP, Recipe, from_json, merge, paper_recipe
+from deepres.training.schedule import rate
+
+
+def test_the_cifar_recipe_is_the_papers():
+    """Sec. 4.2: rate 0.1, divided by 10 at 32k and 48k, 64k iterations of 128, momentum 0.9, decay 1e-4."""
+    assert [rate(CIFAR, i) for i in (0, 31_999, 32_000, 47_999, 48_000)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert (CIFAR.iterations, CIFAR.batch_size, CIFAR.momentum, CIFAR.weight_decay) == (64_000, 128, 0.9, 1e-4)
+
+
+def test_the_warm_up_by_error_begins_at_110_layers():
+    assert paper_recipe(56).warmup == "none"
+    assert paper_recipe(110) == CIFAR_DEEP
+    assert rate(CIFAR_DEEP, 5_000, warm=False) == 0.01
+    assert rate(CIFAR_DEEP, 5_000, warm=True) == 0.1
+
+
+def test_a_warm_up_that_never_ends_still_drops_with_the_schedule():
+    assert rate(CIFAR_DEEP, 50_000, warm=False) == pytest.approx(0.001)
+
+
+def test_a_linear_warm_up_rises_to_the_rate():
+    recipe = dataclasses.replace(CIFAR, warmup="linear", warmup_iterations=10)
+    assert [rate(recipe, i) for i in (0, 4, 9, 10)] == pytest.approx([0.01, 0.05, 0.1, 0.1])
+
+
+def test_another_length_scales_all_marks_in_proportion():
+    short = CIFAR.scaled(8_000)
+    assert (short.iterations, short.milestones, short.evaluate_every) == (8_000, (4_000, 6_000), 250)
+    assert CIFAR.scaled(64_000) == CIFAR
+    assert short.scaled(64_000).milestones == CIFAR.milestones
+
+
+def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
+    base = {"network": "resnet20", "data": "x"}
+    config = from_json(merge(base, {"iterations": 640}), "test")
+    assert config.recipe.milestones == (320, 480)
+    config = from_json(merge(base, {"iterations": "640", "milestones": "10,20", "lr": "0.3"}), "test")
+    assert (config.recipe.milestones, config.recipe.lr) == ((10, 20), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("lr", -0.1),
+        ("lr", float("nan")),
+        ("iterations", 0),
+        ("momentum", 1.0),
+        ("milestones", (20, 10)),
+        ("bn_group", 1),
+        ("warmup", "slowly"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused_with_its_field(field, value):
+    with pytest.raises(InputError, match=field):
+        Recipe(**{field: value})
+
+
+def test_an_unknown_field_suggests_the_nearest():
+    with pytest.raises(InputError, match="weight_decay"):
+        from_json({"network": "resnet20", "data": "x", "recipe": {"wieght_decay": 1}}, "file")
+
+
+def test_a_field_of_another_type_is_named():
+    with pytest.raises(InputError, match=r"seed is 'many'.*int"):
+        from_json({"network": "resnet20", "data": "x", "seed": "many"}, "file")
+
+
+def test_a_recorded_configuration_comes_back_whole():
+    config = from_json({"network": "resnet20", "data": "x", "recipe": {"milestones": [1, 2], "bn_group": 64}}, "file")
+    assert from_json(config.as_json(), "record") == config
+
+
+def test_sgd_follows_the_form_of_the_paper_through_a_change_of_rate():
+    """v = m * v + lr * (g + decay * w), w = w - v, over three rates."""
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(5, dtype=torch.float64))
+    w, v = parameter.detach().clone(), torch.zeros(5, dtype=torch.float64)
+    optimizer = SGD([parameter], momentum=0.9, weight_decay=0.01)
+    for lr in (0.1, 0.1, 0.01, 0.01, 0.5, 0.05):
+        g = torch.randn(5, dtype=torch.float64)
+        parameter.grad = g.clone()
+        optimizer.step_at(lr)
+        v = 0.9 * v + lr * (g + 0.01 * w)
+        w = w - v
+        torch.testing.assert_close(parameter.detach(), w)
+    assert parameter.grad is None
+
+
+def test_groups_are_normalized_by_their_own_statistics():
+    torch.manual_seed(0)
+    net, x = nn.BatchNorm2d(3), torch.randn(8, 3, 4, 4)
+    apart = torch.cat([nn.BatchNorm2d(3)(half) for half in x.split(4)])
+    group_batch_norm(net, 4)
+    torch.testing.assert_close(net(x), apart)
+
+
+def test_groups_together_move_the_running_statistics_as_far_as_one_batch():
+    """On a batch of two equal halves the running mean is that of ordinary batch normalization."""
+    torch.manual_seed(0)
+    half = torch.randn(4, 3, 4, 4)
+    whole, grouped = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    group_batch_norm(grouped, 4)
+    for _ in range(3):
+        whole(half)
+        grouped(torch.cat([half, half]))
+    torch.testing.assert_close(grouped.running_mean, whole.running_mean)
+    torch.testing.assert_close(grouped.running_var, whole.running_var)
+
+
+def test_group_0_leaves_the_network_alone():
+    net = nn.Sequential(nn.BatchNorm2d(3))
+    group_batch_norm(net, 0)
+    assert type(net[0]) is nn.BatchNorm2d
+
+
+def test_unknown_devices_and_precisions_are_refused():
+    with pytest.raises(InputError, match="tpu"):
+        resolve_device("tpu")
+    with pytest.raises(InputError, match="fp8"):
+        resolve_precision("fp8", "cpu")
+
+
+@pytest.mark.parametrize("features", [{"amx_bf16": True}, {"avx512_bf16": True}, {"avx2": True}])
+def test_auto_precision_is_bf16_only_where_the_processor_multiplies_it(monkeypatch, features):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert resolve_precision("auto", "cpu") == ("fp32" if "avx2" in features else "bf16")

@@ -1,0 +1,163 @@
+"""Runs that are killed, stopped, damaged or short of disk go on to the same bits."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import run_deepres
+
+RECIPE = ("--iterations", 60, "--batch-size", 8, "--lr", 0.05)
+MARKS = ("--set", "window=7", "--set", "evaluate_every=20")
+
+
+def arguments(folder, run, *more):
+    return ("train", "resnet8", "--data", folder, "--run", run, *RECIPE, *MARKS, *more)
+
+
+def last_weights(run):
+    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
+
+
+def last_iteration(run):
+    return int(sorted((run / "checkpoints").glob("[0-9]*"))[-1].name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    """A run that was left alone; the tests only read it."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = run_deepres(place, *arguments(folder, place / "run"), DEEPRES_CACHE=str(place / "cache"))
+    assert result.returncode == 0, result.stderr
+    return place / "run"
+
+
+def assert_same_bits(run, other):
+    assert last_weights(run).read_bytes() == last_weights(other).read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(deepres, folder, undisturbed, tmp_path):
+    """SIGKILL at three random moments; weights and metrics at the end are bit-identical."""
+    run, kills, moments = tmp_path / "killed", 0, random.Random(0)
+    environment = {"DEEPRES_CHECKPOINT_SECONDS": "0.05"}
+    while kills < 3:
+        process = deepres(*arguments(folder, run), wait=False, **environment)
+        begun = last_iteration(run) if (run / "checkpoints").exists() else 0
+        while process.poll() is None and (
+            not (run / "checkpoints").exists()
+            or not list((run / "checkpoints").glob("[0-9]*"))
+            or last_iteration(run) <= begun
+        ):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        assert process.communicate()[1] is not None
+        kills += 1
+    assert not (run / "done.json").exists() or last_iteration(run) == 60
+    assert deepres(*arguments(folder, run), **environment).returncode == 0
+    assert_same_bits(run, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(deepres, folder, undisturbed, tmp_path, number):
+    run = tmp_path / "stopped"
+    process = deepres(*arguments(folder, run), wait=False)
+    while not (run / "metrics.jsonl").exists():
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped after iteration {last_iteration(run)}" in errors
+    assert not (run / "done.json").exists()
+    result = deepres("train", "--run", run)  # the recorded configuration is enough to go on
+    assert result.returncode == 0, result.stderr
+    assert_same_bits(run, undisturbed)
+
+
+def test_a_finished_run_is_not_trained_again(deepres, undisturbed):
+    before = last_weights(undisturbed).stat().st_mtime_ns
+    result = deepres("train", "--run", undisturbed, "--json")
+    assert json.loads(result.stdout)["iteration"] == 60
+    assert last_weights(undisturbed).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(deepres, folder, undisturbed, tmp_path, damage):
+    run = tmp_path / "damaged"
+    process = deepres(*arguments(folder, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+    while process.poll() is None and len(list((run / "checkpoints").glob("[0-9]*"))) < 2:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    file = last_weights(run)
+    good = bytearray(file.read_bytes())
+    good[len(good) // 2] ^= 1
+    file.write_bytes(good if damage == "flipped" else good[: len(good) // 2])
+    (run / "done.json").unlink(missing_ok=True)
+    result = deepres(*arguments(folder, run))
+    assert result.returncode == 0, result.stderr
+    assert "damaged" in result.stderr
+    assert_same_bits(run, undisturbed)
+
+
+def test_a_run_of_another_configuration_is_refused_with_the_fields(refused, folder, undisturbed):
+    message = refused(*arguments(folder, undisturbed), "--seed", 3, "--set", "momentum=0.8")
+    assert "seed: 0 -> 3" in message
+    assert "recipe.momentum: 0.9 -> 0.8" in message
+
+
+def test_like_takes_over_the_recorded_configuration(deepres, undisturbed, tmp_path):
+    result = deepres("train", "--like", undisturbed, "--seed", 0, "--run", tmp_path / "again")
+    assert result.returncode == 0, result.stderr
+    assert_same_bits(tmp_path / "again", undisturbed)
+
+
+def test_the_run_folder_tells_what_made_it(undisturbed):
+    config = json.loads((undisturbed / "config.json").read_text())
+    environment = json.loads((undisturbed / "environment.json").read_text())
+    assert (config["network"], config["classes"], config["seed"]) == ("resnet8", ["ant", "bee", "cow"], 0)
+    assert {"cpu", "threads", "versions", "commit", "started"} <= environment[0].keys()
+    rows = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows if "test_error" in row] == [20, 40, 60]
+    assert [row["iteration"] for row in rows if "train_error" in row] == [7, 14, 21, 28, 35, 42, 49, 56, 60]
+    assert len(list((undisturbed / "checkpoints").iterdir())) <= 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(refused, folder, tmp_path):
+    message = refused(*arguments(folder, tmp_path / "hot"), "--lr", 1e30)
+    assert "not finite at iteration" in message
+    assert "rate 1e+30" in message
+    assert "last good checkpoint" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_on_a_full_disk_the_last_checkpoint_survives(deepres, folder, tmp_path):
+    """A tmpfs that holds two checkpoints of resnet14 but not a third."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        run = disk / "run"
+        more = ("train", "resnet14", "--data", folder, "--run", run, *RECIPE)
+        process = deepres(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+        while process.poll() is None and not list((run / "checkpoints").glob("[0-9]*")):
+            time.sleep(0.005)
+        space = shutil.disk_usage(disk).free
+        (disk / "ballast").write_bytes(bytes(max(0, space - 4096)))
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2, errors
+        assert "the disk is full" in errors
+        assert "Traceback" not in errors
+        assert not list((run / "checkpoints").glob(".*"))
+        (disk / "ballast").unlink()
+        assert deepres(*more).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
