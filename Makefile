@@ -7,7 +7,7 @@ BIN    := .venv/bin
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
-	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) --out runs/fig6-quick-$(notdir $(DATA))
+	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) --out runs
 
 test: check slow
 
