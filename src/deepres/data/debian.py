@@ -6,8 +6,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from torchvision.datasets.utils import extract_archive
-
 PACKAGE = "dataset-fashion-mnist"
 INSIDE = Path("usr/share/datasets/fashion-mnist")
 APT_SECONDS = 600
@@ -31,6 +29,8 @@ def unpack(folder: Path) -> None:
         files = sorted((place / "content" / INSIDE).glob("*-ubyte.gz"))
         if not files:
             raise RuntimeError(f"the package has no files in {INSIDE}")
+        from torchvision.datasets.utils import extract_archive  # here, since torchvision takes seconds to load
+
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             extract_archive(str(file), str(folder))

@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import functional as vision
 
 from deepres.data.listing import Part, Picture, Say
 from deepres.data.sets import ImageSet
@@ -218,6 +217,7 @@ def _look(picture: Picture) -> _Look | _Bad:
 
 def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | _Bad]:
     """The task that makes one picture a uint8 tensor (C, H, W)."""
+    from torchvision.transforms.functional import pil_to_tensor  # here, since torchvision takes seconds to load
 
     def task(picture: Picture) -> Tensor | _Bad:
         try:
@@ -229,7 +229,7 @@ def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | 
                     image = image.convert(mode)
                 if image_size is not None and image.size != (image_size, image_size):
                     image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
-                return vision.pil_to_tensor(image)
+                return pil_to_tensor(image)
         except Exception as error:  # as above
             return _bad(error)
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.folder import is_image_file
-
 from deepres.data.listing import Listing, Part, Picture, divided
 from deepres.errors import InputError
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # torchvision's
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
@@ -62,7 +62,9 @@ def _files(folder: Path, classes: tuple[str, ...], part: Part) -> Iterator[_File
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found = sorted(path for path in (folder / name).rglob("*") if is_image_file(path.name) and path.is_file())
+        found = sorted(
+            path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        )
         if not found:
             raise InputError(f"the class folder {folder / name} has no pictures; fill it or remove it")
         yield from (_File(path, label, part) for path in found if not path.name.startswith("."))

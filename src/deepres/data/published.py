@@ -8,8 +8,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
-
 from deepres.data import debian
 from deepres.data.cache import cache_folder
 from deepres.data.listing import Listing, Part, Picture, Say
@@ -23,14 +21,20 @@ PARTS: tuple[Part, ...] = ("train", "test")
 class Published:
     """A named data set: torchvision's reader and the folder that it looks for under its root."""
 
-    reader: Callable[..., Any]
+    reader_name: str
     folder: str
+
+    def reader(self, root: Path, **how: bool) -> Any:
+        """torchvision's data set under `root`."""
+        from torchvision import datasets  # here, since torchvision takes seconds to load
+
+        return getattr(datasets, self.reader_name)(root, **how)
 
 
 PUBLISHED = {
-    "cifar10": Published(CIFAR10, "cifar-10-batches-py"),
-    "cifar100": Published(CIFAR100, "cifar-100-python"),
-    "fashion-mnist": Published(FashionMNIST, "FashionMNIST/raw"),
+    "cifar10": Published("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": Published("CIFAR100", "cifar-100-python"),
+    "fashion-mnist": Published("FashionMNIST", "FashionMNIST/raw"),
 }
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class Scores:
 
     def confusion(self) -> Tensor:
         """Counts (K, K): row the true class, column the predicted one."""
+        from torchmetrics.functional.classification import multiclass_confusion_matrix  # loads in seconds: only here
+
         return multiclass_confusion_matrix(self.scores, self.labels, num_classes=self.scores.shape[1])
 
     def class_errors(self) -> list[float]:

@@ -1,0 +1,67 @@
+"""Fail where the docs are stale: tables of results, links, and the README's tree. `--write` renews the tables."""
+
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
+
+
+def table(name: str) -> str:
+    """The runs of docs/results/NAME.json, a row a network: every seed, then the mean."""
+    rows = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["network"]].append(row)
+    lines = [
+        "| network | seeds | training error (%) | test error (%) | seconds a run |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for network, runs in groups.items():
+        runs.sort(key=lambda row: row["seed"])
+        cells = [network, ", ".join(str(row["seed"]) for row in runs)]
+        for figure in ("train_error", "test_error"):
+            values = [row[figure] for row in runs]
+            spread = f", mean {mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(", ".join(f"{value:.1f}" for value in values) + spread)
+        cells.append(", ".join(f"{row['seconds']:.0f}" for row in runs))
+        lines.append(f"| {' | '.join(cells)} |")
+    first = rows[0]
+    commits = ", ".join(sorted({row["commit"] or "unknown" for row in rows}))
+    recipe = first["recipe"]
+    length = f"{recipe['iterations']:,} iterations of {recipe['batch_size']}, rate {recipe['lr']}"
+    machine = f"{first['cpu']}, {first['threads']} threads, torch {first['torch']}"
+    what = f"Data {first['data']}; recipe {recipe['name']} ({length}); {first['precision']}"
+    lines += ["", f"{what}; {machine}; commit {commits}; {first['started'][:10]}."]
+    return "\n".join(lines) + "\n"
+
+
+def main(write: bool) -> int:
+    troubles = []
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = file.read_text()
+        fresh = BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+        if fresh != text and write:
+            file.write_text(fresh)
+        elif fresh != text:
+            troubles.append(
+                f"{file.relative_to(ROOT)}: a table of results is stale; run python tools/check_docs.py --write"
+            )
+        for target in LINK.findall(text):
+            if not (file.parent / target).exists():
+                troubles.append(f"{file.relative_to(ROOT)}: the link {target} leads nowhere")
+    names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    for entry in TREE.findall((ROOT / "README.md").read_text()):
+        if entry.rstrip("/") not in names:
+            troubles.append(f"README.md: the tree names {entry}, which is not there")
+    print("\n".join(troubles) or "docs are in order")
+    return bool(troubles)
+
+
+sys.exit(main("--write" in sys.argv[1:]))
