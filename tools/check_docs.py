@@ -58,7 +58,7 @@ def main(write: bool) -> int:
                 troubles.append(f"{file.relative_to(ROOT)}: the link {target} leads nowhere")
     names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
     for entry in TREE.findall((ROOT / "README.md").read_text()):
-        if entry.rstrip("/") not in names:
+        if entry.rstrip("/").split("/")[-1] not in names:
             troubles.append(f"README.md: the tree names {entry}, which is not there")
     print("\n".join(troubles) or "docs are in order")
     return bool(troubles)

@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 
 def _say(message: str) -> None:
-    err.print(message, style="dim", highlight=False, markup=False)
+    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:
@@ -134,6 +134,7 @@ def train(
             f"{chosen.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
             f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {place.path}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

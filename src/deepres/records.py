@@ -106,7 +106,7 @@ def write_json(file: Path, value: Mapping[str, Any] | Iterable[Any]) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write text atomically (write, fsync, rename)."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.partial")  # a kill leaves at most this one, and the next write takes it
     try:
         with partial.open("w", encoding="utf-8") as stream:
             stream.write(text)

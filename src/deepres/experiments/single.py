@@ -147,7 +147,7 @@ def open_run(record: Json, run: Run) -> None:
                 "the recorded values to go on with it"
             )
     else:
-        if run.path.exists() and any(run.path.iterdir()):
+        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
             raise InputError(f"{run.path} is not empty and holds no run; give another --run")
         write_json(run.path / "config.json", record)
     write_json(run.path / "environment.json", [*run.environment, describe_environment()])

@@ -43,7 +43,9 @@ class ConsoleMonitor:
             self.bar.update(self.task, completed=iteration, figures=figures)
         elif now - self.told > LINE_SECONDS or iteration == self.total:
             left = (self.total - iteration) / speed
-            self.console.print(f"{self.label}  {iteration}/{self.total}{figures}  {left:,.0f} s left", highlight=False)
+            self.console.print(
+                f"{self.label}  {iteration}/{self.total}{figures}  {left:,.0f} s left", highlight=False, soft_wrap=True
+            )
             self.told = now
 
     def say(self, message: str) -> None:
