@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
+
+from deepres import cli
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
@@ -18,7 +22,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 def run_deepres(place, *arguments, wait=True, **environment):
     """The real command line, as a process of its own in the folder `place`."""
     command = [sys.executable, "-m", "deepres", *map(str, arguments)]
-    env = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | environment
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     process = subprocess.Popen(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if not wait:
         return process
@@ -27,17 +31,35 @@ def run_deepres(place, *arguments, wait=True, **environment):
 
 
 @pytest.fixture
-def deepres(tmp_path):
-    """The real command line, in `tmp_path`."""
+def process(tmp_path):
+    """The command line as a process of its own, in `tmp_path`: for what kills it, or counts its threads."""
     return partial(run_deepres, tmp_path)
+
+
+@pytest.fixture
+def deepres(tmp_path, monkeypatch, capfd):
+    """The command line in this process, in `tmp_path`: the same code as `process`, without seconds of start."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["deepres", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
 def refused(deepres):
     """The command line must refuse these arguments: exit code 2, one sentence, no traceback. Gives the sentence."""
 
-    def run(*arguments, **environment):
-        result = deepres(*arguments, **environment)
+    def run(*arguments):
+        result = deepres(*arguments)
         assert result.returncode == 2, result.stderr
         assert "Traceback" not in result.stderr
         last = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

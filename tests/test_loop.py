@@ -26,10 +26,10 @@ class Silent:
 
 
 def batch_at(step):
-    """Two classes that one pixel tells apart."""
+    """Two classes that differ in brightness, under so much noise that some images are always taken for the other."""
     generator = torch.Generator().manual_seed(step)
     labels = torch.randint(0, 2, (8,), generator=generator)
-    return torch.randn(8, 1, 4, 4, generator=generator) * 0.1 + labels.view(8, 1, 1, 1) * 2 - 1, labels
+    return torch.randn(8, 1, 4, 4, generator=generator) * 3 + labels.view(8, 1, 1, 1) * 2 - 1, labels
 
 
 def net():
@@ -71,8 +71,9 @@ def test_tests_are_made_at_their_marks_and_the_last_one_is_told(tmp_path):
 
 
 def test_the_network_learns(tmp_path):
-    done, _ = run_loop(tmp_path, RECIPE)
-    assert done["train_error"] < 10
+    """Chance is 50 %; the noise leaves about 10 %."""
+    done, _ = run_loop(tmp_path, dataclasses.replace(RECIPE, iterations=60, milestones=(50,), window=20))
+    assert done["train_error"] < 30
 
 
 def test_weights_travel_with_mean_image_and_header(tmp_path):

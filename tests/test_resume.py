@@ -42,65 +42,65 @@ def assert_same_bits(run, other):
     assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_bits(deepres, folder, undisturbed, tmp_path):
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, folder, undisturbed, tmp_path):
     """SIGKILL at three random moments; weights and metrics at the end are bit-identical."""
     run, kills, moments = tmp_path / "killed", 0, random.Random(0)
     environment = {"DEEPRES_CHECKPOINT_SECONDS": "0.05"}
     while kills < 3:
-        process = deepres(*arguments(folder, run), wait=False, **environment)
+        child = process(*arguments(folder, run), wait=False, **environment)
         begun = last_iteration(run) if (run / "checkpoints").exists() else 0
-        while process.poll() is None and (
+        while child.poll() is None and (
             not (run / "checkpoints").exists()
             or not list((run / "checkpoints").glob("[0-9]*"))
             or last_iteration(run) <= begun
         ):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        assert process.communicate()[1] is not None
+        child.send_signal(signal.SIGKILL)
+        assert child.communicate()[1] is not None
         kills += 1
     assert not (run / "done.json").exists() or last_iteration(run) == 60
-    assert deepres(*arguments(folder, run), **environment).returncode == 0
+    assert process(*arguments(folder, run), **environment).returncode == 0
     assert_same_bits(run, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(deepres, folder, undisturbed, tmp_path, number):
+def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, folder, undisturbed, tmp_path, number):
     run = tmp_path / "stopped"
-    process = deepres(*arguments(folder, run), wait=False)
+    child = process(*arguments(folder, run), wait=False)
     while not (run / "metrics.jsonl").exists():
         time.sleep(0.005)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 128 + number
     assert f"stopped after iteration {last_iteration(run)}" in errors
     assert not (run / "done.json").exists()
-    result = deepres("train", "--run", run)  # the recorded configuration is enough to go on
+    result = process("train", "--run", run)  # the recorded configuration is enough to go on
     assert result.returncode == 0, result.stderr
     assert_same_bits(run, undisturbed)
 
 
-def test_a_finished_run_is_not_trained_again(deepres, undisturbed):
+def test_a_finished_run_is_not_trained_again(process, undisturbed):
     before = last_weights(undisturbed).stat().st_mtime_ns
-    result = deepres("train", "--run", undisturbed, "--json")
+    result = process("train", "--run", undisturbed, "--json")
     assert json.loads(result.stdout)["iteration"] == 60
     assert last_weights(undisturbed).stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(deepres, folder, undisturbed, tmp_path, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(process, folder, undisturbed, tmp_path, damage):
     run = tmp_path / "damaged"
-    process = deepres(*arguments(folder, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-    while process.poll() is None and len(list((run / "checkpoints").glob("[0-9]*"))) < 2:
+    child = process(*arguments(folder, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+    while child.poll() is None and len(list((run / "checkpoints").glob("[0-9]*"))) < 2:
         time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
+    child.send_signal(signal.SIGTERM)
+    child.communicate()
     file = last_weights(run)
     good = bytearray(file.read_bytes())
     good[len(good) // 2] ^= 1
     file.write_bytes(good if damage == "flipped" else good[: len(good) // 2])
     (run / "done.json").unlink(missing_ok=True)
-    result = deepres(*arguments(folder, run))
+    result = process(*arguments(folder, run))
     assert result.returncode == 0, result.stderr
     assert "damaged" in result.stderr
     assert_same_bits(run, undisturbed)
@@ -112,8 +112,8 @@ def test_a_run_of_another_configuration_is_refused_with_the_fields(refused, fold
     assert "recipe.momentum: 0.9 -> 0.8" in message
 
 
-def test_like_takes_over_the_recorded_configuration(deepres, undisturbed, tmp_path):
-    result = deepres("train", "--like", undisturbed, "--seed", 0, "--run", tmp_path / "again")
+def test_like_takes_over_the_recorded_configuration(process, undisturbed, tmp_path):
+    result = process("train", "--like", undisturbed, "--seed", 0, "--run", tmp_path / "again")
     assert result.returncode == 0, result.stderr
     assert_same_bits(tmp_path / "again", undisturbed)
 
@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(refused, folder,
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_on_a_full_disk_the_last_checkpoint_survives(deepres, folder, tmp_path):
+def test_on_a_full_disk_the_last_checkpoint_survives(process, folder, tmp_path):
     """A tmpfs that holds two checkpoints of resnet14 but not a third."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -147,17 +147,17 @@ def test_on_a_full_disk_the_last_checkpoint_survives(deepres, folder, tmp_path):
     try:
         run = disk / "run"
         more = ("train", "resnet14", "--data", folder, "--run", run, *RECIPE)
-        process = deepres(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-        while process.poll() is None and not list((run / "checkpoints").glob("[0-9]*")):
+        child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+        while child.poll() is None and not list((run / "checkpoints").glob("[0-9]*")):
             time.sleep(0.005)
         space = shutil.disk_usage(disk).free
         (disk / "ballast").write_bytes(bytes(max(0, space - 4096)))
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 2, errors
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode == 2, errors
         assert "the disk is full" in errors
         assert "Traceback" not in errors
         assert not list((run / "checkpoints").glob(".*"))
         (disk / "ballast").unlink()
-        assert deepres(*more).returncode == 0
+        assert process(*more).returncode == 0
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -1,6 +1,6 @@
 """Table 1 and the CIFAR table, generated from the networks themselves, beside the paper's figures."""
 
-from deepres.analysis.cost import stages
+from deepres.analysis.cost import Stage, stages
 from deepres.experiments.findings import Table, describe
 from deepres.models.catalog import build, depth, input_size
 from deepres.records import Json
@@ -31,7 +31,7 @@ def stage_table(network: str) -> Table:
             row.multiply_adds,
             row.weighted_layers,
         )
-        for row in stages(build(network), size)
+        for row in _stages(network)
     ]
     return Table(
         describe(network)[0],
@@ -71,8 +71,12 @@ def as_json(table: Table) -> Json:
     return {"title": table.title, "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
 
+def _stages(network: str) -> list[Stage]:
+    return stages(build(network), input_size(network))
+
+
 def _facts(network: str) -> tuple[str, int, str, str, int, int]:
     size = input_size(network)
-    rows = stages(build(network), size)
+    rows = _stages(network)
     blocks = "-".join(str(row.blocks) for row in rows if row.blocks and row.name != "total")
     return network, depth(network), f"{size}x{size}", blocks, rows[-1].parameters, rows[-1].multiply_adds

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from deepres.experiments.findings import Verdict
+from deepres.experiments.findings import Verdict, describe
 from deepres.experiments.plan import Scale
 
 # Final figures of each network, one entry a seed, in the order of the seeds: `train_error`, `test_error` in %,
@@ -62,7 +62,7 @@ def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
     def judge(results: Results) -> tuple[bool, str]:
         value = mean(_values(results, network, figure))
         side = "below" if below else "above"
-        return (value < bound) == below, f"{network} {_name(figure)} {value:.2f}; asked: {side} {bound:g}"
+        return (value < bound) == below, f"{describe(network)[0]} {_name(figure)} {value:.2f}; asked: {side} {bound:g}"
 
     return judge
 
@@ -76,7 +76,8 @@ def _compared(figure: str, first: str, second: str, pairs: Sequence[tuple[float,
     seeds = f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
     digits = 3 if figure == "response" else 1
     gaps = ", ".join(f"{x - y:+.{digits}f}" for x, y in pairs)
-    return f"{_name(figure)}: {first} {a:.{digits}f}, {second} {b:.{digits}f} ({seeds}; differences {gaps})"
+    nets = f"{describe(first)[0]} {a:.{digits}f}, {describe(second)[0]} {b:.{digits}f}"
+    return f"{_name(figure)}: {nets} ({seeds}; differences {gaps})"
 
 
 def _name(figure: str) -> str:

@@ -85,6 +85,7 @@ def train(
     """
     if run.done is not None:
         return run.done
+    run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
     net.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     trainer = _Trainer(net, recipe, run, device, precision, mean, dict(header or {}))

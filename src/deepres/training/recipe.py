@@ -14,6 +14,7 @@ from deepres.errors import InputError
 from deepres.records import Run
 
 T = TypeVar("T")
+EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
 Warmup = Literal["none", "error", "linear"]
 
 
@@ -81,7 +82,7 @@ class Recipe:
             milestones=tuple(scale(mark) for mark in self.milestones),
             warmup_iterations=scale(self.warmup_iterations),
             window=scale(self.window),
-            evaluate_every=scale(self.evaluate_every),
+            evaluate_every=min(iterations, max(scale(self.evaluate_every), EVALUATE_AT_MOST_EVERY)),
         )
 
 
