@@ -161,3 +161,20 @@ def test_on_a_full_disk_the_last_checkpoint_survives(process, folder, tmp_path):
         assert process(*more).returncode == 0
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_run_that_another_process_trains_is_refused_and_left_alone(process, folder, tmp_path):
+    run = tmp_path / "shared"
+    first = process(*arguments(folder, run, "--set", "iterations=100000"), wait=False)
+    try:
+        while not (run / "metrics.jsonl").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = process(*arguments(folder, run, "--set", "iterations=100000"))
+        assert second.returncode == 2
+        assert "another process is at work" in second.stderr
+        assert len(json.loads((run / "environment.json").read_text())) == 1
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGTERM

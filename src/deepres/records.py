@@ -15,11 +15,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from deepres.errors import InputError
 
@@ -53,6 +56,19 @@ class Run:
     def exists(self) -> bool:
         """Whether a run was started here."""
         return (self.path / "config.json").exists()
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Make the folder and hold it for this process alone; a killed process lets go of it.
+
+        Raises `InputError` where another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise InputError(f"another process is at work on {self.path}; wait for it, or give another --run") from None
 
     def metrics(self) -> list[Json]:
         """Rows of `metrics.jsonl`, in order of iteration; a half-written last line is left out.

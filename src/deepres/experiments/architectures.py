@@ -1,5 +1,7 @@
 """Table 1 and the CIFAR table, generated from the networks themselves, beside the paper's figures."""
 
+import torch
+
 from deepres.analysis.cost import Stage, stages
 from deepres.experiments.findings import Table, describe
 from deepres.models.catalog import build, depth, input_size
@@ -72,7 +74,9 @@ def as_json(table: Table) -> Json:
 
 
 def _stages(network: str) -> list[Stage]:
-    return stages(build(network), input_size(network))
+    with torch.device("meta"):  # shapes alone: nothing is drawn or computed
+        net = build(network)
+    return stages(net, input_size(network))
 
 
 def _facts(network: str) -> tuple[str, int, str, str, int, int]:

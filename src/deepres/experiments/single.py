@@ -94,8 +94,14 @@ def load_data(config: Config, say: Say) -> Data:
 def train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
-    Raises `InputError` where the folder holds a run of another configuration, naming the fields that differ.
+    Raises `InputError` where the folder holds a run of another configuration, naming the fields that differ, and
+    where another process is at work on it.
     """
+    with run.locked():
+        return _train_run(config, run, data, monitor)
+
+
+def _train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
     device = resolve_device(config.device)
     config = dataclasses.replace(config, device=device, precision=resolve_precision(config.precision, device))
     recipe = config.recipe
