@@ -13,10 +13,18 @@ os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
 from deepres import cli
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """Where the compiled kernels are kept for all tests: compiled once."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Every test has a cache of its own and sees no data but what it names."""
-    monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path_factory.mktemp("cache")))
+def own_cache(tmp_path_factory, kernels, monkeypatch):
+    """Every test has a cache of its own, but for the kernels, and sees no data but what it names."""
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("DEEPRES_CACHE", str(cache))
 
 
 def run_deepres(place, *arguments, wait=True, **environment):

@@ -1,6 +1,7 @@
 """The command line: one function a verb, each of which parses, calls the library and prints."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +35,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 def _say(message: str) -> None:
     err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_nothing(message: str) -> None:
+    """In place of `_say` where another rank speaks."""
 
 
 def _print_json(value: Any) -> None:
@@ -105,6 +110,12 @@ def train(
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")
+    ] = None,
+    memory_budget: Annotated[
+        float | None, typer.Option(help="GiB a step may take; above it, blocks run twice to save memory.")
+    ] = None,
     set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
     json: AsJson = False,
 ):
@@ -115,18 +126,23 @@ def train(
     from deepres.experiments import single
     from deepres.records import Run
     from deepres.training.progress import ConsoleMonitor
+    from deepres.training.ranks import joined
 
     names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "seed", "split", "image_size")
-    names += ("in_channels", "skip_bad", "device", "precision")
+    names += ("in_channels", "skip_bad", "device", "precision", "kernels", "memory_budget")
     given = locals()
     changes = {name: given[name] for name in names if given[name] is not None}
     changes |= dict(_field(text) for text in set_field or [])
     sources = [path for path in (like, config, run if run and Run(run).exists else None) if path]
     chosen = single.configure(sources, recipe, changes)
     place = Run(run or Path("runs") / single.default_name(chosen))
-    images = single.load_data(chosen, _say)
-    with ConsoleMonitor(err, chosen.network, chosen.recipe.iterations, chosen.recipe.batch_size) as monitor:
-        done = single.train_run(chosen, place, images, monitor)
+    with joined(chosen.device, chosen.recipe.batch_size) as ranks:
+        console = err if ranks.first else Console(quiet=True)
+        images = single.load_data(chosen, _say if ranks.first else _say_nothing, ranks)
+        with ConsoleMonitor(console, chosen.network, chosen.recipe.iterations, chosen.recipe.batch_size) as monitor:
+            done = single.train_run(chosen, place, images, monitor, ranks)
+    if not ranks.first:
+        return
     if json:
         _print_json(done | {"run": str(place.path)})
     else:
@@ -238,16 +254,22 @@ def report(
     out.print(f"Page: {written.resolve()}", highlight=False, soft_wrap=True)
 
 
+def _rank() -> str:
+    """Which of several ranks speaks, for all but the first; read from torchrun's environment, without torch."""
+    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    return "" if rank == "0" else f"rank {rank}: "
+
+
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     try:
         app()
     except InputError as error:
-        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        err.print(Text.assemble(_rank(), ("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
         if code is None:
             raise
-        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        err.print(_rank() + str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(code)

@@ -7,19 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from deepres.cache import cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 
 LAYOUT = 1  # raise it when decoding changes its result
-
-
-def cache_folder() -> Path:
-    """`DEEPRES_CACHE`, or the user's cache folder of this system."""
-    return Path(os.environ.get("DEEPRES_CACHE") or platformdirs.user_cache_dir("deepres")).expanduser()
 
 
 def cache_file(listing: Listing, **parameters: Any) -> Path:

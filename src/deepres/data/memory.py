@@ -31,7 +31,8 @@ class Batches:
     goes on across the end of an epoch, so that all have exactly `batch_size` images (popular code drops or
     shortens the last one; the paper does not say). The order of an epoch and the draws of the augmentation
     at a position (row and column 0 to 2*pad, flip) depend on (seed, epoch, position) alone: not on the batch
-    size, and not on what was asked before, so that a resumed run needs no state.
+    size, and not on what was asked before, so that a resumed run needs no state. `part` is the slice of each
+    batch that is made, of those who share a batch among them; without it the whole.
 
     Raises `InputError` for a set without images or a batch size below 1.
     """
@@ -45,6 +46,7 @@ class Batches:
         device: torch.device,
         augment: bool,
         pad: int = 4,
+        part: slice = slice(None),
     ):
         if not len(images) or batch_size < 1:
             raise InputError(f"a batch of {batch_size} out of {len(images)} images is empty; give a batch size above 0")
@@ -52,11 +54,14 @@ class Batches:
         self.labels = images.labels.to(device)
         self.mean = _channels_last(mean.to(device))
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.augment, self.pad = augment, pad
+        self.augment, self.pad, self.part = augment, pad, part
         self._epoch: _Epoch | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 (batch_size, C, H, W), channels-last in memory, and labels int64 (batch_size,)."""
+        """Images float32 (n, C, H, W), channels-last in memory, and labels int64 (n,), n being the batch size.
+
+        Of a `part`, n is its length.
+        """
         total, start = len(self.labels), step * self.batch_size
         pieces: list[tuple[Tensor, ...]] = []
         while (missing := (step + 1) * self.batch_size - start) > 0:
@@ -65,7 +70,7 @@ class Batches:
             piece = slice(position, min(position + missing, total))
             pieces.append((epoch.order[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
             start += piece.stop - piece.start
-        order, rows, columns, flips = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        order, rows, columns, flips = (torch.cat(parts)[self.part] for parts in zip(*pieces, strict=True))
         images = self.images[order]
         if self.augment:
             images = crop_flip(images, rows, columns, flips, self.pad)

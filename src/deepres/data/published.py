@@ -8,8 +8,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from deepres.cache import cache_folder
 from deepres.data import debian
-from deepres.data.cache import cache_folder
 from deepres.data.listing import Listing, Part, Picture, Say
 from deepres.errors import InputError
 

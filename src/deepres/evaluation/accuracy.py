@@ -16,8 +16,12 @@ class Scores:
 
     def error(self, top: int = 1) -> float:
         """Percent of images whose true class is not among the `top` best scores; all K count where K < top."""
+        return percent_wrong(self.correct(top), len(self.labels))
+
+    def correct(self, top: int = 1) -> int:
+        """How many images have their true class among the `top` best scores."""
         best = self.scores.topk(min(top, self.scores.shape[1]), dim=1).indices
-        return 100 * (1 - (best == self.labels[:, None]).any(1).double().mean().item())
+        return int((best == self.labels[:, None]).sum())
 
     def confusion(self) -> Tensor:
         """Counts (K, K): row the true class, column the predicted one."""
@@ -29,6 +33,11 @@ class Scores:
         """Percent of wrongly classified images of each class; nan for a class without images."""
         counts = self.confusion().double()
         return (100 * (1 - counts.diagonal() / counts.sum(1))).tolist()
+
+
+def percent_wrong(correct: int, images: int) -> float:
+    """The error in percent where `correct` of `images` were right; counts of several parts may be added before."""
+    return 100 * (1 - correct / images)
 
 
 @torch.no_grad()

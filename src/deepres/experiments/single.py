@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
 from deepres.errors import InputError
-from deepres.evaluation.accuracy import Scores, score
+from deepres.evaluation.accuracy import Scores, percent_wrong, score
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build, depth
 from deepres.models.convert import load_state
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast, resolve_device, resolve_precision
+from deepres.training.fast import resolve_kernels
 from deepres.training.loop import Monitor, train
+from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import (
     RECIPES,
     Config,
@@ -44,6 +47,7 @@ class Trained:
     header: Json
 
 
+ANY_VALUE = ("data", "memory_budget")  # the fingerprint tells, not the place; memory changes no result
 FACTS = (
     "num_classes",
     "classes",
@@ -85,35 +89,42 @@ def slug(data: str) -> str:
     return data.removeprefix("hf:").rstrip("/").split("/")[-1]
 
 
-def load_data(config: Config, say: Say) -> Data:
-    """The data of a configuration; `say` is told what takes time."""
+def load_data(config: Config, say: Say, ranks: Ranks = ALONE) -> Data:
+    """The data of a configuration; `say` is told what takes time. One rank of a machine decodes for all."""
     size, bad = config.image_size, config.skip_bad
-    return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+    with ranks.one_first():
+        return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
 
 
-def train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
+def train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks = ALONE) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
-    Raises `InputError` where the folder holds a run of another configuration, naming the fields that differ, and
-    where another process is at work on it.
+    Several `ranks` call this together. Raises `InputError` where the folder holds a run of another configuration,
+    naming the fields that differ, where another process is at work on it, and where the batch does not divide
+    among the ranks.
     """
-    with run.locked():
-        return _train_run(config, run, data, monitor)
+    ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
+    with ExitStack() as held:
+        ranks.by_first(lambda: held.enter_context(run.locked()))
+        return _train_run(config, run, data, monitor, ranks)
 
 
-def _train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
+def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks) -> Json:
     device = resolve_device(config.device)
-    config = dataclasses.replace(config, device=device, precision=resolve_precision(config.precision, device))
-    recipe = config.recipe
+    recipe, precision = config.recipe, resolve_precision(config.precision, device)
+    kernels = resolve_kernels(config.kernels, device, precision, recipe.bn_group, monitor.say)
+    resolved = {"device": device, "precision": precision, "kernels": "on" if kernels else "off"}
+    config = dataclasses.replace(config, **resolved)
     torch.manual_seed(config.seed)
     data = data.with_channels(config.in_channels or data.channels)
     net = build(config.network, len(data.classes), data.channels)
     facts = {"num_classes": len(data.classes), "in_channels": data.channels, "classes": list(data.classes)}
-    open_run(config.as_json() | facts | {"fingerprint": data.fingerprint}, run)
-    if run.done is not None:
-        return run.done
-    mean = data.mean()
-    batches = Batches(data.train, mean, recipe.batch_size, config.seed, torch.device(device), augment=recipe.augment)
+    record = config.as_json() | facts | {"fingerprint": data.fingerprint}
+    commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
+    if done is not None:
+        return done
+    mean, place, own = data.mean(), torch.device(device), ranks.part(recipe.batch_size)
+    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
     header = facts | {
         "network": config.network,
         "stride_on": "1x1",
@@ -123,10 +134,7 @@ def _train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
     part = spread(data.test, config.test_images)
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
-        images = data.test if last else part
-        with autocast(config.precision, device):
-            scores = score(net, test_batches(images, mean, TEST_BATCH, torch.device(device)))
-        return {"test_error": scores.error(), "test_top5_error": scores.error(top=5)}
+        return test_figures(net, data.test if last else part, mean, device, config.precision, ranks)
 
     return train(
         net,
@@ -137,16 +145,37 @@ def _train_run(config: Config, run: Run, data: Data, monitor: Monitor) -> Json:
         monitor,
         device=device,
         precision=config.precision,
+        kernels=kernels,
+        memory_budget=config.memory_budget,
         mean=mean,
-        header=header | {"commit": run.environment[-1]["commit"]},
+        header=header | {"commit": commit},
+        ranks=ranks,
     )
 
 
-def open_run(record: Json, run: Run) -> None:
-    """Write down the configuration of a new run, or check it against the one that the folder has."""
+def test_figures(
+    net: nn.Module, images: ImageSet, mean: Tensor, device: str, precision: str, ranks: Ranks
+) -> dict[str, float]:
+    """Top-1 and top-5 test error in percent: each rank scores every `world`-th image, and each image counts once."""
+    own = slice(ranks.rank, None, ranks.world)
+    mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
+    counts = [0, 0]  # of a rank without an image, where there are more ranks than images
+    if len(mine):
+        with autocast(precision, device):
+            scores = score(net, test_batches(mine, mean, TEST_BATCH, torch.device(device)))
+        counts = [scores.correct(), scores.correct(top=5)]
+    top1, top5 = (percent_wrong(correct, len(images)) for correct in ranks.sum(counts))
+    return {"test_error": top1, "test_top5_error": top5}
+
+
+def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, Json | None]:
+    """Write down the configuration of a new run, or check it against the one that the folder has.
+
+    Returns the commit of the code, and the final figures of a run that is complete.
+    """
     if run.exists:
         fields = differences(record, run.config)
-        fields = [field for field in fields if not field.startswith("data:")]  # the fingerprint tells, not the place
+        fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
         if fields:
             raise InputError(
                 f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
@@ -156,7 +185,9 @@ def open_run(record: Json, run: Run) -> None:
         if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
             raise InputError(f"{run.path} is not empty and holds no run; give another --run")
         write_json(run.path / "config.json", record)
-    write_json(run.path / "environment.json", [*run.environment, describe_environment()])
+    environment: Json = describe_environment() | {"ranks": ranks.world}
+    write_json(run.path / "environment.json", [*run.environment, environment])
+    return environment["commit"], run.done
 
 
 def spread(images: ImageSet, count: int) -> ImageSet:

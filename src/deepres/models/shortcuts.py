@@ -20,38 +20,50 @@ class NoShortcut(nn.Module):
         return f
 
 
-class Identity(nn.Module):
-    """x + f, equation (1): no parameters."""
+class Sum(nn.Module):
+    """f + what the shortcut carries of x."""
+
+    def carried(self, x: Tensor) -> Tensor:
+        """What of x (N, in_channels, H, W) is added to f, of the shape of f."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
-        """x + f, of the shape of f."""
-        return f.add_(x)
+        """The sum, of the shape of f."""
+        return f.add_(self.carried(x))
 
 
-class PaddedIdentity(nn.Module):
+class Identity(Sum):
+    """x + f, equation (1): no parameters."""
+
+    def carried(self, x: Tensor) -> Tensor:
+        """x."""
+        return x
+
+
+class PaddedIdentity(Sum):
     """x at every `stride`-th position, with zeros for the new channels, + f: no parameters."""
 
     def __init__(self, extra_channels: int, stride: int):
         super().__init__()
         self.extra_channels, self.stride = extra_channels, stride
 
-    def forward(self, x: Tensor, f: Tensor) -> Tensor:
-        """picked, padded x + f, of the shape of f."""
+    def carried(self, x: Tensor) -> Tensor:
+        """x, picked and padded."""
         # An average over one pixel is x[:, :, ::stride, ::stride], but keeps channels_last both ways.
         picked = F.avg_pool2d(x, kernel_size=1, stride=self.stride)
-        return f.add_(F.pad(picked, (0, 0, 0, 0, 0, self.extra_channels)))
+        return F.pad(picked, (0, 0, 0, 0, 0, self.extra_channels))
 
 
-class Projection(nn.Module):
+class Projection(Sum):
     """W x + f, equation (2): W is a 1x1 convolution with BN."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         self.projection = ConvBN(in_channels, out_channels, 1, stride)
 
-    def forward(self, x: Tensor, f: Tensor) -> Tensor:
-        """W x + f, of the shape of f."""
-        return f.add_(self.projection(x))
+    def carried(self, x: Tensor) -> Tensor:
+        """W x."""
+        return self.projection(x)
 
 
 class GateConv(nn.Conv2d):

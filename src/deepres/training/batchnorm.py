@@ -21,7 +21,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or len(input) <= self.group:
             return super().forward(input)
         chunks = input.split(self.group)
-        share = 1 - (1 - (self.momentum or 0.1)) ** (1 / len(chunks))
+        share = 1 - (1 - (0.1 if self.momentum is None else self.momentum)) ** (1 / len(chunks))
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         return torch.cat([self._normalize(chunk, share) for chunk in chunks])

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -20,8 +20,11 @@ from deepres.models.convert import load_state
 from deepres.records import Json, Run, append_line, cut_after, write_json
 from deepres.training import checkpoint
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.device import autocast
+from deepres.training.device import autocast, keep_freed_memory
+from deepres.training.fast import accelerate
+from deepres.training.memory import save_memory
 from deepres.training.optimizer import SGD
+from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
 
@@ -72,41 +75,60 @@ def train(
     *,
     device: str = "cpu",
     precision: str = "fp32",
+    kernels: bool = False,
+    memory_budget: float | None = None,
     mean: Tensor | None = None,
     header: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Json:
     """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.
 
     `batch_at(i)` gives images (N, C, H, W) and labels (N,) of step i on `device`; `evaluate(net, last)` gives
     test figures in percent, over all test images where `last`. An existing run goes on from its newest whole
     checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads).
-    `mean` and `header` travel with the weights. Raises `StoppedError` on SIGINT or SIGTERM, and `InputError`
-    where the loss is not finite or the disk is full.
+    `mean` and `header` travel with the weights. Several `ranks` each call this with their part of the batches; all
+    end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT or SIGTERM (to any rank),
+    and `InputError` where the loss is not finite or the disk is full.
     """
     if run.done is not None:
         return run.done
-    run.path.mkdir(parents=True, exist_ok=True)
+    if ranks.first:
+        run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
     net.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    trainer = _Trainer(net, recipe, run, device, precision, mean, dict(header or {}))
+    if device == "cpu":
+        keep_freed_memory()
+    if kernels:
+        accelerate(net)
+    if memory_budget is not None:
+        _save_memory(net, batch_at(0)[0], memory_budget, monitor)
+    trainer = _Trainer(net, recipe, run, device, precision, mean, dict(header or {}), ranks)
     trainer.resume(monitor)
     progress, saved = trainer.progress, time.monotonic()
-    with _stop_signals() as stop:
+    with _stop_signals() as caught:
         while progress.iteration < recipe.iterations:
             started = time.monotonic()
             trainer.train_step(*batch_at(progress.iteration))
+            stop, due = trainer.agree(caught, time.monotonic() - saved > CHECKPOINT_SECONDS)
             if trainer.at_mark(recipe.window):
                 trainer.write_window()
             if trainer.at_mark(recipe.evaluate_every):
                 trainer.write_test(evaluate)
             progress.seconds += time.monotonic() - started
             monitor.step(progress.iteration, progress.latest)
-            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or progress.iteration == recipe.iterations:
+            if stop or due or progress.iteration == recipe.iterations:
                 trainer.save()
                 saved = time.monotonic()
             if stop and progress.iteration < recipe.iterations:
+                ranks.barrier()  # a rank that ends takes the others with it, so the checkpoint comes first
                 raise StoppedError(progress.iteration, stop[0])
     return trainer.finish()
+
+
+def _save_memory(net: nn.Module, images: Tensor, budget: float, monitor: Monitor) -> None:
+    """Cut the network into segments, and say how many."""
+    count = save_memory(net, images, int(budget * 2**30))
+    monitor.say(f"{count} segments run twice to save memory" if count else "all activations fit the memory budget")
 
 
 class _Trainer:
@@ -121,8 +143,11 @@ class _Trainer:
         precision: str,
         mean: Tensor | None,
         header: dict[str, Any],
+        ranks: Ranks,
     ):
-        self.net, self.recipe, self.run = net, recipe, run
+        self.net, self.recipe, self.run, self.ranks = net, recipe, run, ranks
+        self.parallel = ranks.wrap(net)
+        self.statistics = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         self.device, self.precision, self.mean, self.header = device, precision, mean, header
         self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay)
         empty = torch.zeros(recipe.window, device=device)
@@ -136,7 +161,7 @@ class _Trainer:
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         """Forward, backward, update; loss and error stay on the device until their window ends."""
         with autocast(self.precision, self.device):
-            scores = self.net(images)
+            scores = self.parallel(images)
         loss = F.cross_entropy(scores.float(), labels)
         loss.backward()
         slot = self.progress.iteration % self.recipe.window
@@ -144,8 +169,15 @@ class _Trainer:
         self.progress.wrong[slot] = (scores.detach().argmax(1) != labels).float().mean()
         self.optimizer.step_at(rate(self.recipe, self.progress.iteration, warm=self.progress.warm))
         self.progress.iteration += 1
+
+    def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
+        """Average the step's figures and the running statistics over the ranks; see `Ranks.agree`."""
+        slot = (self.progress.iteration - 1) % self.recipe.window
+        figures = [self.progress.losses[slot], self.progress.wrong[slot]]
+        answer = self.ranks.agree([*figures, *self.statistics], caught, due)
         if self.device == "cpu":  # elsewhere it would make every step wait for the device
             self.check_finite()
+        return answer
 
     def check_finite(self) -> None:
         """Stop the run where a loss of the window at hand is not finite."""
@@ -169,7 +201,8 @@ class _Trainer:
         loss = progress.losses[:count].double().mean().item()
         row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
         lr = rate(recipe, progress.iteration - 1, warm=progress.warm)
-        append_line(self.run.path / "metrics.jsonl", row | {"lr": lr})
+        if self.ranks.first:
+            append_line(self.run.path / "metrics.jsonl", row | {"lr": lr})
         progress.latest |= row
         progress.warm = progress.warm or error < recipe.warmup_error
 
@@ -180,8 +213,10 @@ class _Trainer:
         with torch.no_grad():
             figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
         self.net.train()
-        append_line(self.run.path / "metrics.jsonl", {"iteration": progress.iteration} | figures)
         progress.latest |= figures
+        if not self.ranks.first:
+            return
+        append_line(self.run.path / "metrics.jsonl", {"iteration": progress.iteration} | figures)
         timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
         append_line(self.run.path / "timing.jsonl", timing)
 
@@ -189,6 +224,8 @@ class _Trainer:
         """Write a checkpoint of this moment."""
         progress = self.progress
         self.check_finite()
+        if not self.ranks.first:
+            return
         header = self.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
@@ -206,6 +243,12 @@ class _Trainer:
             for name, value in state.items():
                 setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
             monitor.say(f"going on from iteration {self.progress.iteration}")
+        if not self.ranks.same(self.progress.iteration):
+            raise InputError(
+                f"the ranks find different checkpoints in {self.run.path}; put it where all machines see it"
+            )
+        if not self.ranks.first:
+            return
         for name in ("metrics.jsonl", "timing.jsonl"):
             if (self.run.path / name).exists():
                 cut_after(self.run.path / name, self.progress.iteration)
@@ -217,7 +260,9 @@ class _Trainer:
         speed = images / progress.seconds if progress.seconds else math.nan
         done = {"iteration": progress.iteration} | progress.latest
         done |= {"seconds": round(progress.seconds, 1), "images_per_second": round(speed, 1)}
-        write_json(self.run.path / "done.json", done)
+        if self.ranks.first:
+            write_json(self.run.path / "done.json", done)
+        self.ranks.barrier()
         return done
 
 

@@ -98,7 +98,7 @@ def paper_recipe(depth: int) -> Recipe:
 
 @dataclass(frozen=True)
 class Config:
-    """All that re-creates a run. `device` and `precision` are recorded as resolved, never as `auto`."""
+    """All that re-creates a run. `device`, `precision` and `kernels` are recorded as resolved, never as `auto`."""
 
     network: str
     data: str
@@ -110,7 +110,14 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    kernels: str = "auto"  # the residual block's own kernels: auto, on, off
+    memory_budget: float | None = None  # GiB that a training step may add to the network; None: no limit
     recipe: Recipe = CIFAR
+
+    def __post_init__(self) -> None:
+        """Check what no other place checks."""
+        budget = self.memory_budget
+        _require(budget is None or budget > 0, "memory_budget", budget, "more than 0 (GiB)")
 
     def as_json(self) -> dict[str, Any]:
         """The record that `from_json` reads back."""

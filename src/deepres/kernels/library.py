@@ -1,0 +1,96 @@
+"""The C++ kernels, compiled for this processor on first use and kept in the cache folder."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.cache import cache_folder
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
+COMPILERS = ("c++", "g++", "clang++")
+CHANNELS = 16  # the kernels take maps whose channels are a multiple of so many
+
+_POINTER, _NUMBER, _DOUBLE, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
+# fmt: off
+SIGNATURES = {
+    "winograd_convolve": [_POINTER] * 5 + [_NUMBER] * 5 + [_FLAG] + [_POINTER] * 2,
+    "winograd_weights": [_POINTER] * 4 + [_NUMBER] * 5,
+    "sum_rows": [_POINTER] + [_NUMBER] * 2 + [_POINTER] * 2,
+    "finish_statistics": [_POINTER] * 2 + [_NUMBER] * 2 + [_POINTER] * 2 + [_DOUBLE] * 2 + [_POINTER] * 6,
+    "normalise_add_relu": [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 2 + [_FLAG],
+    "differentiate_add_relu": [_POINTER] * 5 + [_NUMBER] * 2 + [_POINTER] * 5,
+}
+# fmt: on
+
+
+class UnavailableError(Exception):
+    """The kernels cannot be had here; the message says why."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The loaded kernels; compiled where the cache folder has none for this processor and compiler.
+
+    Raises `UnavailableError` without a C++ compiler with OpenMP.
+    """
+    compiler = _compiler()
+    file = cache_folder() / "kernels" / f"{_key(compiler)}.so"
+    if not file.exists():
+        _compile(compiler, file)
+    try:
+        loaded = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise UnavailableError(f"the compiled kernels {file} do not load: {error}") from None
+    for name, arguments in SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """The place of a tensor's first value, for a kernel; None for a null pointer."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _compiler() -> str:
+    """`CXX`, or the first C++ compiler on the path."""
+    for name in (os.environ.get("CXX"), *COMPILERS):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise UnavailableError(f"no C++ compiler was found ({', '.join(COMPILERS)}, or CXX)")
+
+
+def _sources() -> list[Path]:
+    return sorted(SOURCES.glob("*.cpp"))
+
+
+def _key(compiler: str) -> str:
+    """A name for the compiled file: another source, compiler, flag or processor gives another one."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    texts = [file.read_text() for file in (*_sources(), *sorted(SOURCES.glob("*.h")))]
+    processor = (platform.machine(), sorted(torch.cpu.get_capabilities().items()))
+    return hashlib.sha256(repr([texts, version, FLAGS, processor]).encode()).hexdigest()[:32]
+
+
+def _compile(compiler: str, file: Path) -> None:
+    """Compile beside the place and rename into it, so that two processes do not meet."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        built = Path(folder) / file.name
+        command = [compiler, *FLAGS, *map(str, _sources()), "-o", str(built)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            cause = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+            raise UnavailableError(f"{compiler} does not compile the kernels: {cause.strip()}")
+        built.replace(file)

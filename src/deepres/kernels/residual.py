@@ -1,0 +1,142 @@
+"""Convolution, batch normalization, addition and ReLU as one operation with few passes over memory.
+
+For the forward pass autograd keeps x, the convolution's output and the result; plain PyTorch keeps as much, but
+reads and writes the maps twice as often. 3x3 convolutions of stride 1 go through Winograd's F(4x4, 3x3).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from deepres.kernels.library import CHANNELS, address, library
+
+_backward = torch.ops.aten.convolution_backward.default
+
+
+class Statistics(NamedTuple):
+    """What a batch normalization brings along beside weight and bias: running statistics (C,) and two numbers."""
+
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    momentum: float
+
+
+def fits(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether the kernels can run `conv` and its normalization on images like x."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and conv.out_channels % CHANNELS == 0
+
+
+def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
+    """[ReLU](bn(conv(x)) [+ added]) with batch statistics, which move the running ones as PyTorch does.
+
+    x is float32 (N, C, H, W) on the processor, `added` of the shape of the result. See `fits`; the caller sees to it.
+    """
+    assert bn.running_mean is not None and bn.running_var is not None
+    if bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+    momentum = 0.1 if bn.momentum is None else bn.momentum
+    statistics = Statistics(bn.running_mean, bn.running_var, bn.eps, momentum)
+    return _ConvBN.apply(x, conv.weight, bn.weight, bn.bias, added, conv.stride, conv.padding, statistics, relu)  # pyright: ignore[reportReturnType]
+
+
+class _ConvBN(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        kernel: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        added: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        statistics: Statistics,
+        relu: bool,
+    ) -> Tensor:
+        x = _dense(x)
+        sums = torch.empty(2, len(kernel), dtype=torch.float64)
+        if _winograd(kernel, stride):
+            convolved = _convolve(x, kernel, sums=sums)
+        else:
+            convolved = _dense(F.conv2d(x, kernel, None, stride, padding))
+            library().sum_rows(address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
+        found = torch.empty(4, len(kernel))  # mean, 1 / standard deviation, scale, shift
+        library().finish_statistics(
+            *map(address, sums),
+            *_rows(convolved),
+            address(weight),
+            address(bias),
+            statistics.eps,
+            statistics.momentum,
+            address(statistics.mean),
+            address(statistics.variance),
+            *map(address, found),
+        )
+        result = torch.empty_like(convolved)
+        added = None if added is None else _dense(added)
+        arguments = (address(convolved), address(added), address(result), *_rows(convolved))
+        library().normalise_add_relu(*arguments, address(found[2]), address(found[3]), relu)
+        ctx.save_for_backward(x, kernel, weight, convolved, result if relu else None, found)
+        ctx.stride, ctx.padding, ctx.added = stride, padding, added is not None
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, kernel, weight, convolved, result, found = ctx.saved_tensors
+        dy = _dense(gradients[0])
+        dconvolved = torch.empty_like(convolved)
+        dadded = torch.empty_like(convolved) if ctx.added else None
+        dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+        library().differentiate_add_relu(
+            *map(address, (dy, result, convolved, dconvolved, dadded)),
+            *_rows(convolved),
+            *map(address, (found[0], found[1], weight, dweight, dbias)),
+        )
+        need_x, need_kernel = ctx.needs_input_grad[:2]
+        if _winograd(kernel, ctx.stride):
+            dx = _convolve(dconvolved, kernel, rotated=True) if need_x else None
+            dkernel = _kernel_gradient(x, dconvolved, kernel) if need_kernel else None
+        else:
+            how = (None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [need_x, need_kernel, False])
+            dx, dkernel, _ = _backward(dconvolved, x, kernel, *how)
+        return dx, dkernel, dweight, dbias, dadded, None, None, None, None
+
+
+def _winograd(kernel: Tensor, stride: tuple[int, int]) -> bool:
+    """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here."""
+    return kernel.shape[2:] == (3, 3) and stride == (1, 1) and kernel.shape[1] % CHANNELS == 0
+
+
+def _convolve(x: Tensor, kernel: Tensor, rotated: bool = False, sums: Tensor | None = None) -> Tensor:
+    """x * kernel; `rotated`: the gradient of the input from that of the output. `sums` (2, channels) is filled."""
+    count, _, height, width = x.shape
+    into, out = (kernel.shape[0], kernel.shape[1]) if rotated else (kernel.shape[1], kernel.shape[0])
+    result = torch.empty((count, out, height, width), memory_format=torch.channels_last)
+    stride = torch.tensor(kernel.stride())
+    places = (address(x), address(kernel), address(stride), address(result), None)
+    totals = (None, None) if sums is None else (address(sums[0]), address(sums[1]))
+    library().winograd_convolve(*places, count, height, width, into, out, rotated, *totals)
+    return result
+
+
+def _kernel_gradient(x: Tensor, dy: Tensor, kernel: Tensor) -> Tensor:
+    count, _, height, width = x.shape
+    result = torch.empty_like(kernel)
+    stride = torch.tensor(result.stride())
+    places = map(address, (x, dy, result, stride))
+    library().winograd_weights(*places, count, height, width, kernel.shape[1], kernel.shape[0])
+    return result
+
+
+def _rows(maps: Tensor) -> tuple[int, int]:
+    """Positions of all images, and channels."""
+    return maps.numel() // maps.shape[1], maps.shape[1]
+
+
+def _dense(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,172 @@
+"""Activation checkpointing: a second forward pass of some blocks instead of the memory of their activations.
+
+Chen et al. 2016: of a segment of blocks only the input is kept; in the backward pass the segment runs forward
+once more. Segments of about sqrt(n) blocks need about sqrt(n) of the memory, for a third more work.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import cast
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from deepres.models.blocks import Block
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one block for one image: its input, and all else that its backward pass needs."""
+
+    input: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The first `blocks` blocks of a network are run in segments of `length`; `peak` is the bytes for one image."""
+
+    blocks: int
+    length: int
+    peak: int
+
+
+class SegmentedStage(nn.Sequential):
+    """A stage some of whose blocks keep the input of their segment alone. Parameters and names are the stage's."""
+
+    segments: Sequence[int] = ()  # blocks of each segment, in order; the blocks after them run as ever
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) through all children."""
+        children = list(self.children())
+        while children and not isinstance(children[0], Block):
+            input = children.pop(0)(input)
+        for length in self.segments:
+            segment = nn.Sequential(*children[:length])
+            del children[:length]
+            contexts = partial(_contexts, segment)
+            input = checkpoint(segment, input, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        for child in children:
+            input = child(input)
+        return input
+
+
+def save_memory(net: nn.Module, example: Tensor, budget: int) -> int:
+    """Cut `net` into segments so that a training step on a batch like `example` fits `budget` bytes.
+
+    `budget` is for what a step adds to the network: activations, gradients and velocity. As few blocks as will do
+    run twice, the ones nearest the images first: they have the largest maps for the same work. The network's
+    results do not change, nor do its batch statistics, which are taken once. `example` is (N, C, H, W); one image
+    of it goes through `net`. Returns the number of segments, 0 where everything fits. Where even the smallest
+    segments do not fit, the smallest are taken.
+    """
+    stages, blocks = _stages(net)
+    footprints, outside = measure(net, blocks, example[:1])
+    parameters = 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    chosen = choose(footprints, (budget - parameters) // len(example) - outside)
+    left, total = chosen.blocks, 0
+    for stage in stages:
+        count = sum(isinstance(child, Block) for child in stage)
+        here = min(count, left)
+        left -= here
+        stage.__class__ = SegmentedStage
+        segmented = cast(SegmentedStage, stage)
+        segmented.segments = [min(chosen.length, here - start) for start in range(0, here, chosen.length or 1)]
+        total += len(segmented.segments)
+    return total
+
+
+def choose(footprints: Sequence[Footprint], budget: int) -> Segments:
+    """The fewest checkpointed blocks, counted from the first, whose peak is within `budget` bytes an image."""
+    options = [_best(footprints, blocks) for blocks in range(len(footprints) + 1)]
+    return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
+
+
+def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int]:
+    """The footprint of each block for one image (1, C, H, W), and the bytes kept outside of all blocks."""
+    inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
+    seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    keep: list[Tensor] = []  # or a storage's place is used again, and looks as if seen
+
+    def enter(number: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        now[0] = number
+        inputs[number] = arguments[0].numel() * arguments[0].element_size()
+
+    def leave(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        now[0] = len(blocks)
+
+    def pack(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in seen:
+            seen.add(place)
+            keep.append(tensor)
+            saved[now[0]] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    handles = [block.register_forward_pre_hook(partial(enter, number)) for number, block in enumerate(blocks)]
+    handles += [block.register_forward_hook(leave) for block in blocks]
+    try:
+        with _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(image.repeat(2, 1, 1, 1))  # batch statistics of one value are refused
+    finally:
+        for handle in handles:
+            handle.remove()
+    each = [Footprint(one // 2, kept // 2) for one, kept in zip(inputs, saved, strict=False)]
+    return each, saved[-1] // 2
+
+
+def _best(footprints: Sequence[Footprint], blocks: int) -> Segments:
+    """The segment length with the lowest peak for the first `blocks` blocks."""
+    saved = list(accumulate((each.saved for each in footprints), initial=0))
+    if not blocks:
+        return Segments(0, 0, saved[-1])
+    longest = min(blocks, 3 * math.isqrt(blocks))  # the best is near the square root
+    peaks = [(_peak(footprints, saved, blocks, length), length) for length in range(1, longest + 1)]
+    peak, length = min(peaks)
+    return Segments(blocks, length, peak)
+
+
+def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, length: int) -> int:
+    """The most bytes held at once: when the forward pass ends, or while a segment is run again."""
+    held, peak = 0, 0
+    for start in range(0, blocks, length):
+        held += footprints[start].input
+        peak = max(peak, held + saved[min(start + length, blocks)] - saved[start])
+    return max(peak, held + saved[-1] - saved[blocks])
+
+
+def _stages(net: nn.Module) -> tuple[list[nn.Sequential], list[Block]]:
+    """The stages of a network, and all their blocks, in the order in which an image meets them."""
+    stages = [
+        child
+        for child in net.children()
+        if isinstance(child, nn.Sequential) and any(isinstance(inner, Block) for inner in child)
+    ]
+    return stages, [inner for stage in stages for inner in stage if isinstance(inner, Block)]
+
+
+def _contexts(segment: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first pass of a segment, and around the second one."""
+    return nullcontext(), _statistics_untouched(segment)
+
+
+@contextmanager
+def _statistics_untouched(module: nn.Module) -> Generator[None]:
+    """Batch normalization normalizes as ever, but its running statistics stay: they are of another pass.
+
+    Momentum 0, since checkpointing wants the same tensors in both passes, and they include the statistics.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [(layer, layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, momentum, count in before:
+            layer.momentum, layer.num_batches_tracked = momentum, count
