@@ -42,19 +42,29 @@ void transform_inputs(const float* x, const Maps& maps, int64_t first, int64_t c
     for (int64_t t = 0; t < count; t++) {
         Tile tile(maps, first + t);
         const int64_t row = tile.row - 1, column = tile.column - 1;
-        const float* image = x + tile.image * height * width * channels;
-        const bool inside = row >= 0 && column >= 0 && row + IN <= height && column + IN <= width;
+        const int64_t top = std::max<int64_t>(0, -row), bottom = std::min<int64_t>(IN, height - row);
+        const int64_t left = std::max<int64_t>(0, -column), right = std::min<int64_t>(IN, width - column);
+        const float* corner = x + ((tile.image * height + row) * width + column) * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
-            vec d[POINTS], half[POINTS];
-            for (int i = 0; i < IN; i++)
-                for (int j = 0; j < IN; j++) {
-                    const int64_t y = row + i, z = column + j;
-                    const bool there = inside || (y >= 0 && y < height && z >= 0 && z < width);
-                    d[i * IN + j] = there ? load(image + (y * width + z) * channels + c) : zero();
-                }
-            for (int j = 0; j < IN; j++) input_points(d + j, IN, half + j, IN);
-            for (int i = 0; i < IN; i++) input_points(half + i * IN, 1, d + i * IN, 1);
-            for (int p = 0; p < POINTS; p++) store(points + (p * group + t) * channels + c, d[p]);
+            vec half[POINTS];
+            auto to_points = [&](int i) {
+                input_points([&](int j) { return half[i * IN + j]; },
+                             [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
+            };
+            const float* place = corner + c;
+            if (top == 0 && left == 0 && bottom == IN && right == IN) {
+                for (int j = 0; j < IN; j++)
+                    input_points([&](int i) { return load(place + (i * width + j) * channels); },
+                                 [&](int i, vec value) { half[i * IN + j] = value; });
+            } else {
+                vec d[POINTS] = {};
+                for (int64_t i = top; i < bottom; i++)
+                    for (int64_t j = left; j < right; j++) d[i * IN + j] = load(place + (i * width + j) * channels);
+                for (int j = 0; j < IN; j++)
+                    input_points([&](int i) { return d[i * IN + j]; },
+                                 [&](int i, vec value) { half[i * IN + j] = value; });
+            }
+            for (int i = 0; i < IN; i++) to_points(i);
         }
     }
     for (int p = 0; p < POINTS && count < group; p++)
@@ -67,15 +77,17 @@ void transform_gradients(const float* dy, const Maps& maps, int64_t first, int64
         Tile tile(maps, first + t);
         const float* image = dy + tile.image * height * width * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
-            vec d[OUT * OUT], half[IN * OUT], o[POINTS];
-            for (int i = 0; i < OUT; i++)
-                for (int j = 0; j < OUT; j++) {
-                    const int64_t y = tile.row + i, z = tile.column + j;
-                    d[i * OUT + j] = y < height && z < width ? load(image + (y * width + z) * channels + c) : zero();
-                }
-            for (int j = 0; j < OUT; j++) output_points(d + j, OUT, half + j, OUT);
-            for (int i = 0; i < IN; i++) output_points(half + i * OUT, 1, o + i * IN, 1);
-            for (int p = 0; p < POINTS; p++) store(points + (p * group + t) * channels + c, o[p]);
+            vec half[IN * OUT];
+            for (int j = 0; j < OUT; j++)
+                output_points(
+                    [&](int i) {
+                        const int64_t y = tile.row + i, z = tile.column + j;
+                        return y < height && z < width ? load(image + (y * width + z) * channels + c) : zero();
+                    },
+                    [&](int i, vec value) { half[i * OUT + j] = value; });
+            for (int i = 0; i < IN; i++)
+                output_points([&](int j) { return half[i * OUT + j]; },
+                              [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
         }
     }
     for (int p = 0; p < POINTS && count < group; p++)
@@ -139,23 +151,31 @@ void transform_outputs(const float* m, const Maps& maps, int64_t first, int64_t 
         for (int64_t t = 0; t < count; t++) {
             Tile tile(maps, first + t);
             const int64_t origin = (tile.image * height + tile.row) * width + tile.column;
-            vec d[POINTS], half[OUT * IN], o[OUT * OUT];
-            for (int p = 0; p < POINTS; p++) d[p] = load(m + (p * group + t) * channels + c);
-            for (int j = 0; j < IN; j++) outputs(d + j, IN, half + j, IN);
-            for (int i = 0; i < OUT; i++) outputs(half + i * IN, 1, o + i * OUT, 1);
+            vec half[OUT * IN], o[OUT * OUT];
+            for (int j = 0; j < IN; j++)
+                outputs([&](int i) { return load(m + ((i * IN + j) * group + t) * channels + c); },
+                        [&](int i, vec value) { half[i * IN + j] = value; });
+            for (int i = 0; i < OUT; i++)
+                outputs([&](int j) { return half[i * IN + j]; }, [&](int j, vec value) { o[i * OUT + j] = value; });
             if (t == 0) shift = o[0];
             const int64_t rows = std::min<int64_t>(OUT, height - tile.row);
             const int64_t columns = std::min<int64_t>(OUT, width - tile.column);
-            for (int64_t i = 0; i < rows; i++)
-                for (int64_t j = 0; j < columns; j++) {
-                    const int64_t place = (origin + i * width + j) * channels + c;
-                    vec value = o[i * OUT + j];
-                    if (added) value += load(added + place);
-                    store(y + place, value);
-                    value -= shift;
-                    total += value;
-                    squares += value * value;
-                }
+            auto put = [&](int64_t i, int64_t j) {
+                const int64_t place = (origin + i * width + j) * channels + c;
+                vec value = o[i * OUT + j];
+                if (added) value += load(added + place);
+                store(y + place, value);
+                value -= shift;
+                total += value;
+                squares += value * value;
+            };
+            if (rows == OUT && columns == OUT) {
+                for (int i = 0; i < OUT; i++)
+                    for (int j = 0; j < OUT; j++) put(i, j);
+            } else {
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t j = 0; j < columns; j++) put(i, j);
+            }
             values += rows * columns;
         }
         if (sums) sums->add(c, shift, total, squares, values);
@@ -169,16 +189,18 @@ void transform_kernel(const float* w, const int64_t* stride, const Maps& maps, b
 #pragma omp parallel for
     for (int64_t i = 0; i < in; i++)
         for (int64_t o = 0; o < out; o += LANES) {
-            vec g[9], half[18], points[POINTS];
+            vec g[9], half[18];
             for (int a = 0; a < 3; a++)
                 for (int b = 0; b < 3; b++) {
                     const int64_t row = rotated ? 2 - a : a, column = rotated ? 2 - b : b;
                     const float* place = w + i * by_in + o * by_out + row * stride[2] + column * stride[3];
                     for (int lane = 0; lane < LANES; lane++) g[a * 3 + b][lane] = place[lane * by_out];
                 }
-            for (int b = 0; b < 3; b++) kernel_points(g + b, 3, half + b, 3);
-            for (int a = 0; a < IN; a++) kernel_points(half + a * 3, 1, points + a * IN, 1);
-            for (int p = 0; p < POINTS; p++) store(kernel + (p * in + i) * out + o, points[p]);
+            for (int b = 0; b < 3; b++)
+                kernel_points([&](int a) { return g[a * 3 + b]; }, [&](int a, vec value) { half[a * 3 + b] = value; });
+            for (int a = 0; a < IN; a++)
+                kernel_points([&](int b) { return half[a * 3 + b]; },
+                              [&](int b, vec value) { store(kernel + ((a * IN + b) * in + i) * out + o, value); });
         }
 }
 
