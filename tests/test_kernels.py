@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import deepres
 from deepres.errors import InputError
 from deepres.kernels import library as kernels
+from deepres.kernels.pool import Pool
 from deepres.kernels.residual import conv_bn
 from deepres.training.fast import FastBlock, accelerate, resolve_kernels
 
@@ -186,3 +187,22 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
         kernels.library()
     assert not list(tmp_path.rglob("*.so"))
     kernels.library.cache_clear()
+
+
+def test_freed_maps_are_used_again_and_tensors_in_use_are_not():
+    pool = Pool()
+    first = pool.maps(2, 16, 8, 8)
+    assert first.is_contiguous(**CHANNELS_LAST)
+    place, view = first.data_ptr(), first[1]
+    del first
+    assert pool.maps(2, 16, 8, 8).data_ptr() != place  # a view still stands on it
+    del view
+    assert pool.maps(2, 16, 8, 8).data_ptr() == place
+
+
+def test_what_nobody_uses_goes_back_to_the_system_beyond_the_limit():
+    pool = Pool(limit=2**18)
+    held = [pool.maps(1, 16, 64, 64) for _ in range(4)]  # 2**18 bytes each
+    assert pool.idle == 0
+    del held
+    assert pool.idle <= 2**18

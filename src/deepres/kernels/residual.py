@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from deepres.kernels.library import CHANNELS, address, library
+from deepres.kernels.pool import POOL
 
 _backward = torch.ops.aten.convolution_backward.default
 
@@ -76,7 +77,7 @@ class _ConvBN(torch.autograd.Function):
             address(statistics.variance),
             *map(address, found),
         )
-        result = torch.empty_like(convolved)
+        result = POOL.maps(*convolved.shape)
         added = None if added is None else _dense(added)
         arguments = (address(convolved), address(added), address(result), *_rows(convolved))
         library().normalise_add_relu(*arguments, address(found[2]), address(found[3]), relu)
@@ -89,8 +90,8 @@ class _ConvBN(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
         dy = _dense(gradients[0])
-        dconvolved = torch.empty_like(convolved)
-        dadded = torch.empty_like(convolved) if ctx.added else None
+        dconvolved = POOL.maps(*convolved.shape)
+        dadded = POOL.maps(*convolved.shape) if ctx.added else None
         dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
         library().differentiate_add_relu(
             *map(address, (dy, result, convolved, dconvolved, dadded)),
@@ -116,7 +117,7 @@ def _convolve(x: Tensor, kernel: Tensor, rotated: bool = False, sums: Tensor | N
     """x * kernel; `rotated`: the gradient of the input from that of the output. `sums` (2, channels) is filled."""
     count, _, height, width = x.shape
     into, out = (kernel.shape[0], kernel.shape[1]) if rotated else (kernel.shape[1], kernel.shape[0])
-    result = torch.empty((count, out, height, width), memory_format=torch.channels_last)
+    result = POOL.maps(count, out, height, width)
     stride = torch.tensor(kernel.stride())
     places = (address(x), address(kernel), address(stride), address(result), None)
     totals = (None, None) if sums is None else (address(sums[0]), address(sums[1]))

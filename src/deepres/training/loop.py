@@ -96,7 +96,7 @@ def train(
         run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
     net.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    if device == "cpu":
+    if device == "cpu" and memory_budget is None:
         keep_freed_memory()
     if kernels:
         accelerate(net)
