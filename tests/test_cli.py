@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-VERBS = ("info", "data", "train", "eval", "reproduce", "report")
+VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench")
 
 
 @pytest.fixture(scope="module")

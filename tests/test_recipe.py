@@ -10,7 +10,7 @@ from deepres.errors import InputError
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.optimizer import SGD
-from deepres.training.recipe import CIFAR, CIFAR_DEEP, Recipe, from_json, merge, paper_recipe
+from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, Recipe, from_json, merge, paper_recipe
 from deepres.training.schedule import rate
 
 
@@ -34,6 +34,33 @@ def test_a_warm_up_that_never_ends_still_drops_with_the_schedule():
 def test_a_linear_warm_up_rises_to_the_rate():
     recipe = dataclasses.replace(CIFAR, warmup="linear", warmup_iterations=10)
     assert [rate(recipe, i) for i in (0, 4, 9, 10)] == pytest.approx([0.01, 0.05, 0.1, 0.1])
+
+
+def test_a_linear_decay_falls_from_the_end_of_the_warm_up_to_nothing():
+    recipe = dataclasses.replace(CIFAR, iterations=10, decay="linear", milestones=(), warmup="linear")
+    assert [rate(recipe, i) for i in (0, 5, 9)] == pytest.approx([0.1, 0.05, 0.01])
+    warmed = dataclasses.replace(recipe, warmup_iterations=5)
+    assert [rate(warmed, i) for i in (0, 4, 5, 9)] == pytest.approx([0.02, 0.1, 0.1, 0.02])
+    assert all(rate(FAST.scaled(length), i) > 0 for length in (1, 2, 7) for i in range(length))
+
+
+def test_the_fast_recipe_is_nobodys_default_and_is_called_so():
+    assert all(paper_recipe(depth).name.startswith("cifar") for depth in (8, 20, 110, 1202))
+    assert FAST.name == "fast"
+    assert FAST.iterations <= CIFAR.iterations / 6
+
+
+def test_nesterov_is_pytorchs_at_a_constant_rate():
+    weights = [nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2)]
+    ours = SGD(weights[:1], 0.9, 0.01, nesterov=True)
+    theirs = torch.optim.SGD(weights[1:], 0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for _ in range(5):
+        for weight in weights:
+            weight.square().sum().backward()
+        ours.step_at(0.1)
+        theirs.step()
+        theirs.zero_grad()
+    assert torch.allclose(*weights)
 
 
 def test_another_length_scales_all_marks_in_proportion():
@@ -62,6 +89,8 @@ def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
         ("milestones", (20, 10)),
         ("bn_group", 1),
         ("warmup", "slowly"),
+        ("decay", "cosine"),
+        ("label_smoothing", 1.0),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused_with_its_field(field, value):

@@ -7,8 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
+from deepres.bench.tables import markdown
+
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|bench): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
 
@@ -42,11 +44,20 @@ def table(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def bench(pattern: str) -> str:
+    """The records of `deepres bench --save` in benchmarks/records whose names match."""
+    files = sorted((ROOT / "benchmarks" / "records").glob(f"{pattern}.json"))
+    return markdown([json.loads(file.read_text()) for file in files])
+
+
+MAKE = {"results": table, "bench": bench}
+
+
 def main(write: bool) -> int:
     troubles = []
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for file in (*ROOT.glob("*.md"), *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("benchmarks/*.md")):
         text = file.read_text()
-        fresh = BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+        fresh = BLOCK.sub(lambda match: match[1] + MAKE[match[2]](match[3]) + match[4], text)
         if fresh != text and write:
             file.write_text(fresh)
         elif fresh != text:

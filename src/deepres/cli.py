@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from deepres.bench.command import bench
 from deepres.errors import InputError
 
 app = typer.Typer(
@@ -96,7 +97,9 @@ def train(
     run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
     like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None,
     config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="cifar or cifar-deep; default: the paper's for the depth.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="cifar, cifar-deep (the paper's; default: by depth) or fast.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate before the drops.")] = None,
@@ -252,6 +255,9 @@ def report(
 
     written = page.write(runs.findings_of(places), file or places[0] / "report.html")
     out.print(f"Page: {written.resolve()}", highlight=False, soft_wrap=True)
+
+
+app.command()(bench)
 
 
 def _rank() -> str:

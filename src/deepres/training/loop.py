@@ -149,7 +149,7 @@ class _Trainer:
         self.parallel = ranks.wrap(net)
         self.statistics = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         self.device, self.precision, self.mean, self.header = device, precision, mean, header
-        self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay)
+        self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
         empty = torch.zeros(recipe.window, device=device)
         self.progress = Progress(losses=empty, wrong=empty.clone())
         self.folder = run.path / "checkpoints"
@@ -162,7 +162,7 @@ class _Trainer:
         """Forward, backward, update; loss and error stay on the device until their window ends."""
         with autocast(self.precision, self.device):
             scores = self.parallel(images)
-        loss = F.cross_entropy(scores.float(), labels)
+        loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
         loss.backward()
         slot = self.progress.iteration % self.recipe.window
         self.progress.losses[slot] = loss.detach()

@@ -11,11 +11,14 @@ class SGD(torch.optim.SGD):
 
     PyTorch keeps the rate out of its velocity u (u = m * u + g, w = w - lr * u), so that after a drop of the rate
     the old velocity shrinks at once. Here v = lr * u keeps its size: u is scaled by old / new rate at every change.
+    With `nesterov` (not the paper's) the step is along m * v + lr * (g + decay * w).
     Weight decay is on all parameters (the paper names no exception).
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], momentum: float, weight_decay: float):
-        super().__init__(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay)
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], momentum: float, weight_decay: float, nesterov: bool = False
+    ):
+        super().__init__(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
     @property
     def velocity(self) -> list[Tensor]:

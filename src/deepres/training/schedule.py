@@ -8,7 +8,11 @@ def rate(recipe: Recipe, iteration: int, *, warm: bool = True) -> float:
 
     `warm` says that the warm-up by training error is over: it is measured in the loop, not a number of iterations.
     """
-    steps = recipe.lr * recipe.gamma ** sum(iteration >= mark for mark in recipe.milestones)
+    if recipe.decay == "linear":
+        start = recipe.warmup_iterations if recipe.warmup == "linear" else 0
+        steps = recipe.lr * min(1.0, (recipe.iterations - iteration) / max(1, recipe.iterations - start))
+    else:
+        steps = recipe.lr * recipe.gamma ** sum(iteration >= mark for mark in recipe.milestones)
     if recipe.warmup == "error" and not warm:
         return min(recipe.warmup_lr, steps)
     if recipe.warmup == "linear" and iteration < recipe.warmup_iterations:

@@ -1,0 +1,109 @@
+"""The verb `deepres bench`."""
+
+import itertools
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deepres.bench.work import Task, Work
+from deepres.errors import InputError
+from deepres.records import Json, write_json
+
+BATCH: dict[str, dict[str, int]] = {"cifar": {"infer": 1}, "imagenet": {"train": 32, "infer": 1, "memory": 32}}
+
+
+def bench(
+    task: Annotated[Task, typer.Argument(help="train, infer, load or memory.")],
+    networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="A rival; may be given often. Default: all.")] = None,
+    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
+    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 128, at 224 pixels 32, for infer 1.")] = None,
+    data: Annotated[str, typer.Option("--data", help="Whose epoch is trained or loaded.")] = "cifar10",
+    part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0,
+    precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto",
+    memory_budget: Annotated[float | None, typer.Option(help="GiB, for memory and steps in memory.")] = None,
+    compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True,
+    save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+) -> None:
+    """Run ours and the rivals in turn (A B A B ...); medians, ratios pair by pair, and the share of the limits.
+
+    A ratio is the rival's time over ours. Example: deepres bench train resnet20 --against textbook --part 0.25
+    """
+    from deepres.bench.contest import contest
+    from deepres.bench.contestants import rivals
+    from deepres.bench.limits import asked, machine_limits, shares
+
+    console = Console(stderr=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    works = [
+        _work(task, network, batch_size, data, part, precision, memory_budget, compile)
+        for network in networks or ["resnet20"]
+    ]
+    records: list[Json] = []
+    for work in works:
+        chosen = against or rivals(work)
+        made = contest(work, chosen, pairs, warm_up, say)
+        if task in ("train", "infer"):
+            limits, need = machine_limits(work.precision), asked(work)
+            made = [shares(record, limits, need) for record in made]
+        for record in made:
+            if save is not None:
+                write_json(save / f"{_name(work)}-{record['rival']['name']}.json", record)
+        records += made
+    if json:
+        typer.echo(json_format.dumps(records, indent=2))
+        return
+    for made in itertools.groupby(records, lambda record: record["work"]):
+        _print(Console(), list(made[1]))
+
+
+def _print(out: Console, records: list[Json]) -> None:
+    """One work: a row a contestant, ours first."""
+    from deepres.bench.tables import conditions, reached, setting, what
+
+    ours = records[0]["ours"]
+    table = Table("", "seconds a turn", "images/s", "ratio", "min to max")
+    table.add_row("ours", f"{ours['median']['seconds']:.3f}", f"{ours['images_per_second']:,.1f}", "", "")
+    for record in records:
+        rival, ratio = record["rival"], record["ratio"]
+        seconds, speed = f"{rival['median']['seconds']:.3f}", f"{rival['images_per_second']:,.1f}"
+        table.add_row(
+            rival["name"], seconds, speed, f"{ratio['median']:.2f}", f"{ratio['min']:.2f} to {ratio['max']:.2f}"
+        )
+    out.print(what(records[0]["work"]), highlight=False, markup=False, soft_wrap=True)
+    out.print(table)
+    for side in (ours, *(record["rival"] for record in records)):
+        out.print(f"{side['name']}: {setting(side)}", highlight=False, markup=False, soft_wrap=True)
+    lines = [f"ours reaches {reached(records[0])}"] if "share" in records[0] else []
+    for line in lines + conditions(records):
+        out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _name(work: Work) -> str:
+    precision = f"-{work.precision}" if work.precision != "fp32" else ""
+    return f"{work.task}-{work.network}-b{work.batch_size}{precision}"
+
+
+def _work(task: Task, network: str, batch_size: int | None, data: str, part: float, precision: str, *more: Any) -> Work:
+    """The work with its defaults filled in. Raises `InputError` for what makes no sense."""
+    from deepres.models.catalog import family
+    from deepres.training.device import resolve_precision
+
+    if not 0 < part <= 1:
+        raise InputError(f"--part is {part:g}, but must be above 0 and at most 1")
+    size = BATCH[family(network)].get(task, 128) if batch_size is None else batch_size
+    if size < 1:
+        raise InputError(f"--batch-size is {size}, but must be 1 or more")
+    if precision == "int8" and task != "infer":
+        raise InputError("int8 is for infer alone; give --precision fp32 or bf16")
+    resolved = precision if precision == "int8" else resolve_precision(precision, "cpu")
+    return Work(task, network, size, data, part, resolved, *more)

@@ -1,0 +1,167 @@
+"""Scores of a batch in memory: our engines, and what people deploy with, as its users run it.
+
+All sides have the same start weights (seed 0), those of torchvision where it has the network; ours then has its
+stride on the 3x3, as torchvision's. A few passes in training mode fit batch normalization's statistics, since
+without them the scores of an untrained deep net are out of all proportion.
+"""
+
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from deepres.bench.parts import batch_of, torchvision_name
+from deepres.bench.work import Contestant, Work
+from deepres.errors import InputError
+from deepres.models.catalog import build, input_size
+from deepres.models.convert import load_state, torchvision_state_dict
+from deepres.serving import engine as serving
+from deepres.serving.int8 import quantized
+from deepres.serving.onnx import exported
+
+TURN_SECONDS = 0.5  # a turn repeats the batch for at least so long
+CHECKED = 64  # images on which scores are compared
+
+
+def ours(work: Work) -> Contestant:
+    """The fastest engine here; its scores are compared with the plain network's."""
+    net, told = network(work), list[str]()
+    example = batch_of(work)[0]
+    made = serving.engine(net, example, "auto", work.precision, calibration(work), told.append)
+    change, same = serving.agreement(made, net, pictures(work, CHECKED, seed=2))
+    largest = float(net(pictures(work, 8, seed=2)).detach().abs().max())
+    facts: dict[str, float | str] = {"largest_change": change / largest, "same_top1": same, "told": told[-1]}
+    return _repeated(lambda: made(example), work, f"engine {made.name}, {made.precision}", facts)
+
+
+def plain(work: Work) -> Contestant:
+    """Our network as it is, eager, in fp32."""
+    return _eager(network(work), work, "the plain network, fp32 eager, channels-last", torch.channels_last)
+
+
+def torchvision(work: Work) -> Contestant:
+    """torchvision's network, eager, in fp32."""
+    return _eager(torchvision_net(work), work, f"torchvision {metadata.version('torchvision')}, fp32 eager, NCHW")
+
+
+def timm(work: Work) -> Contestant:
+    """timm's network, eager, in fp32."""
+    return _eager(timm_net(work), work, f"timm {metadata.version('timm')}, fp32 eager, NCHW")
+
+
+def onnxruntime(work: Work) -> Contestant:
+    """torchvision's network exported by PyTorch, in an ONNX Runtime session without options; int8 through its tool."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(_exported(work), providers=["CPUExecutionProvider"])
+    name, images = session.get_inputs()[0].name, batch_of(work)[0].numpy()
+    setting = f"ONNX Runtime {ort.__version__}, {work.precision}, defaults"
+    return _repeated(lambda: session.run(None, {name: images}), work, setting)
+
+
+def openvino(work: Work) -> Contestant:
+    """The same model in OpenVINO with its defaults."""
+    import openvino as ov
+
+    hint = {"INFERENCE_PRECISION_HINT": "bf16"} if work.precision == "bf16" else {}
+    model = ov.Core().compile_model(ov.Core().read_model(_exported(work)), "CPU", hint)
+    images = batch_of(work)[0].numpy()
+    setting = f"OpenVINO {ov.__version__.partition('-')[0]}, {work.precision}, defaults"
+    return _repeated(lambda: model(images), work, setting)
+
+
+def network(work: Work) -> nn.Module:
+    """Ours, in evaluation mode."""
+    try:
+        theirs = torchvision_net(work)
+    except InputError:
+        torch.manual_seed(0)
+        return _fitted(build(work.network), work)
+    net = build(work.network, stride_on="3x3")
+    load_state(net, torchvision_state_dict(theirs.state_dict()))
+    return net.eval()
+
+
+def torchvision_net(work: Work) -> nn.Module:
+    """torchvision's network of the same name, in evaluation mode. Raises `InputError` where it has none."""
+    from torchvision import models
+
+    name = torchvision_name(work)
+    torch.manual_seed(0)
+    return _fitted(getattr(models, name)(), work)
+
+
+def timm_net(work: Work) -> nn.Module:
+    """timm's network of the same name. Raises `InputError` where timm is missing, or has none."""
+    name = torchvision_name(work)
+    try:
+        from timm import create_model
+    except ImportError:
+        raise InputError("timm is not installed; pip install 'deepres[bench]'") from None
+    return create_model(name).eval()
+
+
+def pictures(work: Work, count: int, seed: int) -> Tensor:
+    """Smooth random pictures (count, 3, H, W): noise at several sizes, with more at the coarse ones as in photographs."""
+    generator, size = torch.Generator().manual_seed(seed), input_size(work.network)
+    total = torch.zeros(count, 3, size, size)
+    for cells in (2, 4, 8, 16, 32):
+        noise = torch.randn(count, 3, cells, cells, generator=generator)
+        total += nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
+    return total / total.std()
+
+
+def calibration(work: Work) -> list[Tensor] | None:
+    """Batches for the ranges of int8."""
+    return list(pictures(work, 128, seed=1).split(16)) if work.precision == "int8" else None
+
+
+def _fitted(net: nn.Module, work: Work) -> nn.Module:
+    net.train()
+    with torch.no_grad():
+        for seed in range(10):
+            net(pictures(work, 8, seed=100 + seed))
+    return net.eval()
+
+
+def _exported(work: Work) -> bytes:
+    """torchvision's network, or ours where it has none, as an ONNX model; quantized for int8."""
+    try:
+        net = torchvision_net(work)
+    except InputError:
+        net = network(work)
+    model = exported(net, batch_of(work)[0])
+    images = calibration(work)
+    return model if images is None else quantized(model, images)
+
+
+def _eager(
+    net: nn.Module, work: Work, setting: str, order: torch.memory_format = torch.contiguous_format
+) -> Contestant:
+    images = batch_of(work)[0].contiguous(memory_format=order)
+    net = net.to(memory_format=order)  # pyright: ignore[reportCallIssue]
+
+    def scores() -> Tensor:
+        with torch.no_grad():
+            return net(images)
+
+    return _repeated(scores, work, setting)
+
+
+def _repeated(
+    run: Callable[[], object], work: Work, setting: str, facts: dict[str, float | str] | None = None
+) -> Contestant:
+    """As many runs as fill a turn."""
+    run()
+    start = time.perf_counter()
+    run()
+    count = max(1, round(TURN_SECONDS / (time.perf_counter() - start)))
+
+    def turn() -> int:
+        for _ in range(count):
+            run()
+        return count * work.batch_size
+
+    return Contestant(turn, setting, facts or {})

@@ -1,0 +1,51 @@
+"""The peak of memory that training steps take above the start; Linux alone tells it for a part of a process."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from deepres.bench.ours import training_step
+from deepres.bench.textbook import train as textbook_step
+from deepres.bench.work import Contestant, Work
+from deepres.errors import InputError
+
+PROCESS = Path("/proc/self")
+STEPS = 2  # the first makes gradients and velocity
+
+
+def ours(work: Work) -> Contestant:
+    """Our step within the memory budget."""
+    return _measured(*training_step(work))
+
+
+def unlimited(work: Work) -> Contestant:
+    """The same step without a budget; as a training run does then, it keeps freed memory."""
+    return _measured(*training_step(dataclasses.replace(work, memory_budget=None)))
+
+
+def textbook(work: Work) -> Contestant:
+    """The step of stock PyTorch."""
+    made = textbook_step(work)
+    return _measured(made.turn, "fp32 eager, NCHW")
+
+
+def _measured(step: Callable[[], int], setting: str) -> Contestant:
+    """`step`, twice, with `peak` in bytes above the memory at the start."""
+    if not (PROCESS / "clear_refs").exists():
+        raise InputError("the peak of memory can be measured on Linux alone")
+    peaks: list[int] = []
+
+    def turn() -> int:
+        (PROCESS / "clear_refs").write_text("5")  # makes VmHWM the present size
+        start = _status("VmRSS")
+        images = sum(step() for _ in range(STEPS))
+        peaks.append(_status("VmHWM") - start)
+        return images
+
+    return Contestant(turn, setting, figures=lambda: {"peak": peaks[-1]})
+
+
+def _status(name: str) -> int:
+    """A figure of the process in bytes."""
+    lines = (PROCESS / "status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -1,0 +1,99 @@
+"""Our own side, as the command line runs it."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from deepres.bench.parts import batch_of, data_of
+from deepres.bench.work import Contestant, Work, is_epoch
+from deepres.data.memory import Batches
+from deepres.experiments.single import train_run
+from deepres.models.catalog import build, depth
+from deepres.records import Run
+from deepres.training.device import autocast, keep_freed_memory
+from deepres.training.fast import accelerate, resolve_kernels
+from deepres.training.memory import save_memory
+from deepres.training.optimizer import SGD
+from deepres.training.recipe import Config, paper_recipe
+
+
+class Silent:
+    """A monitor that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def step(self, iteration: int, row: Mapping[str, Any]) -> None:
+        """Nothing to show."""
+
+    def say(self, message: str) -> None:
+        """Keep it."""
+        self.said.append(message)
+
+
+def train(work: Work) -> Contestant:
+    """An epoch and the test after it, in a run folder with its checkpoint, or a step on a batch in memory."""
+    if not is_epoch(work):
+        return Contestant(*training_step(work))
+    data = data_of(work)
+    steps = -(-len(data.train) // work.batch_size)
+    recipe = dataclasses.replace(paper_recipe(depth(work.network)), batch_size=work.batch_size).scaled(steps)
+    recipe = dataclasses.replace(recipe, window=min(100, steps), evaluate_every=steps, milestones=())
+    config = Config(work.network, work.data, precision=work.precision, recipe=recipe)
+
+    def epoch() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            train_run(config, Run(Path(folder) / "run"), data, Silent())
+        return steps * work.batch_size
+
+    return Contestant(epoch, f"deepres train, {work.precision}, {_kernels(work)[1]}")
+
+
+def _kernels(work: Work) -> tuple[bool, str]:
+    kernels = resolve_kernels("auto", "cpu", work.precision, 0, Silent().say)
+    return kernels, "kernels" if kernels else "eager"
+
+
+def training_step(work: Work) -> tuple[Callable[[], int], str]:
+    """A step on a batch in memory, within the memory budget where there is one, and what it runs on."""
+    images, labels = batch_of(work)
+    images = images.contiguous(memory_format=torch.channels_last)
+    net = build(work.network).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    kernels, runs_on = _kernels(work)
+    if kernels:
+        accelerate(net)
+    if work.memory_budget is None:
+        keep_freed_memory()
+    else:
+        segments = save_memory(net, images, int(work.memory_budget * 2**30))
+        runs_on += f", a budget of {work.memory_budget:g} GiB ({segments} segments)"
+    optimizer = SGD(net.parameters(), 0.9, 1e-4)
+
+    def step() -> int:
+        with autocast(work.precision, "cpu"):
+            scores = net(images)
+        F.cross_entropy(scores.float(), labels).backward()
+        optimizer.step_at(0.1)
+        return len(images)
+
+    return step, f"{work.precision}, channels-last, {runs_on}"
+
+
+def load(work: Work) -> Contestant:
+    """The batches of an epoch."""
+    data = data_of(work)
+    batches = Batches(data.train, data.mean(), work.batch_size, 0, torch.device("cpu"), augment=True)
+    steps, state = -(-len(data.train) // work.batch_size), {"step": 0}
+
+    def epoch() -> int:
+        for _ in range(steps):
+            batches.batch(state["step"])
+            state["step"] += 1
+        return steps * work.batch_size
+
+    return Contestant(epoch, "whole batches out of the resident set")

@@ -1,0 +1,40 @@
+"""What contestants have in common: the data of an epoch, a batch in memory, a network's layout."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from deepres.bench.work import Work, is_epoch
+from deepres.data.sets import Data, ImageSet
+from deepres.data.sources import load
+from deepres.errors import InputError
+from deepres.models.catalog import input_size
+
+
+def data_of(work: Work) -> Data:
+    """The first `part` of the training and of the test images."""
+    whole = load(work.data)
+    return dataclasses.replace(whole, train=_first(whole.train, work.part), test=_first(whole.test, work.part))
+
+
+def _first(images: ImageSet, part: float) -> ImageSet:
+    count = max(1, round(part * len(images)))
+    return dataclasses.replace(images, images=images.images[:count], labels=images.labels[:count])
+
+
+def batch_of(work: Work) -> tuple[Tensor, Tensor]:
+    """Random images (N, 3, H, W), about as bright as normalised ones, and labels (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    size = input_size(work.network)
+    classes = 10 if size == 32 else 1000
+    images = torch.randn(work.batch_size, 3, size, size, generator=generator)
+    return images, torch.randint(classes, (work.batch_size,), generator=generator)
+
+
+def torchvision_name(work: Work) -> str:
+    """The network's name in torchvision and timm. Raises `InputError` where they have no such net."""
+    name = work.network.removesuffix("-b")
+    if is_epoch(work) or not name.startswith("resnet") or "-" in name:
+        raise InputError(f"torchvision and timm have no {work.network}; resnet18 to resnet152 alone")
+    return name

@@ -1,0 +1,85 @@
+"""Records of contests as a table, for a terminal and for the docs."""
+
+from collections.abc import Sequence
+
+from deepres.records import Json
+
+GIB, GIGA = 2**30, 1e9
+COLUMNS = (
+    "work",
+    "ours",
+    "rival",
+    "ratio (min to max, pairs)",
+    "images/s: ours, rival",
+    "ours, of the machine's limits",
+)
+
+
+def what(work: Json) -> str:
+    """A work in a few words."""
+    name, batch = work["network"], work["batch_size"]
+    if work["task"] == "load":
+        return f"batches of {work['data']}, {batch} images" + _part(work)
+    if work["task"] == "memory":
+        return f"{name}, two training steps of {batch} images"
+    if work["task"] == "infer":
+        return f"{name}, scores of {batch} image{'s' if batch > 1 else ''}"
+    if work["epoch"]:
+        return f"{name}, an epoch of {work['data']}, batches of {batch}" + _part(work)
+    return f"{name}, a training step of {batch} images"
+
+
+def _part(work: Json) -> str:
+    return f", {work['part']:.3g} of the images" if work["part"] != 1 else ""
+
+
+def cells(record: Json) -> list[str]:
+    """A row of the table."""
+    ours, rival, ratio = record["ours"], record["rival"], record["ratio"]
+    return [
+        what(record["work"]),
+        setting(ours),
+        f"`{rival['name']}`: {setting(rival)}",
+        f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, {ratio['pairs']})",
+        f"{ours['images_per_second']:.4g}, {rival['images_per_second']:.4g}",
+        reached(record) if "share" in record else "-",
+    ]
+
+
+def reached(record: Json) -> str:
+    """The share of the machine's limits that ours reaches."""
+    share = record["share"]
+    return f"{share['multiply_adds']:.0%} of the multiply-adds, {share['bytes']:.0%} of the bytes a second"
+
+
+def setting(side: Json) -> str:
+    """What a contestant ran, and what was found about it."""
+    peak = side["median"].get("peak")
+    text = side["setting"] + (f"; peak {peak / GIB:.2f} GiB" if peak is not None else "")
+    facts = side["facts"]
+    if "largest_change" in facts:
+        text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"
+        text += f", same top-1 {facts['same_top1']:.1%}"
+    return text
+
+
+def conditions(records: Sequence[Json]) -> list[str]:
+    """Under which conditions each command was run; one line a command."""
+    lines: dict[str, None] = {}
+    for record in records:
+        env, limits = record["environment"], record.get("limits")
+        versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("torch", "torchvision", "python"))
+        line = f"`{env['command']}`: {env['cpu']}, {env['threads']} threads, {versions}; commit {env['commit']}; "
+        line += env["started"][:10]
+        if limits:
+            line += f"; the machine showed {limits['multiply_adds'] / GIGA:.0f}e9 multiply-adds a second "
+            line += f"and {limits['bytes'] / GIGA:.1f} GB/s"
+        lines[line] = None
+    return list(lines)
+
+
+def markdown(records: Sequence[Json]) -> str:
+    """The table and what it was measured on."""
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *(cells(record) for record in records)]
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*table, "", *(f"- {line}" for line in conditions(records))]) + "\n"

@@ -1,0 +1,98 @@
+"""The rival `textbook`: the loop of the popular repositories, as they are written.
+
+PIL images through torchvision's transforms, a DataLoader with two workers that start anew each epoch, fp32, eager,
+NCHW, `.item()` on the loss and the accuracy of every step, the test set after every epoch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from deepres.bench.parts import batch_of, data_of
+from deepres.bench.work import Contestant, Work, is_epoch
+from deepres.data.sets import ImageSet
+from deepres.models.catalog import build
+
+SETTING = "PIL, DataLoader with 2 workers, fp32 eager, NCHW, .item() a step"
+MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+NORMALISE = [transforms.ToTensor(), transforms.Normalize(MEAN, DEVIATION)]
+AUGMENT = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+
+
+class PILImages(Dataset[tuple[Tensor, Any]]):
+    """As `torchvision.datasets.CIFAR10`: an array (N, H, W, C) in memory, an image made of each item."""
+
+    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]):
+        self.data = np.ascontiguousarray(images.images.permute(0, 2, 3, 1).numpy())
+        self.targets: list[int] = images.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+
+def _loaders(work: Work) -> tuple[DataLoader[tuple[Tensor, Any]], DataLoader[tuple[Tensor, Any]]]:
+    data = data_of(work)
+    train = PILImages(data.train, transforms.Compose([*AUGMENT, *NORMALISE]))
+    test = PILImages(data.test, transforms.Compose(NORMALISE))
+    return (
+        DataLoader(train, work.batch_size, shuffle=True, num_workers=2),
+        DataLoader(test, work.batch_size, num_workers=2),
+    )
+
+
+def _optimizer(net: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+
+
+def _accuracy(scores: Tensor, labels: Tensor) -> float:
+    return (scores.argmax(1) == labels).float().mean().item()
+
+
+def train(work: Work) -> Contestant:
+    """An epoch and the test after it, or a step on a batch in memory."""
+    net = build(work.network).train()
+    optimizer = _optimizer(net)
+    criterion = nn.CrossEntropyLoss()
+
+    def step(images: Tensor, labels: Tensor) -> tuple[float, float]:
+        scores = net(images)
+        loss = criterion(scores, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item(), _accuracy(scores, labels)
+
+    if not is_epoch(work):
+        images, labels = batch_of(work)
+        return Contestant(lambda: len(images) if step(images, labels) else 0, SETTING)
+    training, testing = _loaders(work)
+
+    def epoch() -> int:
+        net.train()
+        count = 0
+        for images, labels in training:
+            step(images, labels)
+            count += len(labels)
+        net.eval()
+        with torch.no_grad():
+            for images, labels in testing:
+                _accuracy(net(images), labels)
+        return count
+
+    return Contestant(epoch, SETTING)
+
+
+def load(work: Work) -> Contestant:
+    """The batches of an epoch."""
+    training, _ = _loaders(work)
+    return Contestant(lambda: sum(len(labels) for _, labels in training), "PIL, DataLoader with 2 workers")

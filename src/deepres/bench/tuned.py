@@ -1,0 +1,133 @@
+"""The rival `tuned`: what an expert switches on in stock PyTorch; the best of its settings here counts.
+
+bf16 autocast where the hardware multiplies it, channels-last, `torch.compile`, persistent workers on tensors.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from deepres.bench.parts import batch_of, data_of, is_epoch
+from deepres.bench.textbook import DEVIATION, MEAN
+from deepres.bench.work import Contestant, Work
+from deepres.data.sets import ImageSet
+from deepres.models.catalog import build
+from deepres.training.device import autocast, resolve_precision
+
+WARM_UP, PROBES = 2, 5
+NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
+AUGMENT = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
+
+
+class TensorImages(Dataset[tuple[Tensor, Tensor]]):
+    """uint8 tensors in memory, transformed one by one."""
+
+    def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor]):
+        self.images, self.labels, self.transform = images.images, images.labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def _loader(images: ImageSet, work: Work, training: bool) -> DataLoader[tuple[Tensor, Tensor]]:
+    transform = v2.Compose([*AUGMENT, *NORMALISE] if training else NORMALISE)
+    dataset = TensorImages(images, transform)
+    return DataLoader(dataset, work.batch_size, shuffle=training, num_workers=2, persistent_workers=True)
+
+
+@dataclass
+class Trainer:
+    """A network under one setting, and its step."""
+
+    net: nn.Module
+    run: Callable[[Tensor], Tensor]  # the network, perhaps compiled
+    optimizer: torch.optim.Optimizer
+    context: Callable[[], AbstractContextManager[object]]
+    setting: str
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One training step; the loss stays a tensor."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        with self.context():
+            loss = F.cross_entropy(self.run(images), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def seconds(self, images: Tensor, labels: Tensor) -> float:
+        """The median time of a step after warm-up."""
+        for _ in range(WARM_UP):
+            self.step(images, labels)
+        times: list[float] = []
+        for _ in range(PROBES):
+            start = time.perf_counter()
+            self.step(images, labels)
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+
+def trainer(net: nn.Module, precision: str, compiled: bool) -> Trainer:
+    """`net` under one setting."""
+    net = net.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, foreach=True)
+    run = torch.compile(net) if compiled else net
+    setting = f"{precision}, channels-last, {'torch.compile' if compiled else 'eager'}"
+    return Trainer(net, run, optimizer, lambda: autocast(precision, "cpu"), setting)
+
+
+def best(work: Work) -> tuple[Trainer, dict[str, float | str]]:
+    """The setting with the fastest step on this machine, and every setting's time in seconds."""
+    precisions = ["fp32", "bf16"] if resolve_precision("auto", "cpu") == "bf16" else ["fp32"]
+    settings = itertools.product(precisions, [False, True] if work.compile else [False])
+    tried = [trainer(build(work.network), precision, compiled) for precision, compiled in settings]
+    batch = batch_of(work)
+    seconds = [each.seconds(*batch) for each in tried]
+    facts: dict[str, float | str] = {each.setting: time_ for each, time_ in zip(tried, seconds, strict=True)}
+    return tried[seconds.index(min(seconds))], facts
+
+
+def train(work: Work) -> Contestant:
+    """An epoch and the test after it, or a step on a batch in memory."""
+    chosen, facts = best(work)
+    if not is_epoch(work):
+        images, labels = batch_of(work)
+
+        def step() -> int:
+            chosen.step(images, labels)
+            return len(images)
+
+        return Contestant(step, chosen.setting, facts)
+    data = data_of(work)
+    training, testing = _loader(data.train, work, True), _loader(data.test, work, False)
+
+    def epoch() -> int:
+        chosen.net.train()
+        losses = [chosen.step(images, labels) for images, labels in training]
+        torch.stack(losses).mean().item()
+        chosen.net.eval()
+        with torch.no_grad(), chosen.context():
+            wrong = [(chosen.net(images).argmax(1) != labels).sum() for images, labels in testing]
+        torch.stack(wrong).sum().item()
+        return len(data.train)
+
+    return Contestant(epoch, f"{chosen.setting}, persistent workers, v2 transforms on tensors", facts)
+
+
+def load(work: Work) -> Contestant:
+    """The batches of an epoch."""
+    training = _loader(data_of(work).train, work, True)
+    setting = "v2 transforms on tensors, DataLoader with 2 persistent workers"
+    return Contestant(lambda: sum(len(labels) for _, labels in training), setting)

@@ -1,0 +1,42 @@
+"""The process of one contestant: it sets up, then does its work once for every line that it reads.
+
+A process each, since settings of memory and threads reach over the whole process. Answers are JSON lines.
+"""
+
+import json
+import os
+import sys
+import time
+import warnings
+from typing import Any
+
+from deepres.bench.work import Work
+from deepres.errors import InputError
+
+
+def main(name: str, text: str) -> None:
+    """Serve the turns of contestant `name` on the work that `text` describes, until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not pass for an answer
+    warnings.simplefilter("ignore")
+
+    def answer(value: dict[str, Any]) -> None:
+        answers.write(json.dumps(value) + "\n")
+
+    from deepres.bench.contestants import ready
+
+    try:
+        contestant = ready(name, Work.from_text(text))
+    except InputError as error:
+        answer({"error": str(error)})
+        return
+    answer({"setting": contestant.setting, "facts": contestant.facts})
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        images = contestant.turn()
+        seconds = time.perf_counter() - start
+        answer({"seconds": seconds, "images": images} | contestant.figures())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

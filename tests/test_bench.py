@@ -1,0 +1,120 @@
+"""Contests against rivals: what is measured is what the records and tables say."""
+
+import json
+from statistics import median
+
+import pytest
+
+from deepres.bench import inference
+from deepres.bench.contest import Process, contest
+from deepres.bench.contestants import CONTESTANTS, ready
+from deepres.bench.limits import asked, machine_limits
+from deepres.bench.tables import markdown
+from deepres.bench.work import Work
+from deepres.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """For the contestants' processes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_an_epoch_is_run_in_turn_by_all_and_the_ratios_are_those_of_the_pairs(deepres, folder, tmp_path):
+    more = ("--data", folder, "--batch-size", 16, "--pairs", 3, "--no-compile", "--save", "records", "--json")
+    result = deepres("bench", "train", "resnet8", *more)
+    assert result.returncode == 0, result.stderr
+    records = json.loads(result.stdout)
+    assert [record["rival"]["name"] for record in records] == ["textbook", "tuned"]
+    for record in records:
+        ours, rival = record["ours"]["turns"], record["rival"]["turns"]
+        assert ours["images"] == rival["images"] == [48] * 3
+        ratios = [theirs / our for theirs, our in zip(rival["seconds"], ours["seconds"], strict=True)]
+        assert record["ratio"] == pytest.approx(
+            {"median": median(ratios), "min": min(ratios), "max": max(ratios), "pairs": 3}
+        )
+        speed = 48 / median(ours["seconds"])
+        limit, asked_for = record["limits"]["multiply_adds"], record["asked"]["multiply_adds"]
+        assert record["share"]["multiply_adds"] == pytest.approx(speed * asked_for / limit)
+    assert "kernels" in records[0]["ours"]["setting"]
+    assert list(records[1]["rival"]["facts"]) == ["fp32, channels-last, eager"]
+    kept = markdown([json.loads((tmp_path / "records" / "train-resnet8-b16-tuned.json").read_text())])
+    assert f"| {records[1]['ratio']['median']:.2f} (" in kept
+
+
+def test_loading_prints_a_table_with_a_row_for_each_contestant(deepres, folder):
+    output = deepres("bench", "load", "--data", folder, "--part", 0.5, "--pairs", 1, "--warm-up", 0).stdout
+    for word in ("ours", "textbook", "tuned", "0.5 of the images", "PIL, DataLoader with 2 workers"):
+        assert word in output
+
+
+def test_a_budget_lowers_the_peak_that_memory_measures():
+    work = Work("memory", "resnet56", 64, memory_budget=0.01)
+    record = contest(work, ["unlimited"], 1, 0, print)[0]
+    saving, unlimited = record["ours"]["median"]["peak"], record["rival"]["median"]["peak"]
+    assert 0 < saving < 0.8 * unlimited
+    assert record["ours"]["median"]["images"] == 128  # two steps of 64
+
+
+@pytest.mark.parametrize("name", ["textbook", "torchvision", "timm"])
+def test_rivals_take_a_training_step_at_224(name):
+    if name == "timm":
+        pytest.importorskip("timm")
+    assert ready(name, Work("train", "resnet18", 2)).turn() == 2
+
+
+def test_inference_states_how_far_the_scores_of_the_engine_are_from_the_networks(monkeypatch):
+    monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
+    monkeypatch.setitem(inference.serving.KINDS, "compile", inference.serving.KINDS["eager"])  # it takes half a minute
+    contestant = ready("ours", Work("infer", "resnet20", 4))
+    assert contestant.turn() % 4 == 0
+    assert contestant.facts["largest_change"] < 1e-4
+    assert contestant.facts["same_top1"] == 1
+
+
+@pytest.mark.parametrize("name", ["plain", "onnxruntime", "openvino"])
+def test_rivals_score_a_batch(name, monkeypatch):
+    for package in ("onnxruntime", "openvino", "onnxscript"):
+        pytest.importorskip(package)
+    monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
+    assert ready(name, Work("infer", "resnet8", 3)).turn() % 3 == 0
+
+
+def test_the_limits_are_those_of_the_best_product_and_of_a_stream():
+    limits = machine_limits("fp32")
+    assert limits["multiply_adds"] == max(limits["product_multiply_adds"], limits["convolution_multiply_adds"])
+    assert 1e8 < limits["bytes"] < 1e13
+
+
+def test_training_asks_for_three_times_the_multiply_adds_of_inference():
+    for name, multiply_adds in (("resnet20", 40_551_040), ("resnet50", 3_857_973_248)):
+        assert asked(Work("infer", name, 1))["multiply_adds"] == multiply_adds
+        assert asked(Work("train", name, 1))["multiply_adds"] == 3 * multiply_adds
+
+
+def test_a_dead_contestant_is_named_with_its_last_words():
+    process = Process("ours", Work("memory", "resnet8", 2))
+    process.setup()
+    process.child.kill()
+    process.child.wait()
+    with pytest.raises(InputError, match="ours died at its work"):
+        process.turn()
+    process.close()
+
+
+def test_bad_works_are_refused_in_a_sentence(refused):
+    assert "above 0 and at most 1" in refused("bench", "load", "--part", 0)
+    assert "a pair of turns or more" in refused("bench", "load", "--pairs", 0)
+    assert "int8 is for infer" in refused("bench", "train", "resnet8", "--precision", "int8")
+    assert "nobody called 'me'" in refused("bench", "load", "--against", "me")
+    assert "nobody called 'torchvision'" in refused("bench", "train", "plain20", "--against", "torchvision")
+    assert "resnet9" in refused("bench", "memory", "resnet9")
+
+
+def test_every_contestant_is_there():
+    from importlib import import_module
+
+    for known in CONTESTANTS.values():
+        for place in known.values():
+            module, _, function = place.partition(":")
+            assert callable(getattr(import_module(f"deepres.bench.{module}"), function)), place
