@@ -104,7 +104,7 @@ def timm_net(work: Work) -> nn.Module:
 
 
 def pictures(work: Work, count: int, seed: int) -> Tensor:
-    """Smooth random pictures (count, 3, H, W): noise at several sizes, with more at the coarse ones as in photographs."""
+    """Smooth random pictures (count, 3, H, W): noise at several sizes, more of it at the coarse ones."""
     generator, size = torch.Generator().manual_seed(seed), input_size(work.network)
     total = torch.zeros(count, 3, size, size)
     for cells in (2, 4, 8, 16, 32):
