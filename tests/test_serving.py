@@ -6,14 +6,17 @@ import pytest
 import torch
 import torch._inductor.config as inductor
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 from torch.nn import functional as F
 
 from deepres.errors import InputError
 from deepres.kernels import processor
+from deepres.models.blocks import ConvBN
 from deepres.models.catalog import build
-from deepres.serving import pytorch
-from deepres.serving.engine import KINDS, Engine, agreement, engine
+from deepres.serving import onnx, openvino, pytorch
+from deepres.serving.engine import Engine, agreement, engine
 from deepres.serving.fold import folded
+from deepres.serving.int8 import quantized
 from deepres.training.fast import accelerate
 
 CLASSES = 10
@@ -71,22 +74,14 @@ FAMILIES = [
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES)
 def test_a_folded_net_has_no_batch_norm_and_the_same_scores(name, size):
-    net = warmed(name, size)
-    images = pictures(3, size, seed=9)
+    net = warmed(name, size).double()  # so that what differs is not the rounding of fifty layers
+    images = pictures(3, size, seed=9).double()
     expected = scores_of(net, images)
-    fast = folded(net)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
-    assert largest(scores_of(fast, images) - expected) <= 1e-5 * largest(expected)
-
-
-def test_a_net_on_the_kernels_folds_too():
-    net = warmed("resnet20", 32)
-    images = pictures(3, 32, seed=9)
-    expected = scores_of(net, images)
+    plain = folded(net)
     accelerate(net)
-    fast = folded(net)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
-    assert largest(scores_of(fast, images) - expected) <= 1e-5 * largest(expected)
+    for fast in (plain, folded(net)):
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+        assert largest(scores_of(fast, images) - expected) <= 1e-11 * largest(expected)
 
 
 def test_folding_leaves_the_net_as_it_is():
@@ -98,9 +93,16 @@ def test_folding_leaves_the_net_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
-@pytest.mark.parametrize(("network", "size"), [("resnet20", 32), ("resnet18", 64)])
-def test_every_engine_gives_the_scores_of_the_net_for_any_number_of_images(silent, name, network, size):
+@pytest.mark.parametrize(
+    ("name", "network", "size"),
+    [
+        ("eager", "resnet20", 32),
+        ("eager", "resnet18", 64),
+        ("onnxruntime", "resnet8", 32),
+        ("openvino", "resnet18", 64),
+    ],
+)
+def test_an_engine_gives_the_scores_of_the_net_for_any_number_of_images(silent, name, network, size):
     net = warmed(network, size)
     made = engine(net, pictures(2, size), name)
     assert (made.name, made.precision) == (name, "fp32")
@@ -113,23 +115,37 @@ def test_every_engine_gives_the_scores_of_the_net_for_any_number_of_images(silen
             assert largest(found - expected) <= 1e-5 * largest(expected)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_compiled_engine_gives_the_scores_of_the_net(precision):
+def test_the_compiled_engine_gives_the_scores_of_the_net_for_any_number_of_images():
     net = warmed("plain8", 32)
-    made = engine(net, pictures(2, 32), "compile", precision)
-    for count in (2, 5) if precision == "fp32" else (2,):
+    made = engine(net, pictures(2, 32), "compile")
+    for count in (2, 5):
         images = pictures(count, 32, seed=9)
         expected = scores_of(net, images)
-        assert largest(made(images) - expected) <= {"fp32": 1e-5, "bf16": 2e-2}[precision] * largest(expected)
+        assert largest(made(images) - expected) <= 1e-5 * largest(expected)
 
 
-def test_one_compiled_net_does_not_count_against_the_next(monkeypatch):
+def test_the_compiled_engine_has_bf16():
+    net = nn.Sequential(ConvBN(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 8, CLASSES)).eval()
+    images = pictures(2, 8, seed=9)
+    made = engine(net, images, "compile", "bf16", say=lambda message: None)
+    expected = scores_of(net, images)
+    assert 0 < largest(made(images) - expected) <= 2e-2 * largest(expected)
+
+
+def test_a_compiled_net_holds_its_weights_as_constants():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3)).eval().requires_grad_(False)
+    _, (code,) = run_and_get_code(pytorch.compiled, net, "fp32", torch.randn(2, 3, 8, 8))
+    assert "_frozen_param" in code
+
+
+def test_one_compiled_net_does_not_count_against_the_next():
     images = torch.randn(2, 3, 8, 8)
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
-        for channels in (2, 3, 4):
+        for channels in (2, 3):
             net = nn.Sequential(nn.Conv2d(3, channels, 3)).eval().requires_grad_(False)
             run = pytorch.compiled(net, "fp32", images)
-            torch.testing.assert_close(run(images), net(images))
+            with torch.inference_mode():
+                torch.testing.assert_close(run(images), net(images))
 
 
 def test_bf16_changes_the_scores_a_little_and_is_said_where_it_is_emulated(resnet20, monkeypatch):
@@ -143,15 +159,32 @@ def test_bf16_changes_the_scores_a_little_and_is_said_where_it_is_emulated(resne
     assert same >= 0.9
 
 
+@pytest.fixture(scope="module")
+def resnet8():
+    return warmed("resnet8", 32)
+
+
+@pytest.fixture(scope="module")
+def int8_model(resnet8):
+    return quantized(onnx.exported(folded(resnet8), pictures(2, 32)), pictures(64, 32, seed=1).split(16))
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_int8_keeps_the_best_class_of_most_images(silent, resnet20, name):
-    made = engine(resnet20, pictures(2, 32), name, "int8", pictures(64, 32, seed=1).split(16))
-    assert (made.name, made.precision) == (name, "int8")
+def test_int8_keeps_the_best_class_of_most_images(resnet8, int8_model, name):
+    example = pictures(2, 32)
+    run = {
+        "onnxruntime": lambda: onnx.onnxruntime_run(int8_model),
+        "openvino": lambda: openvino.openvino_run(int8_model, "int8", example),
+    }[name]()
     images = pictures(128, 32, seed=9)
-    change, same = agreement(made, resnet20, images)
-    assert 0 < change <= 0.2 * largest(scores_of(resnet20, images))
+    change, same = agreement(Engine(name, "int8", (3, 32, 32), run), resnet8, images)
+    assert 0 < change <= 0.2 * largest(scores_of(resnet8, images))
     assert same >= 0.85
-    assert made(images[:1]).shape == (1, CLASSES)
+
+
+def test_int8_refuses_to_take_ranges_from_no_images():
+    with pytest.raises(InputError, match="`calibrate` holds none"):
+        quantized(b"", [])
 
 
 def test_agreement_is_the_largest_change_and_the_share_of_equal_classes():
@@ -162,11 +195,12 @@ def test_agreement_is_the_largest_change_and_the_share_of_equal_classes():
     assert net.training
 
 
-def test_auto_takes_one_of_the_engines_that_can_be_had(resnet20):
+def test_auto_takes_one_of_the_engines_that_can_be_had(silent, resnet8):
     said = []
-    made = engine(resnet20, pictures(2, 32), precision="int8", calibrate=[pictures(16, 32)], say=said.append)
+    made = engine(resnet8, pictures(2, 32), precision="int8", calibrate=iter([pictures(16, 32)]), say=said.append)
     assert made.name in ("onnxruntime", "openvino") and made.precision == "int8"
     assert len(said) == 1 and all(f"{name} " in said[0] for name in ("onnxruntime", "openvino"))
+    assert 0 < agreement(made, resnet8, pictures(16, 32))[0] <= 0.2 * largest(scores_of(resnet8, pictures(16, 32)))
 
 
 def test_auto_says_what_is_missing_and_goes_on_without(resnet20, monkeypatch, tmp_path):
@@ -218,7 +252,6 @@ def test_openvino_is_refused_in_bf16_where_it_would_take_fp32_without_a_word(res
         (("auto", "fp16"), "unknown precision 'fp16'; give one of fp32, bf16, int8"),
         (("eager", "int8", [torch.zeros(1, 3, 32, 32)]), "eager has no int8; give one of fp32, bf16"),
         (("onnxruntime", "int8"), "int8 takes its ranges from images"),
-        (("onnxruntime", "int8", []), "`calibrate` holds none"),
         (("onnxruntime", "bf16"), "onnxruntime has no bf16; give one of fp32, int8"),
     ],
 )
@@ -235,10 +268,6 @@ def test_an_engine_refuses_images_of_another_shape(resnet20, shape):
         made(torch.zeros(shape))
     with pytest.raises(InputError, match=r"float32 images \(N, 3, 32, 32\), not torch.uint8"):
         made(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-
-
-def test_the_engines_are_those_that_the_documentation_names():
-    assert set(KINDS) == {"eager", "compile", "onnxruntime", "openvino"}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Run:
             run(example)
     except TorchDynamoException as error:
         cause = str(error).strip().partition("\n")[0]
-        raise InputError(f"compile needs a C++ compiler that works; PyTorch says: {cause}") from error
+        raise InputError(f"compile, which takes a C++ compiler, fails here; PyTorch says: {cause}") from error
     return run
 
 
