@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from deepres.errors import InputError
+from deepres.kernels.processor import multiplies_bf16
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -45,8 +46,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if device == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        features = torch.cpu.get_capabilities()
-        fast = device == "cpu" and bool(features.get("amx_bf16") or features.get("avx512_bf16"))
+        fast = device == "cpu" and multiplies_bf16()
     return "bf16" if fast else "fp32"
 
 

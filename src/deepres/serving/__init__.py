@@ -1,0 +1,1 @@
+"""A trained network in its fastest form: batch normalization folded, run by PyTorch, ONNX Runtime or OpenVINO."""

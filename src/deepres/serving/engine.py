@@ -1,0 +1,176 @@
+"""The fastest way to run a trained network on this processor, and how far its scores are from the network's own."""
+
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from deepres.errors import InputError
+from deepres.kernels.processor import multiplies_bf16
+from deepres.serving import onnx, openvino, pytorch
+from deepres.serving.fold import folded
+from deepres.serving.int8 import quantized
+from deepres.serving.pytorch import Run
+
+PRECISIONS = ("fp32", "bf16", "int8")
+TURNS = 3  # runs of each candidate that are timed
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A network ready to be run: images (N, C, H, W), of any N, to scores (N, K), both in float32 on the processor.
+
+    `image` is (C, H, W). Raises `InputError` for what are not such images.
+    """
+
+    name: str
+    precision: str
+    image: tuple[int, ...]
+    run: Run
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The scores of `images`."""
+        if images.shape[1:] != self.image or not len(images) or images.dtype != torch.float32:
+            wanted = ", ".join(map(str, self.image))
+            given = ", ".join(map(str, images.shape))
+            raise InputError(f"this engine takes float32 images (N, {wanted}), not {images.dtype} ({given})")
+        with torch.inference_mode():
+            return self.run(images)
+
+
+@dataclass
+class _Source:
+    """What the engines are made of; each form of the network is made once, when it is first asked for."""
+
+    net: nn.Module
+    example: Tensor
+    precision: str
+    calibrate: Iterable[Tensor] | None
+
+    @cached_property
+    def folded(self) -> nn.Module:
+        return folded(self.net).cpu()
+
+    @cached_property
+    def onnx(self) -> bytes:
+        model = onnx.exported(self.folded, self.example)
+        return model if self.calibrate is None or self.precision != "int8" else quantized(model, self.calibrate)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A way of running networks: the packages that it needs, the precisions that it has, and its maker."""
+
+    packages: tuple[str, ...]
+    precisions: tuple[str, ...]
+    make: Callable[[_Source], Run]
+
+
+# fmt: off
+KINDS = {
+    "eager": _Kind((), ("fp32", "bf16"), lambda source: pytorch.eager(source.folded, source.precision)),
+    "compile": _Kind((), ("fp32", "bf16"),
+        lambda source: pytorch.compiled(source.folded, source.precision, source.example)),
+    "onnxruntime": _Kind(("onnx", "onnxscript", "onnxruntime"), ("fp32", "int8"),
+        lambda source: onnx.onnxruntime_run(source.onnx)),
+    "openvino": _Kind(("onnx", "onnxscript", "openvino"), PRECISIONS,
+        lambda source: openvino.openvino_run(source.onnx, source.precision, source.example)),
+}
+# fmt: on
+ENGINES = ("auto", *KINDS)
+
+
+def engine(
+    net: nn.Module,
+    example: Tensor,
+    name: str = "auto",
+    precision: str = "fp32",
+    calibrate: Iterable[Tensor] | None = None,
+    say: Say = print,
+) -> Engine:
+    """The engine `name` for `net`, made for batches like `example` (N, C, H, W) in float32; other N run, too.
+
+    `auto` makes each engine that can be had here, times them in turn on `example`, and keeps the fastest; `say` is
+    told of those that cannot be had. int8 takes the ranges of its maps from the batches (N, C, H, W) of `calibrate`.
+    Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that cannot
+    be had here: its package or a compiler is missing, or it does not compute in that precision.
+    """
+    _check(example, name, precision, calibrate)
+    source = _Source(net, example, precision, calibrate)
+    if precision == "bf16" and not multiplies_bf16():
+        say("this processor does not multiply bf16: emulated, it is about ten times slower than fp32")
+    if name != "auto":
+        return _made(name, source)
+    made: list[Engine] = []
+    for candidate in (kind for kind in KINDS if precision in KINDS[kind].precisions):
+        try:
+            made.append(_made(candidate, source))
+        except InputError as trouble:
+            say(f"passed over: {trouble}")
+    if not made:
+        raise InputError(f"no engine for {precision} can be had here: pip install 'deepres[serve]'")
+    return _fastest(made, example, say)
+
+
+def agreement(engine: Engine, net: nn.Module, images: Tensor) -> tuple[float, float]:
+    """How near `engine` is to `net` in evaluation mode, for `images` (N, C, H, W) in float32.
+
+    The largest change of a score, and the share (0 to 1) of the images whose best class stays the same.
+    """
+    was_training = net.training
+    net.eval()
+    with torch.inference_mode():
+        expected, found = net(images), engine(images)
+    net.train(was_training)
+    same = found.argmax(1) == expected.argmax(1)
+    return float((found - expected).abs().max()), float(same.float().mean())
+
+
+def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tensor] | None) -> None:
+    for what, value, known in (("engine", name, ENGINES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"unknown {what} {value!r}; give one of {', '.join(known)}")
+    if precision == "int8" and calibrate is None:
+        raise InputError("int8 takes its ranges from images: give a few hundred of them as `calibrate`")
+    if example.ndim != 4 or not len(example):
+        raise InputError(f"the example must be images (N, C, H, W), not of shape {tuple(example.shape)}")
+
+
+def _made(name: str, source: _Source) -> Engine:
+    """The engine, run once. Raises `InputError` where it cannot be had."""
+    kind = KINDS[name]
+    if source.precision not in kind.precisions:
+        raise InputError(f"{name} has no {source.precision}; give one of {', '.join(kind.precisions)}")
+    for package in (*kind.packages, *(("onnxruntime",) if source.precision == "int8" else ())):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f"{name} needs the package {package}: pip install 'deepres[serve]'") from None
+    if name == "openvino" and source.precision == "bf16" and not openvino.multiplies_bf16():
+        raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
+    made = Engine(name, source.precision, tuple(source.example.shape[1:]), kind.make(source))
+    made(source.example)
+    return made
+
+
+def _fastest(engines: list[Engine], example: Tensor, say: Say) -> Engine:
+    """The engine with the smallest median time, where all are run in turn."""
+    seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    for _ in range(TURNS):
+        for engine in engines:
+            engine(example)  # not timed: the threads and caches of the one before settle
+            start = time.perf_counter()
+            engine(example)
+            seconds[engine.name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ranked = sorted(engines, key=lambda engine: medians[engine.name])
+    told = ", ".join(f"{engine.name} {1000 * medians[engine.name]:.1f} ms" for engine in ranked)
+    say(f"the fastest for a batch of {len(example)} in {ranked[0].precision}: {told}")
+    return ranked[0]

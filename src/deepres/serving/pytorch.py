@@ -1,0 +1,57 @@
+"""A folded network run by PyTorch itself, operation by operation or compiled."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from deepres.errors import InputError
+
+Run = Callable[[Tensor], Tensor]
+
+
+def eager(net: nn.Module, precision: str) -> Run:
+    """The folded `net`, (N, C, H, W) to (N, K) in float32, with weights and maps in `precision`: fp32 or bf16."""
+    return _converting(*_in_precision(net, precision))
+
+
+def compiled(net: nn.Module, precision: str, example: Tensor) -> Run:
+    """As `eager`, compiled for images like `example`, and once more where the number of images changes.
+
+    Raises `InputError` where PyTorch cannot compile, as without a C++ compiler.
+    """
+    import torch._inductor.config as inductor
+    from torch._dynamo.exc import TorchDynamoException
+
+    fast, dtype = _in_precision(net, precision)
+    # PyTorch counts compilations by the source of `forward`, which all networks share, and stops after eight.
+    fast.compile(isolate_recompiles=True)
+    converting = _converting(fast, dtype)
+
+    def run(images: Tensor) -> Tensor:
+        # Given to `compile` as an option, freezing is not seen by the tracer, and the weights stay arguments of the
+        # graph; so it is set around each call, since any may compile.
+        with inductor.patch(freezing=True):
+            return converting(images)
+
+    try:
+        with torch.inference_mode():
+            run(example)
+    except TorchDynamoException as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise InputError(f"compile, which takes a C++ compiler, fails here; PyTorch says: {cause}") from error
+    return run
+
+
+def _in_precision(net: nn.Module, precision: str) -> tuple[nn.Module, torch.dtype]:
+    """A copy of `net` in its type: weights that stand in bf16 are not cast in every run, as under autocast."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return copy.deepcopy(net).to(dtype), dtype
+
+
+def _converting(net: nn.Module, dtype: torch.dtype) -> Run:
+    def run(images: Tensor) -> Tensor:
+        return net(images.to(dtype, memory_format=torch.channels_last)).float()
+
+    return run
