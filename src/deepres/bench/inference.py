@@ -56,9 +56,13 @@ def onnxruntime(work: Work) -> Contestant:
     import onnxruntime as ort
 
     session = ort.InferenceSession(_exported(work), providers=["CPUExecutionProvider"])
-    name, images = session.get_inputs()[0].name, batch_of(work)[0].numpy()
+    feed = {session.get_inputs()[0].name: batch_of(work)[0].numpy()}
+
+    def scores() -> None:
+        session.run(None, feed)
+
     setting = f"ONNX Runtime {ort.__version__}, {work.precision}, defaults"
-    return _repeated(lambda: session.run(None, {name: images}), work, setting)
+    return _repeated(scores, work, setting)
 
 
 def openvino(work: Work) -> Contestant:
