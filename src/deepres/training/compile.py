@@ -114,9 +114,11 @@ def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say:
 
     eager = 0.0
     if config.compile == "auto":
-        if steps * seconds() < LEAST_SECONDS:
+        if steps * seconds() < LEAST_SECONDS:  # the first step is the slowest: no need for more in a short run
             return False
         eager = min(seconds() for _ in range(TIMED_STEPS))
+        if steps * eager < LEAST_SECONDS:
+            return False
     _require_compiler(device)
     compile_blocks(trial)
     try:
