@@ -116,6 +116,9 @@ def train(
     kernels: Annotated[
         str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")
     ] = None,
+    compile: Annotated[
+        str | None, typer.Option(help="Blocks compiled by PyTorch: auto (where the run is long enough), on, off.")
+    ] = None,
     memory_budget: Annotated[
         float | None, typer.Option(help="GiB a step may take; above it, blocks run twice to save memory.")
     ] = None,
@@ -132,7 +135,7 @@ def train(
     from deepres.training.ranks import joined
 
     names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "seed", "split", "image_size")
-    names += ("in_channels", "skip_bad", "device", "precision", "kernels", "memory_budget")
+    names += ("in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
     given = locals()
     changes = {name: given[name] for name in names if given[name] is not None}
     changes |= dict(_field(text) for text in set_field or [])

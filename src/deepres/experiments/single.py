@@ -20,6 +20,7 @@ from deepres.models.catalog import build, depth
 from deepres.models.convert import load_state
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.training import checkpoint
+from deepres.training.compile import resolve_compile
 from deepres.training.device import autocast, resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
 from deepres.training.loop import Monitor, train
@@ -109,22 +110,34 @@ def train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ran
         return _train_run(config, run, data, monitor, ranks)
 
 
-def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks) -> Json:
+def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
+    """`config` without `auto`, but for `compile` of a new run, which takes a network to decide."""
     device = resolve_device(config.device)
-    recipe, precision = config.recipe, resolve_precision(config.precision, device)
-    kernels = resolve_kernels(config.kernels, device, precision, recipe.bn_group, monitor.say)
-    resolved = {"device": device, "precision": precision, "kernels": "on" if kernels else "off"}
-    config = dataclasses.replace(config, **resolved)
+    precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
+    if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
+        compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.exists else "auto")
+    if compile == "on" and asked == "auto":
+        asked = "off"
+    kernels = "on" if resolve_kernels(asked, device, precision, config.recipe.bn_group, say) else "off"
+    return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
+
+
+def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks) -> Json:
+    config = resolve(config, run, monitor.say, ranks)
+    recipe, device = config.recipe, config.device
     torch.manual_seed(config.seed)
     data = data.with_channels(config.in_channels or data.channels)
     net = build(config.network, len(data.classes), data.channels)
+    mean, place, own = data.mean(), torch.device(device), ranks.part(recipe.batch_size)
+    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
+    if run.done is None:
+        compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: batches.batch(0), monitor.say))
+        config = dataclasses.replace(config, compile="on" if compiled else "off")
     facts = {"num_classes": len(data.classes), "in_channels": data.channels, "classes": list(data.classes)}
     record = config.as_json() | facts | {"fingerprint": data.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
     if done is not None:
         return done
-    mean, place, own = data.mean(), torch.device(device), ranks.part(recipe.batch_size)
-    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
     header = facts | {
         "network": config.network,
         "stride_on": "1x1",
@@ -145,7 +158,8 @@ def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ra
         monitor,
         device=device,
         precision=config.precision,
-        kernels=kernels,
+        kernels=config.kernels == "on",
+        compiled=config.compile == "on",
         memory_budget=config.memory_budget,
         mean=mean,
         header=header | {"commit": commit},
@@ -174,7 +188,7 @@ def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
     if run.exists:
-        fields = differences(record, run.config)
+        fields = differences(record, {"compile": "off"} | run.config)  # older runs do not tell, and were not compiled
         fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
         if fields:
             raise InputError(

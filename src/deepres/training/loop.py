@@ -20,6 +20,7 @@ from deepres.models.convert import load_state
 from deepres.records import Json, Run, append_line, cut_after, write_json
 from deepres.training import checkpoint
 from deepres.training.batchnorm import group_batch_norm
+from deepres.training.compile import compile_blocks
 from deepres.training.device import autocast, keep_freed_memory
 from deepres.training.fast import accelerate
 from deepres.training.memory import save_memory
@@ -76,6 +77,7 @@ def train(
     device: str = "cpu",
     precision: str = "fp32",
     kernels: bool = False,
+    compiled: bool = False,
     memory_budget: float | None = None,
     mean: Tensor | None = None,
     header: Mapping[str, Any] | None = None,
@@ -100,6 +102,8 @@ def train(
         keep_freed_memory()
     if kernels:
         accelerate(net)
+    if compiled:
+        compile_blocks(net)
     if memory_budget is not None:
         _save_memory(net, batch_at(0)[0], memory_budget, monitor)
     trainer = _Trainer(net, recipe, run, device, precision, mean, dict(header or {}), ranks)

@@ -118,7 +118,7 @@ def paper_recipe(depth: int) -> Recipe:
 
 @dataclass(frozen=True)
 class Config:
-    """All that re-creates a run. `device`, `precision` and `kernels` are recorded as resolved, never as `auto`."""
+    """All that re-creates a run. What may be `auto` (`device` to `compile`) is recorded as resolved."""
 
     network: str
     data: str
@@ -131,6 +131,7 @@ class Config:
     device: str = "auto"
     precision: str = "auto"
     kernels: str = "auto"  # the residual block's own kernels: auto, on, off
+    compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
     memory_budget: float | None = None  # GiB that a training step may add to the network; None: no limit
     recipe: Recipe = CIFAR
 

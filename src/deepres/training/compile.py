@@ -1,0 +1,161 @@
+"""Blocks that PyTorch compiles, once for each shape: the same training in fewer passes over memory."""
+
+import copy
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.errors import InputError
+from deepres.models.blocks import Block, ConvBN
+from deepres.training.batchnorm import group_batch_norm
+from deepres.training.device import autocast
+from deepres.training.recipe import Config
+
+COMPILE = ("auto", "on", "off")
+# Six graphs (a CIFAR net) take about a minute on two cores and save a third of a step at best.
+LEAST_SECONDS = 180.0
+TIMED_STEPS = 3
+# PyTorch gives up on a function after 8 shapes, and resnet50 has 8 of blocks alone.
+SHAPES = 64
+Batch = tuple[Tensor, Tensor]
+
+
+class CompiledConvBN(ConvBN):
+    """`ConvBN` that is compiled for training; in evaluation the plain one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `ConvBN`."""
+        return _compiled(ConvBN.forward)(self, input) if self.training else super().forward(input)
+
+
+class CompiledBlock(Block):
+    """`Block` that is compiled for training; in evaluation the plain one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Block`."""
+        return _compiled(Block.forward)(self, x) if self.training else super().forward(x)
+
+
+def compile_blocks(net: nn.Module) -> None:
+    """Let the blocks of `net` and its first layer train compiled, in place; parameters and names stay.
+
+    Compiling happens in the first step, for each shape of block and not for each block: 1202 layers take as long as 20.
+    """
+    for module in net.modules():
+        if type(module) is Block:
+            module.__class__ = CompiledBlock
+    for module in net.children():
+        if type(module) is ConvBN:
+            module.__class__ = CompiledConvBN
+
+
+def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], say: Callable[[str], None]) -> bool:
+    """Whether a run compiles its blocks; `auto`: where that makes the whole run shorter, by steps on a copy of `net`.
+
+    All else in `config` is resolved. `batch()` gives images (N, C, H, W) and labels (N,) of a step. Neither `net` nor
+    the random state changes. `say` is told what was measured, or why compiling is not possible. Raises `InputError`
+    for `on` where it is not.
+    """
+    if config.compile not in COMPILE:
+        raise InputError(f"unknown value {config.compile!r} of compile; give one of {', '.join(COMPILE)}")
+    conflict = _conflict(config)
+    if config.compile == "off" or (config.compile == "auto" and conflict):
+        return False
+    if conflict:
+        raise InputError(conflict)
+    try:
+        with torch.random.fork_rng(devices=[]):  # nothing in a step draws on a GPU
+            return _try_on(config, net, *batch(), say)
+    except CannotCompileError as error:
+        if config.compile == "on":
+            raise InputError(f"the network cannot be compiled: {error}; mend that, or give --compile off") from None
+        say(f"the network cannot be compiled: {error}; going on without, which may take longer")
+        return False
+
+
+class CannotCompileError(Exception):
+    """Compiling is not possible here; the message says why."""
+
+
+def _conflict(config: Config) -> str | None:
+    """What in `config` does not go together with compiling, as a sentence."""
+    if config.kernels == "on":
+        return "kernels and compile cannot both be on, since both replace the blocks; turn one of them off"
+    if config.memory_budget is not None:
+        return "compile cannot be on with a memory budget, which counts what uncompiled blocks keep; leave one out"
+    if config.device not in ("cpu", "cuda"):
+        return f"compile can be on for --device cpu and cuda alone, not for {config.device}; leave it out"
+    return None
+
+
+def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> bool:
+    """Train a copy of `net` for a few steps; False where compiling does not pay in time and `config` leaves it open."""
+    steps, device = config.recipe.iterations, config.device
+    trial = copy.deepcopy(net)
+    group_batch_norm(trial, config.recipe.bn_group)
+    trial.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+
+    def seconds() -> float:
+        started = time.monotonic()
+        with autocast(config.precision, device):
+            scores = trial(images)
+        F.cross_entropy(scores.float(), labels).backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - started
+
+    eager = 0.0
+    if config.compile == "auto":
+        if steps * seconds() < LEAST_SECONDS:  # the first step is the slowest: no need for more in a short run
+            return False
+        eager = min(seconds() for _ in range(TIMED_STEPS))
+        if steps * eager < LEAST_SECONDS:
+            return False
+    _require_compiler(device)
+    compile_blocks(trial)
+    try:
+        compiling = seconds()
+    except RuntimeError as error:  # the compiler's, PyTorch's own
+        raise CannotCompileError(_cause(error)) from error
+    if config.compile == "on":
+        return True
+    compiled = min(seconds() for _ in range(TIMED_STEPS))
+    pays = compiling + steps * compiled < steps * eager
+    say(
+        f"a step takes {compiled:.3g} s compiled and {eager:.3g} s otherwise, compiling {compiling:.0f} s: "
+        f"training goes on {'compiled' if pays else 'without'}"
+    )
+    return pays
+
+
+def _require_compiler(device: str) -> None:
+    """Raise `CannotCompileError` where PyTorch finds nothing to compile its code with."""
+    if device == "cuda" and find_spec("triton") is None:
+        raise CannotCompileError("triton is not installed")
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
+    if device == "cpu" and shutil.which(name) is None:
+        raise CannotCompileError(f"no C++ compiler was found ({name}, or CXX)")
+
+
+def _cause(error: RuntimeError) -> str:
+    """The first line of a compiler's output that speaks of an error, else the first line."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__).strip()
+
+
+@cache
+def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A module's `forward`, compiled for each shape that it meets; parameters are arguments of its graphs."""
+    from torch._dynamo import config
+
+    config.recompile_limit = SHAPES
+    config.optimize_ddp = False  # it cuts graphs where gradients are exchanged, and blocks are cut already
+    return torch.compile(forward, dynamic=False)
