@@ -44,14 +44,17 @@ def train(work: Work) -> Contestant:
     steps = -(-len(data.train) // work.batch_size)
     recipe = dataclasses.replace(paper_recipe(depth(work.network)), batch_size=work.batch_size).scaled(steps)
     recipe = dataclasses.replace(recipe, window=min(100, steps), evaluate_every=steps, milestones=())
+    kernels, runs_on = _kernels(work)
+    compiled = work.compile and not kernels
     config = Config(work.network, work.data, precision=work.precision, recipe=recipe)
+    config = dataclasses.replace(config, compile="on" if compiled else "off")
 
     def epoch() -> int:
         with tempfile.TemporaryDirectory() as folder:
             train_run(config, Run(Path(folder) / "run"), data, Silent())
         return steps * work.batch_size
 
-    return Contestant(epoch, f"deepres train, {work.precision}, {_kernels(work)[1]}")
+    return Contestant(epoch, f"deepres train, {work.precision}, {'compiled' if compiled else runs_on}")
 
 
 def _kernels(work: Work) -> tuple[bool, str]:
