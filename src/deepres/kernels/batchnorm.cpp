@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include "lanes.h"
+#include "slope.h"
 #include "sums.h"
 
 namespace {
@@ -43,12 +44,6 @@ void normalise(const float* x, const float* added, float* y, int64_t rows, int64
 }
 
 template <bool RELU>
-inline vec masked(const float* dy, const float* y, int64_t place) {
-    const vec value = load(dy + place);
-    return RELU ? (load(y + place) > zero() ? value : zero()) : value;
-}
-
-template <bool RELU>
 void reduce(const float* dy, const float* y, const float* x, int64_t rows, int64_t channels, const float* mean,
             std::vector<std::vector<double>>& sums) {  // of each thread: sum of dy, then of dy (x - mean)
     over_blocks(rows, [&, channels](int me, int64_t first, int64_t count) {
@@ -63,22 +58,6 @@ void reduce(const float* dy, const float* y, const float* x, int64_t rows, int64
             for (int i = 0; i < LANES; i++) {
                 sums[me][c + i] += total[i];
                 sums[me][channels + c + i] += product[i];
-            }
-        }
-    });
-}
-
-template <bool RELU, bool ADD>
-void differentiate(const float* dy, const float* y, const float* x, float* dx, float* dadded, int64_t rows,
-                   int64_t channels, const float* by_dy, const float* by_x, const float* constant) {
-    over_blocks(rows, [=](int, int64_t first, int64_t count) {
-        for (int64_t c = 0; c < channels; c += LANES) {
-            const vec a = load(by_dy + c), b = load(by_x + c), k = load(constant + c);
-            for (int64_t r = first; r < first + count; r++) {
-                const int64_t place = r * channels + c;
-                const vec value = masked<RELU>(dy, y, place);
-                if (ADD) store(dadded + place, value);
-                store(dx + place, a * value + b * load(x + place) + k);
             }
         }
     });
@@ -133,14 +112,14 @@ extern "C" void normalise_add_relu(const float* x, const float* added, float* y,
     run(x, added, y, rows, channels, scale, shift);
 }
 
-// The gradients of normalise_add_relu with batch statistics: of x, of what was added (or null), of weight and bias.
-// y is the result where it went through a ReLU, else null.
-extern "C" void differentiate_add_relu(const float* dy, const float* y, const float* x, float* dx, float* dadded,
-                                       int64_t rows, int64_t channels, const float* mean, const float* inverse,
-                                       const float* weight, float* dweight, float* dbias) {
+// The gradients of normalise_add_relu of weight and bias, and what `Slope` needs for the others. y is the result where
+// it went through a ReLU, else null.
+extern "C" void differentiate_normalization(const float* dy, const float* y, const float* x, int64_t rows,
+                                            int64_t channels, const float* mean, const float* inverse,
+                                            const float* weight, float* dweight, float* dbias, float* by_dy,
+                                            float* by_x, float* constant) {
     std::vector<std::vector<double>> sums(omp_get_max_threads(), std::vector<double>(2 * channels, 0.0));
     (y ? reduce<true> : reduce<false>)(dy, y, x, rows, channels, mean, sums);
-    std::vector<float> by_dy(channels), by_x(channels), constant(channels);
     for (int64_t c = 0; c < channels; c++) {
         double total = 0, product = 0;
         for (const auto& part : sums) total += part[c], product += part[channels + c];
@@ -151,7 +130,14 @@ extern "C" void differentiate_add_relu(const float* dy, const float* y, const fl
         by_x[c] = static_cast<float>(b);
         constant[c] = static_cast<float>(-a * total / rows - b * mean[c]);
     }
-    auto run = dadded ? (y ? differentiate<true, true> : differentiate<false, true>)
-                      : (y ? differentiate<true, false> : differentiate<false, false>);
-    run(dy, y, x, dx, dadded, rows, channels, by_dy.data(), by_x.data(), constant.data());
+}
+
+// dx = the gradient of what was normalised, and of what was added (or null).
+extern "C" void differentiate_add_relu(const float* dy, const float* y, const float* x, float* dx, float* dadded,
+                                       int64_t rows, int64_t channels, const float* by_dy, const float* by_x,
+                                       const float* constant) {
+    const Slope slope{dy, y, x, dadded, by_dy, by_x, constant};
+    over_blocks(rows, [=](int, int64_t first, int64_t count) {
+        slope.rows(first, count, channels, dx + first * channels);
+    });
 }

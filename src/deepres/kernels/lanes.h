@@ -11,12 +11,12 @@ static inline vec load(const float* place) { return *reinterpret_cast<const vec*
 static inline void store(float* place, vec value) { *reinterpret_cast<vec*>(place) = value; }
 static inline vec zero() { return vec{}; }
 
-// Aligned scratch memory of a thread, number 0, 1 or 2. It stays for the next call: fresh pages cost more than
+// Aligned scratch memory of a thread, number 0 to 4. It stays for the next call: fresh pages cost more than
 // the work that is done on them.
 static inline float* scratch(int number, int64_t floats) {
     struct Free { void operator()(float* place) const { std::free(place); } };
-    static thread_local std::unique_ptr<float, Free> kept[3];
-    static thread_local int64_t size[3] = {0, 0, 0};
+    static thread_local std::unique_ptr<float, Free> kept[5];
+    static thread_local int64_t size[5] = {};
     if (size[number] < floats) {
         void* place = nullptr;
         if (posix_memalign(&place, 64, floats * sizeof(float))) std::abort();

@@ -61,7 +61,7 @@ class _ConvBN(torch.autograd.Function):
         x = _dense(x)
         sums = torch.empty(2, len(kernel), dtype=torch.float64)
         if _winograd(kernel, stride):
-            convolved = _convolve(x, kernel, sums=sums)
+            convolved = _convolve(x, kernel, sums)
         else:
             convolved = _dense(F.conv2d(x, kernel, None, stride, padding))
             library().sum_rows(address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
@@ -90,19 +90,22 @@ class _ConvBN(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
         dy = _dense(gradients[0])
-        dconvolved = POOL.maps(*convolved.shape)
         dadded = POOL.maps(*convolved.shape) if ctx.added else None
-        dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
-        library().differentiate_add_relu(
-            *map(address, (dy, result, convolved, dconvolved, dadded)),
-            *_rows(convolved),
-            *map(address, (found[0], found[1], weight, dweight, dbias)),
-        )
+        dweight, dbias, *slope = torch.empty(5, len(weight))
+        through = (address(dy), address(result), address(convolved))
+        places = map(address, (found[0], found[1], weight, dweight, dbias, *slope))
+        library().differentiate_normalization(*through, *_rows(convolved), *places)
         need_x, need_kernel = ctx.needs_input_grad[:2]
         if _winograd(kernel, ctx.stride):
-            dx = _convolve(dconvolved, kernel, rotated=True) if need_x else None
-            dkernel = _kernel_gradient(x, dconvolved, kernel) if need_kernel else None
+            dx = POOL.maps(*x.shape) if need_x else None
+            dkernel = torch.empty_like(kernel)
+            stride = torch.tensor([kernel.stride(), dkernel.stride()])
+            places = (address(x), address(kernel), address(stride), *through, address(dadded), *map(address, slope))
+            library().winograd_backward(*places, address(dx), address(dkernel), *_sizes(x), len(kernel))
         else:
+            dconvolved = POOL.maps(*convolved.shape)
+            places = (*through, address(dconvolved), address(dadded))
+            library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
             how = (None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [need_x, need_kernel, False])
             dx, dkernel, _ = _backward(dconvolved, x, kernel, *how)
         return dx, dkernel, dweight, dbias, dadded, None, None, None, None
@@ -113,25 +116,19 @@ def _winograd(kernel: Tensor, stride: tuple[int, int]) -> bool:
     return kernel.shape[2:] == (3, 3) and stride == (1, 1) and kernel.shape[1] % CHANNELS == 0
 
 
-def _convolve(x: Tensor, kernel: Tensor, rotated: bool = False, sums: Tensor | None = None) -> Tensor:
-    """x * kernel; `rotated`: the gradient of the input from that of the output. `sums` (2, channels) is filled."""
-    count, _, height, width = x.shape
-    into, out = (kernel.shape[0], kernel.shape[1]) if rotated else (kernel.shape[1], kernel.shape[0])
-    result = POOL.maps(count, out, height, width)
+def _convolve(x: Tensor, kernel: Tensor, sums: Tensor) -> Tensor:
+    """x * kernel; `sums` (2, channels) is filled with those of the result and of its squares."""
+    result = POOL.maps(len(x), len(kernel), *x.shape[2:])
     stride = torch.tensor(kernel.stride())
-    places = (address(x), address(kernel), address(stride), address(result), None)
-    totals = (None, None) if sums is None else (address(sums[0]), address(sums[1]))
-    library().winograd_convolve(*places, count, height, width, into, out, rotated, *totals)
+    places = (address(x), address(kernel), address(stride), address(result))
+    library().winograd_convolve(*places, *_sizes(x), len(kernel), address(sums[0]), address(sums[1]))
     return result
 
 
-def _kernel_gradient(x: Tensor, dy: Tensor, kernel: Tensor) -> Tensor:
-    count, _, height, width = x.shape
-    result = torch.empty_like(kernel)
-    stride = torch.tensor(result.stride())
-    places = map(address, (x, dy, result, stride))
-    library().winograd_weights(*places, count, height, width, kernel.shape[1], kernel.shape[0])
-    return result
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    """Images, height, width, channels."""
+    count, channels, height, width = x.shape
+    return count, height, width, channels
 
 
 def _rows(maps: Tensor) -> tuple[int, int]:

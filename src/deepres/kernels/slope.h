@@ -1,0 +1,38 @@
+// The gradient of a convolution's output through batch normalization, addition and ReLU, row by row.
+#pragma once
+#include "lanes.h"
+
+template <bool RELU>
+inline vec masked(const float* dy, const float* y, int64_t place) {
+    const vec value = load(dy + place);
+    return RELU ? (load(y + place) > zero() ? value : zero()) : value;
+}
+
+// d = by_dy * dy' + by_x * x + constant, where dy' is dy where y > 0 (everywhere where y is null); x is what was
+// normalised. dy' is also the gradient of what was added, written to `dadded` (or null). All are rows x channels.
+struct Slope {
+    const float *dy, *y, *x;
+    float* dadded;
+    const float *by_dy, *by_x, *constant;
+
+    // `count` rows from row `first` on, to d
+    void rows(int64_t first, int64_t count, int64_t channels, float* d) const {
+        auto run = dadded ? (y ? &Slope::some<true, true> : &Slope::some<false, true>)
+                          : (y ? &Slope::some<true, false> : &Slope::some<false, false>);
+        (this->*run)(first, count, channels, d);
+    }
+
+  private:
+    template <bool RELU, bool ADD>
+    void some(int64_t first, int64_t count, int64_t channels, float* d) const {
+        for (int64_t c = 0; c < channels; c += LANES) {
+            const vec a = load(by_dy + c), b = load(by_x + c), k = load(constant + c);
+            for (int64_t r = 0; r < count; r++) {
+                const int64_t place = (first + r) * channels + c;
+                const vec value = masked<RELU>(dy, y, place);
+                if (ADD) store(dadded + place, value);
+                store(d + r * channels + c, a * value + b * load(x + place) + k);
+            }
+        }
+    }
+};

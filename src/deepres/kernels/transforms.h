@@ -1,0 +1,140 @@
+// Winograd's transforms of whole tiles, between channels-last maps and points[p][tile][channel].
+#pragma once
+#include <algorithm>
+
+#include "lanes.h"
+#include "points.h"
+#include "sums.h"
+
+constexpr int ROWS = 6, COLUMNS = 2 * LANES;  // of the register block of the products
+
+struct Maps {
+    int64_t images, height, width, channels_in, channels_out;
+    int64_t down() const { return (height + OUT - 1) / OUT; }
+    int64_t across() const { return (width + OUT - 1) / OUT; }
+    int64_t tiles() const { return images * down() * across(); }
+    // Tiles worked on at once: few enough for the caches, and many enough to use a kernel's channels well.
+    int64_t group() const { return ROWS * (std::max(channels_in, channels_out) < 32 ? 6 : 15); }
+};
+
+struct Tile {  // where a tile's outputs start
+    int64_t image, row, column;
+    Tile(const Maps& maps, int64_t number)
+        : image(number / (maps.down() * maps.across())),
+          row(number / maps.across() % maps.down() * OUT),
+          column(number % maps.across() * OUT) {}
+};
+
+// points[p][tile][channel] of `count` tiles of x
+inline void transform_inputs(const float* x, const Maps& maps, int64_t first, int64_t count, float* points) {
+    const int64_t group = maps.group(), channels = maps.channels_in, height = maps.height, width = maps.width;
+    for (int64_t t = 0; t < count; t++) {
+        Tile tile(maps, first + t);
+        const int64_t row = tile.row - 1, column = tile.column - 1;
+        const int64_t top = std::max<int64_t>(0, -row), bottom = std::min<int64_t>(IN, height - row);
+        const int64_t left = std::max<int64_t>(0, -column), right = std::min<int64_t>(IN, width - column);
+        const float* corner = x + ((tile.image * height + row) * width + column) * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec half[POINTS];
+            auto to_points = [&](int i) {
+                input_points([&](int j) { return half[i * IN + j]; },
+                             [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
+            };
+            const float* place = corner + c;
+            if (top == 0 && left == 0 && bottom == IN && right == IN) {
+                for (int j = 0; j < IN; j++)
+                    input_points([&](int i) { return load(place + (i * width + j) * channels); },
+                                 [&](int i, vec value) { half[i * IN + j] = value; });
+            } else {
+                vec d[POINTS] = {};
+                for (int64_t i = top; i < bottom; i++)
+                    for (int64_t j = left; j < right; j++) d[i * IN + j] = load(place + (i * width + j) * channels);
+                for (int j = 0; j < IN; j++)
+                    input_points([&](int i) { return d[i * IN + j]; },
+                                 [&](int i, vec value) { half[i * IN + j] = value; });
+            }
+            for (int i = 0; i < IN; i++) to_points(i);
+        }
+    }
+}
+
+inline void transform_gradients(const float* dy, const Maps& maps, int64_t first, int64_t count, float* points) {
+    const int64_t group = maps.group(), channels = maps.channels_out, height = maps.height, width = maps.width;
+    for (int64_t t = 0; t < count; t++) {
+        Tile tile(maps, first + t);
+        const float* image = dy + tile.image * height * width * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec half[IN * OUT];
+            for (int j = 0; j < OUT; j++)
+                output_points(
+                    [&](int i) {
+                        const int64_t y = tile.row + i, z = tile.column + j;
+                        return y < height && z < width ? load(image + (y * width + z) * channels + c) : zero();
+                    },
+                    [&](int i, vec value) { half[i * OUT + j] = value; });
+            for (int i = 0; i < IN; i++)
+                output_points([&](int j) { return half[i * OUT + j]; },
+                              [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
+        }
+    }
+}
+
+inline void transform_outputs(const float* m, const Maps& maps, int64_t first, int64_t count, float* y, Sums* sums) {
+    const int64_t group = maps.group(), channels = maps.channels_out, height = maps.height, width = maps.width;
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vec total = zero(), squares = zero(), shift = zero();
+        int64_t values = 0;
+        for (int64_t t = 0; t < count; t++) {
+            Tile tile(maps, first + t);
+            const int64_t origin = (tile.image * height + tile.row) * width + tile.column;
+            vec half[OUT * IN], o[OUT * OUT];
+            for (int j = 0; j < IN; j++)
+                outputs([&](int i) { return load(m + ((i * IN + j) * group + t) * channels + c); },
+                        [&](int i, vec value) { half[i * IN + j] = value; });
+            for (int i = 0; i < OUT; i++)
+                outputs([&](int j) { return half[i * IN + j]; }, [&](int j, vec value) { o[i * OUT + j] = value; });
+            if (t == 0) shift = o[0];
+            const int64_t rows = std::min<int64_t>(OUT, height - tile.row);
+            const int64_t columns = std::min<int64_t>(OUT, width - tile.column);
+            auto put = [&](int64_t i, int64_t j) {
+                const int64_t place = (origin + i * width + j) * channels + c;
+                vec value = o[i * OUT + j];
+                store(y + place, value);
+                value -= shift;
+                total += value;
+                squares += value * value;
+            };
+            if (rows == OUT && columns == OUT) {
+                for (int i = 0; i < OUT; i++)
+                    for (int j = 0; j < OUT; j++) put(i, j);
+            } else {
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t j = 0; j < columns; j++) put(i, j);
+            }
+            values += rows * columns;
+        }
+        if (sums) sums->add(c, shift, total, squares, values);
+    }
+}
+
+// kernel[p][in][out] of the weights w[out][in][3][3] with the given strides, or of their rotation
+inline void transform_kernel(const float* w, const int64_t* stride, const Maps& maps, bool rotated, float* kernel) {
+    const int64_t in = maps.channels_in, out = maps.channels_out;
+    const int64_t by_in = rotated ? stride[0] : stride[1], by_out = rotated ? stride[1] : stride[0];
+#pragma omp parallel for
+    for (int64_t i = 0; i < in; i++)
+        for (int64_t o = 0; o < out; o += LANES) {
+            vec g[9], half[18];
+            for (int a = 0; a < 3; a++)
+                for (int b = 0; b < 3; b++) {
+                    const int64_t row = rotated ? 2 - a : a, column = rotated ? 2 - b : b;
+                    const float* place = w + i * by_in + o * by_out + row * stride[2] + column * stride[3];
+                    for (int lane = 0; lane < LANES; lane++) g[a * 3 + b][lane] = place[lane * by_out];
+                }
+            for (int b = 0; b < 3; b++)
+                kernel_points([&](int a) { return g[a * 3 + b]; }, [&](int a, vec value) { half[a * 3 + b] = value; });
+            for (int a = 0; a < IN; a++)
+                kernel_points([&](int b) { return half[a * 3 + b]; },
+                              [&](int b, vec value) { store(kernel + ((a * IN + b) * in + i) * out + o, value); });
+        }
+}
