@@ -19,6 +19,7 @@ from deepres.models import weights as weights_file
 from deepres.models.catalog import build, depth
 from deepres.models.convert import load_state
 from deepres.records import Json, Run, describe_environment, write_json
+from deepres.serving.fold import folded
 from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
 from deepres.training.device import autocast, resolve_device, resolve_precision
@@ -176,7 +177,7 @@ def test_figures(
     counts = [0, 0]  # of a rank without an image, where there are more ranks than images
     if len(mine):
         with autocast(precision, device):
-            scores = score(net, test_batches(mine, mean, TEST_BATCH, torch.device(device)))
+            scores = score(folded(net), test_batches(mine, mean, TEST_BATCH, torch.device(device)))
         counts = [scores.correct(), scores.correct(top=5)]
     top1, top5 = (percent_wrong(correct, len(images)) for correct in ranks.sum(counts))
     return {"test_error": top1, "test_top5_error": top5}
@@ -246,7 +247,7 @@ def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Sc
     if mean is not None and tuple(mean.shape) != shape:
         raise InputError(f"the weights were trained on images of {tuple(mean.shape)}, {data.name} has {shape}")
     target = torch.device(device)
-    net = trained.net.to(device=target, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net = folded(trained.net).to(target)
     with autocast(precision, device):
         return score(net, test_batches(data.test, data.mean() if mean is None else mean, TEST_BATCH, target))
 
