@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deepres.bench.command import bench
+from deepres.data.command import app as data_app
 from deepres.errors import InputError
 
 app = typer.Typer(
@@ -65,17 +66,17 @@ def info(
         console.print_tables(out, tables)
 
 
-@app.command()
+@data_app.command(name="info")
 def data(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, or hf:owner/name.")],
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, hf: or wds:.")],
     split: Split = None,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
     json: AsJson = False,
 ):
-    """Find, fetch, decode and describe a data set.
+    """Find, fetch, decode and describe a data set; `deepres data NAME` does the same.
 
-    Example: deepres data fashion-mnist
+    Example: deepres data info fashion-mnist
     """
     from deepres.data.sources import describe, load
     from deepres.report import console
@@ -261,6 +262,7 @@ def report(
 
 
 app.command()(bench)
+app.add_typer(data_app, name="data")
 
 
 def _rank() -> str:

@@ -14,18 +14,18 @@ from deepres.cache import cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 
-LAYOUT = 1  # raise it when decoding changes its result
+LAYOUT = 2  # raise it when decoding changes its result
 
 
-def cache_file(listing: Listing, **parameters: Any) -> Path:
-    """Where the decoded form of `listing` is kept: a name made of its files and the decode parameters.
+def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
+    """Where the decoded form (or another `kind`) of `listing` is kept: a name made of its files and the parameters.
 
     The files enter with their name, size and time of change, and the folder with its place.
     """
     facts = [(path.relative_to(listing.root).as_posix(), path.stat()) for path in listing.files]
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts]
     key = json.dumps([LAYOUT, str(listing.root.resolve()), files, parameters], sort_keys=True)
-    return cache_folder() / "decoded" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 
 def read(file: Path, name: str, source: str, say: Say) -> Data | None:

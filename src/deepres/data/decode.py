@@ -1,29 +1,19 @@
 """From pictures to whole tensors: looked at once for size and mode, then decoded once, in a thread pool."""
 
-import io
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deepres.data.listing import Part, Picture, Say
+from deepres.data.listing import Part, Picture, Say, check_label, each, numbered, refusal
+from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.data.sets import ImageSet
 from deepres.errors import InputError
 
 LIMIT_BYTES = 4 * 2**30
-CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
-SAY_EVERY_SECONDS = 5.0
-DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-EXIF_ORIENTATION = 0x0112
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,15 +43,14 @@ def decode(
 ) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
     """Training part, test part and class names ("0", "1", ... where `classes` is None).
 
-    Images are RGB, or have one channel where all of them are 8-bit grayscale; the EXIF orientation is
-    applied. With `image_size`, an image of another size is resized by its shorter side (bilinear,
-    antialiased) and cut at its centre. Raises `InputError` for a label out of range, a picture that does not
-    decode (unless `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4
-    GiB of pixels.
+    Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. With
+    `image_size`, an image of another size is resized by its shorter side (bilinear, antialiased) and cut at
+    its centre. Raises `InputError` for a label out of range, a picture that does not decode (unless
+    `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4 GiB of pixels.
     """
     looks = _looks(root, classes, pictures, skip_bad, say, name)
     if classes is None:
-        classes = tuple(str(label) for label in range(1 + max(looks.labels, default=-1)))
+        classes = numbered(looks.labels)
     good = [look for look in looks.found if isinstance(look, _Look)]
     channels = 1 if all(look.gray for look in good) else 3
     height, width = _common_size(root, looks, image_size)
@@ -69,11 +58,12 @@ def decode(
     say(f"{name}: decoding {len(good):,} images of {width}x{height}")
     makers = {part: _Maker(looks.count(part), (channels, height, width)) for part in ("train", "test")}
     task = _decoder("RGB" if channels == 3 else "L", image_size)
-    for index, (picture, pixels) in enumerate(_each(pictures, task, say, name, "decoded")):
+    for index, (picture, pixels) in enumerate(each(pictures, task, say, name, "decoded")):
         look = looks.found[index]
         bad = look if isinstance(look, _Bad) else pixels
         if isinstance(bad, _Bad):
-            _refuse(root, picture, bad, skip_bad)
+            if not skip_bad:
+                raise refusal(root, picture.name, bad.reason)
             makers[picture.part].skipped.append(picture.name)
         else:
             makers[picture.part].add(bad, picture.label)
@@ -133,24 +123,15 @@ def _looks(
 ) -> _Looks:
     """Look at every picture; refuse labels out of range and, unless `skip_bad`, what does not open."""
     looks = _Looks([], [], [], [])
-    for picture, look in _each(pictures, _look, say, name, "looked at"):
-        if picture.label < 0 or (classes is not None and picture.label >= len(classes)):
-            known = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
-            raise InputError(f"{root}: {picture.name} has the label {picture.label}, not {known}; mend the label")
-        if isinstance(look, _Bad):
-            _refuse(root, picture, look, skip_bad)
+    for picture, look in each(pictures, _look, say, name, "looked at"):
+        check_label(root, picture, classes)
+        if isinstance(look, _Bad) and not skip_bad:
+            raise refusal(root, picture.name, look.reason)
         looks.found.append(look)
         looks.names.append(picture.name)
         looks.parts.append(picture.part)
         looks.labels.append(picture.label)
     return looks
-
-
-def _refuse(root: Path, picture: Picture, bad: _Bad, skip_bad: bool) -> None:
-    if not skip_bad:
-        raise InputError(
-            f"{root}: {picture.name} does not decode ({bad.reason}); repair or remove it, or give --skip-bad"
-        )
 
 
 def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int, int]:
@@ -170,49 +151,12 @@ def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int
     return height, width
 
 
-def _each(
-    pictures: Iterable[Picture], task: Callable[[Picture], T], say: Say, name: str, verb: str
-) -> Iterator[tuple[Picture, T]]:
-    """Pairs of a picture and `task` of it, in order, worked on by as many threads as there are cores."""
-
-    def work(piece: list[Picture]) -> list[T]:
-        return [task(picture) for picture in piece]
-
-    stream, done, said = iter(pictures), 0, time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(stream, CHUNK)):
-            pieces = [chunk[start : start + PIECE] for start in range(0, len(chunk), PIECE)]
-            for piece, results in zip(pieces, pool.map(work, pieces), strict=True):
-                yield from zip(piece, results, strict=True)
-            done += len(chunk)
-            if time.monotonic() - said > SAY_EVERY_SECONDS:
-                say(f"{name}: {verb} {done:,} images")
-                said = time.monotonic()
-
-
-def _open(picture: Picture) -> Image.Image:
-    content = picture.content
-    if isinstance(content, Image.Image):
-        return content
-    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-
-
-def _bad(error: Exception) -> _Bad:
-    """The reason without the address of the buffer that Pillow names."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return _Bad("it is not a picture" if "cannot identify image file" in reason else reason)
-
-
 def _look(picture: Picture) -> _Look | _Bad:
     try:
-        with _open(picture) as image:
-            if image.mode in DEEP_MODES:  # Pillow would clip them to white
-                return _Bad(f"its mode {image.mode} is not 8 bits a channel")
-            width, height = image.size
-            sideways = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            return _Look((height, width) if sideways else (width, height), image.mode == "L")
+        with open_picture(picture.content) as image:
+            return _Look(seen_size(image), is_gray(image))
     except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
-        return _bad(error)
+        return _Bad(fault(error))
 
 
 def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | _Bad]:
@@ -221,16 +165,14 @@ def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | 
 
     def task(picture: Picture) -> Tensor | _Bad:
         try:
-            with _open(picture) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                if "transparency" in image.info:  # a palette's transparent colour, which RGB cannot hold
-                    image = image.convert("RGBA")
+            with open_picture(picture.content) as opened:
+                image = upright(opened)
                 if image.mode != mode:
                     image = image.convert(mode)
                 if image_size is not None and image.size != (image_size, image_size):
                     image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
                 return pil_to_tensor(image)
         except Exception as error:  # as above
-            return _bad(error)
+            return _Bad(fault(error))
 
     return task

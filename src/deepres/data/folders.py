@@ -1,4 +1,4 @@
-"""Image folders: `class/name.jpg`, or `train/` and `test/` (or `val/`) of such."""
+"""Image folders: `class/name.jpg`, or `train/` and `test/` (or `val/`) of such; torchvision's ImageNet is one."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from deepres.errors import InputError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # torchvision's
 
+IMAGENET_NAMES = "meta.bin"  # written by `torchvision.datasets.ImageNet`: from a folder's WordNet id to English
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -42,9 +43,25 @@ def image_folder(root: Path) -> Listing:
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
         pictures = [Picture(file.path.relative_to(root).as_posix(), file.label, file.part, file.path) for file in files]
-        return classes, pictures if test is not None else list(divided(pictures))
+        return _named(root, classes), pictures if test is not None else list(divided(pictures))
 
-    return Listing(root, tuple(file.path for file in files), read)
+    names = root / IMAGENET_NAMES
+    return Listing(root, (*(file.path for file in files), *[names] * names.is_file()), read)
+
+
+def _named(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The class names in English where torchvision's ImageNet has them beside the folders."""
+    file = root / IMAGENET_NAMES
+    if not file.is_file():
+        return classes
+    import torch  # here, as all who only list folders do without
+
+    try:
+        english = torch.load(file, weights_only=True)[0]
+        return tuple(", ".join(english.get(name, (name,))) for name in classes)
+    except Exception as error:  # what unpickling raises depends on the byte
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file} does not hold ImageNet's class names ({reason}); remove it") from None
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -1,15 +1,42 @@
-"""Pictures that were found but not decoded yet: what the readers of the layouts give to `decode`."""
+"""Pictures that were found but not decoded yet: what the readers of the layouts give to `decode` and `stream`."""
 
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from PIL import Image
+
+from deepres.errors import InputError
 
 Say = Callable[[str], None]
 Part = Literal["train", "test"]
 TEST_EVERY = 5
+CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
+SAY_EVERY_SECONDS = 5.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a file: `size` bytes from `offset` on, to its end where `size` is -1."""
+
+    path: Path
+    offset: int = 0
+    size: int = -1
+
+    def read(self) -> bytes:
+        """These bytes. Raises `OSError`."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+Content = bytes | Path | Span | Image.Image
 
 
 @dataclass(frozen=True)
@@ -19,7 +46,7 @@ class Picture:
     name: str
     label: int
     part: Part
-    content: bytes | Path | Image.Image
+    content: Content
 
 
 @dataclass(frozen=True)
@@ -44,3 +71,40 @@ def divided(pictures: Iterable[Picture]) -> Iterator[Picture]:
     for picture in pictures:
         seen[picture.label] = seen.get(picture.label, 0) + 1
         yield replace(picture, part="test" if seen[picture.label] % TEST_EVERY == 0 else "train")
+
+
+def numbered(labels: Iterable[int]) -> tuple[str, ...]:
+    """Class names where the files have none: "0", "1", ..."""
+    return tuple(str(label) for label in range(1 + max(labels, default=-1)))
+
+
+def check_label(root: Path, picture: Picture, classes: tuple[str, ...] | None) -> None:
+    """Raise `InputError` for a label that is no class."""
+    if picture.label < 0 or (classes is not None and picture.label >= len(classes)):
+        known = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
+        raise InputError(f"{root}: {picture.name} has the label {picture.label}, not {known}; mend the label")
+
+
+def refusal(root: Path, name: str, reason: str) -> InputError:
+    """The error for a picture that does not decode."""
+    return InputError(f"{root}: {name} does not decode ({reason}); repair or remove it, or give --skip-bad")
+
+
+def each(
+    pictures: Iterable[Picture], task: Callable[[Picture], T], say: Say, name: str, verb: str
+) -> Iterator[tuple[Picture, T]]:
+    """Pairs of a picture and `task` of it, in order, worked on by as many threads as there are cores."""
+
+    def work(piece: list[Picture]) -> list[T]:
+        return [task(picture) for picture in piece]
+
+    stream, done, said = iter(pictures), 0, time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(islice(stream, CHUNK)):
+            pieces = [chunk[start : start + PIECE] for start in range(0, len(chunk), PIECE)]
+            for piece, results in zip(pieces, pool.map(work, pieces), strict=True):
+                yield from zip(piece, results, strict=True)
+            done += len(chunk)
+            if time.monotonic() - said > SAY_EVERY_SECONDS:
+                say(f"{name}: {verb} {done:,} images")
+                said = time.monotonic()

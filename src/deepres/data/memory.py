@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from deepres.data.augment import crop_flip, normalise
+from deepres.data.order import epoch_generator, epoch_pieces
 from deepres.data.sets import ImageSet
 from deepres.errors import InputError
 
@@ -62,14 +62,10 @@ class Batches:
 
         Of a `part`, n is its length.
         """
-        total, start = len(self.labels), step * self.batch_size
         pieces: list[tuple[Tensor, ...]] = []
-        while (missing := (step + 1) * self.batch_size - start) > 0:
-            number, position = divmod(start, total)
+        for number, piece in epoch_pieces(step, self.batch_size, len(self.labels)):
             epoch = self._draws(number)
-            piece = slice(position, min(position + missing, total))
             pieces.append((epoch.order[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
-            start += piece.stop - piece.start
         order, rows, columns, flips = (torch.cat(parts)[self.part] for parts in zip(*pieces, strict=True))
         images = self.images[order]
         if self.augment:
@@ -80,8 +76,7 @@ class Batches:
     def _draws(self, number: int) -> _Epoch:
         """The draws of an epoch, made for all positions at once; the newest epoch is kept."""
         if self._epoch is None or self._epoch.number != number:
-            state = np.random.SeedSequence([self.seed % 2**64, number]).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(state[0]) % 2**63)
+            generator = epoch_generator(self.seed, number)
             total, offsets = len(self.labels), 2 * self.pad + 1
             drawn = (
                 torch.randperm(total, generator=generator),

@@ -1,4 +1,4 @@
-"""One way in to all images: a name, a folder, or `hf:owner/name`."""
+"""One way in to all images: a name, a folder, `hf:owner/name`, or `wds:` and a pattern of tar shards."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepres.data import cache, hub
+from deepres.data import cache, hub, shards
 from deepres.data.decode import decode
 from deepres.data.folders import image_folder
 from deepres.data.listing import Listing, Say
@@ -15,7 +15,7 @@ from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision
 from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
 from deepres.errors import InputError
 
-__all__ = ["Data", "ImageSet", "describe", "load"]
+__all__ = ["Data", "ImageSet", "describe", "find", "load"]
 HUB = "hf:"
 
 
@@ -39,7 +39,7 @@ def load(
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
-        loaded = _decoded(data, _find(data, say), image_size, skip_bad, say)
+        loaded = _decoded(data, find(data, say), image_size, skip_bad, say)
     except OSError as error:
         raise InputError(f"{data} cannot be read ({error}); check its permissions") from None
     for part in (loaded.train, loaded.test):
@@ -48,9 +48,9 @@ def load(
     return hold_out(loaded, split) if split else loaded
 
 
-def _decoded(data: str, root: Path, image_size: int | None, skip_bad: bool, say: Say) -> Data:
-    """The data set in `root`, from the cache where it was decoded before."""
-    listing = _listing(root)
+def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool, say: Say) -> Data:
+    """The data set, from the cache where it was decoded before."""
+    root = listing.root
     file = cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
     loaded = cache.read(file, data, str(root), say)
     if loaded is None:
@@ -83,7 +83,17 @@ def describe(data: Data) -> dict[str, Any]:
     }
 
 
-def _find(data: str, say: Say) -> Path:
+def find(data: str, say: Say) -> Listing:
+    """The pictures of `data`, as `load` takes it, fetched if need be and not decoded.
+
+    Raises `InputError` where they cannot be found or fetched.
+    """
+    if data.startswith(shards.PREFIX):
+        return shards.shard_listing(data.removeprefix(shards.PREFIX))
+    return _listing(_folder(data, say))
+
+
+def _folder(data: str, say: Say) -> Path:
     """The folder of `data`, fetched if need be."""
     if not data:
         raise InputError(f"the data set has no name; give {', '.join(PUBLISHED)}, a folder, or hf:owner/name")

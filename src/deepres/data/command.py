@@ -1,0 +1,135 @@
+"""The verbs `deepres data stats` and `deepres data check`."""
+
+import json as json_format
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+
+class DataGroup(TyperGroup):
+    """`deepres data NAME` is `deepres data info NAME`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb in where a name stands in its place."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["info", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=DataGroup,
+    no_args_is_help=True,
+    help="Describe, measure or check a data set.\n\nExample: deepres data stats flowers",
+)
+out, err = Console(), Console(stderr=True)
+
+Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTERN of tar shards.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a processor.")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse pictures of more; default: 2**26, 67 million.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+@app.command()
+def stats(
+    name: Name,
+    crop: Annotated[int, typer.Option(min=1, help="Pixels a side of the mean image.")] = 224,
+    side: Annotated[int | None, typer.Option(min=1, help="Shorter side before the crop; default: crop * 8/7.")] = None,
+    workers: Workers = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = False,
+    max_pixels: MaxPixels = None,
+    json: AsJson = False,
+) -> None:
+    """Mean image and colour axes of the training images, computed once and kept beside the data.
+
+    Example: deepres data stats flowers
+    """
+    from deepres.data.rgb import MAX_PIXELS
+    from deepres.data.stream.index import open_index
+    from deepres.data.stream.statistics import statistics
+
+    index = open_index(name, _say).train
+    how: dict[str, Any] = {
+        "workers": workers,
+        "skip_bad": skip_bad,
+        "max_pixels": max_pixels or MAX_PIXELS,
+        "say": _say,
+    }
+    with _bar() as bar:
+        task = bar.add_task("statistics", total=len(index))
+        found = statistics(
+            index,
+            crop=crop,
+            side=round(crop * 256 / 224) if side is None else side,
+            progress=lambda done: bar.update(task, completed=done),
+            **how,
+        )
+    facts = {
+        "images": found.images,
+        "skipped": list(found.skipped),
+        "mean_image": list(found.mean.shape),
+        "shorter_side": found.side,
+        "channel_mean": found.channel_mean.tolist(),
+        "eigenvalues": found.values.tolist(),
+        "eigenvectors": found.vectors.T.tolist(),
+        "fingerprint": index.fingerprint,
+    }
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2))
+        return
+    for label, value in facts.items():
+        _line(out, f"{label.replace('_', ' ')}: {_shown(value)}")
+
+
+@app.command()
+def check(name: Name, workers: Workers = None, max_pixels: MaxPixels = None, json: AsJson = False) -> None:
+    """Decode every image and print what is wrong; exit code 1 where something is.
+
+    Example: deepres data check flowers
+    """
+    from deepres.data.rgb import MAX_PIXELS
+    from deepres.data.stream.check import faults
+    from deepres.data.stream.index import open_index
+
+    parts = open_index(name, _say)
+    wrong: list[dict[str, str]] = []
+    with _bar() as bar:
+        task = bar.add_task("checked", total=sum(map(len, parts)))
+        for index in parts:
+            before = 0
+            for done, found in faults(index, workers=workers, max_pixels=max_pixels or MAX_PIXELS):
+                bar.update(task, advance=done - before)
+                before = done
+                wrong += [{"name": name, "reason": reason} for name, reason in found]
+    images = sum(map(len, parts))
+    if json:
+        typer.echo(json_format.dumps({"images": images, "wrong": wrong}, indent=2))
+    else:
+        for fault in wrong:
+            _line(out, f"{fault['name']}: {fault['reason']}")
+        _line(out, f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        entries = (f"({_shown(entry)})" if isinstance(entry, list) else _shown(entry) for entry in value)
+        return ", ".join(entries) or "none"
+    return f"{value:.6f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say(message: str) -> None:
+    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _bar() -> Progress:
+    """A progress bar in a terminal, nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)

@@ -1,0 +1,93 @@
+"""The one way from an encoded picture to eight bits a channel: orientation, depth, transparency and size limits."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from deepres.data.listing import Content, Span
+
+MAX_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_picture(content: Content, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture with its head read and its pixels not yet.
+
+    Raises `ValueError` for one of more than `max_pixels`, and what Pillow raises for what is no picture.
+    """
+    if isinstance(content, Image.Image):
+        return content
+    if isinstance(content, Span):
+        content = content.read()
+    image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ValueError(f"{width}x{height} are more than the limit of {max_pixels:,} pixels")
+    return image
+
+
+def seen_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of `upright(image)`, told without decoding."""
+    width, height = image.size
+    sideways = _orientation(image) in SIDEWAYS and image.format != "TIFF"  # Pillow turns those, size and pixels
+    return (height, width) if sideways else (width, height)
+
+
+def is_gray(image: Image.Image) -> bool:
+    """Whether `upright(image)` is of mode L."""
+    return image.mode in ("1", "L", *DEEP_MODES) and not image.has_transparency_data
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as it is to be seen, in mode L (gray) or RGB.
+
+    The EXIF orientation is applied. Of 16 bits a channel the upper eight are kept. What is transparent shows a
+    white ground. CMYK and palettes become RGB as Pillow does it, without their colour profile. Raises
+    `ValueError` for values that have no range (floating point, more than 16 bits).
+    """
+    image.load()
+    orientation = _orientation(image)  # after loading, when Pillow has turned a TIFF
+    if image.mode == "F":
+        raise ValueError("its values are floating point, which have no range")
+    if image.mode in DEEP_MODES:
+        image = _upper_eight(image)
+    elif image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def fault(error: Exception) -> str:
+    """Why a picture does not decode, in a few words, without the address of the buffer that Pillow names."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "it is not a picture" if "cannot identify image file" in reason else reason
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # a damaged head of a camera does not make the picture bad; Pillow raises almost anything
+        return 1
+
+
+def _upper_eight(image: Image.Image) -> Image.Image:
+    """What Pillow itself does with 16 bits of RGB; those of gray it would clip to white."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(f"its values reach from {values.min()} to {values.max()}, beyond 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -1,0 +1,217 @@
+"""Batches from an index: read and decoded by worker processes, ahead of the step that asks for them."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from deepres.data.listing import Say, refusal
+from deepres.data.order import epoch_generator, epoch_pieces
+from deepres.data.rgb import fault
+from deepres.data.stream.index import Index
+from deepres.errors import InputError
+
+Make = Callable[[bytes, Sequence[float]], Tensor]
+Finish = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures that one worker makes: `places` int64 (n,) in the index, and `draws` (n, k) from 0 to below 1."""
+
+    places: Tensor
+    draws: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request: `made` uint8 (n, C, H, W), `labels` (n,), `draws` (n, k), all of what decodes.
+
+    `bad` has the names and faults of the rest. The memory of `made` is channels-last.
+    """
+
+    made: Tensor
+    labels: Tensor
+    draws: Tensor
+    bad: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures(Dataset[Answer]):
+    """Turns a request into its answer, in a worker process.
+
+    With `substitute`, a picture that does not decode gives its place to the next in the index that does.
+    """
+
+    index: Index
+    make: Make
+    substitute: bool = False
+
+    def __getitem__(self, index: Request) -> Answer:
+        made: list[Tensor] = []
+        kept: list[int] = []
+        used: list[int] = []
+        bad: list[tuple[str, str]] = []
+        for row, (first, draws) in enumerate(zip(index.places.tolist(), index.draws.tolist(), strict=True)):
+            for place in self._candidates(first):
+                try:
+                    made.append(self.make(self.index.read(place), draws))
+                except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
+                    bad.append((self.index.names[place], fault(error)))
+                else:
+                    kept.append(row)
+                    used.append(place)
+                    break
+        images = torch.stack([picture.permute(1, 2, 0) for picture in made]) if made else torch.empty(0, 0, 0, 0)
+        return Answer(images.permute(0, 3, 1, 2), self.index.labels[used], index.draws[kept], bad)
+
+    def _candidates(self, first: int) -> Iterator[int]:
+        for offset in range(len(self.index) if self.substitute else 1):
+            yield (first + offset) % len(self.index)
+
+
+class _Epochs:
+    """The order of each epoch and the `count` draws at each position: functions of (seed, epoch) alone."""
+
+    def __init__(self, total: int, seed: int, count: int):
+        self.total, self.seed, self.count = total, seed, count
+        self.newest: tuple[int, Tensor, Tensor] | None = None
+
+    def request(self, step: int, batch_size: int, part: slice) -> Request:
+        pieces = epoch_pieces(step, batch_size, self.total)
+        cut = [(order[piece], draws[piece]) for number, piece in pieces for order, draws in [self._epoch(number)]]
+        places, draws = (torch.cat(parts)[part] for parts in zip(*cut, strict=True))
+        return Request(places, draws)
+
+    def _epoch(self, number: int) -> tuple[Tensor, Tensor]:
+        if self.newest is None or self.newest[0] != number:
+            generator = epoch_generator(self.seed, number)
+            order = torch.randperm(self.total, generator=generator)
+            self.newest = (number, order, torch.rand(self.total, self.count, generator=generator))
+        return self.newest[1:]
+
+
+class _Steps:
+    """The requests of all steps from `start` on, without end."""
+
+    def __init__(self, request: Callable[[int], Request]):
+        self.request, self.start = request, 0
+
+    def __iter__(self) -> Iterator[Request]:
+        step = self.start
+        while True:
+            yield self.request(step)
+            step += 1
+
+
+class Stream:
+    """Training batches as a pure function of (seed, step), as `memory.Batches` gives them, from pictures on disk.
+
+    The stream of epochs, the batches that go on across their ends and `part` (a rank's slice of each batch) are
+    those of `Batches`. `make(encoded, draws)` turns one picture into uint8 (3, H, W), of one size for all, in a
+    worker process; `finish(images, draws)` turns the batch into what the network takes, on `device`. Both are
+    handed the picture's own `draws` numbers, uniform from 0 to below 1, which depend on (seed, epoch, position)
+    alone: not on workers, ranks or batch size. A resumed run asks for its next step; nothing before it is read.
+
+    `workers` processes (0: none) decode ahead; `context` is how they start, as `multiprocessing` names it. A picture
+    that does not decode ends the training with `InputError`; with `skip_bad` it is told to `say` and the next one of
+    the index that decodes takes its place. Raises `InputError` for an empty batch.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        make: Make,
+        finish: Finish,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        draws: int,
+        part: slice = slice(None),
+        workers: int | None = None,
+        skip_bad: bool = False,
+        say: Say = lambda message: None,
+        context: str | None = None,
+    ):
+        if not len(index) or batch_size < 1:
+            raise InputError(f"a batch of {batch_size} out of {len(index)} images is empty; give a batch size above 0")
+        self.index, self.finish, self.device, self.say, self.skip_bad = index, finish, device, say, skip_bad
+        epochs = _Epochs(len(index), seed, draws)
+        self._steps = _Steps(partial(epochs.request, batch_size=batch_size, part=part))
+        workers = default_workers() if workers is None else workers
+        self._open = partial(_loader, _Pictures(index, make, substitute=skip_bad), self._steps, workers, context)
+        self._loader: DataLoader[Answer] | None = None
+        self._answers: Iterator[Answer] | None = None
+        self._next = 0
+        self._told: set[str] = set()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """What `finish` makes of batch `step`, and its labels int64 (n,), on the device.
+
+        The step after the last one asked for is ready or under way; any other starts the workers' queue anew.
+        """
+        if self._answers is None or step != self._next:
+            self._steps.start = step
+            self._loader = self._loader or self._open()
+            self._answers = iter(self._loader)
+        answer = next(self._answers)
+        self._next = step + 1
+        for name, reason in answer.bad:
+            if not self.skip_bad:
+                raise refusal(self.index.root, name, reason)
+            if name not in self._told:
+                self.say(f"left out {name}, which does not decode ({reason})")
+                self._told.add(name)
+        if not len(answer.labels):
+            raise InputError(f"{self.index.root} has no picture that decodes; give a folder of images")
+        images, draws = answer.made.to(self.device), answer.draws.to(self.device)
+        return self.finish(images, draws), answer.labels.to(self.device)
+
+    def close(self) -> None:
+        """End the worker processes. A later `batch` starts new ones."""
+        self._answers = self._loader = None  # nothing else holds them
+
+
+def in_order(
+    index: Index, make: Make, *, batch_size: int, workers: int | None = None, own: slice = slice(None)
+) -> Iterator[Answer]:
+    """All pictures of the index in order (`own`: this slice of them), each made once without draws.
+
+    The last answer may be shorter. What does not decode is in the answers' `bad`.
+    """
+    pieces = torch.arange(len(index))[own].split(batch_size)
+    requests = [Request(places, torch.empty(len(places), 0)) for places in pieces]
+    workers = min(default_workers() if workers is None else workers, len(requests))
+    yield from _loader(_Pictures(index, make), requests, workers, None)
+
+
+def default_workers() -> int:
+    """Worker processes where none are asked for: one for each processor that this process may use, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _loader(
+    pictures: _Pictures, requests: _Steps | list[Request], workers: int, context: str | None
+) -> DataLoader[Answer]:
+    """PyTorch's loader, one request after the other; the random state of the caller is left alone."""
+    return DataLoader(
+        pictures,
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts,
+        multiprocessing_context=context if workers else None,
+        generator=torch.Generator(),
+    )
+
+
+def _leave_interrupts(worker: int) -> None:
+    """An interrupt of the terminal reaches all processes; the training ends itself, in order, and then its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,144 @@
+"""What the augmentation needs to know of a training set: its mean image and the principal axes of its colours."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from deepres.cache import cache_folder
+from deepres.data.imagenet import center_crop
+from deepres.data.listing import Say, refusal
+from deepres.data.rgb import MAX_PIXELS
+from deepres.data.stream.index import Index
+from deepres.data.stream.loader import in_order
+from deepres.errors import InputError
+
+BESIDE = ".deepres"  # hidden, so that it is no class folder
+BATCH = 32
+LAYOUT = 1  # raise it when the result changes
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of N training images, each its centre crop (shorter side `side`, crop `crop`), in units of 0 to 1.
+
+    `mean` float32 (3, crop, crop) is the per-pixel mean of Sec. 3.4; `values` float64 (3,), largest first, and
+    `vectors` (3, 3), one a column, are the eigenvalues and eigenvectors of the covariance of RGB over all pixels.
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+    images: int
+    skipped: tuple[str, ...]
+    side: int
+
+    @property
+    def channel_mean(self) -> Tensor:
+        """The mean of each channel, float64 (3,)."""
+        return self.mean.double().mean((1, 2))
+
+
+def statistics(
+    index: Index,
+    *,
+    crop: int = 224,
+    side: int = 256,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    say: Say = lambda message: None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Statistics:
+    """The statistics of an index: computed once for its content, then read from beside the data or from the cache.
+
+    `progress` is told how many images are done. Raises `InputError` for sizes that do not fit, and for a picture
+    that does not decode, unless `skip_bad`.
+    """
+    if not 0 < crop <= side:
+        raise InputError(f"a crop of {crop} pixels does not fit a shorter side of {side}; give a crop from 1 to {side}")
+    key = json.dumps([LAYOUT, index.fingerprint, crop, side, skip_bad, max_pixels])
+    name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    places = (index.root / BESIDE / name, cache_folder() / "statistics" / name)
+    kept = next((found for place in places if (found := _load(place)) is not None), None)
+    if kept is not None:
+        return kept
+    made = _compute(index, crop, side, workers, skip_bad, max_pixels, progress)
+    _keep(places, made, say)
+    return made
+
+
+def _compute(
+    index: Index,
+    crop: int,
+    side: int,
+    workers: int | None,
+    skip_bad: bool,
+    max_pixels: int,
+    progress: Callable[[int], None],
+) -> Statistics:
+    """Sums of whole numbers, so that they do not depend on their order."""
+    total = torch.zeros(3, crop, crop, dtype=torch.int64)
+    products = torch.zeros(3, 3, dtype=torch.int64)
+    images, skipped = 0, list[str]()
+    make = partial(center_crop, crop=crop, side=side, max_pixels=max_pixels)
+    for answer in in_order(index, make, batch_size=BATCH, workers=workers):
+        for name, reason in answer.bad:
+            if not skip_bad:
+                raise refusal(index.root, name, reason)
+            skipped.append(name)
+        if len(answer.labels):
+            total += answer.made.sum(0, dtype=torch.int64)
+            colours = answer.made.transpose(0, 1).flatten(1).double()
+            products += (colours @ colours.T).long()
+        images += len(answer.labels)
+        progress(images + len(skipped))
+    if not images:
+        raise InputError(f"{index.root} has no picture that decodes; give a folder of images")
+    pixels = images * crop * crop
+    mean = total.sum((1, 2)).double() / pixels
+    covariance = (products.double() / pixels - mean[:, None] * mean) / 255**2
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    heaviest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    vectors = vectors * heaviest.sign()  # which of the two directions is a matter of the library
+    return Statistics((total.double() / (255 * images)).float(), values, vectors, images, tuple(skipped), side)
+
+
+def _load(file: Path) -> Statistics | None:
+    """Kept statistics; None where there are none that are whole."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            facts = json.loads(stored.metadata()["facts"])
+            mean, values, vectors = (stored.get_tensor(name) for name in ("mean", "values", "vectors"))
+            return Statistics(mean, values, vectors, facts["images"], tuple(facts["skipped"]), facts["side"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
+    """Write to the first place that can be written to."""
+    facts = {"images": made.images, "skipped": made.skipped, "side": made.side}
+    tensors = {"mean": made.mean, "values": made.values.contiguous(), "vectors": made.vectors.contiguous()}
+    for place in places:
+        partial_file = place.with_name(f".{place.name}.{os.getpid()}.partial")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial_file.write_bytes(save(tensors, {"facts": json.dumps(facts)}))
+            partial_file.replace(place)
+        except (OSError, SafetensorError):
+            with contextlib.suppress(OSError):
+                partial_file.unlink(missing_ok=True)
+        else:
+            say(f"the statistics are kept in {place}")
+            return
+    say("the statistics are not kept, since neither the data's folder nor the cache can be written to")
