@@ -41,11 +41,23 @@ def load(
     try:
         loaded = _decoded(data, _find(data, say), image_size, skip_bad, say)
     except OSError as error:
-        raise InputError(f"{data} cannot be read ({error}); check its permissions") from None
+        raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
         if part.skipped:
             say(f"{data}: left out {len(part.skipped)} that do not decode, first {part.skipped[0]}")
     return hold_out(loaded, split) if split else loaded
+
+
+def find(data: str, say: Say) -> Listing:
+    """The pictures of `data`, found and fetched as `load` does, but not decoded. Raises `InputError` as `load` does."""
+    try:
+        return _listing(_find(data, say))
+    except OSError as error:
+        raise _unreadable(data, error) from None
+
+
+def _unreadable(data: str, error: OSError) -> InputError:
+    return InputError(f"{data} cannot be read ({error}); check its permissions")
 
 
 def _decoded(data: str, root: Path, image_size: int | None, skip_bad: bool, say: Say) -> Data:
