@@ -72,13 +72,13 @@ def evaluate(
             )
     if not ranks.first:
         return
-    if save_scores is not None:
-        scores.write(save_scores, table)
     report = protocols.report(table, shares)
     if json:
         typer.echo(json_format.dumps(report, indent=2))
     else:
         tables.print_evaluation(Console(), report)
+    if save_scores is not None:
+        scores.write(save_scores, table)
 
 
 def _protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":

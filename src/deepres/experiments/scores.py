@@ -1,5 +1,6 @@
 """Scores of test images on disk: what networks said, to be judged and joined later without running them again."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,8 @@ def write(file: Path, table: ScoreTable) -> None:
     except (OSError, SafetensorError) as error:
         raise InputError(f"the scores cannot be written to {file} ({error}); give another --save-scores") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read(file: Path) -> ScoreTable:
