@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deepres.bench.command import bench
+from deepres.commands.evaluation import evaluate
 from deepres.data.command import app as data_app
 from deepres.errors import InputError
 
@@ -168,42 +169,6 @@ def _field(text: str) -> tuple[str, str]:
     return name.strip().replace("-", "_"), value.strip()
 
 
-@app.command(name="eval")
-def evaluate(
-    weights: Annotated[Path, typer.Argument(help="A run folder or a weights file.")],
-    data: Annotated[str | None, typer.Option("--data", help="Default for a run: the data it was trained on.")] = None,
-    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
-    split: Split = None,
-    image_size: ImageSize = None,
-    skip_bad: SkipBad = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    json: AsJson = False,
-):
-    """Test a trained network: top-1 and top-5 error, confusion matrix, error of each class.
-
-    Example: deepres eval runs/resnet20 --data cifar10
-    """
-    from deepres.experiments import single
-    from deepres.report import console
-
-    report = single.evaluate(
-        weights,
-        data,
-        _say,
-        network,
-        split=split,
-        image_size=image_size,
-        skip_bad=skip_bad,
-        device=device,
-        precision=precision,
-    )
-    if json:
-        _print_json(report)
-    else:
-        console.print_evaluation(out, report)
-
-
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="fig1, fig6, fig7, table1 or table6.")],
@@ -261,6 +226,7 @@ def report(
     out.print(f"Page: {written.resolve()}", highlight=False, soft_wrap=True)
 
 
+app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
 

@@ -176,3 +176,14 @@ def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | 
             return _Bad(fault(error))
 
     return task
+
+
+def picture_pixels(root: Path, picture: Picture, image_size: int | None = None) -> Tensor:
+    """One picture as RGB, uint8 (3, H, W), made as `decode` makes it. Raises `InputError` where it does not decode."""
+    look = _look(picture)
+    pixels = look if isinstance(look, _Bad) else _decoder("RGB", image_size)(picture)
+    if isinstance(pixels, _Bad):
+        raise InputError(
+            f"{root}: {picture.name} does not decode ({pixels.reason}); repair or remove it, or give --skip-bad"
+        )
+    return pixels

@@ -102,27 +102,31 @@ def hold_out(data: Data, split: str) -> Data:
     the held-out part its share, to within one image. Both parts keep the order of the training set. Raises
     `InputError` where `split` is not two numbers that add up to the size of the training set.
     """
-    total = len(data.train)
+    chosen = held_out(data.name, data.train.labels, split)
+    train, test = (
+        ImageSet(data.train.images[mask], data.train.labels[mask], skipped)
+        for mask, skipped in ((~chosen, data.train.skipped), (chosen, ()))
+    )
+    kept, held = len(train), len(test)
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {kept}/{held}".encode()).hexdigest()
+    return dataclasses.replace(data, train=train, test=test, fingerprint=fingerprint)
+
+
+def held_out(name: str, labels: Tensor, split: str) -> Tensor:
+    """Mask (N,) of the training images of data set `name` that `split` holds out, from their labels (N,) alone.
+
+    Shared among the classes by largest remainder. Raises `InputError` as `hold_out` does.
+    """
+    total = len(labels)
     match = re.fullmatch(r"(\d+)(k?)/(\d+)(k?)", split.strip().lower())
     if match is None:
         raise InputError(f"the split {split!r} is not two numbers such as 45k/5k; give --split 45k/5k")
     kept, held = (int(match[i]) * (1000 if match[i + 1] else 1) for i in (1, 3))
     if kept + held != total or not kept or not held:
         raise InputError(
-            f"the split {split!r} does not divide the {total} training images of {data.name}; "
+            f"the split {split!r} does not divide the {total} training images of {name}; "
             "give two numbers above 0 that add up to that"
         )
-    chosen = _held_out(data.train.labels, held)
-    train, test = (
-        ImageSet(data.train.images[mask], data.train.labels[mask], skipped)
-        for mask, skipped in ((~chosen, data.train.skipped), (chosen, ()))
-    )
-    fingerprint = hashlib.sha256(f"{data.fingerprint} {kept}/{held}".encode()).hexdigest()
-    return dataclasses.replace(data, train=train, test=test, fingerprint=fingerprint)
-
-
-def _held_out(labels: Tensor, held: int) -> Tensor:
-    """Mask (N,) of the held-out images: `held` in all, shared among the classes by largest remainder."""
     places = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
     quota = np.array([len(place) * held for place in places])
     shares = quota // len(labels)

@@ -41,11 +41,15 @@ def load(
     try:
         loaded = _decoded(data, find(data, say), image_size, skip_bad, say)
     except OSError as error:
-        raise InputError(f"{data} cannot be read ({error}); check its permissions") from None
+        raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
         if part.skipped:
             say(f"{data}: left out {len(part.skipped)} that do not decode, first {part.skipped[0]}")
     return hold_out(loaded, split) if split else loaded
+
+
+def _unreadable(data: str, error: OSError) -> InputError:
+    return InputError(f"{data} cannot be read ({error}); check its permissions")
 
 
 def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool, say: Say) -> Data:
@@ -86,11 +90,14 @@ def describe(data: Data) -> dict[str, Any]:
 def find(data: str, say: Say) -> Listing:
     """The pictures of `data`, as `load` takes it, fetched if need be and not decoded.
 
-    Raises `InputError` where they cannot be found or fetched.
+    Raises `InputError` where they cannot be found, fetched or read.
     """
-    if data.startswith(shards.PREFIX):
-        return shards.shard_listing(data.removeprefix(shards.PREFIX))
-    return _listing(_folder(data, say))
+    try:
+        if data.startswith(shards.PREFIX):
+            return shards.shard_listing(data.removeprefix(shards.PREFIX))
+        return _listing(_folder(data, say))
+    except OSError as error:
+        raise _unreadable(data, error) from None
 
 
 def _folder(data: str, say: Say) -> Path:

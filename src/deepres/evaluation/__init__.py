@@ -1,1 +1,1 @@
-"""Errors of a network on test images."""
+"""Errors of a network on test images: its views of an image, ensembles, figures."""

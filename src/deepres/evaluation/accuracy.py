@@ -1,10 +1,12 @@
-"""Top-1 and top-5 error, confusion matrix and per-class error of a single view (Sec. 4.2)."""
+"""Top-1 and top-5 error with its interval, confusion matrix and per-class error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+DRAWS, SEED = 10_000, 0  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,17 @@ class Scores:
         best = self.scores.topk(min(top, self.scores.shape[1]), dim=1).indices
         return int((best == self.labels[:, None]).sum())
 
+    def interval(self, top: int = 1) -> tuple[float, float]:
+        """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores.
+
+        To draw the N images anew with replacement and count the right ones is to draw from a binomial distribution.
+        """
+        images = torch.full((DRAWS,), float(len(self.labels)), dtype=torch.float64)
+        share = torch.full_like(images, self.correct(top) / len(self.labels))
+        drawn = torch.binomial(images, share, generator=torch.Generator().manual_seed(SEED))
+        low, high = (100 * (1 - drawn / images)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        return low, high
+
     def confusion(self) -> Tensor:
         """Counts (K, K): row the true class, column the predicted one."""
         from torchmetrics.functional.classification import multiclass_confusion_matrix  # loads in seconds: only here
@@ -33,6 +46,13 @@ class Scores:
         """Percent of wrongly classified images of each class; nan for a class without images."""
         counts = self.confusion().double()
         return (100 * (1 - counts.diagonal() / counts.sum(1))).tolist()
+
+    def confused(self, most: int = 10) -> list[tuple[int, int, int]]:
+        """The (true class, predicted class, images) of the pairs most often confused, most first; at most `most`."""
+        counts = self.confusion().fill_diagonal_(0)
+        ordered = counts.flatten().sort(descending=True, stable=True)
+        pairs = zip(ordered.indices[:most].tolist(), ordered.values[:most].tolist(), strict=True)
+        return [(place // len(counts), place % len(counts), images) for place, images in pairs if images]
 
 
 def percent_wrong(correct: int, images: int) -> float:

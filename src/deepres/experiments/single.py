@@ -14,7 +14,7 @@ from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
 from deepres.errors import InputError
-from deepres.evaluation.accuracy import Scores, percent_wrong, score
+from deepres.evaluation.accuracy import percent_wrong, score
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build, depth
 from deepres.models.convert import load_state
@@ -232,52 +232,3 @@ def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
     net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
     load_state(net, weights.state)
     return Trained(net, weights.mean, weights.header)
-
-
-def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Scores:
-    """Scores of a trained net on the test images of `data`, single view, with the mean image of its training."""
-    mean, ends = trained.mean, trained.net.state_dict()
-    classes, channels = len(ends["fc.bias"]), ends["conv1.conv.weight"].shape[1]
-    if classes != len(data.classes):
-        raise InputError(
-            f"the weights know {classes} classes, {data.name} has {len(data.classes)}; give the data they were made for"
-        )
-    data = data.with_channels(channels)
-    shape = tuple(data.test.images.shape[1:])
-    if mean is not None and tuple(mean.shape) != shape:
-        raise InputError(f"the weights were trained on images of {tuple(mean.shape)}, {data.name} has {shape}")
-    target = torch.device(device)
-    net = folded(trained.net).to(target)
-    with autocast(precision, device):
-        return score(net, test_batches(data.test, data.mean() if mean is None else mean, TEST_BATCH, target))
-
-
-def evaluate(
-    path: Path, data: str | None, say: Say, network: str | None, device: str, precision: str, **how: Any
-) -> Json:
-    """Test a run or weights file; `how` is passed to `load`. Errors in percent, confusion counts row by true class.
-
-    Raises `InputError` for weights that do not fit the network or the data.
-    """
-    trained = load_trained(path, say, network)
-    recorded = Run(path).config if data is None and path.is_dir() else {}
-    source = data or recorded.get("data")
-    if source is None:
-        raise InputError(f"{path} does not say which data to test on; give --data")
-    recorded = {name: recorded[name] for name in ("split", "image_size", "skip_bad") if name in recorded}
-    given = {name: value for name, value in how.items() if value}
-    images = load(source, **recorded | given, progress=say)
-    device = resolve_device(device)
-    scores = test_scores(trained, images, device, resolve_precision(precision, device))
-    return {
-        "network": trained.header.get("network", network),
-        "weights": str(path),
-        "data": images.name,
-        "images": len(scores.labels),
-        "skipped": len(images.test.skipped),
-        "top1_error": scores.error(),
-        "top5_error": scores.error(top=5),
-        "classes": list(images.classes),
-        "class_errors": scores.class_errors(),
-        "confusion": scores.confusion().tolist(),
-    }

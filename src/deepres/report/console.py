@@ -16,6 +16,8 @@ MARKS: dict[Status, tuple[str, str]] = {
     "not tested": ("– not tested", "dim"),
 }
 
+TOPS = ("top1", "top5")
+
 
 def print_tables(console: Console, tables: Iterable[Table]) -> None:
     """Each table with its title above and its caption below."""
@@ -48,25 +50,49 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
-    """Errors, then the confusion matrix with the error of each class at its side."""
+    """Errors with their intervals, those of each member, then the confusion matrix with the error of each class."""
+    protocol = f", {report['protocol']}" if "protocol" in report else ""
     console.print(
-        f"{report['network']} on {report['images']:,} test images of {report['data']}: "
-        f"top-1 error {report['top1_error']:.2f} %, top-5 error {report['top5_error']:.2f} %",
+        f"{report['network']} on {report['images']:,} test images of {report['data']}{protocol}: "
+        f"top-1 error {_error(report, 'top1')} %, top-5 error {_error(report, 'top5')} %",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    if len(report["members"]) > 1:
+        print_tables(console, [_members(report)])
     classes: list[str] = report["classes"]
     shown = len(classes) <= 20  # more columns fit no terminal
+    matrix = report["confusion"] or [()] * len(classes)
     rows: list[tuple[Cell, ...]] = [
         (f"{number} {name}", f"{error:.1f}", *(counts if shown else ()))
-        for number, (name, error, counts) in enumerate(
-            zip(classes, report["class_errors"], report["confusion"], strict=True)
-        )
+        for number, (name, error, counts) in enumerate(zip(classes, report["class_errors"], matrix, strict=True))
     ]
     columns = ("true class", "error %", *(str(number) for number in range(len(classes)) if shown))
-    caption = "Columns: images by predicted class." if shown else "The confusion matrix is in --json."
+    caption = "Columns: images by predicted class."
+    if not shown:
+        caption = "The confusion matrix is in --json." if report["confusion"] else ""
     print_tables(console, [Table("Errors by class", caption, columns, tuple(rows))])
+    confused = [(pair["true"], pair["predicted"], pair["images"]) for pair in report["confused"]]
+    if confused and not shown:
+        print_tables(
+            console, [Table("Most often confused", "", ("true class", "predicted", "images"), tuple(confused))]
+        )
+
+
+def _members(report: Mapping[str, Any]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (own["weights"], own["network"], own["protocol"], f"{own['weight']:.3f}", *(_error(own, top) for top in TOPS))
+        for own in report["members"]
+    ]
+    rows.append(("together", "", "", "", *(_error(report, top) for top in TOPS)))
+    columns = ("member", "network", "protocol", "weight", "top-1 error %", "top-5 error %")
+    return Table("Members", "In brackets: bootstrap 95 % interval.", columns, tuple(rows))
+
+
+def _error(figures: Mapping[str, Any], top: str) -> str:
+    low, high = figures[f"{top}_interval"]
+    return f"{figures[f'{top}_error']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _plain(value: Any) -> str:

@@ -115,6 +115,14 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order, on every rank."""
+        if self.world == 1:
+            return [value]
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, value)
+        return every
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.sum([0])
@@ -176,11 +184,12 @@ def ranks() -> Ranks:
 
 
 @contextmanager
-def joined(device: str, batch_size: int) -> Generator[Ranks]:
+def joined(device: str, batch_size: int = 0) -> Generator[Ranks]:
     """Join the other ranks, on this rank's own GPU where `device` resolves to cuda; leave them at the end.
 
-    Raises `RankLostError` where another rank ends before its time, and `InputError` for a batch that does not
-    divide among the ranks, and for a device that this machine has not enough of.
+    Without a `batch_size` there is no batch to share. Raises `RankLostError` where another rank ends before its time,
+    and `InputError` for a batch that does not divide among the ranks, and for a device that this machine has not
+    enough of.
     """
     place = ranks()
     place.part(batch_size)

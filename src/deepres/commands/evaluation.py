@@ -1,0 +1,104 @@
+"""The verb `deepres eval`."""
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deepres.errors import InputError
+
+if TYPE_CHECKING:
+    from deepres.evaluation.views import Protocol
+
+Name = Literal["single", "center", "10-crop", "dense"]
+
+
+def evaluate(
+    weights: Annotated[list[Path], typer.Argument(help="Run folders, weights files, or files of --save-scores.")],
+    data: Annotated[str | None, typer.Option("--data", help="Default for a run: the data it was trained on.")] = None,
+    protocol: Annotated[
+        Name | None, typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network.")
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides of dense. Default for 224-pixel crops: 224,256,384,480,640.")
+    ] = None,
+    flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None,
+    member_weights: Annotated[
+        str | None, typer.Option(help="Of the members of an ensemble, with commas. Default: all the same.")
+    ] = None,
+    save_scores: Annotated[
+        Path | None, typer.Option(help="Keep each image's softmax scores in this file (safetensors).")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+) -> None:
+    """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
+
+    Example: deepres eval runs/resnet34 runs/resnet50 --data photos --protocol dense --scales 224,256,384,480,640
+    """
+    from deepres.evaluation import ensemble
+    from deepres.experiments import protocols, scores
+    from deepres.report import console as tables
+    from deepres.training.ranks import joined
+
+    for name, value in (("--image-size", image_size), ("--batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, but must be 1 or more")
+    shares = _numbers("--member-weights", member_weights, float)
+    ensemble.member_weights(max(len(weights), len(shares)), shares)  # a scores file may have several members
+    how = _protocol(protocol, _numbers("--scales", scales, int), flip)
+    setting = protocols.Setting(
+        data, how, network, split, image_size, skip_bad, batch_size, device=device, precision=precision
+    )
+    with joined(device) as ranks:
+        err = Console(stderr=True, quiet=not ranks.first)
+
+        def say(message: str) -> None:
+            err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+        with _bar(err) as bar:
+            task = bar.add_task("images", total=None)
+            table = protocols.evaluate(
+                weights, setting, say, lambda done, total: bar.update(task, completed=done, total=total), ranks
+            )
+    if not ranks.first:
+        return
+    report = protocols.report(table, shares)
+    if json:
+        typer.echo(json_format.dumps(report, indent=2))
+    else:
+        tables.print_evaluation(Console(), report)
+    if save_scores is not None:
+        scores.write(save_scores, table)
+
+
+def _protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":
+    """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
+    from deepres.evaluation.views import Protocol
+
+    if name != "dense" and (scales or flip is not None):
+        raise InputError(f"--{'scales' if scales else 'flip'} is for --protocol dense; give that, or leave it out")
+    if any(scale < 1 for scale in scales):
+        raise InputError("a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640")
+    return None if name is None else Protocol(name, tuple(scales), flip is not False)
+
+
+def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; give numbers with commas between") from None
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,212 @@
+"""Trained networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.data.pictures import Decoded, Pictures, pictures_of_test
+from deepres.data.sources import load
+from deepres.errors import InputError
+from deepres.evaluation.accuracy import Scores
+from deepres.evaluation.ensemble import average, member_weights
+from deepres.evaluation.views import CROP, Protocol
+from deepres.experiments import scores
+from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, scorer
+from deepres.experiments.scores import Member, ScoreTable
+from deepres.experiments.single import Say, Trained, load_trained
+from deepres.records import Json, Run
+from deepres.training.device import resolve_device, resolve_precision
+from deepres.training.ranks import ALONE, Ranks
+
+MOST_IMAGES = 500  # decoded at a time
+SHOWN_CLASSES = 100  # a larger confusion matrix is left out of the report
+Tick = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What networks are tested on, and how. Without `data` it is that of the first run among them.
+
+    Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
+    with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
+    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure.
+    """
+
+    data: str | None = None
+    protocol: Protocol | None = None
+    network: str | None = None
+    split: str | None = None
+    image_size: int | None = None
+    skip_bad: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
+    """The scores of runs, weights files and scores files, in their order, on the same test images.
+
+    `tick` is told how many images are done, and of how many where that is known. Several `ranks` share the images
+    and all get the whole table. Raises `InputError` for weights that do not fit the network or the data, and for
+    members that do not fit each other.
+    """
+    if setting.image_size and setting.protocol and setting.protocol.name != "single":
+        raise InputError(f"--protocol {setting.protocol.name} takes pictures at their own size; leave --image-size out")
+    stored = {path: scores.read(path) for path in sources if scores.is_scores(path)}
+    paths = [path for path in sources if path not in stored]
+    if paths:
+        tested = _test(paths, setting, say, tick, ranks)
+        stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
+    return scores.joined([stored[path] for path in sources])
+
+
+def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
+    """Errors of the members together and of each, by class, and what is confused, ready for JSON; in percent.
+
+    Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same.
+    """
+    shares = member_weights(len(table.members), weights)
+    together = Scores(average([own.scores for own in table.members], shares), table.labels)
+    members = [
+        own.facts | {"weight": share} | _errors(Scores(own.scores, table.labels))
+        for own, share in zip(table.members, shares, strict=True)
+    ]
+    alone = members[0] if len(members) == 1 else {"network": f"ensemble of {len(members)}"}
+    names = table.classes
+    confused = [
+        {"true": names[true], "predicted": names[predicted], "images": images}
+        for true, predicted, images in together.confused()
+    ]
+    return {
+        **{name: value for name, value in alone.items() if name != "weight"},
+        "data": table.data,
+        "images": len(table.labels),
+        "skipped": len(table.skipped),
+        **_errors(together),
+        "members": members,
+        "classes": list(names),
+        "class_errors": together.class_errors(),
+        "confused": confused,
+        "confusion": together.confusion().tolist() if len(names) <= SHOWN_CLASSES else None,
+    }
+
+
+def _errors(found: Scores) -> Json:
+    errors: Json = {}
+    for top in (1, 5):
+        errors |= {f"top{top}_error": found.error(top), f"top{top}_interval": list(found.interval(top))}
+    return errors
+
+
+def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
+    """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
+    nets = [load_trained(path, say, setting.network) for path in paths]
+    setting = _recorded(paths, setting)
+    protocol = setting.protocol or _usual(nets, setting.image_size)
+    if protocol.name != "single":
+        setting = replace(setting, image_size=None)
+    with ranks.one_first():
+        pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
+        nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
+    classes = _classes(nets, pictures)
+    seen, found = _score(nets, pictures, protocol, setting, tick, ranks)
+    seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
+    skipped = chain(*ranks.gather(pictures.skipped))
+    if not seen:
+        raise InputError(f"{pictures.root} has no test pictures; add some, or give --split")
+    order = sorted(range(len(seen)), key=lambda index: seen[index].place)
+    rows = torch.cat(found, dim=1)[:, order]
+    members: list[Member] = []
+    for path, net, own in zip(paths, nets, rows, strict=True):
+        facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net))
+        members.append(Member(facts, own[:, scores.columns(net.header.get("classes") or classes, classes)]))
+    labels = torch.tensor([seen[index].label for index in order])
+    names = tuple(seen[index].name for index in order)
+    return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped))
+
+
+def _score(
+    nets: Sequence[Trained], pictures: Pictures, protocol: Protocol, setting: Setting, tick: Tick, ranks: Ranks
+) -> tuple[list[Decoded], list[Tensor]]:
+    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K)."""
+    device = resolve_device(setting.device)
+    precision, size = resolve_precision(setting.precision, device), setting.batch_size
+    scorers = [
+        scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
+    ]
+    classes = min(ends(net.net)[1] for net in nets)
+    at_once = size or min(MOST_IMAGES, *(max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets))
+    decoded = pictures.decoded(
+        image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
+    )
+    seen: list[Decoded] = []
+    found: list[Tensor] = []
+    for images in _pieces(decoded, at_once):
+        for image in images:
+            if not 0 <= image.label < classes:
+                raise InputError(
+                    f"{pictures.root}: {image.name} has the label {image.label}, but the weights know {classes} "
+                    "classes; give the data they were made for"
+                )
+        pixels = [image.pixels for image in images]
+        found.append(torch.stack([score(pixels).float() for score in scorers]))
+        seen += [image._replace(pixels=torch.empty(0)) for image in images]
+        tick(images[-1].place + 1, pictures.count)
+    return seen, found
+
+
+def _pieces(images: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
+    while piece := list(islice(images, size)):
+        yield piece
+
+
+def _recorded(paths: Iterable[Path], setting: Setting) -> Setting:
+    """`setting` with data, split, image size and treatment of bad images as the first run recorded them, if not given.
+
+    Where data are given, they alone count.
+    """
+    run = next((path for path in paths if path.is_dir()), None)
+    if setting.data is not None:
+        return setting
+    config = Run(run).config if run is not None else {}
+    if "data" not in config:
+        raise InputError(f"{next(iter(paths))} does not say which data to test on; give --data")
+    return replace(
+        setting,
+        data=config["data"],
+        split=setting.split or config.get("split"),
+        image_size=setting.image_size or config.get("image_size"),
+        skip_bad=setting.skip_bad or config.get("skip_bad", False),
+    )
+
+
+def _usual(nets: Iterable[Trained], image_size: int | None) -> Protocol:
+    """The protocol where none is named."""
+    cropped = any("crop" in net.header or crop_of(net) == CROP for net in nets)
+    return Protocol("center" if cropped and image_size is None else "single")
+
+
+def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:
+    """Weights that carry no mean image get that of the training pictures."""
+    if trained.mean is not None:
+        return trained
+    split, size, bad = setting.split, setting.image_size, setting.skip_bad
+    data = load(str(setting.data), split=split, image_size=size, skip_bad=bad, progress=say)
+    return replace(trained, mean=data.with_channels(ends(trained.net)[0]).mean())
+
+
+def _classes(nets: Iterable[Trained], pictures: Pictures) -> tuple[str, ...]:
+    """The names of the classes of the data, "0", "1", ... where it has none; every net must know as many."""
+    counts = [ends(net.net)[1] for net in nets]
+    classes = pictures.classes or tuple(str(label) for label in range(counts[0]))
+    for count in counts:
+        if count != len(classes):
+            raise InputError(
+                f"the weights know {count} classes, {pictures.name} has {len(classes)}; "
+                "give the data they were made for"
+            )
+    return classes

@@ -1,0 +1,83 @@
+"""A trained network under a test protocol, as one function from images to softmax scores."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deepres.data.augment import normalise
+from deepres.errors import InputError
+from deepres.evaluation.dense import fully_convolutional
+from deepres.evaluation.views import CROP, Protocol, fitted, score_views
+from deepres.experiments.single import Trained
+from deepres.models.catalog import input_size
+from deepres.training.device import autocast
+
+BATCH_PIXELS = 32 * CROP * CROP
+Scorer = Callable[[Sequence[Tensor]], Tensor]
+
+
+def crop_of(trained: Trained) -> int:
+    """Pixels a side of the images that the network was trained on: by the header, the mean image, or the name."""
+    recorded = trained.header.get("crop")
+    if recorded is None and trained.mean is not None and trained.mean.shape[-1] > 1:
+        recorded = trained.mean.shape[-1]
+    return int(recorded or input_size(str(trained.net.name)))
+
+
+def ends(net: nn.Module) -> tuple[int, int]:
+    """Input channels and classes of a network, from its first and its last parameter."""
+    every = list(net.parameters())
+    return every[0].shape[1], len(every[-1])
+
+
+def scorer(trained: Trained, protocol: Protocol, device: str, precision: str, batch_pixels: int) -> Scorer:
+    """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
+
+    `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels.
+    Raises `InputError` where the weights carry no mean image; the function does for images that the network cannot
+    take, and for scores that are not finite.
+    """
+    mean, crop, place = trained.mean, crop_of(trained), torch.device(device)
+    if mean is None:
+        raise InputError(f"the weights carry no mean image, which --protocol {protocol.name} subtracts; add it to them")
+    channels, views = ends(trained.net)[0], protocol.views(crop)
+    dense = protocol.name == "dense"
+    net = (fully_convolutional(trained.net, crop) if dense else trained.net).eval()
+    net = net.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def prepare(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        images = images.to(place).contiguous(memory_format=torch.channels_last)
+        return normalise(images, fitted(mean, height, width).to(place))
+
+    def score(images: Sequence[Tensor]) -> Tensor:
+        images = [_with_channels(image, channels) for image in images]
+        if protocol.name == "single":
+            _check_sizes(images, mean)
+        with autocast(precision, device):
+            scores = score_views(net, images, views, prepare, batch_pixels)
+        if not scores.isfinite().all():
+            raise InputError("the network gives scores that are not finite; its weights are damaged, give others")
+        return scores
+
+    return score
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    """A grayscale image, (1, H, W) or with three channels that are the same, for a network of 1 or 3."""
+    if image.shape[0] == channels:
+        return image
+    if channels == 1 and not image.eq(image[:1]).all():
+        raise InputError("the network takes grayscale images, these are in colour; give a network for colour")
+    return image[:1].expand(channels, -1, -1)
+
+
+def _check_sizes(images: Sequence[Tensor], mean: Tensor) -> None:
+    """Refuse an image that the mean image is not of the size of; a mean by channel has no size."""
+    for image in images:
+        if image.shape != mean.shape and mean.shape[-2:] != (1, 1):
+            raise InputError(
+                f"the weights were trained on images of {tuple(mean.shape)}, and one here is {tuple(image.shape)}; "
+                f"give --image-size {mean.shape[-1]}, or --protocol center"
+            )

@@ -1,0 +1,123 @@
+"""Scores of test images on disk: what networks said, to be judged and joined later without running them again."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepres.errors import InputError
+from deepres.records import Json
+
+HEADER = "deepres.scores"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network's softmax scores (N, K), float32, and the facts of it: weights, network, protocol, ..."""
+
+    facts: Json
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What members said of N images of the data set `data`: names, true labels int64 (N,), and K class names.
+
+    `skipped` names the images that did not decode and were left out.
+    """
+
+    data: str
+    names: tuple[str, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    members: tuple[Member, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def is_scores(file: Path) -> bool:
+    """Whether `file` was written by `write`; False for weights, and where there is no file."""
+    try:
+        with safe_open(file, framework="pt") as stream:
+            return HEADER in (stream.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def write(file: Path, table: ScoreTable) -> None:
+    """Keep a table in a safetensors file, atomically: tensors `labels` and `scores.0`, `scores.1`, ..., one a member.
+
+    The metadata hold the rest as JSON. Raises `InputError` where `file` cannot be written.
+    """
+    tensors = {"labels": table.labels} | {f"scores.{n}": own.scores for n, own in enumerate(table.members)}
+    fields = {name: getattr(table, name) for name in ("data", "names", "classes", "skipped")}
+    header = json.dumps(fields | {"members": [own.facts for own in table.members]})
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {HEADER: header})
+        partial.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the scores cannot be written to {file} ({error}); give another --save-scores") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read(file: Path) -> ScoreTable:
+    """The table of a file that `write` wrote. Raises `InputError` for one that is damaged."""
+    try:
+        with safe_open(file, framework="pt") as stream:
+            header: dict[str, Any] = json.loads(stream.metadata()[HEADER])
+            scores = [stream.get_tensor(f"scores.{number}") for number in range(len(header["members"]))]
+            labels = stream.get_tensor("labels")
+        members = tuple(Member(facts, own) for facts, own in zip(header["members"], scores, strict=True))
+        names, classes, skipped = (tuple(header[name]) for name in ("names", "classes", "skipped"))
+        return ScoreTable(header["data"], names, labels, classes, members, skipped)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
+
+
+def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where a member that knows the classes `own` has its score of each of the classes `wanted`.
+
+    By name where the names are the same ones, else by place: other names may stand for the same classes.
+    """
+    if len(set(own)) == len(own) and set(own) == set(wanted):
+        return [list(own).index(name) for name in wanted]
+    return list(range(len(wanted)))
+
+
+def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+    """The members of all tables, in their order, over the images of the first.
+
+    Raises `InputError` where the tables are not of the same images with the same labels, or not of as many classes.
+    """
+    first = tables[0]
+    place = {name: number for number, name in enumerate(first.names)}
+    members: list[Member] = []
+    for table in tables:
+        if set(table.names) != set(place):
+            raise InputError(
+                f"the members were tested on different images: {len(first.names)} of {first.data} and "
+                f"{len(table.names)} of {table.data}, which are not the same names; test them on the same data"
+            )
+        if len(table.classes) != len(first.classes):
+            raise InputError(
+                f"the members know {len(first.classes)} and {len(table.classes)} classes; give members of the same"
+            )
+        order = sorted(range(len(table.names)), key=lambda number, own=table: place[own.names[number]])
+        same = columns(table.classes, first.classes)
+        if not torch.tensor(same).argsort()[table.labels[order]].equal(first.labels):
+            raise InputError(
+                f"the members were tested on images of the same names, but other labels, in {first.data} and "
+                f"{table.data}; test them on the same data"
+            )
+        members += [replace(own, scores=own.scores[order][:, same]) for own in table.members]
+    return replace(first, members=tuple(members))

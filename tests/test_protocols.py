@@ -1,0 +1,405 @@
+"""The test protocols: views of an image, dense scores, ensembles, intervals, scores files, and `deepres eval`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepres import InputError, build
+from deepres.data.pictures import pictures_of_test
+from deepres.data.sources import load
+from deepres.evaluation.accuracy import Scores
+from deepres.evaluation.dense import fully_convolutional
+from deepres.evaluation.ensemble import average, member_weights
+from deepres.evaluation.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
+from deepres.experiments import scores
+from deepres.experiments.scorer import scorer
+from deepres.experiments.single import Trained
+from deepres.models.weights import serialise
+from test_ranks import together
+
+CLASSES = ("ant", "bee", "cow")
+SIZES = ((90, 70), (64, 128), (100, 100), (70, 64), (131, 97))  # width, height
+NETS = (("resnet18", 64), ("resnet50", 64), ("plain18", 64), ("resnet18-32px", 32), ("resnet20", 32), ("highway19", 32))
+PIXELS = 64 * 64 * 32
+
+
+def warmed(name, crop, num_classes=3, in_channels=3):
+    """A network whose running statistics fit its activations, as a trained one's do, so that scores are of size 1."""
+    torch.manual_seed(0)
+    net = build(name, num_classes, in_channels)
+    net(torch.rand(16, in_channels, crop, crop) - 0.5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        net(torch.rand(16, in_channels, crop, crop) - 0.5)
+    return net.eval()
+
+
+def as_input(images):
+    return images.float() / 255 - 0.5
+
+
+def photograph(seed, size):
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def pixels(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Pictures of many sizes; the class is the strongest colour."""
+    root = tmp_path_factory.mktemp("photos")
+    for part, count in (("train", 8), ("test", 5)):
+        for label, name in enumerate(CLASSES):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                array = np.array(photograph(1000 * label + number + 100 * count, SIZES[number % len(SIZES)])) // 2
+                array[..., label] += 127
+                Image.fromarray(array).save(root / part / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(photos, tmp_path_factory):
+    """Files of networks of three kinds that know the classes of `photos`: fc fitted to the features of the rest."""
+    place = tmp_path_factory.mktemp("weights")
+    for name, crop in (("resnet18", 64), ("plain18", 64), ("resnet20", 32)):
+        data, net = load(str(photos), image_size=crop), warmed(name, crop)
+        seen = []
+        handle = net.fc.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        with torch.no_grad():
+            net(data.train.images.float() / 255 - data.mean()[None])
+            handle.remove()
+            wanted = torch.nn.functional.one_hot(data.train.labels).double() * 6 - 3
+            known = torch.cat([seen[0], torch.ones(len(seen[0]), 1)], 1).double()
+            ridge = known.T @ known + 0.1 * torch.eye(known.shape[1])
+            fit = torch.linalg.solve(ridge, known.T @ wanted).float()
+            net.fc.weight.copy_(fit[:-1].T)
+            net.fc.bias.copy_(fit[-1])
+        header = {"network": name, "crop": crop, "classes": CLASSES}
+        (place / f"{name}.safetensors").write_bytes(serialise(net.state_dict(), data.mean(), header))
+    return place
+
+
+def test_resizing_sets_the_shorter_side_and_keeps_the_aspect_ratio():
+    image = pixels(photograph(0, (150, 100)))
+    assert resized(image, 50).shape == (3, 50, 75)
+    assert resized(image.transpose(1, 2), 200).shape == (3, 300, 200)
+    assert resized(image, 100) is image
+    reference = pixels(photograph(0, (150, 100)).resize((75, 50), Image.Resampling.BILINEAR))
+    assert (resized(image, 50).int() - reference.int()).abs().max() <= 1  # as training saw resized pictures
+
+
+def test_ten_crops_are_the_corners_and_the_centre_and_their_flips():
+    rows, columns = torch.meshgrid(torch.arange(10), torch.arange(14), indexing="ij")
+    crops = ten_crops(torch.stack([rows, columns]), 4)
+    assert [tuple(crop[:, 0, 0].tolist()) for crop in crops[:5]] == [(0, 0), (0, 10), (6, 0), (6, 10), (3, 5)]
+    assert all(crop.shape == (2, 4, 4) for crop in crops)
+    assert all(flipped.equal(crop.flip(-1)) for crop, flipped in zip(crops[:5], crops[5:], strict=True))
+
+
+def test_sizes_are_the_papers_for_224_pixels_and_in_proportion_for_others():
+    assert Protocol("center").sizes(224) == Protocol("10-crop").sizes(224) == (256,)
+    assert Protocol("dense").sizes(224) == (224, 256, 384, 480, 640)
+    assert Protocol("10-crop").sizes(112) == (128,)
+    assert Protocol("dense").sizes(112) == (112, 128, 192, 240, 320)
+    assert Protocol("dense", scales=(100,)).sizes(112) == (100,)
+
+
+def test_the_mean_image_is_stretched_to_a_view_and_kept_at_the_size_of_the_crop():
+    mean = torch.rand(3, 8, 8)
+    assert fitted(mean, 8, 8) is mean
+    assert fitted(mean, 20, 30).mean() == pytest.approx(mean.mean().item(), abs=0.02)
+    assert fitted(torch.full((3, 1, 1), 0.4), 5, 7).allclose(torch.full((3, 5, 7), 0.4))
+
+
+@pytest.mark.parametrize(("name", "crop"), NETS)
+def test_a_fully_convolutional_network_is_the_network_at_the_size_of_the_crop(name, crop):
+    net = warmed(name, crop)
+    images = torch.rand(2, 3, crop, crop) - 0.5
+    with torch.no_grad():
+        wanted, maps = net(images), fully_convolutional(net, crop)(images)
+        larger = fully_convolutional(net, crop)(torch.rand(1, 3, crop + 64, crop + 32))
+    assert maps.shape == (2, 3, 1, 1)
+    assert (maps[:, :, 0, 0] - wanted).abs().max() <= 1e-5 * max(1, wanted.abs().max())
+    step = {"resnet20": 4, "highway19": 4, "resnet18-32px": 8}.get(name, 32)
+    assert larger.shape == (1, 3, 64 // step + 1, 32 // step + 1)
+
+
+def test_dense_at_one_view_of_the_crop_equals_center():
+    net, image = warmed("resnet18", 64), pixels(photograph(1, (64, 64)))
+    one = Protocol("dense", scales=(64,), flip=False)
+    maps = score_views(fully_convolutional(net, 64), [image], one.views(64), as_input, PIXELS)
+    crop = score_views(net, [image], lambda own: [center(own, 64)], as_input, PIXELS)
+    assert (maps - crop).abs().max() <= 1e-5
+    assert len(set(crop.flatten().tolist())) == 3
+
+
+def test_dense_scores_are_means_of_softmax_over_positions_scales_and_flips():
+    net, image = warmed("resnet18", 64), pixels(photograph(2, (90, 70)))
+    every = []
+    with torch.no_grad():
+        for scale in (64, 100):
+            for view in (resized(image, scale), resized(image, scale).flip(-1)):
+                every.append(fully_convolutional(net, 64)(as_input(view[None])).double().softmax(1).mean((0, 2, 3)))
+    found = score_views(
+        fully_convolutional(net, 64), [image], lambda own: dense(own, (64, 100), True), as_input, PIXELS
+    )
+    assert found[0].allclose(torch.stack(every).mean(0), atol=1e-6)
+
+
+def test_crop_scores_are_means_of_softmax_and_not_of_scores_before_it():
+    net, image = warmed("resnet18", 64), pixels(photograph(3, (90, 70)))
+    net.fc.weight.data *= 20
+    with torch.no_grad():
+        before = net(as_input(torch.stack(ten_crops(image, 64)))).double()
+    found = score_views(net, [image], lambda own: ten_crops(own, 64), as_input, PIXELS)[0]
+    assert found.allclose(before.softmax(1).mean(0), atol=1e-6)
+    assert not found.allclose(before.mean(0).softmax(0), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["center", "10-crop", "dense"])
+def test_scores_do_not_depend_on_what_shares_a_batch(name):
+    net, images = warmed("resnet20", 32), [pixels(photograph(n, size)) for n, size in enumerate(SIZES * 2)]
+    if name == "dense":
+        net = fully_convolutional(net, 32)
+    views = Protocol(name, scales=(32, 48)).views(32)
+    alone = torch.cat([score_views(net, [image], views, as_input, 1) for image in images])
+    together = score_views(net, images, views, as_input, 10**7)
+    assert together.shape == (10, 3)
+    assert len({round(score, 4) for score in together[:, 0].tolist()}) > 5
+    assert (alone - together).abs().max() < 1e-5
+    assert together.sum(1).allclose(torch.ones(10, dtype=torch.float64))
+
+
+def test_the_interval_holds_the_error_and_narrows_with_more_images():
+    def found(images):
+        labels = torch.zeros(images, dtype=torch.int64)
+        labels[: images // 5] = 1  # a fifth is wrong
+        return Scores(torch.tensor([[0.9, 0.1]]).expand(images, -1), labels)
+
+    low, high = found(1000).interval()
+    assert (low, high) == found(1000).interval()
+    assert (low, high) == pytest.approx((20 - 2.48, 20 + 2.48), abs=0.3)  # 1.96 standard errors
+    assert found(100_000).interval() == pytest.approx((20 - 0.248, 20 + 0.248), abs=0.03)
+    assert found(1000).interval(top=2) == (0, 0)
+
+
+def test_pairs_are_named_in_the_order_of_how_often_they_are_confused():
+    true, predicted = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 0, 0, 2])
+    found = Scores(torch.nn.functional.one_hot(predicted).float(), true)
+    assert found.confused() == [(2, 0, 3), (0, 1, 2), (1, 0, 1)]
+    assert found.confused(most=1) == [(2, 0, 3)]
+
+
+def test_an_ensemble_is_the_weighted_mean_of_the_members():
+    one, two = torch.tensor([[0.9, 0.1], [0.4, 0.6]]), torch.tensor([[0.2, 0.8], [0.4, 0.6]])
+    assert average([one, two], member_weights(2)).allclose(torch.tensor([[0.55, 0.45], [0.4, 0.6]]).double())
+    assert average([one, two], member_weights(2, (3, 1)))[0, 0].item() == pytest.approx(0.725)
+    assert average([one, two], member_weights(2, (0, 5))).equal(two.double())
+    for wrong in ((1,), (1, -1), (0, 0), (1, float("nan"))):
+        with pytest.raises(InputError, match="member weights"):
+            member_weights(2, wrong)
+
+
+def test_a_network_for_grayscale_takes_gray_pictures_and_refuses_colour():
+    net, mean = warmed("resnet20", 32, in_channels=1), torch.zeros(1, 32, 32)
+    score = scorer(Trained(net, mean, {}), Protocol("center"), "cpu", "fp32", PIXELS)
+    gray = pixels(photograph(0, (50, 40)))[:1]
+    assert score([gray.expand(3, -1, -1)]).equal(score([gray]))
+    with pytest.raises(InputError, match="colour"):
+        score([pixels(photograph(0, (50, 40)))])
+
+
+def test_scores_that_are_not_finite_are_refused():
+    net = warmed("resnet20", 32)
+    net.fc.bias.data[0] = float("nan")
+    score = scorer(Trained(net, torch.zeros(3, 32, 32), {}), Protocol("10-crop"), "cpu", "fp32", PIXELS)
+    with pytest.raises(InputError, match="not finite"):
+        score([pixels(photograph(0, (50, 40)))])
+
+
+@pytest.mark.parametrize("split", [None, "17/6"])
+def test_pictures_are_those_of_the_data_set_one_after_another(photos, tmp_path, split):
+    root = tmp_path / "photos"
+    for file in photos.rglob("*.png"):
+        (root / file.relative_to(photos)).parent.mkdir(parents=True, exist_ok=True)
+        (root / file.relative_to(photos)).write_bytes(file.read_bytes())
+    (root / "train" / "bee" / "2.png").write_bytes(b"no picture")
+    wanted = load(str(root), image_size=40, skip_bad=True, split=split).test
+    pictures = pictures_of_test(str(root), split, True, print)
+    found = list(pictures.decoded(image_size=40, skip_bad=True))
+    assert pictures.count == len(found) == len(wanted) == (6 if split else 15)
+    assert [image.label for image in found] == wanted.labels.tolist()
+    assert torch.stack([image.pixels for image in found]).equal(wanted.images)
+    own = [image.pixels.shape[1:] for image in pictures.decoded(skip_bad=True)]
+    assert len(set(own)) > 2
+
+
+def evaluated(deepres, *arguments):
+    result = deepres("eval", *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("protocol", ["center", "10-crop", "dense"])
+def test_every_protocol_tests_photographs_of_any_size(deepres, photos, weights, protocol):
+    more = ("--scales", "64,80", "--no-flip") if protocol == "dense" else ()
+    report = evaluated(deepres, weights / "resnet18.safetensors", "--data", photos, "--protocol", protocol, *more)
+    assert report["images"] == 15
+    assert report["top1_error"] == 0  # the colours are easy: a wrong view, mean or class order would show
+    assert report["top1_interval"] == [0, 0]
+    assert report["class_errors"] == [0, 0, 0]
+    assert report["protocol"] == protocol
+    assert report["crop"] == 64
+    assert report["scales"] == ([64, 80] if protocol == "dense" else [73])
+    assert report.get("flip") is (False if protocol == "dense" else None)
+
+
+def test_weights_with_a_crop_are_tested_at_the_centre_by_default(deepres, photos, weights):
+    assert evaluated(deepres, weights / "resnet20.safetensors", "--data", photos)["protocol"] == "center"
+    text = deepres("eval", weights / "resnet20.safetensors", "--data", photos).stdout
+    assert "resnet20 on 15 test images" in text
+    assert "top-1 error 0.00 (0.00 to 0.00) %" in text
+
+
+def test_classes_in_another_order_are_told_apart_by_their_names(deepres, photos, weights, tmp_path):
+    turned = tmp_path / "turned"
+    for part in ("train", "test"):
+        for name, other in (("ant", "z-ant"), ("bee", "bee"), ("cow", "cow")):
+            (turned / part).mkdir(parents=True, exist_ok=True)
+            (turned / part / other).symlink_to(photos / part / name, target_is_directory=True)
+    from deepres.models.weights import read
+
+    own = read(weights / "resnet18.safetensors")
+    named = own.header | {"classes": ["z-ant", "bee", "cow"]}
+    (tmp_path / "own.safetensors").write_bytes(serialise(own.state, own.mean, named))
+    report = evaluated(deepres, "own.safetensors", "--data", turned, "--protocol", "center")
+    assert report["classes"] == ["bee", "cow", "z-ant"]
+    assert report["top1_error"] == 0
+
+
+def test_an_ensemble_of_different_nets_gives_each_members_error_and_its_own(deepres, photos, weights, tmp_path):
+    files = [weights / f"{name}.safetensors" for name in ("resnet18", "plain18", "resnet20")]
+    how = ("--data", photos, "--protocol", "10-crop")
+    report = evaluated(deepres, *files, *how, "--member-weights", "2,1,1", "--save-scores", "kept.safetensors")
+    assert [own["network"] for own in report["members"]] == ["resnet18", "plain18", "resnet20"]
+    assert [own["crop"] for own in report["members"]] == [64, 64, 32]
+    assert [own["weight"] for own in report["members"]] == [0.5, 0.25, 0.25]
+    assert report["network"] == "ensemble of 3"
+    kept = scores.read(tmp_path / "kept.safetensors")
+    assert len(set(kept.names)) == 15 and kept.names[0] == "test/ant/0.png"
+    alone = evaluated(deepres, files[2], *how)
+    assert report["members"][2] | {"weight": 1.0} == alone["members"][0]
+    assert "together" in deepres("eval", "kept.safetensors").stdout
+
+
+def test_scores_that_were_kept_are_members_without_running_the_nets(deepres, photos, weights, tmp_path):
+    first, second = (weights / f"{name}.safetensors" for name in ("resnet18", "plain18"))
+    how = ("--data", photos, "--protocol", "center")
+    both = evaluated(deepres, first, second, *how, "--save-scores", "both.safetensors")
+    evaluated(deepres, first, *how, "--save-scores", "first.safetensors")
+    again = evaluated(deepres, "both.safetensors")
+    assert again == both
+    mixed = evaluated(
+        deepres, "first.safetensors", second, *how, "--batch-size", 3, "--save-scores", "mixed.safetensors"
+    )
+    assert [own["network"] for own in mixed["members"]] == ["resnet18", "plain18"]
+    one, other = (scores.read(tmp_path / f"{name}.safetensors") for name in ("both", "mixed"))
+    for own, same in zip(one.members, other.members, strict=True):
+        assert own.scores.allclose(same.scores, atol=1e-6)
+
+
+def test_members_are_joined_by_the_names_of_images_and_classes():
+    def table(names, labels, classes, values):
+        member = scores.Member({"network": "a"}, torch.tensor(values))
+        return scores.ScoreTable("photos", names, torch.tensor(labels), classes, (member,))
+
+    first = table(("x", "y"), (0, 1), ("ant", "bee"), [[0.9, 0.1], [0.2, 0.8]])
+    second = table(("y", "x"), (0, 1), ("bee", "ant"), [[0.7, 0.3], [0.4, 0.6]])
+    joined = scores.joined([first, second])
+    assert joined.members[1].scores.tolist() == torch.tensor([[0.6, 0.4], [0.3, 0.7]]).tolist()
+    for wrong, words in (
+        (table(("x", "z"), (0, 1), ("ant", "bee"), [[0.9, 0.1], [0.2, 0.8]]), "different images"),
+        (table(("x", "y"), (1, 1), ("ant", "bee"), [[0.9, 0.1], [0.2, 0.8]]), "other labels"),
+        (table(("x", "y"), (0, 1), ("ant", "bee", "cow"), [[0.9, 0.1, 0], [0.2, 0.8, 0]]), "2 and 3 classes"),
+    ):
+        with pytest.raises(InputError, match=words):
+            scores.joined([first, wrong])
+
+
+def test_two_ranks_give_the_report_of_one(deepres, photos, weights, tmp_path):
+    how = ("eval", weights / "resnet20.safetensors", "--data", photos, "--protocol", "10-crop", "--json")
+    two = together(tmp_path, *how, "--save-scores", "two.safetensors")
+    assert two.returncode == 0, two.stderr
+    one = deepres(*how, "--save-scores", "one.safetensors")
+    assert json.loads(two.stdout) == json.loads(one.stdout)
+    mine, theirs = (scores.read(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert mine.names == theirs.names
+    assert mine.members[0].scores.allclose(theirs.members[0].scores, atol=1e-6)
+
+
+def test_bad_pictures_are_named_and_left_out_only_on_request(deepres, refused, photos, weights, tmp_path):
+    for label in CLASSES:
+        for part in ("train", "test"):
+            (tmp_path / "mine" / part / label).mkdir(parents=True)
+            (tmp_path / "mine" / part / label / "0.png").write_bytes((photos / part / label / "0.png").read_bytes())
+    (tmp_path / "mine" / "test" / "bee" / "cut.png").write_bytes((photos / "test" / "bee" / "0.png").read_bytes()[:90])
+    command = (weights / "resnet18.safetensors", "--data", "mine", "--protocol", "center")
+    assert "test/bee/cut.png does not decode" in refused("eval", *command)
+    report = evaluated(deepres, *command, "--skip-bad")
+    assert (report["images"], report["skipped"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--protocol", "center", "--scales", "64"), "--scales is for --protocol dense"),
+        (("--protocol", "10-crop", "--no-flip"), "--flip is for --protocol dense"),
+        (("--protocol", "dense", "--scales", "64,large"), "give numbers with commas"),
+        (("--protocol", "dense", "--scales", "0"), "below 1"),
+        (("--protocol", "dense", "--image-size", 32), "leave --image-size out"),
+        (("--protocol", "single"), "--image-size 64"),
+        (("--member-weights", "-1"), "member weights"),
+        (("--member-weights", "1,2"), "2 member weights for 1 members"),
+        (("--batch-size", 0), "--batch-size"),
+        (("--save-scores", "/dev/null/scores"), "cannot be written"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(refused, photos, weights, arguments, words):
+    assert words in refused("eval", weights / "resnet18.safetensors", "--data", photos, *arguments)
+
+
+def test_weights_of_other_classes_are_refused(refused, weights, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / "two" / part / "ant").mkdir(parents=True)
+        photograph(0, (64, 64)).save(tmp_path / "two" / part / "ant" / "0.png")
+    message = refused("eval", weights / "resnet18.safetensors", "--data", "two", "--protocol", "center")
+    assert "the weights know 3 classes, two has 1" in message
+
+
+def test_a_damaged_scores_file_is_refused(refused, photos, weights, deepres, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"labels": torch.zeros(2)}, tmp_path / "kept.safetensors", {scores.HEADER: "{}"})
+    assert "is damaged" in refused("eval", "kept.safetensors")
+
+
+def test_real_photographs_are_scored_by_every_protocol(real_data):
+    pictures = pictures_of_test(str(real_data / "flowers"), None, False, print)
+    assert pictures.count == 649
+    images = [image.pixels for image in pictures.decoded(step=200)]
+    trained = Trained(warmed("resnet18", 112, num_classes=5), torch.full((3, 112, 112), 0.4), {"crop": 112})
+    for name in ("center", "10-crop", "dense"):
+        found = scorer(trained, Protocol(name, scales=(112, 128)), "cpu", "fp32", PIXELS)(images)
+        assert found.shape == (4, 5)
+        assert found.sum(1).allclose(torch.ones(4, dtype=torch.float64))
