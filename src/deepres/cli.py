@@ -132,6 +132,7 @@ def train(
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
     """
     from deepres.experiments import single
+    from deepres.experiments.material import load_source
     from deepres.records import Run
     from deepres.training.progress import ConsoleMonitor
     from deepres.training.ranks import joined
@@ -146,7 +147,7 @@ def train(
     place = Run(run or Path("runs") / single.default_name(chosen))
     with joined(chosen.device, chosen.recipe.batch_size) as ranks:
         console = err if ranks.first else Console(quiet=True)
-        images = single.load_data(chosen, _say if ranks.first else _say_nothing, ranks)
+        images = load_source(chosen, _say if ranks.first else _say_nothing, ranks)
         with ConsoleMonitor(console, chosen.network, chosen.recipe.iterations, chosen.recipe.batch_size) as monitor:
             done = single.train_run(chosen, place, images, monitor, ranks)
     if not ranks.first:

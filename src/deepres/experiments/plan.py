@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deepres.data.sets import Data
+from deepres.experiments.material import Source
 from deepres.errors import InputError
 from deepres.experiments.single import slug, train_run
 from deepres.models.catalog import depth
 from deepres.records import Json, Run, read_json, write_json
-from deepres.training.loop import Monitor
 from deepres.training.recipe import Config, Recipe, paper_recipe
+from deepres.training.trainer import Monitor
 
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
@@ -107,7 +107,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def carry_out(
-    plan: Plan, base: Config, data: Data, monitor: Callable[[Config], AbstractContextManager[Monitor]]
+    plan: Plan, base: Config, data: Source, monitor: Callable[[Config], AbstractContextManager[Monitor]]
 ) -> None:
     """Run what is not done yet; `monitor` gives each run somebody to tell."""
     plan.save()

@@ -10,12 +10,12 @@ from deepres.errors import InputError
 from deepres.experiments import architectures
 from deepres.experiments.cifar import EXPERIMENTS
 from deepres.experiments.findings import Findings
+from deepres.experiments.material import Say, load_source
 from deepres.experiments.plan import Scale, carry_out, make_plan
 from deepres.experiments.results import findings_of, measure_responses
-from deepres.experiments.single import Say, load_data
 from deepres.records import Json
-from deepres.training.loop import Monitor
 from deepres.training.recipe import Config
+from deepres.training.trainer import Monitor
 
 
 def reproduce(
@@ -39,7 +39,7 @@ def reproduce(
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise InputError(f"unknown experiment {name!r}; {hint}")
     plan = make_plan(EXPERIMENTS[name], scale, base.data, root, networks, seeds)
-    data = load_data(base, say)
+    data = load_source(base, say)
     carry_out(plan, base, data, monitor)
     if name == "fig7":
         measure_responses(plan, data, say)

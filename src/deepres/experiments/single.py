@@ -1,8 +1,8 @@
 """One network on one data set: the hop from a configuration to the training loop."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepres.data.memory import Batches, test_batches
-from deepres.data.sets import Data, ImageSet
-from deepres.data.sources import load
 from deepres.errors import InputError
-from deepres.evaluation.accuracy import percent_wrong, score
+from deepres.experiments.material import Material, Say, Source, material
 from deepres.models import weights as weights_file
-from deepres.models.catalog import build, depth
+from deepres.models.catalog import build, depth, family
 from deepres.models.convert import load_state
 from deepres.records import Json, Run, describe_environment, write_json
-from deepres.serving.fold import folded
 from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
-from deepres.training.device import autocast, resolve_device, resolve_precision
+from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
-from deepres.training.loop import Monitor, train
+from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import (
     RECIPES,
@@ -35,9 +31,7 @@ from deepres.training.recipe import (
     paper_recipe,
     read_settings,
 )
-
-TEST_BATCH = 500
-Say = Callable[[str], None]
+from deepres.training.trainer import Monitor
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Trained:
     header: Json
 
 
-ANY_VALUE = ("data", "memory_budget")  # the fingerprint tells, not the place; memory changes no result
+ANY_VALUE = ("data", "memory_budget", "workers")  # the fingerprint tells, not the place; the others change no result
 FACTS = (
     "num_classes",
     "classes",
@@ -75,7 +69,9 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
             raise InputError(f"no {name} is given; {how}")
     if recipe is not None and recipe not in RECIPES:
         raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    chosen = RECIPES[recipe] if recipe else paper_recipe(depth(settings["network"]))
+    whole = changes.get("image_size") or settings.get("image_size")  # images are brought to one size, and stay whole
+    papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
+    chosen = RECIPES[recipe] if recipe else papers
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     where = str(sources[-1]) if sources else "the command line"
     return from_json(merge(settings, changes), where)
@@ -91,24 +87,22 @@ def slug(data: str) -> str:
     return data.removeprefix("hf:").rstrip("/").split("/")[-1]
 
 
-def load_data(config: Config, say: Say, ranks: Ranks = ALONE) -> Data:
-    """The data of a configuration; `say` is told what takes time. One rank of a machine decodes for all."""
-    size, bad = config.image_size, config.skip_bad
-    with ranks.one_first():
-        return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
-
-
-def train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks = ALONE) -> Json:
+def train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks = ALONE) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
     Several `ranks` call this together. Raises `InputError` where the folder holds a run of another configuration,
     naming the fields that differ, where another process is at work on it, and where the batch does not divide
     among the ranks.
     """
-    ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
+    own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
+    if (own.stop - own.start) % config.recipe.accumulate:
+        raise InputError(
+            f"the {own.stop - own.start} images of a rank do not divide into {config.recipe.accumulate} parts; "
+            "give another --batch-size or accumulate"
+        )
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
-        return _train_run(config, run, data, monitor, ranks)
+        return _train_run(config, run, source, monitor, ranks)
 
 
 def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
@@ -123,64 +117,41 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
 
 
-def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ranks) -> Json:
+def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks) -> Json:
     config = resolve(config, run, monitor.say, ranks)
-    recipe, device = config.recipe, config.device
+    own = material(config, source, ranks, monitor.say)
+    with closing(own):
+        return _train_on(own, config, run, monitor, ranks)
+
+
+def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks) -> Json:
     torch.manual_seed(config.seed)
-    data = data.with_channels(config.in_channels or data.channels)
-    net = build(config.network, len(data.classes), data.channels)
-    mean, place, own = data.mean(), torch.device(device), ranks.part(recipe.batch_size)
-    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
+    net = build(config.network, len(own.classes), own.channels)
     if run.done is None:
-        compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: batches.batch(0), monitor.say))
+        compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
         config = dataclasses.replace(config, compile="on" if compiled else "off")
-    facts = {"num_classes": len(data.classes), "in_channels": data.channels, "classes": list(data.classes)}
-    record = config.as_json() | facts | {"fingerprint": data.fingerprint}
+    facts: Json = {"num_classes": len(own.classes), "in_channels": own.channels, "classes": list(own.classes)}
+    record = config.as_json() | facts | {"fingerprint": own.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
     if done is not None:
         return done
-    header = facts | {
-        "network": config.network,
-        "stride_on": "1x1",
-        "recipe": recipe.name,
-        "seed": config.seed,
-    }
-    part = spread(data.test, config.test_images)
-
-    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
-        return test_figures(net, data.test if last else part, mean, device, config.precision, ranks)
-
+    names = {"network": config.network, "stride_on": "1x1", "recipe": config.recipe.name, "seed": config.seed}
     return train(
         net,
-        recipe,
-        batches.batch,
-        evaluate,
+        config.recipe,
+        own.batch_at,
+        own.evaluate,
         run,
         monitor,
-        device=device,
+        device=config.device,
         precision=config.precision,
         kernels=config.kernels == "on",
         compiled=config.compile == "on",
         memory_budget=config.memory_budget,
-        mean=mean,
-        header=header | {"commit": commit},
+        mean=own.mean,
+        header=facts | names | own.facts | {"commit": commit},
         ranks=ranks,
     )
-
-
-def test_figures(
-    net: nn.Module, images: ImageSet, mean: Tensor, device: str, precision: str, ranks: Ranks
-) -> dict[str, float]:
-    """Top-1 and top-5 test error in percent: each rank scores every `world`-th image, and each image counts once."""
-    own = slice(ranks.rank, None, ranks.world)
-    mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
-    counts = [0, 0]  # of a rank without an image, where there are more ranks than images
-    if len(mine):
-        with autocast(precision, device):
-            scores = score(folded(net), test_batches(mine, mean, TEST_BATCH, torch.device(device)))
-        counts = [scores.correct(), scores.correct(top=5)]
-    top1, top5 = (percent_wrong(correct, len(images)) for correct in ranks.sum(counts))
-    return {"test_error": top1, "test_top5_error": top5}
 
 
 def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, Json | None]:
@@ -203,15 +174,6 @@ def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, 
     environment: Json = describe_environment() | {"ranks": ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
-
-
-def spread(images: ImageSet, count: int) -> ImageSet:
-    """`count` images at even distances (all where `count` is 0 or more than there are)."""
-    total = len(images.labels)
-    if not 0 < count < total:
-        return images
-    chosen = torch.arange(count) * total // count
-    return dataclasses.replace(images, images=images.images[chosen], labels=images.labels[chosen])
 
 
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:

@@ -39,7 +39,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None
     assert bn.running_mean is not None and bn.running_var is not None
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
-    momentum = 0.1 if bn.momentum is None else bn.momentum
+    momentum = bn.momentum if bn.momentum is not None else 1 / int(bn.num_batches_tracked or 1)  # a plain average
     statistics = Statistics(bn.running_mean, bn.running_var, bn.eps, momentum)
     return _ConvBN.apply(x, conv.weight, bn.weight, bn.bias, added, conv.stride, conv.padding, statistics, relu)  # pyright: ignore[reportReturnType]
 

@@ -16,7 +16,7 @@ from deepres.records import Run
 T = TypeVar("T")
 EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
 Warmup = Literal["none", "error", "linear"]
-Decay = Literal["steps", "linear"]
+Decay = Literal["steps", "linear", "plateau"]
 
 
 def _require(holds: bool, field: str, value: object, what: str) -> None:
@@ -43,7 +43,10 @@ class Recipe:
     iterations: int = 64_000
     batch_size: int = 128
     lr: float = 0.1
-    decay: Decay = "steps"  # `steps`: times `gamma` at each milestone; `linear`: in a straight line to 0 at the end
+    decay: Decay = "steps"  # `steps`: times `gamma` at each milestone; `linear`: in a straight line to 0 at the end;
+    # `plateau`: times `gamma` where the test error has not fallen by `threshold` points in `patience` tests
+    patience: int = 6
+    threshold: float = 0.1
     milestones: tuple[int, ...] = (32_000, 48_000)
     gamma: float = 0.1
     momentum: float = 0.9
@@ -55,17 +58,22 @@ class Recipe:
     warmup_iterations: int = 0  # `linear`: the rate rises to `lr` over so many
     label_smoothing: float = 0.0
     augment: bool = True
+    crop: int = 0  # pixels a side of random crops out of pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
+    sides: tuple[int, ...] = (256, 480)  # with `crop`: the least and the largest shorter side of a picture
+    colour: float = 0.0  # with `crop`: standard deviation of the colour augmentation
+    accumulate: int = 1  # parts in which a batch goes through the network; a batch statistic is over a part
     bn_group: int = 0  # images a batch statistic is taken over; 0 is the whole batch
+    bn_average: int = 0  # training images over which BN's statistics for testing are averaged at the end; 0: running
     window: int = 100  # training error and loss are means over so many iterations
     evaluate_every: int = 2_000
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for field in ("iterations", "batch_size", "window", "evaluate_every"):
+        for field in ("iterations", "batch_size", "window", "evaluate_every", "patience", "accumulate"):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "a whole number from 1 up")
         for field in ("lr", "warmup_lr", "gamma"):
             _require(0 < getattr(self, field) < float("inf"), field, getattr(self, field), "more than 0")
-        for field in ("weight_decay", "warmup_iterations", "bn_group"):
+        for field in ("weight_decay", "warmup_iterations", "bn_group", "crop", "colour", "bn_average", "threshold"):
             _require(getattr(self, field) >= 0, field, getattr(self, field), "0 or more")
         for field in ("momentum", "label_smoothing"):
             _require(0 <= getattr(self, field) < 1, field, getattr(self, field), "from 0 to below 1")
@@ -74,7 +82,10 @@ class Recipe:
         marks = self.milestones
         _require(list(marks) == sorted(marks), "milestones", list(marks), "in rising order")
         _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
-        _require(self.decay in get_args(Decay), "decay", self.decay, "one of steps, linear")
+        _require(self.decay in get_args(Decay), "decay", self.decay, "one of steps, linear, plateau")
+        fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
+        _require(fits, "sides", list(self.sides), f"two numbers of pixels, from the crop ({self.crop}) up")
+        _require(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, "a divisor of the batch size")
 
     def scaled(self, iterations: int) -> Self:
         """The same recipe over `iterations`, all its marks moved in proportion."""
@@ -108,11 +119,28 @@ FAST = Recipe(
     warmup_iterations=1_600,
     evaluate_every=400,
 )
-RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST)}
+IMAGENET = Recipe(  # Sec. 3.4; patience, threshold and the number of averaged images are ours
+    name="imagenet",
+    iterations=600_000,
+    batch_size=256,
+    lr=0.1,
+    decay="plateau",
+    milestones=(),
+    crop=224,
+    colour=0.1,
+    bn_average=100_000,
+    evaluate_every=5_000,
+)
+RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET)}
 
 
-def paper_recipe(depth: int) -> Recipe:
-    """The paper's CIFAR-10 recipe for a network of `depth` weighted layers (Sec. 4.2: warm-up from 110 on)."""
+def paper_recipe(depth: int, imagenet: bool = False) -> Recipe:
+    """The paper's recipe for a network of `depth` weighted layers: that of Sec. 3.4 for `imagenet`, else of Sec. 4.2.
+
+    There, 110 layers and more have a warm-up.
+    """
+    if imagenet:
+        return IMAGENET
     return CIFAR_DEEP if depth >= 110 else CIFAR
 
 
@@ -133,6 +161,7 @@ class Config:
     kernels: str = "auto"  # the residual block's own kernels: auto, on, off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
     memory_budget: float | None = None  # GiB that a training step may add to the network; None: no limit
+    workers: int | None = None  # processes that decode pictures on disk; None: one a processor
     recipe: Recipe = CIFAR
 
     def __post_init__(self) -> None:

@@ -3,14 +3,17 @@
 from deepres.training.recipe import Recipe
 
 
-def rate(recipe: Recipe, iteration: int, *, warm: bool = True) -> float:
+def rate(recipe: Recipe, iteration: int, *, warm: bool = True, drops: int = 0) -> float:
     """The learning rate of step `iteration` (counted from 0), Sec. 4.2.
 
-    `warm` says that the warm-up by training error is over: it is measured in the loop, not a number of iterations.
+    `warm` says that the warm-up by training error is over, `drops` how often the test error has stopped falling
+    (Sec. 3.4): both are measured in the loop, not numbers of iterations.
     """
     if recipe.decay == "linear":
         start = recipe.warmup_iterations if recipe.warmup == "linear" else 0
         steps = recipe.lr * min(1.0, (recipe.iterations - iteration) / max(1, recipe.iterations - start))
+    elif recipe.decay == "plateau":
+        steps = recipe.lr * recipe.gamma**drops
     else:
         steps = recipe.lr * recipe.gamma ** sum(iteration >= mark for mark in recipe.milestones)
     if recipe.warmup == "error" and not warm:

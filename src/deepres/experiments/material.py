@@ -1,0 +1,156 @@
+"""What a run is trained and tested on: images resident in memory (Sec. 4.2), or pictures read as they are needed."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from deepres.data.augment import normalise
+from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
+from deepres.data.listing import refusal
+from deepres.data.memory import Batches, test_batches
+from deepres.data.sets import Data, ImageSet
+from deepres.data.sources import load
+from deepres.data.stream.index import Index, Parts, open_index
+from deepres.data.stream.loader import Stream, in_order
+from deepres.data.stream.statistics import statistics
+from deepres.errors import InputError
+from deepres.evaluation.accuracy import Scores, percent_wrong, score
+from deepres.evaluation.views import Protocol
+from deepres.records import Json
+from deepres.serving.fold import folded
+from deepres.training.device import autocast
+from deepres.training.ranks import ALONE, Ranks
+from deepres.training.recipe import Config
+from deepres.training.trainer import BatchAt, Evaluate
+
+TEST_BATCH = 500
+TEST_PIXELS = 32 * 224 * 224  # of a batch of test crops
+Say = Callable[[str], None]
+Source = Data | Parts
+
+
+@dataclass(frozen=True)
+class Material:
+    """The batches and the test of a run, and what is known of its images.
+
+    `mean` (C, H, W) is the per-pixel mean in units of 0 to 1, `facts` go into the header of the weights.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    fingerprint: str
+    mean: Tensor
+    batch_at: BatchAt
+    evaluate: Evaluate
+    facts: Json = dataclasses.field(default_factory=dict[str, object])
+    close: Callable[[], None] = lambda: None
+
+
+def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
+    """The data of a configuration; `say` is told what takes time. One rank of a machine prepares it for all.
+
+    Raises `InputError` for data that cannot be had, and for options that do not go with a recipe of crops.
+    """
+    size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
+    for option, value in (("--split", config.split), ("--image-size", size), ("--in-channels", config.in_channels != 3 and config.in_channels)):
+        if crop and value:
+            raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
+    with ranks.one_first():
+        if crop:
+            return open_index(config.data, say)
+        return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+
+
+def material(config: Config, source: Source, ranks: Ranks, say: Say) -> Material:
+    """The material of a configuration whose device and precision are resolved, for this rank."""
+    return _resident(config, source, ranks) if isinstance(source, Data) else _streamed(config, source, ranks, say)
+
+
+def _resident(config: Config, data: Data, ranks: Ranks) -> Material:
+    recipe, place = config.recipe, torch.device(config.device)
+    data = data.with_channels(config.in_channels or data.channels)
+    mean, own = data.mean(), ranks.part(recipe.batch_size)
+    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
+    part = spread(data.test, config.test_images)
+
+    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
+        images = data.test if last else part
+        own = slice(ranks.rank, None, ranks.world)
+        mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
+        counts = [0, 0]  # of a rank without an image, where there are more ranks than images
+        if len(mine):
+            with autocast(config.precision, config.device):
+                counts = _hits(score(folded(net), test_batches(mine, mean, TEST_BATCH, place)))
+        return _figures(ranks.sum([*counts, len(mine)]))
+
+    return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
+
+
+def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say) -> Material:
+    """Crops of pictures on disk, augmented as in Sec. 3.4, and tested by the protocol `center`."""
+    recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
+    low, high = recipe.sides
+    with ranks.one_first():
+        found = statistics(parts.train, crop=crop, side=low, workers=config.workers, skip_bad=config.skip_bad, say=say)
+    axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
+    augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
+    ready = partial(finish, mean=found.mean.to(place), sigma=recipe.colour, **axes)
+    how = {"workers": config.workers, "skip_bad": config.skip_bad, "say": say}
+    own = ranks.part(recipe.batch_size)
+    stream = Stream(parts.train, augment, ready, recipe.batch_size, config.seed, place, draws=DRAWS, part=own, **how)
+
+    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
+        step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
+        own = slice(ranks.rank * step, None, ranks.world * step)
+        with autocast(config.precision, config.device):
+            counts = _test_counts(folded(net), parts.test, found.mean.to(place), own, config)
+        return _figures(ranks.sum(counts))
+
+    facts: Json = {"crop": crop}
+    fingerprint = parts.train.fingerprint
+    return Material(parts.train.classes, 3, fingerprint, found.mean, stream.batch, evaluate, facts, stream.close)
+
+
+def _test_counts(net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config) -> list[int]:
+    """Of this rank's test pictures: how many are right, right among the best five, and all."""
+    crop = config.recipe.crop
+    view = partial(_center, crop=crop)
+    counts = [0, 0, 0]
+    size = max(1, TEST_PIXELS // crop**2)
+    for answer in in_order(index, view, batch_size=size, workers=config.workers, own=own):
+        for name, reason in answer.bad:
+            if not config.skip_bad:
+                raise refusal(index.root, name, reason)
+        if len(answer.labels):
+            images = normalise(answer.made.to(mean.device), mean)
+            hits = _hits(score(net, [(images, answer.labels)]))
+            counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
+    return counts
+
+
+def _center(encoded: bytes, draws: object, *, crop: int) -> Tensor:
+    """The view of the protocol `center`, made in a worker process; `deepres eval` makes the same one."""
+    return Protocol("center").views(crop)(whole(encoded))[0]
+
+
+def _hits(scores: Scores) -> list[int]:
+    return [scores.correct(), scores.correct(top=5)]
+
+
+def _figures(counts: list[int]) -> dict[str, float]:
+    """Top-1 and top-5 test error in percent: each rank scored its images, and each image counts once."""
+    top1, top5, images = counts
+    return {"test_error": percent_wrong(top1, images), "test_top5_error": percent_wrong(top5, images)}
+
+
+def spread(images: ImageSet, count: int) -> ImageSet:
+    """`count` images at even distances (all where `count` is 0 or more than there are)."""
+    total = len(images.labels)
+    if not 0 < count < total:
+        return images
+    chosen = torch.arange(count) * total // count
+    return dataclasses.replace(images, images=images.images[chosen], labels=images.labels[chosen])

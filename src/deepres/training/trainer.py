@@ -1,0 +1,223 @@
+"""The steps of training over one state, which checkpoints hold."""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+
+from deepres.errors import InputError
+from deepres.models import weights as weights_file
+from deepres.models.convert import load_state
+from deepres.records import Json, Run, append_line, cut_after, write_json
+from deepres.training import checkpoint
+from deepres.training.device import autocast
+from deepres.training.optimizer import SGD
+from deepres.training.ranks import Ranks
+from deepres.training.recipe import Recipe
+from deepres.training.schedule import rate
+
+BatchAt = Callable[[int], tuple[Tensor, Tensor]]
+Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
+
+
+class Monitor(Protocol):
+    """Who is told how the training goes on (a progress bar, plain lines)."""
+
+    def step(self, iteration: int, row: Mapping[str, Any]) -> None:
+        """One iteration is done; `row` holds the newest figures."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Something a person should know."""
+        ...
+
+
+@dataclass
+class Progress:
+    """The loop's own state: with the weights and the velocity, all that a resume needs."""
+
+    losses: Tensor  # of the unfinished window, on the device of the network
+    wrong: Tensor
+    iteration: int = 0
+    warm: bool = False
+    seconds: float = 0.0
+    best: float = math.inf  # test error in percent, of those that count for `plateau`
+    tests: int = 0  # since then
+    drops: int = 0  # of the rate
+    latest: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class Trainer:
+    """The steps of the loop over one shared state."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: Recipe,
+        run: Run,
+        device: str,
+        precision: str,
+        mean: Tensor | None,
+        header: dict[str, Any],
+        ranks: Ranks,
+    ):
+        self.net, self.recipe, self.run, self.ranks = net, recipe, run, ranks
+        self.parallel = ranks.wrap(net)
+        self.statistics = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        self.device, self.precision, self.mean, self.header = device, precision, mean, header
+        self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
+        empty = torch.zeros(recipe.window, device=device)
+        self.progress = Progress(losses=empty, wrong=empty.clone())
+        self.folder = run.path / "checkpoints"
+
+    def at_mark(self, every: int) -> bool:
+        """Whether the iteration just done is a multiple of `every`, or the last one."""
+        return self.progress.iteration % every == 0 or self.progress.iteration == self.recipe.iterations
+
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """Forward, backward, update; loss and error stay on the device until their window ends."""
+        count, slot = self.recipe.accumulate, self.progress.iteration % self.recipe.window
+        self.progress.losses[slot] = self.progress.wrong[slot] = 0
+        for part, truth in zip(images.chunk(count), labels.chunk(count), strict=True):
+            with autocast(self.precision, self.device):
+                scores = self.parallel(part)
+            loss = F.cross_entropy(scores.float(), truth, label_smoothing=self.recipe.label_smoothing) / count
+            loss.backward()
+            self.progress.losses[slot] += loss.detach()
+            self.progress.wrong[slot] += (scores.detach().argmax(1) != truth).float().mean() / count
+        self.optimizer.step_at(self.rate(self.progress.iteration))
+        self.progress.iteration += 1
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate of a step, as things stand."""
+        return rate(self.recipe, iteration, warm=self.progress.warm, drops=self.progress.drops)
+
+    def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
+        """Average the step's figures and the running statistics over the ranks; see `Ranks.agree`."""
+        slot = (self.progress.iteration - 1) % self.recipe.window
+        figures = [self.progress.losses[slot], self.progress.wrong[slot]]
+        answer = self.ranks.agree([*figures, *self.statistics], caught, due)
+        if self.device == "cpu":  # elsewhere it would make every step wait for the device
+            self.check_finite()
+        return answer
+
+    def check_finite(self) -> None:
+        """Stop the run where a loss of the window at hand is not finite."""
+        last = self.progress.iteration - 1
+        first = last // self.recipe.window * self.recipe.window
+        bad = (~torch.isfinite(self.progress.losses[: last - first + 1])).nonzero()
+        if len(bad):
+            iteration = first + int(bad[0])
+            lr = self.rate(iteration)
+            raise InputError(
+                f"the loss is not finite at iteration {iteration} (rate {lr:g}) of {self.run.path}; last good "
+                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
+            )
+
+    def write_window(self) -> None:
+        """Training error and loss over the window that ends here; ends the warm-up when the error is low enough."""
+        progress, recipe = self.progress, self.recipe
+        count = progress.iteration % recipe.window or recipe.window
+        self.check_finite()
+        error = 100 * progress.wrong[:count].double().mean().item()
+        loss = progress.losses[:count].double().mean().item()
+        row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
+        lr = self.rate(progress.iteration - 1)
+        if self.ranks.first:
+            append_line(self.run.path / "metrics.jsonl", row | {"lr": lr})
+        progress.latest |= row
+        progress.warm = progress.warm or error < recipe.warmup_error
+
+    def write_test(self, evaluate: Evaluate) -> None:
+        """Test error now."""
+        progress = self.progress
+        self.net.eval()
+        with torch.no_grad():
+            figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
+        self.net.train()
+        progress.latest |= figures
+        if self.recipe.decay == "plateau":
+            self.note_plateau(figures["test_error"])
+        if not self.ranks.first:
+            return
+        append_line(self.run.path / "metrics.jsonl", {"iteration": progress.iteration} | figures)
+        timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
+        append_line(self.run.path / "timing.jsonl", timing)
+
+    def note_plateau(self, error: float) -> None:
+        """Let the rate drop where the test error has not fallen for too many tests."""
+        progress = self.progress
+        if error < progress.best - self.recipe.threshold:
+            progress.best, progress.tests = error, 0
+            return
+        progress.tests += 1
+        if progress.tests == self.recipe.patience:
+            progress.tests, progress.drops = 0, progress.drops + 1
+
+    def average_statistics(self, batch_at: BatchAt) -> None:
+        """Put a plain average over training images in place of BN's running statistics, where the recipe asks for it.
+
+        The images are those of the steps after the last; all augmentation is on them. Sec. 3.4 is silent; the
+        authors' release says so. A batch goes through in the parts over which a statistic was taken in training.
+        """
+        recipe, steps = self.recipe, -(-self.recipe.bn_average // self.recipe.batch_size)
+        size = recipe.bn_group or recipe.batch_size // recipe.accumulate // self.ranks.world
+
+        def parts() -> Generator[Tensor]:
+            for step in range(recipe.iterations, recipe.iterations + steps):
+                yield from batch_at(step)[0].split(size)
+
+        if steps:
+            with autocast(self.precision, self.device):
+                update_bn(parts(), self.net)
+            self.ranks.average(self.statistics)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        progress = self.progress
+        self.check_finite()
+        if not self.ranks.first:
+            return
+        header = self.header | {"iteration": progress.iteration}
+        weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
+        optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
+        state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
+        checkpoint.save(self.folder, progress.iteration, weights, state)
+
+    def resume(self, monitor: Monitor) -> None:
+        """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
+        saved = checkpoint.load_latest(self.folder, monitor.say)
+        if saved is not None:
+            load_state(self.net, saved.weights.state)
+            state = dict(saved.state)
+            self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
+            torch.set_rng_state(state.pop("random"))
+            for name, value in state.items():
+                setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
+            monitor.say(f"going on from iteration {self.progress.iteration}")
+        if not self.ranks.same(self.progress.iteration):
+            raise InputError(
+                f"the ranks find different checkpoints in {self.run.path}; put it where all machines see it"
+            )
+        if not self.ranks.first:
+            return
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            if (self.run.path / name).exists():
+                cut_after(self.run.path / name, self.progress.iteration)
+
+    def finish(self) -> Json:
+        """Write the `done` mark with the final figures: the last ones, never the best."""
+        progress = self.progress
+        images = progress.iteration * self.recipe.batch_size
+        speed = images / progress.seconds if progress.seconds else math.nan
+        done = {"iteration": progress.iteration} | progress.latest
+        done |= {"seconds": round(progress.seconds, 1), "images_per_second": round(speed, 1)}
+        if self.ranks.first:
+            write_json(self.run.path / "done.json", done)
+        self.ranks.barrier()
+        return done

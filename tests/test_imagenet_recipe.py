@@ -1,0 +1,165 @@
+"""The recipe of Sec. 3.4 on pictures of all sizes: plateau, accumulation, averaged statistics, resume in mid-epoch."""
+
+import copy
+import dataclasses
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+import deepres
+from deepres.errors import InputError
+from deepres.records import Run
+from deepres.training.fast import accelerate
+from deepres.training.ranks import ALONE
+from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
+from deepres.training.schedule import rate
+from deepres.training.trainer import Trainer
+from test_ranks import together
+
+SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
+MARKS = ("--set", "window=6", "--set", "evaluate_every=8", "--set", "bn_average=20", "--set", "workers=1")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two classes of pictures of different sizes: 14 and 5 of each; an epoch is not a whole number of batches."""
+    root = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 14), ("test", 5)):
+        for label, name in enumerate(("dark", "light")):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                height, width = random.integers(40, 90, 2)
+                pixels = random.integers(100 * label, 156 + 100 * label, (height, width, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number:02}.jpg")
+    return root
+
+
+def arguments(photographs, run, *more):
+    return ("train", "resnet18", "--data", photographs, "--run", run, *SMALL, *MARKS, *more)
+
+
+def last_weights(run):
+    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photographs, tmp_path_factory):
+    from conftest import run_deepres
+
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = run_deepres(place, *arguments(photographs, place / "run"), DEEPRES_CACHE=str(place / "cache"))
+    assert result.returncode == 0, result.stderr
+    return place / "run"
+
+
+def test_the_recipe_is_the_papers():
+    """Sec. 3.4: sides 256 to 480, crops of 224, batch 256, rate 0.1, decay 1e-4, momentum 0.9, 60e4 iterations."""
+    recipe = paper_recipe(50, imagenet=True)
+    assert recipe == IMAGENET
+    assert (recipe.sides, recipe.crop, recipe.batch_size, recipe.iterations) == ((256, 480), 224, 256, 600_000)
+    assert (recipe.lr, recipe.weight_decay, recipe.momentum, recipe.decay) == (0.1, 1e-4, 0.9, "plateau")
+    assert [rate(recipe, 9, drops=drops) for drops in (0, 1, 2)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_a_table_1_network_is_trained_by_it_and_its_weights_tell_the_crop(undisturbed, deepres):
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["recipe"]["name"] == "imagenet"
+    assert Run(undisturbed).curve("test_error")[0] == [8, 16, 24]
+    report = json.loads(deepres("eval", undisturbed, "--json").stdout)
+    assert (report["protocol"], report["crop"], report["images"]) == ("center", 32, 10)
+    done = json.loads((undisturbed / "done.json").read_text())
+    assert report["top1_error"] == pytest.approx(done["test_error"])  # the same view in training and afterwards
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(process, photographs, undisturbed, tmp_path):
+    run = tmp_path / "killed"
+    child = process(*arguments(photographs, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+    while not list(run.glob("checkpoints/[0-9]*")):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert not (run / "done.json").exists()
+    result = process("train", "--run", run)
+    assert result.returncode == 0, result.stderr
+    assert "going on from iteration" in result.stderr
+    assert last_weights(run).read_bytes() == last_weights(undisturbed).read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+
+
+def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(photographs, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert together(tmp_path, *arguments(photographs, whole)).returncode == 0
+    from test_ranks import torchrun, wait_for_checkpoint
+
+    with torchrun(tmp_path, *arguments(photographs, stopped), DEEPRES_CHECKPOINT_SECONDS="0.05") as launcher:
+        wait_for_checkpoint(launcher, stopped)
+    assert together(tmp_path, *arguments(photographs, stopped)).returncode == 0
+    assert last_weights(stopped).read_bytes() == last_weights(whole).read_bytes()
+
+
+def test_options_of_resident_images_are_refused(refused, photographs):
+    assert "leave --split out" in refused(*arguments(photographs, "run", "--split", "20/8"))
+    assert "from the crop" in refused(*arguments(photographs, "run", "--set", "sides=20,64"))
+    assert "a divisor of the batch size" in refused(*arguments(photographs, "run", "--set", "accumulate=3"))
+
+
+def trainer(net, recipe, tmp_path, header=None):
+    return Trainer(net, recipe, Run(tmp_path), "cpu", "fp32", None, header or {}, ALONE)
+
+
+def test_the_rate_drops_where_the_error_has_not_fallen_for_the_patience(tmp_path):
+    recipe = Recipe(decay="plateau", milestones=(), patience=2, threshold=0.5)
+    state = trainer(nn.Conv2d(1, 1, 1), recipe, tmp_path)
+    drops = []
+    for error in (50.0, 40.0, 39.7, 39.6, 39.0, 39.0, 39.0, 39.0):
+        state.note_plateau(error)
+        drops.append(state.progress.drops)
+    assert drops == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert state.rate(0) == pytest.approx(0.001)
+
+
+def test_accumulated_parts_give_the_gradient_of_the_parts_mean(tmp_path):
+    torch.manual_seed(0)
+    net = deepres.build("resnet8")
+    twin = copy.deepcopy(net)
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
+    recipe = Recipe(batch_size=8, accumulate=2, lr=0.1)
+    trainer(net, recipe, tmp_path).train_step(images, labels)
+    optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    losses = [F.cross_entropy(twin(part), truth) for part, truth in zip(images.split(4), labels.split(4), strict=True)]
+    (sum(losses) / 2).backward()
+    optimizer.step()
+    for mine, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("on_kernels", [False, True])
+def test_averaged_statistics_are_the_plain_mean_of_those_of_the_batches(tmp_path, on_kernels):
+    torch.manual_seed(0)
+    net = deepres.build("resnet8").to(memory_format=torch.channels_last).train()
+    if on_kernels:
+        accelerate(net)
+    recipe = dataclasses.replace(Recipe(iterations=5, batch_size=4), milestones=(), bn_average=10)
+    batches = [torch.randn(4, 3, 16, 16) + step for step in range(8)]
+    trainer(net, recipe, tmp_path).average_statistics(lambda step: (batches[step], torch.zeros(4).long()))
+    first = net.conv1
+    maps = [first.conv(batches[step]) for step in (5, 6, 7)]  # ten images take three batches
+    means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
+    variances = torch.stack([each.var((0, 2, 3)) for each in maps]).mean(0)
+    assert torch.allclose(first.bn.running_mean, means, atol=1e-5)
+    assert torch.allclose(first.bn.running_var, variances, rtol=1e-4)
+    assert net.training
+
+
+def test_a_batch_that_does_not_divide_into_its_parts_on_a_rank_is_refused():
+    with pytest.raises(InputError, match="accumulate"):
+        Recipe(batch_size=8, accumulate=3)
