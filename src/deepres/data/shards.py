@@ -15,6 +15,7 @@ from deepres.errors import InputError
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"
 SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's key ends at the first dot of the file's name
+SPLIT = re.compile(r"(?<![a-z])(train|test|val)(?:ing|id|idation)?(?![a-z])")
 BLOCK = 512
 
 
@@ -38,10 +39,10 @@ def shard_listing(pattern: str) -> Listing:
     """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
 
     `{000..146}` and `{train,val}` are expanded; the order is that of the pattern, of a glob the sorted one. The
-    part is told by the word train, test or val in the name of the shard or of its folder; without test shards,
-    every fifth picture of each class is a test picture. Class names are those of the folders in the tars, or of
-    `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is found;
-    `read()` raises it for a damaged or compressed shard and for a picture without a label.
+    part is told by the word train, test or val in the name of the shard, or else by a folder of that name; without
+    test shards, every fifth picture of each class is a test picture. Class names are those of the folders in the
+    tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
+    found; `read()` raises it for a damaged or compressed shard and for a picture without a label.
     """
     paths = _found(pattern)
     shards = [_Shard(path, part) for path in paths if (part := _part(path, paths)) is not None]
@@ -89,11 +90,8 @@ def _found(pattern: str) -> list[Path]:
 
 def _split(path: Path) -> str:
     """`train`, `test` or `val`, by the name of the file or else of its folder; `train` where neither tells."""
-    for name in (path.name, path.parent.name):
-        found = re.search(r"(?<![a-z])(train|test|val)", name.lower())
-        if found:
-            return found[1]
-    return "train"
+    found = SPLIT.search(path.name.lower()) or SPLIT.fullmatch(path.parent.name.lower())
+    return found[1] if found else "train"
 
 
 def _part(path: Path, paths: list[Path]) -> Part | None:

@@ -158,7 +158,8 @@ class Stream:
         """
         if self._answers is None or step != self._next:
             self._steps.start = step
-            self._loader = self._loader or self._open()
+            if self._loader is None:
+                self._loader = self._open()
             self._answers = iter(self._loader)
         answer = next(self._answers)
         self._next = step + 1
