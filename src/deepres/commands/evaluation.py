@@ -112,7 +112,7 @@ def _ticker(bar: Progress, say: Callable[[str], None]) -> Callable[[int, int | N
         nonlocal told
         bar.update(task, completed=done, total=total)
         if bar.disable and time.monotonic() - told > LINE_SECONDS:
-            say(f"{done:,} images tested" + (f" of {total:,}" if total else ""))
+            say(f"{done:,}" + (f" of {total:,}" if total else "") + " images tested")
             told = time.monotonic()
 
     return tick
