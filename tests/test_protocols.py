@@ -95,6 +95,8 @@ def test_resizing_sets_the_shorter_side_and_keeps_the_aspect_ratio():
     assert resized(image, 50).shape == (3, 50, 75)
     assert resized(image.transpose(1, 2), 200).shape == (3, 300, 200)
     assert resized(image, 100) is image
+    with pytest.raises(InputError, match="9000x1"):
+        resized(torch.zeros(3, 1, 9000, dtype=torch.uint8), 256)
     reference = pixels(photograph(0, (150, 100)).resize((75, 50), Image.Resampling.BILINEAR))
     assert (resized(image, 50).int() - reference.int()).abs().max() <= 1  # as training saw resized pictures
 
@@ -192,6 +194,19 @@ def test_the_interval_holds_the_error_and_narrows_with_more_images():
     assert (low, high) == pytest.approx((20 - 2.48, 20 + 2.48), abs=0.3)  # 1.96 standard errors
     assert found(100_000).interval() == pytest.approx((20 - 0.248, 20 + 0.248), abs=0.03)
     assert found(1000).interval(top=2) == (0, 0)
+
+
+def test_the_difference_of_two_is_judged_image_by_image():
+    labels, right = torch.zeros(1000, dtype=torch.int64), torch.tensor([0.9, 0.1])
+    one, other = (right.repeat(1000, 1) for _ in range(2))
+    one[:400] = other[:420] = right.flip(0)  # both wrong on 400, the other one on 20 more
+    better, worse = Scores(one, labels), Scores(other, labels)
+    gap, low, high = better.difference(worse)
+    assert gap == pytest.approx(-2)
+    assert (low, high) == pytest.approx((-2.87, -1.13), abs=0.2)  # far from 0, though the intervals overlap
+    assert better.interval()[1] > worse.interval()[0]
+    assert worse.difference(better)[0] == pytest.approx(2)
+    assert worse.difference(worse) == (0, 0, 0)
 
 
 def test_pairs_are_named_in_the_order_of_how_often_they_are_confused():
@@ -299,7 +314,8 @@ def test_an_ensemble_of_different_nets_gives_each_members_error_and_its_own(deep
     kept = scores.read(tmp_path / "kept.safetensors")
     assert len(set(kept.names)) == 15 and kept.names[0] == "test/ant/0.png"
     alone = evaluated(deepres, files[2], *how)
-    assert report["members"][2] | {"weight": 1.0} == alone["members"][0]
+    for figure in ("top1_error", "top1_interval", "top5_error", "scales"):
+        assert report["members"][2][figure] == alone[figure]
     assert "together" in deepres("eval", "kept.safetensors").stdout
 
 

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from deepres.bench.command import bench
+from deepres.commands.bench import bench
+from deepres.commands.data import app as data_app
 from deepres.commands.evaluation import evaluate
-from deepres.data.command import app as data_app
 from deepres.errors import InputError
 
 app = typer.Typer(

@@ -1,6 +1,8 @@
 """The verb `deepres eval`."""
 
 import json as json_format
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +15,7 @@ from deepres.errors import InputError
 if TYPE_CHECKING:
     from deepres.evaluation.views import Protocol
 
+LINE_SECONDS = 30.0
 Name = Literal["single", "center", "10-crop", "dense"]
 
 
@@ -66,10 +69,7 @@ def evaluate(
             err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
         with _bar(err) as bar:
-            task = bar.add_task("images", total=None)
-            table = protocols.evaluate(
-                weights, setting, say, lambda done, total: bar.update(task, completed=done, total=total), ranks
-            )
+            table = protocols.evaluate(weights, setting, say, _ticker(bar, say), ranks)
     if not ranks.first:
         return
     report = protocols.report(table, shares)
@@ -102,3 +102,17 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> li
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _ticker(bar: Progress, say: Callable[[str], None]) -> Callable[[int, int | None], None]:
+    """Moves the bar; elsewhere than in a terminal, says a line every so often."""
+    task, told = bar.add_task("images", total=None), time.monotonic()
+
+    def tick(done: int, total: int | None) -> None:
+        nonlocal told
+        bar.update(task, completed=done, total=total)
+        if bar.disable and time.monotonic() - told > LINE_SECONDS:
+            say(f"{done:,}" + (f" of {total:,}" if total else "") + " images tested")
+            told = time.monotonic()
+
+    return tick

@@ -20,21 +20,26 @@ class Scores:
         """Percent of images whose true class is not among the `top` best scores; all K count where K < top."""
         return percent_wrong(self.correct(top), len(self.labels))
 
+    def hits(self, top: int = 1) -> Tensor:
+        """Whether each image has its true class among the `top` best scores, bool (N,)."""
+        best = self.scores.topk(min(top, self.scores.shape[1]), dim=1).indices
+        return (best == self.labels[:, None]).any(1)
+
     def correct(self, top: int = 1) -> int:
         """How many images have their true class among the `top` best scores."""
-        best = self.scores.topk(min(top, self.scores.shape[1]), dim=1).indices
-        return int((best == self.labels[:, None]).sum())
+        return int(self.hits(top).sum())
 
     def interval(self, top: int = 1) -> tuple[float, float]:
-        """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores.
+        """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores."""
+        return _bootstrap(~self.hits(top))
 
-        To draw the N images anew with replacement and count the right ones is to draw from a binomial distribution.
+    def difference(self, other: "Scores", top: int = 1) -> tuple[float, float, float]:
+        """`error(top)` less that of `other` on the same images, and the bootstrap 95 % interval of it, in percent.
+
+        Images are drawn in pairs, so that the interval is narrow where both are wrong on the same images.
         """
-        images = torch.full((DRAWS,), float(len(self.labels)), dtype=torch.float64)
-        share = torch.full_like(images, self.correct(top) / len(self.labels))
-        drawn = torch.binomial(images, share, generator=torch.Generator().manual_seed(SEED))
-        low, high = (100 * (1 - drawn / images)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return low, high
+        own, others = self.hits(top), other.hits(top)
+        return self.error(top) - other.error(top), *_bootstrap(others & ~own, own & ~others)
 
     def confusion(self) -> Tensor:
         """Counts (K, K): row the true class, column the predicted one."""
@@ -58,6 +63,22 @@ class Scores:
 def percent_wrong(correct: int, images: int) -> float:
     """The error in percent where `correct` of `images` were right; counts of several parts may be added before."""
     return 100 * (1 - correct / images)
+
+
+def _bootstrap(more: Tensor, less: Tensor | None = None) -> tuple[float, float]:
+    """The 95 % interval of the share of `more` less that of `less`, which exclude each other, both bool (N,).
+
+    To draw the N images anew with replacement and count them is to draw from a binomial distribution, then from
+    another for those that are left.
+    """
+    generator, total = torch.Generator().manual_seed(SEED), float(len(more))
+    images, share = torch.full((DRAWS,), total, dtype=torch.float64), more.double().mean()
+    drawn = torch.binomial(images, share.expand(DRAWS), generator)
+    if less is not None and share < 1:
+        left = less.double().mean() / (1 - share)
+        drawn = drawn - torch.binomial(images - drawn, left.clamp(max=1).expand(DRAWS), generator)
+    low, high = (100 * drawn / total).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The views of an image that a test scores, and the average over them (Secs. 3.4 and 4.2)."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepres.errors import InputError
+
 Name = Literal["single", "center", "10-crop", "dense"]
 Views = Callable[[Tensor], list[Tensor]]
 SCALES = (224, 256, 384, 480, 640)  # Sec. 3.4
+MOST_PIXELS = 2**26
 CROP, SHORTER = 224, 256  # of the networks for ImageNet; others in proportion
 
 
@@ -57,10 +61,12 @@ class Protocol:
 def resized(image: Tensor, shorter: int) -> Tensor:
     """An image, uint8 (C, H, W), with its shorter side at `shorter` pixels and its aspect ratio kept.
 
-    Bilinear with antialias, rounded to whole numbers.
+    Bilinear with antialias, rounded to whole numbers. Raises `InputError` for one so long that it would fill memory.
     """
     side = min(image.shape[-2:])
     size = [round(shorter * length / side) for length in image.shape[-2:]]
+    if math.prod(size) > MOST_PIXELS:
+        raise InputError(f"a picture of {image.shape[-1]}x{image.shape[-2]} is too long for its width; leave it out")
     if size == list(image.shape[-2:]):
         return image
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deepres.experiments.material import Source
 from deepres.errors import InputError
+from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
 from deepres.models.catalog import depth
 from deepres.records import Json, Run, read_json, write_json

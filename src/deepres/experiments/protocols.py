@@ -67,13 +67,15 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
 def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
     """Errors of the members together and of each, by class, and what is confused, ready for JSON; in percent.
 
-    Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same.
+    Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same. A
+    difference is an error less that of the first member, with its interval.
     """
     shares = member_weights(len(table.members), weights)
     together = Scores(average([own.scores for own in table.members], shares), table.labels)
+    each = [Scores(own.scores, table.labels) for own in table.members]
     members = [
-        own.facts | {"weight": share} | _errors(Scores(own.scores, table.labels))
-        for own, share in zip(table.members, shares, strict=True)
+        own.facts | {"weight": share} | _errors(found, each[0])
+        for own, share, found in zip(table.members, shares, each, strict=True)
     ]
     alone = members[0] if len(members) == 1 else {"network": f"ensemble of {len(members)}"}
     names = table.classes
@@ -86,7 +88,7 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
         "data": table.data,
         "images": len(table.labels),
         "skipped": len(table.skipped),
-        **_errors(together),
+        **_errors(together, each[0]),
         "members": members,
         "classes": list(names),
         "class_errors": together.class_errors(),
@@ -95,10 +97,11 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
     }
 
 
-def _errors(found: Scores) -> Json:
+def _errors(found: Scores, first: Scores) -> Json:
     errors: Json = {}
     for top in (1, 5):
         errors |= {f"top{top}_error": found.error(top), f"top{top}_interval": list(found.interval(top))}
+        errors |= {f"top{top}_difference": list(found.difference(first, top))}
     return errors
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.errors import InputError
@@ -61,9 +61,9 @@ def write(file: Path, table: ScoreTable) -> None:
     partial = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {HEADER: header})
+        partial.write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER: header}))
         partial.replace(file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise InputError(f"the scores cannot be written to {file} ({error}); give another --save-scores") from None
     finally:
         with contextlib.suppress(OSError):

@@ -81,12 +81,14 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _members(report: Mapping[str, Any]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (own["weights"], own["network"], own["protocol"], f"{own['weight']:.3f}", *(_error(own, top) for top in TOPS))
-        for own in report["members"]
-    ]
-    rows.append(("together", "", "", "", *(_error(report, top) for top in TOPS)))
-    columns = ("member", "network", "protocol", "weight", "top-1 error %", "top-5 error %")
+    rows: list[tuple[Cell, ...]] = []
+    for own in (*report["members"], {**report, "weights": "together", "network": "", "protocol": ""}):
+        gap, low, high = own["top1_difference"]
+        against = f"{gap:+.2f} ({low:+.2f} to {high:+.2f})" if rows else ""
+        weight = f"{own['weight']:.3f}" if "weight" in own else ""
+        errors = (_error(own, top) for top in TOPS)
+        rows.append((own["weights"], own["network"], own["protocol"], weight, *errors, against))
+    columns = ("member", "network", "protocol", "weight", "top-1 error %", "top-5 error %", "top-1 against the first")
     return Table("Members", "In brackets: bootstrap 95 % interval.", columns, tuple(rows))
 
 
