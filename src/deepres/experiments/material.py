@@ -56,8 +56,9 @@ def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
     Raises `InputError` for data that cannot be had, and for options that do not go with a recipe of crops.
     """
     size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
-    for option, value in (("--split", config.split), ("--image-size", size), ("--in-channels", config.in_channels != 3 and config.in_channels)):
-        if crop and value:
+    gray = config.in_channels not in (None, 3)
+    for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
+        if crop and given:
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
     with ranks.one_first():
         if crop:
@@ -99,9 +100,19 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say) -> Material:
     axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
     ready = partial(finish, mean=found.mean.to(place), sigma=recipe.colour, **axes)
-    how = {"workers": config.workers, "skip_bad": config.skip_bad, "say": say}
-    own = ranks.part(recipe.batch_size)
-    stream = Stream(parts.train, augment, ready, recipe.batch_size, config.seed, place, draws=DRAWS, part=own, **how)
+    stream = Stream(
+        parts.train,
+        augment,
+        ready,
+        recipe.batch_size,
+        config.seed,
+        place,
+        draws=DRAWS,
+        part=ranks.part(recipe.batch_size),
+        workers=config.workers,
+        skip_bad=config.skip_bad,
+        say=say,
+    )
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
         step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)

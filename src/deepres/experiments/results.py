@@ -23,8 +23,9 @@ from deepres.experiments.findings import (
     describe,
     summary_of,
 )
+from deepres.experiments.material import Say, spread
 from deepres.experiments.plan import Plan
-from deepres.experiments.single import Say, load_trained, spread
+from deepres.experiments.single import load_trained
 from deepres.models.catalog import build
 from deepres.records import Run, read_json, write_json
 
