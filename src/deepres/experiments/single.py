@@ -17,7 +17,7 @@ from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores, percent_wrong, score
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build, depth
-from deepres.models.convert import load_state
+from deepres.models.convert import ends, load_state
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
@@ -225,9 +225,7 @@ def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
         raise InputError(f"{file} does not say which network it is of; give --network")
     if network not in (None, name):
         raise InputError(f"{file} holds weights of {name}, not of {network}; leave --network out")
-    state = weights.state  # its ends tell classes and channels also where there is no header
-    classes = len(state["fc.bias"]) if "fc.bias" in state else None
-    channels = state["conv1.conv.weight"].shape[1] if "conv1.conv.weight" in state else 3
+    classes, channels = ends(weights.state)  # told also where there is no header
     net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
     load_state(net, weights.state)
     return Trained(net, weights.mean, weights.header)
@@ -235,8 +233,8 @@ def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
 
 def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Scores:
     """Scores of a trained net on the test images of `data`, single view, with the mean image of its training."""
-    mean, ends = trained.mean, trained.net.state_dict()
-    classes, channels = len(ends["fc.bias"]), ends["conv1.conv.weight"].shape[1]
+    mean = trained.mean
+    classes, channels = ends(trained.net.state_dict())
     if classes != len(data.classes):
         raise InputError(
             f"the weights know {classes} classes, {data.name} has {len(data.classes)}; give the data they were made for"

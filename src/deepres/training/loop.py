@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
@@ -23,6 +22,7 @@ from deepres.training.batchnorm import group_batch_norm
 from deepres.training.compile import compile_blocks
 from deepres.training.device import autocast, keep_freed_memory
 from deepres.training.fast import accelerate
+from deepres.training.loss import classification_loss
 from deepres.training.memory import save_memory
 from deepres.training.optimizer import SGD
 from deepres.training.ranks import ALONE, Ranks
@@ -165,8 +165,8 @@ class _Trainer:
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         """Forward, backward, update; loss and error stay on the device until their window ends."""
         with autocast(self.precision, self.device):
-            scores = self.parallel(images)
-        loss = F.cross_entropy(scores.float(), labels, label_smoothing=self.recipe.label_smoothing)
+            outputs = self.parallel(images)
+        scores, loss = classification_loss(outputs, labels, self.recipe.label_smoothing)
         loss.backward()
         slot = self.progress.iteration % self.recipe.window
         self.progress.losses[slot] = loss.detach()
