@@ -1,5 +1,7 @@
 """Table 1, the CIFAR table and all networks side by side, from the networks themselves, beside the paper's figures."""
 
+from functools import cache
+
 import torch
 
 from deepres.analysis.cost import Stage, stages
@@ -95,6 +97,7 @@ def as_json(table: Table) -> Json:
     return {"title": table.title, "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
 
+@cache
 def _stages(network: str) -> list[Stage]:
     with torch.device("meta"):  # shapes alone: nothing is drawn or computed
         net = build(network)
