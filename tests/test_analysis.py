@@ -93,9 +93,11 @@ def test_rows_are_those_of_table_1():
         *("32x32", "32x32"),
         *("16x16", "8x8"),
     )
-    assert conv1 == Stage("conv1", "32x32", 0, 3 * 16 * 9 + 32, 3 * 16 * 9 * 32 * 32, 1)
-    assert conv2_x == Stage("conv2_x", "32x32", 3, 6 * (16 * 16 * 9 + 32), 6 * 16 * 16 * 9 * 32 * 32, 6)
-    assert fc == Stage("fc", "1x1", 0, 650, 640, 1)
+    assert conv1 == Stage("conv1", "32x32", 0, 3 * 16 * 9 + 32, 3 * 16 * 9 * 32 * 32, 1, 16 * 32 * 32)
+    assert conv2_x == Stage(
+        "conv2_x", "32x32", 3, 6 * (16 * 16 * 9 + 32), 6 * 16 * 16 * 9 * 32 * 32, 6, 6 * 16 * 32 * 32
+    )
+    assert fc == Stage("fc", "1x1", 0, 650, 640, 1, 10)
 
 
 @pytest.mark.parametrize("name", ["resnet8-c", "highway19", "resnet50-32px"])

@@ -11,12 +11,12 @@ from deepres import InputError, build
 from deepres.data.pictures import pictures_of_test
 from deepres.data.sources import load
 from deepres.evaluation.accuracy import Scores
-from deepres.evaluation.dense import fully_convolutional
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.experiments import scores
 from deepres.experiments.scorer import scorer
 from deepres.experiments.single import Trained
+from deepres.models.convolutional import fully_convolutional
 from deepres.models.weights import serialise
 from test_ranks import together
 

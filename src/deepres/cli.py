@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
-Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, highway19.")]
+Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
 DataOption = Annotated[
     str, typer.Option("--data", help="cifar10, cifar100, fashion-mnist, a folder, or hf:owner/name.")
 ]
@@ -51,16 +51,19 @@ def _print_json(value: Any) -> None:
 @app.command()
 def info(
     network: Annotated[str | None, typer.Argument(help="A network; without it: all.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="All networks side by side, rivals as well.")] = False,
     json: AsJson = False,
 ):
-    """Stages, parameters and multiply-adds of a network, or Table 1 and the CIFAR table of the paper.
+    """Stages, parameters, multiply-adds and activations of a network, or the paper's tables, or all networks.
 
     Example: deepres info resnet50
     """
     from deepres.experiments import architectures
     from deepres.report import console
 
-    tables = [architectures.stage_table(network)] if network else architectures.overview()
+    tables = architectures.comparison() if compare else architectures.overview()
+    if network:
+        tables = (architectures.stage_table(network), *(tables if compare else ()))
     if json:
         _print_json([architectures.as_json(table) for table in tables])
     else:

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds, stage by stage, as in Table 1."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +10,16 @@ from torch import Tensor, nn
 from deepres.analysis.mode import evaluating
 from deepres.errors import InputError
 
+Output = tuple[nn.Conv2d | nn.Linear, torch.Size]  # a layer, and the shape of what it gives
+
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of a network, or the total.
 
-    `output_size` is "HxW" ("1x1" for fc, "" for the total); `multiply_adds` are those of convolutions and fc
-    for one image; `weighted_layers` are convolutions and fc, without projections and gates on a shortcut.
+    `output_size` is that of the last convolution, "HxW" ("1x1" for fc, "" for the total); `multiply_adds` are those
+    of convolutions and fc for one image; `weighted_layers` are convolutions and fc on the longest way, without
+    projections and gates on a shortcut; `activations` are the values that all convolutions and fc give for one image.
     """
 
     name: str
@@ -24,6 +28,7 @@ class Stage:
     parameters: int
     multiply_adds: int
     weighted_layers: int
+    activations: int
 
 
 def parameters(net: nn.Module) -> int:
@@ -32,59 +37,57 @@ def parameters(net: nn.Module) -> int:
 
 
 def stages(net: nn.Module, input_size: int) -> list[Stage]:
-    """Rows of Table 1: one for each child of `net` that has weights, then the row "total".
+    """Rows of Table 1: one for each of `net.stages()` (or child) through which an image goes, then the row "total".
 
-    `input_size` is in pixels a side; the number of channels is that of the first convolution. One blank image
-    goes through `net` on its own device (on "meta" nothing is computed); `net` stays as it was. Raises
-    `InputError` for an input size below 1.
+    What works in training alone (GoogLeNet's auxiliary classifiers) is left out. `input_size` is in pixels a side;
+    the number of channels is that of the first convolution. One blank image goes through `net` on its own device
+    (on "meta" nothing is computed); `net` stays as it was. Raises `InputError` for an input size below 1.
     """
     if input_size < 1:
         raise InputError(f"the input size must be 1 pixel a side or more, not {input_size}")
-    sizes, multiply_adds = _trace(net, input_size)
+    parts: dict[str, nn.Module] = dict(getattr(net, "stages", net.named_children)())
+    outputs = _trace(net, parts, input_size)
     rows = [
         Stage(
             name,
-            sizes[name],
-            _blocks(child),
-            parameters(child),
-            multiply_adds.get(name, 0),
-            _weighted_layers(child),
+            _size(outputs[name][-1][1]),
+            _blocks(parts[name]),
+            parameters(parts[name]),
+            sum(shape.numel() * layer.weight[0].numel() for layer, shape in outputs[name]),
+            _weighted_layers(parts[name]),
+            sum(shape.numel() for _, shape in outputs[name]),
         )
-        for name, child in net.named_children()
-        if parameters(child)
+        for name in parts
+        if outputs[name]
     ]
     return [*rows, _total(rows)]
 
 
-def _trace(net: nn.Module, input_size: int) -> tuple[dict[str, str], dict[str, int]]:
-    """Output size and multiply-adds of each child of `net` for one image."""
-    sizes: dict[str, str] = {}
-    multiply_adds: dict[str, int] = {}
+def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> dict[str, list[Output]]:
+    """The convolutions and fully connected layers of each part of `net`, in turn, with their outputs for one image."""
+    outputs: dict[str, list[Output]] = {name: [] for name in parts}
 
-    def note_size(name: str):
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            height, width = output.shape[2:] if output.dim() == 4 else (1, 1)
-            sizes[name] = f"{height}x{width}"
+    def note(name: str, layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs[name].append((layer, output.shape))
 
-        return hook
-
-    def note_products(name: str):
-        def hook(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            multiply_adds[name] = multiply_adds.get(name, 0) + output.numel() * module.weight[0].numel()
-
-        return hook
-
-    handles = [child.register_forward_hook(note_size(name)) for name, child in net.named_children()]
-    for name, module in net.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            handles.append(module.register_forward_hook(note_products(name.split(".")[0])))
+    handles = [
+        module.register_forward_hook(partial(note, name))
+        for name, part in parts.items()
+        for module in part.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     try:
         with evaluating(net), torch.no_grad():
             net(_blank_image(net, input_size))
     finally:
         for handle in handles:
             handle.remove()
-    return sizes, multiply_adds
+    return outputs
+
+
+def _size(output: torch.Size) -> str:
+    height, width = output[2:] if len(output) == 4 else (1, 1)
+    return f"{height}x{width}"
 
 
 def _blank_image(net: nn.Module, input_size: int) -> Tensor:
@@ -97,11 +100,13 @@ def _blocks(child: nn.Module) -> int:
     return sum(name.split(".")[-1] == "shortcut" for name, _ in child.named_modules())
 
 
-def _weighted_layers(child: nn.Module) -> int:
-    return sum(
-        isinstance(module, nn.Conv2d | nn.Linear) and "shortcut" not in name.split(".")
-        for name, module in child.named_modules()
-    )
+def _weighted_layers(module: nn.Module) -> int:
+    """Convolutions and fc on the longest way through `module`: of parallel branches, the longest counts."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return 1
+    counts = {name: _weighted_layers(child) for name, child in module.named_children() if name != "shortcut"}
+    branches = [counts.pop(name) for name in list(counts) if name.startswith("branch")]  # of an Inception module
+    return sum(counts.values()) + max(branches, default=0)
 
 
 def _total(rows: Iterable[Stage]) -> Stage:
@@ -113,4 +118,5 @@ def _total(rows: Iterable[Stage]) -> Stage:
         sum(row.parameters for row in rows),
         sum(row.multiply_adds for row in rows),
         sum(row.weighted_layers for row in rows),
+        sum(row.activations for row in rows),
     )

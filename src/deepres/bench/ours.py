@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from deepres.bench.parts import batch_of, data_of
 from deepres.bench.work import Contestant, Work, is_epoch
@@ -17,6 +16,7 @@ from deepres.models.catalog import build, depth
 from deepres.records import Run
 from deepres.training.device import autocast, keep_freed_memory
 from deepres.training.fast import accelerate, resolve_kernels
+from deepres.training.loss import classification_loss
 from deepres.training.memory import save_memory
 from deepres.training.optimizer import SGD
 from deepres.training.recipe import Config, paper_recipe
@@ -79,8 +79,9 @@ def training_step(work: Work) -> tuple[Callable[[], int], str]:
 
     def step() -> int:
         with autocast(work.precision, "cpu"):
-            scores = net(images)
-        F.cross_entropy(scores.float(), labels).backward()
+            outputs = net(images)
+        _, loss = classification_loss(outputs, labels)
+        loss.backward()
         optimizer.step_at(0.1)
         return len(images)
 

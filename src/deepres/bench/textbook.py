@@ -18,6 +18,7 @@ from deepres.bench.parts import batch_of, data_of
 from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.sets import ImageSet
 from deepres.models.catalog import build
+from deepres.training.loss import classification_loss
 
 SETTING = "PIL, DataLoader with 2 workers, fp32 eager, NCHW, .item() a step"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -62,11 +63,9 @@ def train(work: Work) -> Contestant:
     """An epoch and the test after it, or a step on a batch in memory."""
     net = build(work.network).train()
     optimizer = _optimizer(net)
-    criterion = nn.CrossEntropyLoss()
 
     def step(images: Tensor, labels: Tensor) -> tuple[float, float]:
-        scores = net(images)
-        loss = criterion(scores, labels)
+        scores, loss = classification_loss(net(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

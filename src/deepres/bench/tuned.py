@@ -12,16 +12,16 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.parts import batch_of, data_of, is_epoch
+from deepres.bench.parts import batch_of, data_of
 from deepres.bench.textbook import DEVIATION, MEAN
-from deepres.bench.work import Contestant, Work
+from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.sets import ImageSet
 from deepres.models.catalog import build
 from deepres.training.device import autocast, resolve_precision
+from deepres.training.loss import classification_loss
 
 WARM_UP, PROBES = 2, 5
 NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
@@ -61,7 +61,7 @@ class Trainer:
         """One training step; the loss stays a tensor."""
         images = images.contiguous(memory_format=torch.channels_last)
         with self.context():
-            loss = F.cross_entropy(self.run(images), labels)
+            _, loss = classification_loss(self.run(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

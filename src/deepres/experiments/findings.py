@@ -18,6 +18,12 @@ _NAMES: dict[str, tuple[str, Kind]] = {
     "plain": ("plain", "plain"),
     "resnet": ("ResNet", "residual"),
     "highway": ("Highway", "highway"),
+    "vgg": ("VGG", "plain"),
+}
+_OTHERS: dict[str, tuple[str, int, Kind]] = {
+    "alexnet": ("AlexNet", 8, "plain"),
+    "googlenet": ("GoogLeNet", 22, "plain"),
+    "prelu-net": ("PReLU-net", 19, "plain"),
 }
 
 
@@ -131,7 +137,9 @@ def describe(network: str) -> tuple[str, int, Kind]:
 
     A name of another form is its own label, with depth 0.
     """
-    match = re.fullmatch(r"(plain|resnet|highway)(\d{1,5})(?:-(.+))?", network)
+    if network in _OTHERS:
+        return _OTHERS[network]
+    match = re.fullmatch(r"(plain|resnet|highway|vgg)(\d{1,5})(?:-(.+))?", network)
     if match is None:
         return network, 0, "residual"
     label, kind = _NAMES[match[1]]

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from deepres.data.augment import normalise
 from deepres.errors import InputError
-from deepres.evaluation.dense import fully_convolutional
 from deepres.evaluation.views import CROP, Protocol, fitted, score_views
 from deepres.experiments.single import Trained
 from deepres.models.catalog import input_size
+from deepres.models.convolutional import fully_convolutional
 from deepres.training.device import autocast
 
 BATCH_PIXELS = 32 * CROP * CROP

@@ -14,7 +14,7 @@ from deepres.errors import InputError
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build, depth, family
-from deepres.models.convert import load_state
+from deepres.models.convert import ends, load_state
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
@@ -188,9 +188,7 @@ def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
         raise InputError(f"{file} does not say which network it is of; give --network")
     if network not in (None, name):
         raise InputError(f"{file} holds weights of {name}, not of {network}; leave --network out")
-    state = weights.state  # its ends tell classes and channels also where there is no header
-    classes = len(state["fc.bias"]) if "fc.bias" in state else None
-    channels = state["conv1.conv.weight"].shape[1] if "conv1.conv.weight" in state else 3
+    classes, channels = ends(weights.state)  # told also where there is no header
     net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
     load_state(net, weights.state)
     return Trained(net, weights.mean, weights.header)

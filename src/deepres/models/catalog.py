@@ -1,9 +1,10 @@
-"""Networks by name: resnet20, plain56, resnet34-c, resnet18-32px, highway19.
+"""Networks by name: resnet20, plain56, resnet34-c, resnet18-32px, highway19, vgg16.
 
 resnet18 34 50 101 152     Table 1, shortcut option B; -a, -b, -c choose the option; -32px the small stem
 plain18 plain34            the same without shortcuts; -32px, too
 resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; option A, or -b, -c
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
+vgg16 googlenet ...        what the paper compares with (`RIVALS`)
 """
 
 import dataclasses
@@ -26,6 +27,15 @@ Kind = Literal["resnet", "plain", "highway"]
 Family = Literal["imagenet", "cifar"]
 INPUT_SIZE: dict[Family, int] = {"imagenet": 224, "cifar": 32}
 SMALLEST_HIGHWAY = 5  # conv1, one unit a stage, fc
+RIVALS = {  # weighted layers on the longest way through
+    "alexnet": 8,
+    "vgg16": 16,
+    "vgg16-bn": 16,
+    "vgg19": 19,
+    "vgg19-bn": 19,
+    "googlenet": 22,
+    "prelu-net": 19,
+}
 
 NAMES = (
     *(f"resnet{depth}{option}" for depth in TABLE_1 for option in ("", "-a", "-c")),
@@ -33,6 +43,7 @@ NAMES = (
     *("resnet18-32px", "resnet34-32px", "resnet50-32px"),
     *(f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)),
     *("resnet1202", "highway19", "highway32"),
+    *RIVALS,
 )
 
 
@@ -76,7 +87,7 @@ def build(
     stride_on: str = "1x1",
     residual_layers: int = 2,
 ) -> Network:
-    """Make the network `name`, with start values of He et al. from torch's global random state.
+    """Make the network `name`, with start values (He et al.; `RIVALS`: see there) from torch's global random state.
 
     It takes (N, in_channels, H, W) to scores (N, num_classes); `num_classes` is 1000 for the ImageNet nets
     and 10 for the nets for 32-pixel images where it is None. `stride_on` puts the stride of a bottleneck on
@@ -85,13 +96,15 @@ def build(
     block are more blocks.
     Raises `InputError` for an unknown name, or an argument that the network cannot have.
     """
-    spec = _parse(name)
     classes = {"imagenet": 1000, "cifar": 10}[family(name)] if num_classes is None else num_classes
     for what, count in (("num_classes", classes), ("in_channels", in_channels)):
         if count < 1:
             raise InputError(f"{what} of {name} must be 1 or more, not {count}")
     if stride_on not in ("1x1", "3x3"):
         raise InputError(f'stride_on of {name} must be "1x1" (the paper) or "3x3" (torchvision), not {stride_on!r}')
+    if name in RIVALS:
+        return _rival(name, classes, in_channels, residual_layers)
+    spec = _parse(name)
     residual, blocks = _residual(spec, stride_on, residual_layers)
     if spec.in_table_1:
         row = dataclasses.replace(TABLE_1[spec.depth], residual=residual, blocks=blocks)
@@ -111,11 +124,13 @@ def names() -> tuple[str, ...]:
 
 def depth(name: str) -> int:
     """Weighted layers: convolutions and fc, without projections. Raises `InputError` as `build` does."""
-    return _parse(name).depth
+    return RIVALS.get(name) or _parse(name).depth
 
 
 def family(name: str) -> Family:
     """Which images the network is laid out for: "imagenet" (224x224) or "cifar" (32x32)."""
+    if name in RIVALS:
+        return "imagenet"
     spec = _parse(name)
     return "imagenet" if spec.in_table_1 and spec.variant != "32px" else "cifar"
 
@@ -123,6 +138,17 @@ def family(name: str) -> Family:
 def input_size(name: str) -> int:
     """Pixels a side of the images that the network is laid out for: 224 or 32."""
     return INPUT_SIZE[family(name)]
+
+
+def _rival(name: str, num_classes: int, in_channels: int, residual_layers: int) -> Network:
+    """A network of `RIVALS`."""
+    from deepres.models.rivals import build_rival  # loads torchvision, which takes seconds: only here
+
+    if residual_layers != 2:
+        raise InputError(f"residual_layers cannot be chosen for {name}: it has no residual functions; leave it out")
+    net = build_rival(name, num_classes, in_channels)
+    net.name = name
+    return net
 
 
 def _residual(spec: _Spec, stride_on: str, layers: int) -> tuple[Residual, tuple[int, ...]]:
@@ -186,4 +212,4 @@ def _suggestion(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), NAMES, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    return "names are like resnet20, plain56, resnet50, resnet34-c, resnet18-32px, highway19"
+    return "names are like resnet20, plain56, resnet50, resnet34-c, resnet18-32px, highway19, vgg16"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from deepres.errors import InputError
+from deepres.models.catalog import RIVALS
 
 SHOWN = 4
 BN_COUNTER = "num_batches_tracked"
@@ -22,14 +23,22 @@ TORCHVISION = (
     (rf"{THEIRS}\.downsample\.1", f"{OURS}.shortcut.projection.bn"),
     (r"fc", "fc"),
 )
+# In the rivals' state dicts, and in ours. GoogLeNet's auxiliary classifiers are of no use after training, and
+# torchvision's trained nets lack them.
+AUXILIARY = ("aux1.", "aux2.")
+FIRST = ("conv1.conv.weight", "features.0.weight")
+LAST = ("fc.bias", "classifier.6.bias", "fc3.bias")
 
 
-def torchvision_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a torchvision ResNet under our names; the tensors are the same objects.
+def torchvision_state_dict(state: Mapping[str, Tensor], network: str | None = None) -> dict[str, Tensor]:
+    """The state dict of a torchvision net under our names; the tensors are the same objects.
 
-    The bottleneck nets of torchvision have the stride on the 3x3: build ours with `stride_on="3x3"`. Raises
+    Where `network` is one of the rivals (vgg16, googlenet, ...), the names are the same; all else is a ResNet. The
+    bottleneck nets of torchvision have the stride on the 3x3: build ours with `stride_on="3x3"`. Raises
     `InputError` naming the keys that no torchvision ResNet has; `load_state` finds those that are missing.
     """
+    if network in RIVALS:
+        return dict(state)
     renamed = {key: _ours(key) for key in state}
     unknown = [key for key, ours in renamed.items() if ours is None]
     if unknown:
@@ -37,11 +46,19 @@ def torchvision_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {ours: state[key] for key, ours in renamed.items() if ours is not None}
 
 
+def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
+    """The classes and the input channels of the network that `state` is of; (None, 3) where it does not tell."""
+    classes = next((len(state[key]) for key in LAST if key in state), None)
+    channels = next((state[key].shape[1] for key in FIRST if key in state), 3)
+    return classes, channels
+
+
 def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy `state` into `net`. Raises `InputError` naming the first missing, unexpected, mis-shaped keys."""
     own = net.state_dict()
     # BN's count of batches plays no part here, and files older than it lack it.
-    missing = [key for key in own if key not in state and not key.endswith(BN_COUNTER)]
+    needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY))
+    missing = [key for key in needed if key not in state]
     unexpected = [key for key in state if key not in own]
     misshaped = [
         f"{key} {tuple(state[key].shape)} where {tuple(own[key].shape)} is needed"

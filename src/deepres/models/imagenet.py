@@ -65,9 +65,16 @@ class ImageNetNet(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
+        return self.classify(global_average(self.feature_map(images)))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Images to the output of conv5_x."""
         x = F.relu(self.conv1(images), inplace=True)
         x = self.conv2_x(x)
         x = self.conv3_x(x)
         x = self.conv4_x(x)
-        x = self.conv5_x(x)
-        return self.fc(global_average(x))
+        return self.conv5_x(x)
+
+    def classify(self, values: Tensor) -> Tensor:
+        """Average values (N, C) to scores (N, num_classes)."""
+        return self.fc(values)

@@ -5,15 +5,16 @@ from torch import nn
 from deepres.models.shortcuts import GateConv
 
 
-def he_initialise(net: nn.Module) -> None:
+def he_initialise(net: nn.Module, slope: float = 0.0) -> None:
     """Set all parameters of `net` in place as in He et al. 2015 (the paper's reference [13], Sec. 3.4).
 
-    Weights of convolutions and of the fully connected layer: zero-mean Gaussian of standard deviation
-    sqrt(2 / fan_in). Biases 0, but that of a highway gate its own negative value. BN: weight 1, bias 0.
+    Weights of convolutions and of fully connected layers: zero-mean Gaussian of standard deviation
+    sqrt(2 / ((1 + slope^2) fan_in)), where `slope` is that of the rectifier's negative part (0 for ReLU). Biases 0,
+    but that of a highway gate its own negative value. BN: weight 1, bias 0.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, slope, mode="fan_in", nonlinearity="leaky_relu")
             if module.bias is not None:
                 nn.init.constant_(module.bias, module.bias_at_start if isinstance(module, GateConv) else 0.0)
         elif isinstance(module, nn.BatchNorm2d):

@@ -66,7 +66,7 @@ def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], 
     """
     if config.compile not in COMPILE:
         raise InputError(f"unknown value {config.compile!r} of compile; give one of {', '.join(COMPILE)}")
-    conflict = _conflict(config)
+    conflict = _conflict(config, net)
     if config.compile == "off" or (config.compile == "auto" and conflict):
         return False
     if conflict:
@@ -85,12 +85,14 @@ class CannotCompileError(Exception):
     """Compiling is not possible here; the message says why."""
 
 
-def _conflict(config: Config) -> str | None:
+def _conflict(config: Config, net: nn.Module) -> str | None:
     """What in `config` does not go together with compiling, as a sentence."""
     if config.kernels == "on":
         return "kernels and compile cannot both be on, since both replace the blocks; turn one of them off"
     if config.memory_budget is not None:
         return "compile cannot be on with a memory budget, which counts what uncompiled blocks keep; leave one out"
+    if not any(isinstance(module, Block) for module in net.modules()):
+        return f"{config.network} has no blocks to compile; leave compile out"
     if config.device not in ("cpu", "cuda"):
         return f"compile can be on for --device cpu and cuda alone, not for {config.device}; leave it out"
     return None

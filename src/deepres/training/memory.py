@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from deepres.errors import InputError
 from deepres.models.blocks import Block
 
 
@@ -63,9 +64,12 @@ def save_memory(net: nn.Module, example: Tensor, budget: int) -> int:
     run twice, the ones nearest the images first: they have the largest maps for the same work. The network's
     results do not change, nor do its batch statistics, which are taken once. `example` is (N, C, H, W); one image
     of it goes through `net`. Returns the number of segments, 0 where everything fits. Where even the smallest
-    segments do not fit, the smallest are taken.
+    segments do not fit, the smallest are taken. Raises `InputError` for a network without blocks.
     """
     stages, blocks = _stages(net)
+    if not blocks:
+        name = getattr(net, "name", "the network")
+        raise InputError(f"{name} has no blocks that could run twice to save memory; leave the memory budget out")
     footprints, outside = measure(net, blocks, example[:1])
     parameters = 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
     chosen = choose(footprints, (budget - parameters) // len(example) - outside)

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from deepres.errors import InputError
@@ -16,6 +15,7 @@ from deepres.models.convert import load_state
 from deepres.records import Json, Run, append_line, cut_after, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast
+from deepres.training.loss import classification_loss
 from deepres.training.optimizer import SGD
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
@@ -85,8 +85,9 @@ class Trainer:
         self.progress.losses[slot] = self.progress.wrong[slot] = 0
         for part, truth in zip(images.chunk(count), labels.chunk(count), strict=True):
             with autocast(self.precision, self.device):
-                scores = self.parallel(part)
-            loss = F.cross_entropy(scores.float(), truth, label_smoothing=self.recipe.label_smoothing) / count
+                outputs = self.parallel(part)
+            scores, loss = classification_loss(outputs, truth, self.recipe.label_smoothing)
+            loss = loss / count
             loss.backward()
             self.progress.losses[slot] += loss.detach()
             self.progress.wrong[slot] += (scores.detach().argmax(1) != truth).float().mean() / count

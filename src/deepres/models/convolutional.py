@@ -1,0 +1,76 @@
+"""Networks made fully convolutional: scores at every position of an image of any size, for the dense test."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.errors import InputError
+from deepres.models.catalog import input_size
+from deepres.models.network import Network
+
+
+class FullyConvolutional(nn.Module):
+    """Images (N, in_channels, H, W) to maps of scores (N, num_classes, h, w), in the form of VGG and He et al. 2015.
+
+    The layers of the last map run over the whole image; then every window of that map which is as large as the map
+    of one training crop, at stride 1, is pooled and classified as the network does it with a crop. So a ResNet
+    and GoogLeNet average 7x7 positions at stride 1 and have fc at every position; VGG's fc6 acts as a 7x7
+    convolution (AlexNet's: 6x6), fc7 and fc8 as 1x1; PReLU-net's pyramid is taken of every 14x14 window. An image
+    of the training crop's size gives one position and the scores of the network.
+    """
+
+    def __init__(self, net: Network, window: tuple[int, int]):
+        super().__init__()
+        self.net, self.window = net, window
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images of the crop's size or larger to maps of scores, before softmax; raises `InputError` for smaller."""
+        features = self.net.feature_map(images)
+        if features.shape[2] < self.window[0] or features.shape[3] < self.window[1]:
+            height, width = images.shape[2:]
+            raise InputError(
+                f"images of {height}x{width} are smaller than the crop that {self.net.name} is tested with; "
+                "resize them to a larger scale"
+            )
+        values = torch.cat([_pooled(features, self.window, bins, self.net.pooling) for bins in self.net.bins], 1)
+        scores = self.net.classify(values.movedim(1, -1).flatten(0, 2))
+        return scores.unflatten(0, (len(values), *values.shape[2:])).movedim(-1, 1)
+
+
+def fully_convolutional(net: nn.Module, crop: int | None = None) -> nn.Module:
+    """`net`, a network of the catalog, as one that gives a map of scores (N, num_classes, h, w) for images of any size.
+
+    `crop` is the size in pixels a side of the images that it was trained on, where that is not its own of
+    `catalog.input_size`. The result shares its weights with `net` and is for evaluation: `net` is put into
+    evaluation mode. One blank image goes through it. Raises `InputError` for a crop below 1.
+    """
+    network = cast(Network, net).eval()
+    size = input_size(network.name) if crop is None else crop
+    if size < 1:
+        raise InputError(f"the crop must be 1 pixel a side or more, not {size}")
+    weight = next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        height, width = network.feature_map(weight.new_zeros(1, weight.shape[1], size, size)).shape[2:]
+    return FullyConvolutional(network, (height, width))
+
+
+def _pooled(features: Tensor, window: tuple[int, int], bins: int, pooling: str) -> Tensor:
+    """Each window of `features` (N, C, H, W), at stride 1, pooled into bins x bins: (N, C * bins * bins, h, w).
+
+    The bins are those of adaptive pooling: where they do not divide the window, their edges are rounded outwards.
+    """
+    pool = F.max_pool2d if pooling == "max" else F.avg_pool2d
+    height, width = (size - one + 1 for size, one in zip(features.shape[2:], window, strict=True))
+    parts: list[Tensor] = []
+    for top, bottom in _edges(window[0], bins):
+        for left, right in _edges(window[1], bins):
+            every = pool(features, (bottom - top, right - left), stride=1)
+            parts.append(every[:, :, top : top + height, left : left + width])
+    return torch.stack(parts, 2).flatten(1, 2)
+
+
+def _edges(size: int, bins: int) -> list[tuple[int, int]]:
+    return [(index * size // bins, -(-(index + 1) * size // bins)) for index in range(bins)]

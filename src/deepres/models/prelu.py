@@ -1,0 +1,71 @@
+"""PReLU-net: model A of He et al. 2015, "Delving Deep into Rectifiers" (the paper's reference [13])."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.models.init import he_initialise
+from deepres.models.network import Network
+
+SLOPE = 0.25  # of the negative part, at the start
+
+
+class PReLUNet(Network):
+    """19 layers: images (N, in_channels, H, W) to scores (N, num_classes); sizes at the side are for 224x224.
+
+    VGG-19 whose first layer is 7x7 with stride 2 and 96 filters, whose other three layers on the two largest maps
+    stand on the smaller ones instead, and whose last pool is a spatial pyramid of 7x7, 3x3, 2x2 and 1x1 bins. A
+    learned slope for each channel behind every layer but the last, dropout of one half behind fc1 and fc2. Start
+    values as the paper derives them for a slope of 1/4, in fully connected layers, too.
+
+    The layers, the pyramid and 1.90e10 multiply-adds (ours: 1.906e10) are those of its Table 3. Not checked
+    against its text: the three pools, taken from VGG-19 (2x2, stride 2), and the bins' edges where they do not
+    divide the map, which are those of SPP-net (rounded outwards).
+    """
+
+    bins = (7, 3, 2, 1)
+    pooling = "max"
+    smallest = 15
+
+    def __init__(self, num_classes: int, in_channels: int):
+        super().__init__()
+        self.conv1 = _convolution(in_channels, 96, 7, 2)  # 112x112
+        self.conv2_x = _stage(96, 256)  # 56x56
+        self.conv3_x = _stage(256, 512)  # 28x28
+        self.conv4_x = _stage(512, 512)  # 14x14
+        self.fc1 = _fully_connected(512 * sum(n * n for n in self.bins), 4096)
+        self.fc2 = _fully_connected(4096, 4096)
+        self.fc3 = nn.Linear(4096, num_classes)
+        he_initialise(self, SLOPE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to scores, before softmax."""
+        features = self.feature_map(self.large_enough(images))
+        return self.classify(torch.cat([F.adaptive_max_pool2d(features, n).flatten(1) for n in self.bins], 1))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Images to the output of conv4_x."""
+        return self.conv4_x(self.conv3_x(self.conv2_x(self.conv1(images))))
+
+    def classify(self, values: Tensor) -> Tensor:
+        """The values of the pyramid's bins, level by level, to scores."""
+        return self.fc3(self.fc2(self.fc1(values)))
+
+
+def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+    return nn.Sequential(OrderedDict(conv=conv, prelu=nn.PReLU(out_channels, SLOPE)))
+
+
+def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A pool that halves the map, then five 3x3 layers."""
+    layers = [_convolution(channels, out_channels, 3) for channels in (in_channels, *4 * (out_channels,))]
+    numbered = {str(number): layer for number, layer in enumerate(layers, start=1)}
+    return nn.Sequential(OrderedDict(pool=nn.MaxPool2d(2), **numbered))
+
+
+def _fully_connected(in_values: int, out_values: int) -> nn.Sequential:
+    linear, prelu = nn.Linear(in_values, out_values), nn.PReLU(out_values, SLOPE)
+    return nn.Sequential(OrderedDict(linear=linear, prelu=prelu, dropout=nn.Dropout(0.5)))

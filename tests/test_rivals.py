@@ -1,0 +1,421 @@
+"""The networks that the paper compares with: what they cost, torchvision's weights, training, the dense form."""
+
+import json
+import os
+import signal
+from functools import cache
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepres.analysis.cost import stages
+from deepres.errors import InputError
+from deepres.experiments.findings import describe
+from deepres.models import catalog
+from deepres.models.catalog import build
+from deepres.models.convert import ends, load_state, torchvision_state_dict
+from deepres.models.convolutional import fully_convolutional
+from deepres.models.network import Network
+from deepres.records import Run
+from deepres.training import checkpoint
+from deepres.training.loop import StoppedError, train
+from deepres.training.loss import classification_loss
+from deepres.training.recipe import Recipe
+
+# parameters, multiply-adds, activations at 224x224
+COSTS = {
+    "alexnet": (61_100_840, 714_188_480, 494_184),
+    "vgg16": (138_357_544, 15_470_264_320, 13_556_712),
+    "vgg16-bn": (138_365_992, 15_470_264_320, 13_556_712),
+    "vgg19": (143_667_240, 19_632_062_464, 14_861_288),
+    "vgg19-bn": (143_678_248, 19_632_062_464, 14_861_288),
+    "googlenet": (6_624_904, 1_498_376_192, 3_227_160),
+    "prelu-net": (178_032_072, 19_058_106_368, 7_736_296),
+    "plain34": (21_623_848, 3_644_493_824, 3_563_496),
+    "resnet50": (25_557_032, 3_857_973_248, 10_588_136),
+}
+THEIRS = ("alexnet", "vgg16", "vgg16-bn", "vgg19", "vgg19-bn", "googlenet")
+
+
+def on_meta(name: str, *args: int) -> Network:
+    with torch.device("meta"):
+        return build(name, *args)
+
+
+@cache
+def made(name: str) -> Network:
+    """A network of 5 classes, in evaluation: PReLU-net as it starts, others with scores that depend on every layer."""
+    torch.manual_seed(0)
+    if name == "prelu-net":
+        return build(name, 5).eval()
+    net = on_meta(name, 5).to_empty(device="cpu")
+    for key, value in net.state_dict().items():
+        if key.endswith("running_var"):
+            value.uniform_(0.2, 0.5)
+        elif value.dim() > 1:
+            value.uniform_(-1, 1).mul_((6 / value[0].numel()) ** 0.5)
+        elif value.is_floating_point():
+            value.uniform_(-0.1, 0.3)
+    return net.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back():
+    yield
+    made.cache_clear()
+
+
+def theirs(name: str, classes: int) -> nn.Module:
+    more = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
+    return getattr(torchvision.models, name.replace("-", "_"))(weights=None, num_classes=classes, **more)
+
+
+def agrees(scores: torch.Tensor, expected: torch.Tensor) -> bool:
+    """To 1e-5 of the largest score, and of scores that are not all alike."""
+    scale = expected.abs().max()
+    assert expected.std() > 1e-3 * scale
+    return torch.allclose(scores / scale, expected / scale, rtol=0, atol=1e-5)
+
+
+# --- cost ---
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_costs_are_exactly_the_known_numbers(name):
+    total = stages(on_meta(name), 224)[-1]
+    assert (total.parameters, total.multiply_adds, total.activations) == COSTS[name]
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_parameters_are_those_that_torchvision_publishes(name):
+    weights = torchvision.models.get_model_weights(name.replace("-", "_")).DEFAULT
+    assert stages(on_meta(name), 224)[-1].parameters == weights.meta["num_params"]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16-bn", "googlenet", "prelu-net"])
+def test_multiply_adds_are_half_the_flops_that_torch_counts(name):
+    net = on_meta(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(1, 3, 96, 96, device="meta"))
+    assert stages(net, 96)[-1].multiply_adds == counter.get_total_flops() // 2
+
+
+def test_the_figures_of_the_papers_text():
+    """Sec. 3.3: 19.6e9 for VGG-19, 15.3e9 for VGG-16 (its convolutions), 18 % of VGG-19 for plain-34."""
+    vgg16, vgg19 = stages(on_meta("vgg16"), 224), stages(on_meta("vgg19"), 224)
+    convolutions = sum(row.multiply_adds for row in vgg16 if row.name.startswith("conv"))
+    assert f"{convolutions / 1e9:.2f}" == "15.35"
+    assert f"{vgg19[-1].multiply_adds / 1e9:.1f}" == "19.6"
+    assert int(100 * COSTS["plain34"][1] / vgg19[-1].multiply_adds) == 18
+
+
+def test_stages_are_the_rows_of_the_networks_tables():
+    columns = [(row.name, row.output_size, row.weighted_layers) for row in stages(on_meta("vgg16"), 224)]
+    assert columns == [
+        ("conv1", "224x224", 2),
+        ("conv2", "112x112", 2),
+        ("conv3", "56x56", 3),
+        ("conv4", "28x28", 3),
+        ("conv5", "14x14", 3),
+        *((name, "1x1", 1) for name in ("fc6", "fc7", "fc8")),
+        ("total", "", 16),
+    ]
+    assert [row.output_size for row in stages(on_meta("alexnet"), 224)][:5] == ["55x55", "27x27", *3 * ["13x13"]]
+    prelu = [(row.name, row.output_size, row.weighted_layers) for row in stages(on_meta("prelu-net"), 224)]
+    assert prelu[:4] == [
+        ("conv1", "112x112", 1),
+        ("conv2_x", "56x56", 5),
+        ("conv3_x", "28x28", 5),
+        ("conv4_x", "14x14", 5),
+    ]
+
+
+def test_googlenets_auxiliary_classifiers_are_not_counted():
+    """22 layers, as in its paper; what works in training alone costs nothing in a test."""
+    net = on_meta("googlenet")
+    rows = stages(net, 224)
+    assert not any(row.name.startswith("aux") for row in rows)
+    assert rows[-1].weighted_layers == 22
+    assert sum(p.numel() for p in net.parameters()) == 13_004_888
+
+
+def test_info_compares_all_networks_as_table_and_json(deepres):
+    tables = json.loads(deepres("info", "--compare", "--json").stdout)
+    rows = {row["network"]: row for table in tables for row in table["rows"]}
+    assert rows.keys() == set(catalog.names())
+    for name, costs in COSTS.items():
+        assert tuple(rows[name][column] for column in ("parameters", "multiply-adds", "activations")) == costs
+    assert rows["vgg16"]["paper"] == 15.3
+    text = deepres("info", "--compare").stdout
+    assert "19,632,062,464" in text
+    assert "18.6 % of VGG-19" in text
+
+
+def test_info_of_a_rival_prints_its_stages(deepres):
+    result = deepres("info", "vgg16")
+    assert "VGG-16" in result.stdout
+    assert "102,764,544" in result.stdout
+    assert describe("vgg19-bn")[:2] == ("VGG-19 bn", 19)
+    assert [describe(name)[1] for name in catalog.RIVALS] == list(catalog.RIVALS.values())
+
+
+# --- weights ---
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16-bn", "googlenet"])
+def test_outputs_equal_torchvisions_with_the_same_weights(name):
+    """Under its own names, with random weights and BN statistics."""
+    images = torch.randn(2, 3, 64, 64)
+    with torch.device("meta"):
+        source = theirs(name, 5).eval()
+    with torch.no_grad():
+        expected = torch.func.functional_call(source, made(name).state_dict(), images, strict=True)
+        assert agrees(made(name)(images), expected)
+
+
+def test_weights_of_torchvision_load_under_its_names():
+    torch.manual_seed(0)
+    source, net = theirs("googlenet", 5).eval(), build("googlenet", 5).eval()
+    load_state(net, torchvision_state_dict(source.state_dict(), "googlenet"))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(net(images), source(images))
+
+
+def test_weights_without_auxiliary_classifiers_load():
+    """torchvision's trained GoogLeNet has none; of another layer, none may lack."""
+    state = {key: value for key, value in made("googlenet").state_dict().items() if not key.startswith("aux")}
+    net = build("googlenet", 5)
+    load_state(net, torchvision_state_dict(state, "googlenet"))
+    assert torch.equal(net.fc.weight, state["fc.weight"])
+    del state["conv2.conv.weight"]
+    with pytest.raises(InputError, match=r"not of googlenet: missing conv2\.conv\.weight$"):
+        load_state(net, state)
+
+
+@pytest.mark.parametrize("name", catalog.RIVALS)
+def test_weights_tell_classes_and_channels(name):
+    assert ends(on_meta(name, 7, 1).state_dict()) == (7, 1)
+
+
+def test_weights_that_torchvision_saved_are_tested_by_the_command_line(deepres, folder, tmp_path):
+    torch.manual_seed(0)
+    torch.save(theirs("googlenet", 3).state_dict(), tmp_path / "their.pth")
+    report = json.loads(
+        deepres("eval", tmp_path / "their.pth", "--network", "googlenet", "--data", folder, "--json").stdout
+    )
+    assert report["images"] == 18
+    assert report["network"] == "googlenet"
+
+
+def test_start_values_are_torchvisions():
+    """The same from the same seed, and of the same deviation where the images have another number of channels."""
+    for name in ("alexnet", "googlenet"):
+        torch.manual_seed(1)
+        expected = theirs(name, 5).state_dict()
+        torch.manual_seed(1)
+        assert all(torch.equal(value, expected[key]) for key, value in build(name, 5).state_dict().items())
+    assert build("googlenet", 5, 1).conv1.conv.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    vgg = catalog.build("vgg16", 5, 1)
+    assert vgg.features[0].weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+    assert not vgg.features[0].bias.any()
+
+
+def test_start_values_of_prelu_net_keep_the_size_of_what_goes_through():
+    """Weights by the slope of 1/4, which every channel starts with; biases 0."""
+    net = made("prelu-net")
+    weight = net.conv3_x[1].conv.weight
+    assert weight.std().item() == pytest.approx((2 / ((1 + 0.25**2) * weight[0].numel())) ** 0.5, rel=0.01)
+    slopes = [module.weight for module in net.modules() if isinstance(module, nn.PReLU)]
+    assert [len(slope) for slope in slopes] == [96, *5 * [256], *10 * [512], 4096, 4096]
+    assert all((slope == 0.25).all() for slope in slopes)
+    with torch.no_grad():
+        deviation = net.feature_map(torch.randn(2, 3, 64, 64)).pow(2).mean().sqrt()
+    assert 0.2 < deviation < 5
+
+
+# --- training ---
+
+
+def test_auxiliary_scores_count_in_the_loss_with_their_weight():
+    """Szegedy et al. 2015: 0.3; the scores are the network's own."""
+    own, second, first = torch.randn(3, 4, 5)
+    labels = torch.tensor([0, 1, 2, 4])
+    scores, loss = classification_loss((own, second, first), labels)
+    assert scores is own
+    expected = F.cross_entropy(own, labels) + 0.3 * (F.cross_entropy(second, labels) + F.cross_entropy(first, labels))
+    assert loss.item() == pytest.approx(expected.item())
+    assert classification_loss(own, labels, 0.1)[1] == F.cross_entropy(own, labels, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 64), ("googlenet", 32), ("prelu-net", 24), ("vgg16-bn", 32)])
+def test_a_step_trains_all_of_a_rival(name, size):
+    """Every parameter has a gradient, those of auxiliary classifiers as well; only shapes are run."""
+    with torch.device("meta"):
+        net = build(name, 4, 1).train().to(memory_format=torch.channels_last)
+        images = torch.rand(3, 1, size, size).contiguous(memory_format=torch.channels_last)
+        scores, loss = classification_loss(net(images), torch.empty(3, dtype=torch.int64))
+        loss.backward()
+    assert scores.shape == (3, 4)
+    assert all(p.grad is not None for p in net.parameters())
+
+
+class Stopping:
+    """A monitor that sends this process a signal after step `at`."""
+
+    def __init__(self, at: int | None = None):
+        self.at = at
+
+    def step(self, iteration, row):
+        if iteration == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def say(self, message):
+        pass
+
+
+def test_dropout_goes_on_with_the_same_draws_after_a_stop(tmp_path):
+    """GoogLeNet under the loop ends with the same bits, interrupted or not."""
+    recipe = Recipe(iterations=3, batch_size=4, lr=0.01, milestones=(), window=1, evaluate_every=3)
+
+    def batch_at(step):
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+        return images, torch.tensor([0, 1, 2, 0])
+
+    def run(place, at=None):
+        torch.manual_seed(0)
+        net = build("googlenet", 3)
+        train(net, recipe, batch_at, lambda net, last: {"test_error": 0.0}, Run(place), Stopping(at))
+        return net.state_dict()
+
+    expected = run(tmp_path / "undisturbed")
+    with pytest.raises(StoppedError):
+        run(tmp_path / "stopped", at=1)
+    assert checkpoint.load_latest(tmp_path / "stopped" / "checkpoints", print) is not None
+    assert all(torch.equal(value, expected[key]) for key, value in run(tmp_path / "stopped").items())
+    losses = Run(tmp_path / "stopped").curve("train_loss")
+    assert losses == Run(tmp_path / "undisturbed").curve("train_loss")
+    assert losses[1][0] > 1.5 * torch.tensor(3.0).log()  # its own loss and 0.6 of the auxiliary ones
+
+
+def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
+    run = ("--data", folder, "--iterations", 1, "--batch-size", 4, "--lr", 0.001, "--run", "run")
+    result = deepres("train", "googlenet", *run)
+    assert result.returncode == 0, result.stderr
+    assert "googlenet after 1 iterations" in result.stdout
+    report = json.loads(deepres("eval", "run", "--json").stdout)
+    assert report["images"] == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("alexnet",), "alexnet takes images of 63 pixels a side or more, not of 32x32"),
+        (("googlenet", "--compile", "on"), "googlenet has no blocks to compile"),
+        (("googlenet", "--memory-budget", "1"), "googlenet has no blocks that could run twice"),
+        (("googlenet", "--set", "lr=0"), "lr is 0"),
+        (("vgg17",), "did you mean vgg1"),
+    ],
+)
+def test_what_a_rival_cannot_do_is_refused(refused, folder, arguments, words):
+    """In one sentence."""
+    assert words in refused("train", *arguments, "--data", folder, "--iterations", 1, "--batch-size", 4)
+
+
+def test_a_rival_has_no_residual_layers_to_choose():
+    with pytest.raises(InputError, match="residual_layers cannot be chosen for vgg16"):
+        build("vgg16", residual_layers=1)
+
+
+# --- fully convolutional ---
+
+
+@pytest.mark.parametrize(
+    ("name", "crop"),
+    [
+        ("resnet20", 32),
+        ("resnet18", 224),
+        ("resnet50", 64),
+        ("plain34", 96),
+        ("alexnet", 224),
+        ("googlenet", 224),
+        ("vgg16-bn", 64),
+        ("prelu-net", 224),
+    ],
+)
+def test_the_dense_form_at_the_crops_size_is_the_network(name, crop):
+    """One position, the same scores."""
+    net, images = made(name), torch.randn(1 if crop == 224 else 2, 3, crop, crop)
+    with torch.no_grad():
+        maps, expected = fully_convolutional(net, crop)(images), net(images)
+    assert maps.shape == (len(images), 5, 1, 1)
+    assert agrees(maps.flatten(1), expected)
+
+
+def test_every_position_of_a_resnet_is_its_7x7_average_through_fc():
+    """The pooling of the training size at stride 1, and fc as a 1x1 convolution."""
+    net, images = made("resnet18"), torch.randn(1, 3, 256, 320)
+    with torch.no_grad():
+        maps = fully_convolutional(net)(images)
+        average = F.avg_pool2d(net.feature_map(images), 7, stride=1)
+        expected = F.conv2d(average, net.fc.weight[:, :, None, None], net.fc.bias)
+    assert maps.shape == (1, 5, 2, 4)
+    assert agrees(maps, expected)
+
+
+def test_vgg_becomes_the_convolutions_of_its_paper():
+    """fc6 as 7x7, fc7 and fc8 as 1x1 (Simonyan & Zisserman 2015, Sec. 3.2)."""
+    net, features = made("vgg16-bn"), torch.rand(1, 512, 8, 10)
+    fc6, fc7, fc8 = (layer for layer in net.classifier if isinstance(layer, nn.Linear))
+    x = F.relu(F.conv2d(features, fc6.weight.view(4096, 512, 7, 7), fc6.bias))
+    x = F.relu(F.conv2d(x, fc7.weight[:, :, None, None], fc7.bias))
+    expected = F.conv2d(x, fc8.weight[:, :, None, None], fc8.bias)
+    dense = fully_convolutional(net)
+    net.feature_map = lambda images: features  # the layers before are not what is tested, and take long
+    try:
+        with torch.no_grad():
+            maps = dense(torch.empty(1, 3, 256, 320))
+    finally:
+        del net.feature_map
+    assert maps.shape == (1, 5, 2, 4)
+    assert agrees(maps, expected)
+
+
+@pytest.mark.parametrize(("name", "crop", "size"), [("prelu-net", 64, (96, 112)), ("alexnet", 96, (128, 160))])
+def test_every_position_is_a_window_of_the_map_pooled_as_a_crop(name, crop, size):
+    """Also where the bins do not divide the window, and overlap."""
+    net, images = made(name), torch.randn(1, 3, *size)
+    with torch.no_grad():
+        window = net.feature_map(images[:, :, :crop, :crop]).shape[2]
+        features, maps = net.feature_map(images), fully_convolutional(net, crop)(images)
+        assert maps.shape[2:] == tuple(length - window + 1 for length in features.shape[2:])
+        for y in range(maps.shape[2]):
+            for x in range(maps.shape[3]):
+                part = features[:, :, y : y + window, x : x + window]
+                pool = F.adaptive_max_pool2d if name == "prelu-net" else F.adaptive_avg_pool2d
+                values = torch.cat([pool(part, bins).flatten(1) for bins in net.bins], 1)
+                assert agrees(maps[:, :, y, x], net.classify(values))
+    assert maps.std((2, 3)).min() > 0
+
+
+def test_a_dense_test_needs_images_of_the_crops_size_or_more():
+    dense = fully_convolutional(made("resnet18"))
+    with pytest.raises(InputError, match="images of 160x320 are smaller than the crop that resnet18 is tested with"):
+        dense(torch.zeros(1, 3, 160, 320))
+    with pytest.raises(InputError, match="1 pixel a side or more, not 0"):
+        fully_convolutional(made("resnet18"), 0)
+
+
+def test_the_dense_form_shares_its_weights_and_does_not_drop_out():
+    """What is trained on shows in it; it is for evaluation."""
+    net = made("googlenet").train()
+    dense = fully_convolutional(net)
+    assert not net.training
+    assert {p.data_ptr() for p in dense.parameters()} == {p.data_ptr() for p in net.parameters()}
+    images = torch.randn(1, 3, 256, 256)
+    with torch.no_grad():
+        assert torch.equal(dense(images), dense(images))
