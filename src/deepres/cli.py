@@ -12,6 +12,7 @@ from rich.text import Text
 
 from deepres.bench.command import bench
 from deepres.errors import InputError
+from deepres.experiments.command import convert
 
 app = typer.Typer(
     name="deepres",
@@ -261,6 +262,7 @@ def report(
 
 
 app.command()(bench)
+app.command()(convert)
 
 
 def _rank() -> str:

@@ -15,11 +15,11 @@ from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores, percent_wrong, score
-from deepres.models import weights as weights_file
+from deepres.experiments.exchange import find
+from deepres.models import pretrained
 from deepres.models.catalog import build, depth
-from deepres.models.convert import load_state
+from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
-from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
 from deepres.training.device import autocast, resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 class Trained:
     """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
 
-    net: nn.Module
+    net: Network
     mean: Tensor | None
     header: Json
 
@@ -138,12 +138,7 @@ def _train_run(config: Config, run: Run, data: Data, monitor: Monitor, ranks: Ra
     commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
     if done is not None:
         return done
-    header = facts | {
-        "network": config.network,
-        "stride_on": "1x1",
-        "recipe": recipe.name,
-        "seed": config.seed,
-    }
+    header = net.header | facts | {"recipe": recipe.name, "seed": config.seed}
     part = spread(data.test, config.test_images)
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
@@ -214,23 +209,12 @@ def spread(images: ImageSet, count: int) -> ImageSet:
 
 
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
-    """A network from a run folder (its newest whole checkpoint) or a weights file.
+    """A network from a run folder (its newest whole checkpoint), a weights file of any kind, or `hf:owner/name`.
 
-    `network` names the net where the file has no header. Raises `InputError` for weights of another net.
+    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net.
     """
-    file = checkpoint.latest_weights(path / "checkpoints", say) if path.is_dir() else path
-    weights = weights_file.read(file)
-    name = weights.header.get("network", network)
-    if name is None:
-        raise InputError(f"{file} does not say which network it is of; give --network")
-    if network not in (None, name):
-        raise InputError(f"{file} holds weights of {name}, not of {network}; leave --network out")
-    state = weights.state  # its ends tell classes and channels also where there is no header
-    classes = len(state["fc.bias"]) if "fc.bias" in state else None
-    channels = state["conv1.conv.weight"].shape[1] if "conv1.conv.weight" in state else 3
-    net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
-    load_state(net, weights.state)
-    return Trained(net, weights.mean, weights.header)
+    net = pretrained.load(find(path, say), network)
+    return Trained(net, net.mean, net.header)
 
 
 def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Scores:
@@ -243,7 +227,7 @@ def test_scores(trained: Trained, data: Data, device: str, precision: str) -> Sc
         )
     data = data.with_channels(channels)
     shape = tuple(data.test.images.shape[1:])
-    if mean is not None and tuple(mean.shape) != shape:
+    if mean is not None and tuple(mean.shape) not in (shape, (channels, 1, 1)):
         raise InputError(f"the weights were trained on images of {tuple(mean.shape)}, {data.name} has {shape}")
     target = torch.device(device)
     net = trained.net.to(device=target, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
