@@ -13,7 +13,6 @@ from deepres.models.convert import BN_COUNTER, misfits
 from deepres.models.network import Network
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
-GATE, PROJECTION, FIRST = "shortcut.gate.weight", "shortcut.projection.conv.weight", "residual.layer1.conv.weight"
 NEAR = 3  # this many depths are looked at for the nearest network
 
 
@@ -24,8 +23,7 @@ def identify(state: Mapping[str, Tensor]) -> str:
     without parameters cannot be told from none (Sec. 3.3, option A).
     """
     own = _shapes(state)
-    likely = [name for name in of_depth(_layers(state)) if _likely(name, state)]
-    found = [name for name in likely if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
+    found = [name for name in of_depth(_layers(state)) if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
     if not found:
         near = nearest(state)
         raise InputError(
@@ -52,17 +50,6 @@ def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
     fc, conv1 = state.get("fc.bias"), state.get("conv1.conv.weight")
     classes = None if fc is None or fc.dim() != 1 else len(fc)
     return classes, 3 if conv1 is None or conv1.dim() != 4 else conv1.shape[1]
-
-
-def _likely(name: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether `state` has the gates, projections and stem of `name`: quick, so that few networks need be made."""
-    count = {what: sum(key.endswith(what) for key in state) for what in (GATE, PROJECTION, FIRST)}
-    conv1 = state.get("conv1.conv.weight")
-    return (
-        name.startswith("highway") == (count[GATE] > 0)
-        and name.endswith("-c") == (count[PROJECTION] == count[FIRST])
-        and not (name.endswith("-32px") and conv1 is not None and conv1.shape[2:] == (7, 7))
-    )
 
 
 def _layers(state: Mapping[str, Tensor]) -> int:

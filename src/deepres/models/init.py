@@ -11,6 +11,8 @@ def he_initialise(net: nn.Module) -> None:
     Weights of convolutions and of the fully connected layer: zero-mean Gaussian of standard deviation
     sqrt(2 / fan_in). Biases 0, but that of a highway gate its own negative value. BN: weight 1, bias 0.
     """
+    if any(parameter.is_meta for parameter in net.parameters()):  # names and shapes alone are wanted
+        return
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -60,8 +60,10 @@ def network(weights: Weights, name: str | None, where: object) -> Network:
         chosen = header.get("network") or name or identify(state)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    classes, channels = ends(state)
+    classes, channels = header.get("num_classes", classes), header.get("in_channels", channels)
     with torch.device("meta"):  # start values would be drawn for nothing
-        net = build(chosen, *ends(state), **{key: header[key] for key in STRUCTURE if key in header})
+        net = build(chosen, classes, channels, **{key: header[key] for key in STRUCTURE if key in header})
     troubles = misfits(net, state)
     if troubles:
         near = nearest(state)

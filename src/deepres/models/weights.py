@@ -37,7 +37,7 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
 
 
 def read(file: Path) -> Weights:
-    """Read a weights file: safetensors, or a state dict that `torch.save` wrote.
+    """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
 
     Raises `InputError` for a file that is neither, or is cut short; a pickle that holds anything but tensors is
     refused, since to load it would run whatever code it carries.
