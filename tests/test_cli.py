@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench")
+VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench", "convert")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """The system of "Deep Residual Learning for Image Recognition" (He et al., 2015) as software.
 
-from deepres import build
-net = build("resnet20")
+import deepres
+net = deepres.build("resnet20")          # untrained
+net = deepres.load("runs/resnet20")      # a run, a weights file, or owner/name of the Hugging Face hub
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from deepres.errors import InputError
 
 if TYPE_CHECKING:
+    from deepres.experiments.exchange import load
     from deepres.models.catalog import build
 
-__all__ = ["InputError", "build"]
+__all__ = ["InputError", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from deepres.models.catalog import build
 
         return build
+    if name == "load":
+        from deepres.experiments.exchange import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

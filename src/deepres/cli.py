@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deepres.commands.bench import bench
+from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.evaluation import evaluate
 from deepres.errors import InputError
@@ -233,6 +234,7 @@ def report(
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
+app.command()(convert)
 
 
 def _rank() -> str:

@@ -121,12 +121,21 @@ def write_json(file: Path, value: Mapping[str, Any] | Iterable[Any]) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write text atomically (write, fsync, rename)."""
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(file: Path) -> Generator[Path]:
+    """Yield the place for the new contents of `file`: flushed to the disk and renamed where the block ends well.
+
+    Where it raises, what `file` held before stays, and nothing half-written does.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")  # a kill leaves at most this one, and the next write takes it
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
+        yield partial
+        with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         partial.replace(file)
     finally:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.experiments.exchange import find
 from deepres.experiments.material import Material, Say, Source, material
-from deepres.models import weights as weights_file
+from deepres.models import pretrained
 from deepres.models.catalog import build, depth, family
-from deepres.models.convert import ends, load_state
+from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
-from deepres.training import checkpoint
 from deepres.training.compile import resolve_compile
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
@@ -38,7 +38,7 @@ from deepres.training.trainer import Monitor
 class Trained:
     """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
 
-    net: nn.Module
+    net: Network
     mean: Tensor | None
     header: Json
 
@@ -135,7 +135,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
     commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
     if done is not None:
         return done
-    names = {"network": config.network, "stride_on": "1x1", "recipe": config.recipe.name, "seed": config.seed}
+    header = net.header | facts | {"recipe": config.recipe.name, "seed": config.seed}
     return train(
         net,
         config.recipe,
@@ -149,7 +149,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
         compiled=config.compile == "on",
         memory_budget=config.memory_budget,
         mean=own.mean,
-        header=facts | names | own.facts | {"commit": commit},
+        header=header | own.facts | {"commit": commit},
         ranks=ranks,
     )
 
@@ -177,18 +177,9 @@ def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, 
 
 
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
-    """A network from a run folder (its newest whole checkpoint) or a weights file.
+    """A network from a run folder (its newest whole checkpoint), a weights file of any kind, or `hf:owner/name`.
 
-    `network` names the net where the file has no header. Raises `InputError` for weights of another net.
+    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net.
     """
-    file = checkpoint.latest_weights(path / "checkpoints", say) if path.is_dir() else path
-    weights = weights_file.read(file)
-    name = weights.header.get("network", network)
-    if name is None:
-        raise InputError(f"{file} does not say which network it is of; give --network")
-    if network not in (None, name):
-        raise InputError(f"{file} holds weights of {name}, not of {network}; leave --network out")
-    classes, channels = ends(weights.state)  # told also where there is no header
-    net = build(name, classes, channels, stride_on=weights.header.get("stride_on", "1x1"))
-    load_state(net, weights.state)
-    return Trained(net, weights.mean, weights.header)
+    net = pretrained.load(find(path, say), network)
+    return Trained(net, net.mean, net.header)

@@ -13,7 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from deepres.errors import InputError
 from deepres.models import shortcuts
@@ -86,6 +86,7 @@ def build(
     *,
     stride_on: str = "1x1",
     residual_layers: int = 2,
+    pool_padding: int = 1,
 ) -> Network:
     """Make the network `name`, with start values (He et al.; `RIVALS`: see there) from torch's global random state.
 
@@ -93,7 +94,8 @@ def build(
     and 10 for the nets for 32-pixel images where it is None. `stride_on` puts the stride of a bottleneck on
     its first 1x1 (the paper) or on its 3x3 (torchvision) and means nothing for other blocks.
     `residual_layers` is the number of 3x3 layers in F (Sec. 3.2); the depth stays, so that fewer layers a
-    block are more blocks.
+    block are more blocks. `pool_padding` is 1, or 0 for the max pool of the authors' release, and means nothing for
+    networks without one. The header of the network tells all of this.
     Raises `InputError` for an unknown name, or an argument that the network cannot have.
     """
     classes = {"imagenet": 1000, "cifar": 10}[family(name)] if num_classes is None else num_classes
@@ -102,17 +104,27 @@ def build(
             raise InputError(f"{what} of {name} must be 1 or more, not {count}")
     if stride_on not in ("1x1", "3x3"):
         raise InputError(f'stride_on of {name} must be "1x1" (the paper) or "3x3" (torchvision), not {stride_on!r}')
+    if pool_padding not in (0, 1):
+        raise InputError(f"pool_padding of {name} must be 1, or 0 (the authors' release), not {pool_padding!r}")
+    header = {
+        "network": name,
+        "num_classes": classes,
+        "in_channels": in_channels,
+        "stride_on": stride_on,
+        "residual_layers": residual_layers,
+        "pool_padding": pool_padding,
+    }
     if name in RIVALS:
-        return _rival(name, classes, in_channels, residual_layers)
+        return _rival(name, classes, in_channels, residual_layers, header)
     spec = _parse(name)
     residual, blocks = _residual(spec, stride_on, residual_layers)
     if spec.in_table_1:
         row = dataclasses.replace(TABLE_1[spec.depth], residual=residual, blocks=blocks)
-        stem = STEM_32 if spec.variant == "32px" else STEM_224
+        stem = STEM_32 if spec.variant == "32px" else dataclasses.replace(STEM_224, pool_padding=pool_padding)
         net = ImageNetNet(row, spec.shortcut, stem, classes, in_channels)
     else:
         net = CifarNet(blocks, residual, spec.shortcut, classes, in_channels)
-    net.name = name
+    net.name, net.header = name, header
     he_initialise(net)
     return net
 
@@ -120,6 +132,20 @@ def build(
 def names() -> tuple[str, ...]:
     """The canonical names. Other depths 6n+2 build, too, and other options: resnet34-b is resnet34."""
     return NAMES
+
+
+def of_depth(layers: int) -> tuple[str, ...]:
+    """Every network of that many layers, each under one name."""
+    kinds: tuple[Kind, ...] = ("resnet", "plain", "highway")
+    specs = [_Spec(f"{kind}{layers}", kind, layers, "") for kind in kinds]
+    made = [spec.name for spec in specs if _depth_trouble(spec) is None]
+    for spec in specs:
+        for variant in (*shortcuts.OPTIONS, "32px"):
+            other = dataclasses.replace(spec, name=f"{spec.name}-{variant}", variant=variant)
+            same = other.variant != "32px" and other.shortcut is spec.shortcut
+            if spec.name in made and not same and _variant_trouble(other) is None:
+                made.append(other.name)
+    return tuple(made)
 
 
 def depth(name: str) -> int:
@@ -140,14 +166,14 @@ def input_size(name: str) -> int:
     return INPUT_SIZE[family(name)]
 
 
-def _rival(name: str, num_classes: int, in_channels: int, residual_layers: int) -> Network:
+def _rival(name: str, num_classes: int, in_channels: int, residual_layers: int, header: dict[str, Any]) -> Network:
     """A network of `RIVALS`."""
     from deepres.models.rivals import build_rival  # loads torchvision, which takes seconds: only here
 
     if residual_layers != 2:
         raise InputError(f"residual_layers cannot be chosen for {name}: it has no residual functions; leave it out")
     net = build_rival(name, num_classes, in_channels)
-    net.name = name
+    net.name, net.header = name, header
     return net
 
 

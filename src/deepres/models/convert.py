@@ -1,7 +1,9 @@
-"""Weights into a network: from its own state dict, or from torchvision's names of the same layers."""
+"""State dicts into a network and out of it: under our own names, torchvision's, or those of fb.resnet.torch."""
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -10,18 +12,61 @@ from deepres.models.catalog import RIVALS
 
 SHOWN = 4
 BN_COUNTER = "num_batches_tracked"
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 
-# torchvision's name of a module, and ours; its layer1.0 is the paper's conv2_1.
-THEIRS = r"layer(?P<stage>[1-4])\.(?P<block>\d+)"
-OURS = "conv{stage}_x.{block}"
-TORCHVISION = (
-    (r"conv1", "conv1.conv"),
-    (r"bn1", "conv1.bn"),
-    (rf"{THEIRS}\.conv(?P<layer>[1-3])", f"{OURS}.residual.layer{{layer}}.conv"),
-    (rf"{THEIRS}\.bn(?P<layer>[1-3])", f"{OURS}.residual.layer{{layer}}.bn"),
-    (rf"{THEIRS}\.downsample\.0", f"{OURS}.shortcut.projection.conv"),
-    (rf"{THEIRS}\.downsample\.1", f"{OURS}.shortcut.projection.bn"),
-    (r"fc", "fc"),
+
+@dataclass(frozen=True)
+class Layout:
+    """Somebody's names of the modules of Table 1, in pairs with ours, in which {stage}, {block}, {layer} are numbers.
+
+    `first_stage` is their number of our conv2_x; their blocks count from 0, ours from 1 as in the paper.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    first_stage: int
+
+    def ours(self, key: str) -> str | None:
+        """Our name of their parameter or buffer `key`, or None."""
+        return _renamed(key, self.pairs, {"stage": 2 - self.first_stage, "block": 1})
+
+    def theirs(self, key: str) -> str | None:
+        """Their name of our parameter or buffer `key`, or None; the first one, where they have two."""
+        pairs = tuple((ours, theirs) for theirs, ours in self.pairs)
+        return _renamed(key, pairs, {"stage": self.first_stage - 2, "block": -1})
+
+
+BLOCK = "conv{stage}_x.{block}"
+TORCHVISION = Layout(
+    (
+        ("conv1", "conv1.conv"),
+        ("bn1", "conv1.bn"),
+        ("layer{stage}.{block}.conv{layer}", f"{BLOCK}.residual.layer{{layer}}.conv"),
+        ("layer{stage}.{block}.bn{layer}", f"{BLOCK}.residual.layer{{layer}}.bn"),
+        ("layer{stage}.{block}.downsample.0", f"{BLOCK}.shortcut.projection.conv"),
+        ("layer{stage}.{block}.downsample.1", f"{BLOCK}.shortcut.projection.bn"),
+        ("fc", "fc"),
+        ("last_linear", "fc"),  # fbresnet152 of pretrainedmodels, otherwise named as torchvision's
+    ),
+    first_stage=1,
+)
+# models/resnet.lua of fb.resnet.torch is a Sequential: conv, bn, relu, pool, four stages, average, view, linear. A
+# block of it is {0: both branches {0: F, 1: shortcut}, 1: sum, 2: relu}. Converters from Lua keep the numbers, and put
+# the linear layer behind a view of its own.
+NUMBERED = Layout(
+    (
+        ("0", "conv1.conv"),
+        ("1", "conv1.bn"),
+        *(
+            (f"{{stage}}.{{block}}.0.0.{3 * (layer - 1) + place}", f"{BLOCK}.residual.layer{layer}.{what}")
+            for layer in (1, 2, 3)
+            for place, what in enumerate(("conv", "bn"))
+        ),
+        ("{stage}.{block}.0.1.0", f"{BLOCK}.shortcut.projection.conv"),
+        ("{stage}.{block}.0.1.1", f"{BLOCK}.shortcut.projection.bn"),
+        ("10.1", "fc"),
+        ("10", "fc"),
+    ),
+    first_stage=4,
 )
 # In the rivals' state dicts, and in ours. GoogLeNet's auxiliary classifiers are of no use after training, and
 # torchvision's trained nets lack them.
@@ -39,22 +84,72 @@ def torchvision_state_dict(state: Mapping[str, Tensor], network: str | None = No
     """
     if network in RIVALS:
         return dict(state)
-    renamed = {key: _ours(key) for key in state}
-    unknown = [key for key, ours in renamed.items() if ours is None]
+    return _translated(state, TORCHVISION, "a torchvision ResNet")
+
+
+def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict of a ResNet of Table 1 under torchvision's names: `torchvision_state_dict` backwards.
+
+    Raises `InputError` naming the keys for which torchvision has no name.
+    """
+    renamed = {key: TORCHVISION.theirs(key) for key in state}
+    unknown = [key for key, theirs in renamed.items() if theirs is None]
     if unknown:
-        raise InputError(f"these weights are not of a torchvision ResNet: unexpected {_few(unknown)}")
-    return {ours: state[key] for key, ours in renamed.items() if ours is not None}
+        raise InputError(f"torchvision has no such network: it has no name for {_few(unknown)}")
+    return {theirs: state[key] for key, theirs in renamed.items() if theirs is not None}
+
+
+def foreign_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """A ResNet's state dict of torchvision, timm, pretrainedmodels or fb.resnet.torch under our names.
+
+    Biases of its convolutions, which ours have not, go into the running means of BN. None where the names are no
+    foreign ones (then they may be ours); `InputError` where the names begin as theirs and some are unknown.
+    """
+    state = unwrapped(state)
+    for layout, first, what in (
+        (TORCHVISION, "conv1.weight", "a torchvision ResNet"),
+        (NUMBERED, "0.weight", "a ResNet of fb.resnet.torch"),
+    ):
+        if first in state:
+            return fold_biases(_translated(state, layout, what))
+    return None
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` without the prefixes that wrappers of a network put before every name."""
+    for prefix in WRAPPERS:
+        if state and all(key.startswith(prefix) for key in state):
+            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
+    return dict(state)
+
+
+def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` (our names) without biases of convolutions before BN, taken off its running means: the same function."""
+    folded = dict(state)
+    for key in state:
+        mean = key.removesuffix("conv.bias") + "bn.running_mean"
+        if key.endswith(".conv.bias") and mean in folded:
+            folded[mean] = folded[mean] - folded.pop(key)
+    return folded
 
 
 def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
     """The classes and the input channels of the network that `state` is of; (None, 3) where it does not tell."""
-    classes = next((len(state[key]) for key in LAST if key in state), None)
-    channels = next((state[key].shape[1] for key in FIRST if key in state), 3)
+    classes = next((len(state[key]) for key in LAST if key in state and state[key].dim() == 1), None)
+    channels = next((state[key].shape[1] for key in FIRST if key in state and state[key].dim() == 4), 3)
     return classes, channels
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy `state` into `net`. Raises `InputError` naming the first missing, unexpected, mis-shaped keys."""
+    troubles = misfits(net, state)
+    if troubles:
+        raise InputError(f"these weights are not of {getattr(net, 'name', 'this network')}: {troubles}")
+    net.load_state_dict(net.state_dict() | dict(state))
+
+
+def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What of `state` does not fit `net`: the first missing, unexpected, mis-shaped keys; "" where all fit."""
     own = net.state_dict()
     # BN's count of batches plays no part here, and files older than it lack it.
     needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY))
@@ -66,22 +161,31 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
         if key in state and state[key].shape != own[key].shape
     ]
     found = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshaped))
-    troubles = [f"{what} {_few(keys)}" for what, keys in found if keys]
-    if troubles:
-        raise InputError(f"these weights are not of {getattr(net, 'name', 'this network')}: {'; '.join(troubles)}")
-    net.load_state_dict(own | dict(state))
+    return "; ".join(f"{what} {_few(keys)}" for what, keys in found if keys)
 
 
-def _ours(key: str) -> str | None:
-    """Our name of torchvision's parameter or buffer `key`, or None."""
+def _translated(state: Mapping[str, Tensor], layout: Layout, what: str) -> dict[str, Tensor]:
+    renamed = {key: layout.ours(key) for key in state}
+    unknown = [key for key, ours in renamed.items() if ours is None]
+    if unknown:
+        raise InputError(f"these weights are not of {what}: unexpected {_few(unknown)}")
+    return {ours: state[key] for key, ours in renamed.items() if ours is not None}
+
+
+def _renamed(key: str, pairs: Iterable[tuple[str, str]], shift: Mapping[str, int]) -> str | None:
+    """`key` with its module's name as in the first of `pairs` that fits, the numbers moved by `shift`."""
     module, _, tensor = key.rpartition(".")
-    for theirs, ours in TORCHVISION:
-        match = re.fullmatch(theirs, module)
+    for source, target in pairs:
+        match = _pattern(source).fullmatch(module)
         if match:
-            numbers = match.groupdict()
-            numbers |= {name: str(int(numbers[name]) + 1) for name in ("stage", "block") if name in numbers}
-            return f"{ours.format(**numbers)}.{tensor}"
+            numbers = {name: int(number) + shift.get(name, 0) for name, number in match.groupdict().items()}
+            return f"{target.format(**numbers)}.{tensor}"
     return None
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(template)))
 
 
 def _few(keys: Iterable[str]) -> str:

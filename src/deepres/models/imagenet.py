@@ -32,11 +32,16 @@ TABLE_1 = {
 
 @dataclass(frozen=True)
 class Stem:
-    """What stands before the blocks: conv1 of `kernel` and `stride`, then a max pool or none."""
+    """What stands before the blocks: conv1 of `kernel` and `stride`, then a max pool or none.
+
+    Without `pool_padding` the windows of the pool begin at the corner and the last one is cut off, as in the networks
+    that the authors released for Caffe; the size of the map is the same at 224 pixels.
+    """
 
     kernel: int
     stride: int
     pool: bool
+    pool_padding: int = 1
 
 
 STEM_224 = Stem(kernel=7, stride=2, pool=True)  # Table 1
@@ -55,7 +60,8 @@ class ImageNetNet(Network):
         residual = row.residual
         c2, c3, c4, c5 = row.channels
         n2, n3, n4, n5 = row.blocks
-        pool = nn.MaxPool2d(3, stride=2, padding=1) if stem.pool else None
+        padding = stem.pool_padding
+        pool = nn.MaxPool2d(3, stride=2, padding=padding, ceil_mode=padding == 0) if stem.pool else None
         self.conv1 = ConvBN(in_channels, 64, stem.kernel, stem.stride)  # 112x112 (32x32)
         self.conv2_x = stage(64, c2, 1, n2, residual, shortcut, pool)  # 56x56 (32x32)
         self.conv3_x = stage(c2, c3, 2, n3, residual, shortcut)  # 28x28 (16x16)

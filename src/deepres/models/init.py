@@ -12,6 +12,8 @@ def he_initialise(net: nn.Module, slope: float = 0.0) -> None:
     sqrt(2 / ((1 + slope^2) fan_in)), where `slope` is that of the rectifier's negative part (0 for ReLU). Biases 0,
     but that of a highway gate its own negative value. BN: weight 1, bias 0.
     """
+    if any(parameter.is_meta for parameter in net.parameters()):  # names and shapes alone are wanted
+        return
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, slope, mode="fan_in", nonlinearity="leaky_relu")

@@ -1,6 +1,7 @@
 """Weights on disk: safetensors with a header that says which network they are of."""
 
 import json
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from deepres.errors import InputError
 
 MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it
 HEADER = "deepres"
+NESTS = ("state_dict", "model")  # where a checkpoint of a training keeps the weights among other things
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
 
 
 def read(file: Path) -> Weights:
-    """Read a weights file: safetensors, or a state dict that `torch.save` wrote.
+    """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
 
     Raises `InputError` for a file that is neither, or is cut short; a pickle that holds anything but tensors is
     refused, since to load it would run whatever code it carries.
@@ -59,9 +61,12 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         "code when it is loaded); save its state_dict() with safetensors and give that"
     )
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the arguments, in checkpoints of torchvision and timm
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises a dozen kinds for a foreign, cut or hostile file, and all mean the same here
         raise InputError(refusal) from None
+    while isinstance(state, dict) and (nest := next((name for name in NESTS if name in state), None)):
+        state = state[nest]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(refusal)
     return dict(state)

@@ -1,0 +1,44 @@
+"""The verb `deepres convert`."""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A run, a weights file (.safetensors .pth .caffemodel) or hf:owner/name.")
+    ],
+    to: Annotated[Path, typer.Option(help="The file to write: .safetensors (ours) or .pth (torchvision's names).")],
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    form: Annotated[
+        Literal["safetensors", "torchvision"] | None, typer.Option("--format", help="Default: by the name of --to.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="A .binaryproto of Caffe, or a number a channel in 0..1: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="What images are divided by, a number a channel.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+) -> None:
+    """Bring weights in (torchvision, timm, fb.resnet.torch, the authors' Caffe release) or out (torchvision).
+
+    Example: deepres convert ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto --to resnet50.safetensors
+    """
+    from deepres.experiments import exchange
+
+    console = Console(stderr=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    facts = exchange.convert(source, to, say, network=network, form=form, mean=mean, std=std)
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2))
+    else:
+        typer.echo(
+            f"{facts['network']}, {facts['parameters']:,} parameters, {facts['num_classes']} classes, stride on the "
+            f"{facts['stride_on']}, {'with' if facts['mean'] else 'without'} a mean; read back and the same: {to}"
+        )

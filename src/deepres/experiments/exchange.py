@@ -1,0 +1,145 @@
+"""Weights in and out: found in runs, files and on the Hugging Face hub, and written for us or for torchvision."""
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deepres.errors import InputError
+from deepres.models import pretrained, weights
+from deepres.models.convert import to_torchvision
+from deepres.models.imagenet import TABLE_1
+from deepres.models.network import WEIGHTS, Network
+from deepres.models.weights import Weights
+from deepres.records import Json, Run, replacing
+from deepres.training import checkpoint
+
+Format = Literal["safetensors", "torchvision"]
+SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
+HUB = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
+
+
+def load(place: str | Path, network: str | None = None) -> Network:
+    """A trained network, ready to use: scores = net(images - net.mean) for images (N, C, H, W), RGB in 0..1.
+
+    `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
+    convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
+    `net.header` says what is known of it: `classes`, the recipe, errors. Raises `InputError` where there is none.
+    """
+    path = Path(place)
+    if not path.exists() and HUB.fullmatch(str(place)):
+        path = Path(f"hf:{str(place).removeprefix('hf:')}")
+    return pretrained.load(find(path, lambda message: warnings.warn(message, stacklevel=2)), network)
+
+
+def find(place: Path, say: Callable[[str], None]) -> Path:
+    """The weights file of a run (its newest whole checkpoint), of a folder as the hub has them, of `hf:owner/name`.
+
+    Another `place` is returned as it is. Raises `InputError` where a run has no whole checkpoint or the hub no weights.
+    """
+    if str(place).startswith("hf:"):
+        return pretrained.fetch(str(place).removeprefix("hf:"))
+    if not place.is_dir():
+        return place
+    return place / WEIGHTS if (place / WEIGHTS).exists() else checkpoint.latest_weights(place / "checkpoints", say)
+
+
+def convert(
+    source: Path,
+    to: Path,
+    say: Callable[[str], None],
+    *,
+    network: str | None = None,
+    form: Format | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> Json:
+    """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
+
+    `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
+    `std` is; of foreign weights they are ImageNet's where None. `say` is told what the new file does not carry.
+    Raises `InputError` for weights that are not read here, or that the form cannot hold.
+    """
+    form = form or SUFFIXES.get(to.suffix)
+    if form is None:
+        raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
+    file = find(source, say)
+    read = pretrained.read(file)
+    if mean is not None:
+        read = dataclasses.replace(read, mean=_mean(mean))
+    if std is not None:
+        read.header["std"] = _numbers(std, "--std").tolist()
+    net = pretrained.network(read, network, file)
+    for what, values in (("mean", net.mean), ("std", net.header.get("std"))):
+        if values is not None and len(values) != net.header["in_channels"]:
+            raise InputError(f"the {what} has {len(values)} channels, {net.name} takes {net.header['in_channels']}")
+    net.header |= _errors(source, net.header)
+    if file.suffix == ".caffemodel" and net.mean is None:
+        say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
+    if form == "torchvision":
+        _write(to, Weights(_for_torchvision(net, say), None, {}))
+    else:
+        _write(to, Weights(net.state_dict(), net.mean, net.header))
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return {"file": str(to), "format": form, "parameters": parameters, "mean": net.mean is not None} | net.header
+
+
+def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
+    header, known = net.header, [f"resnet{depth}" for depth in TABLE_1]
+    if net.name.removesuffix("-b") not in known or header["residual_layers"] != 2:
+        raise InputError(f"torchvision has no {net.name}; it has {', '.join(known)} (shortcuts of option B)")
+    others = {
+        "stride on the 3x3": net.name not in ("resnet18", "resnet34") and header["stride_on"] == "1x1",
+        "max pool with padding": header["pool_padding"] == 0,
+    }
+    for what in (what for what, other in others.items() if other):
+        say(f"warning: torchvision's {net.name} has its {what}, this one not: the scores will be others there")
+    if "std" not in header:
+        say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
+    return to_torchvision(net.state_dict())
+
+
+def _write(to: Path, content: Weights) -> None:
+    """Write a weights file atomically, once what can be read back is the same to the last bit."""
+    try:
+        with replacing(to) as partial:
+            if content.header:
+                partial.write_bytes(weights.serialise(content.state, content.mean, content.header))
+            else:
+                torch.save(content.state, partial)
+            back = weights.read(partial)
+            same = back.header == content.header and back.state.keys() == content.state.keys()
+            if not same or any(not torch.equal(back.state[key], value) for key, value in content.state.items()):
+                raise InputError(f"{to} could not be read back as it was written; check the disk")
+    except OSError as error:
+        raise InputError(f"{to} could not be written: {error}") from None
+
+
+def _errors(source: Path, header: Json) -> Json:
+    """The final errors of a run, by protocol, where these are its final weights."""
+    done = Run(source).done if source.is_dir() else None
+    if done is None or done["iteration"] != header.get("iteration"):
+        return {}
+    return {"errors": {"center": {"top1": done["test_error"], "top5": done["test_top5_error"]}}}
+
+
+def _mean(text: str) -> Tensor:
+    if Path(text).suffix == ".binaryproto":
+        from deepres.models.caffe import read_mean
+
+        return read_mean(Path(text))
+    return _numbers(text, "--mean")[:, None, None]
+
+
+def _numbers(text: str, option: str) -> Tensor:
+    try:
+        values = torch.tensor([float(value) for value in text.split(",")])
+    except ValueError:
+        raise InputError(f"{option} takes a number a channel, for example 0.485,0.456,0.406, not {text!r}") from None
+    return values

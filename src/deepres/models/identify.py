@@ -1,0 +1,60 @@
+"""Which network a state dict is of, told by the names and shapes of its tensors alone."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Size, Tensor
+
+from deepres.errors import InputError
+from deepres.models.catalog import build, depth, names, of_depth
+from deepres.models.convert import BN_COUNTER, ends, misfits
+from deepres.models.network import Network
+
+LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
+NEAR = 3  # this many depths are looked at for the nearest network
+
+
+def identify(state: Mapping[str, Tensor]) -> str:
+    """The name of the network that has exactly these parameters and buffers (our names), with any number of classes.
+
+    Raises `InputError` where none has, naming the nearest and what is wrong with it, and where several have: shortcuts
+    without parameters cannot be told from none (Sec. 3.3, option A).
+    """
+    own = _shapes(state)
+    found = [name for name in of_depth(_layers(state)) if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
+    if not found:
+        near = nearest(state)
+        raise InputError(
+            f"these weights are of no network that is known here; the nearest is {near}, but: "
+            f"{misfits(_on_meta(near, *ends(state)), state)}"
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"the weights do not say which network they are of, it could be {' or '.join(found)}; give --network"
+        )
+    return found[0]
+
+
+def nearest(state: Mapping[str, Tensor]) -> str:
+    """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths."""
+    own, layers = set(_shapes(state).items()), _layers(state)
+    depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
+    near = [name for known in depths[:NEAR] for name in of_depth(known)]
+    return min(near, key=lambda name: len(own ^ set(_shapes(_on_meta(name, *ends(state)).state_dict()).items())))
+
+
+def _layers(state: Mapping[str, Tensor]) -> int:
+    return sum(LAYER.fullmatch(key) is not None for key in state) + 2  # conv1 and fc
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
+    return {key: value.shape for key, value in state.items() if not key.endswith(BN_COUNTER)}
+
+
+@cache
+def _on_meta(name: str, classes: int | None, channels: int) -> Network:
+    """The network without its weights: names and shapes alone."""
+    with torch.device("meta"):
+        return build(name, classes, channels)

@@ -1,0 +1,131 @@
+"""Weights in files: whose they are, told by their tensors; written, read back, refused."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import deepres as package
+from deepres.errors import InputError
+from deepres.models import weights
+from deepres.models.catalog import build, of_depth
+from deepres.models.convert import foreign_state_dict, to_torchvision, torchvision_state_dict
+from deepres.models.identify import identify
+from networks import theirs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34-c", "resnet50-a", "resnet50-32px", "resnet26-b", "highway19"])
+def test_a_network_is_told_by_its_tensors(name):
+    assert identify(build(name, 3, 1).state_dict()) == name
+
+
+def test_shortcuts_without_parameters_cannot_be_told_from_none():
+    for name, words in {"plain20": "resnet20 or plain20", "resnet34-a": "plain34 or resnet34-a"}.items():
+        state = build(name).state_dict()
+        with pytest.raises(InputError, match=f"could be {words}"):
+            identify(dict(reversed(state.items())))
+
+
+def test_every_network_of_a_depth_has_one_name():
+    assert set(of_depth(34)) == {
+        "resnet34",
+        "resnet34-a",
+        "resnet34-c",
+        "resnet34-32px",
+        "plain34",
+        "plain34-32px",
+        "highway34",
+    }
+    assert set(of_depth(20)) == {"resnet20", "resnet20-b", "resnet20-c", "plain20", "highway20"}
+    assert of_depth(3) == ()
+
+
+def test_a_wrong_name_is_answered_with_the_nearest_network(refused, tmp_path):
+    torch.save(theirs("resnet34").state_dict(), tmp_path / "net.pth")
+    message = refused("convert", "net.pth", "--network", "resnet18", "--to", "out.safetensors")
+    assert "not of resnet18 (the nearest network is resnet34)" in message
+    state = build("resnet20").state_dict()
+    del state["conv3_x.2.residual.layer1.bn.weight"]
+    with pytest.raises(InputError, match=r"nearest is resnet20, but: missing conv3_x\.2\.residual\.layer1\.bn\.weight"):
+        identify(state)
+    with pytest.raises(InputError, match="no network that is known"):
+        identify({"weight": torch.zeros(2)})
+
+
+def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
+    run = tmp_path / "run"
+    how = ("--iterations", 2, "--batch-size", 8, "--kernels", "off", "--compile", "off", "--run", run)
+    assert deepres("train", "resnet8", "--data", folder, *how).returncode == 0
+    facts = json.loads(deepres("convert", run, "--to", "net.safetensors", "--json").stdout)
+    found = weights.read(tmp_path / "net.safetensors")
+    done = json.loads((run / "done.json").read_text())
+    expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
+    assert expected.items() <= found.header.items()
+    assert {"commit", "seed", "iteration"} <= found.header.keys()
+    assert found.header["errors"] == {"center": {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+    assert found.header.items() <= facts.items()
+    assert found.mean.shape == (3, 32, 32)
+    again = package.load(run)
+    assert torch.equal(again.mean, found.mean)
+    assert all(torch.equal(value, found.state[key]) for key, value in again.state_dict().items())
+    report = json.loads(deepres("eval", "net.safetensors", "--data", folder, "--json").stdout)
+    assert report["top1_error"] == pytest.approx(done["test_error"])
+
+
+def test_weights_of_elsewhere_are_tested_as_our_own(deepres, folder, tmp_path):
+    """The mean and the standard deviation are in what the command line tests."""
+    net = theirs("resnet18")
+    net.fc = nn.Linear(512, 3)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    report = json.loads(deepres("eval", "net.pth", "--data", folder, "--json").stdout)
+    assert (report["network"], report["images"], len(report["classes"])) == ("resnet18", 18, 3)
+
+
+def test_what_torchvision_computes_otherwise_is_told(deepres, refused, tmp_path):
+    for name in ("resnet50", "resnet18", "resnet34-c", "resnet20"):
+        build(name, 2).save_pretrained(tmp_path / name)
+    result = deepres("convert", "resnet50", "--to", "out.pth")
+    assert result.returncode == 0 and "stride on the 3x3" in result.stderr
+    assert "stride" not in deepres("convert", "resnet18", "--to", "out.pth").stderr
+    for name in ("resnet34-c", "resnet20"):
+        assert f"torchvision has no {name}" in refused("convert", name, "--to", "other.pth")
+    assert not (tmp_path / "other.pth").exists()
+
+
+def test_a_foreign_pickle_or_a_file_that_is_none_is_refused(refused, tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "how": print}, tmp_path / "code.pth")
+    torch.save({"state_dict": {"a": "text"}}, tmp_path / "text.pth")
+    (tmp_path / "net.t7").write_bytes(b"4")
+    for name, words in {
+        "code.pth": "refused",
+        "text.pth": "refused",
+        "net.t7": "Torch for Lua",
+        "no": "no weights",
+    }.items():
+        assert words in refused("convert", name, "--to", "out.safetensors")
+    build("resnet8").save_pretrained(tmp_path / "net")
+    assert "--format" in refused("convert", "net", "--to", "out.bin")
+    assert "has 1 channels, resnet8 takes 3" in refused("convert", "net", "--mean", "0.5", "--to", "out.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    assert "could not be written" in refused("convert", "net", "--to", "folder.safetensors")
+
+
+def test_what_cannot_be_read_back_leaves_the_old_file(deepres, refused, tmp_path, monkeypatch):
+    """A disk that flips a bit."""
+    build("resnet8").save_pretrained(tmp_path / "net")
+    (tmp_path / "out.safetensors").write_text("old")
+    whole = weights.serialise
+    monkeypatch.setattr(weights, "serialise", lambda *content: whole(*content)[:-1] + b"\x01")
+    assert "could not be read back" in refused("convert", "net", "--to", "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_text() == "old"
+    assert [file.name for file in tmp_path.glob("*out*")] == ["out.safetensors"]
+
+
+def test_names_go_to_torchvisions_and_back():
+    state = build("resnet50").state_dict()
+    there = to_torchvision(state)
+    assert list(torchvision_state_dict(there)) == list(state)
+    assert foreign_state_dict(state) is None
+    with pytest.raises(InputError, match=r"no name for conv2_x\.1\.shortcut\.gate\.weight"):
+        to_torchvision(build("highway8").state_dict())
