@@ -3,14 +3,17 @@
 import json
 from statistics import median
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from deepres.bench import inference
 from deepres.bench.contest import Process, contest
-from deepres.bench.contestants import CONTESTANTS, ready
+from deepres.bench.contestants import CONTESTANTS, ready, rivals
 from deepres.bench.limits import asked, machine_limits
 from deepres.bench.tables import markdown
-from deepres.bench.work import Work
+from deepres.bench.work import OURS, Work
 from deepres.errors import InputError
 
 
@@ -78,6 +81,20 @@ def test_rivals_score_a_batch(name, monkeypatch):
         pytest.importorskip(package)
     monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
     assert ready(name, Work("infer", "resnet8", 3)).turn() % 3 == 0
+
+
+def test_pictures_on_disk_become_batches_by_every_pipeline(tmp_path):
+    for part, count in (("train", 9), ("test", 1)):
+        (tmp_path / part / "only").mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 256, (260, 300, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / "only" / f"{number}.jpg")
+    work = Work("load", "resnet50", 4, data=str(tmp_path))
+    threads = torch.get_num_threads()
+    for name in (OURS, *rivals(work)):
+        assert ready(name, work).turn() == (9 if name == "decode" else 8), name
+    torch.set_num_threads(threads)
+    assert rivals(work) == ["pil", "tensor", "decode"]
 
 
 def test_the_limits_are_those_of_the_best_product_and_of_a_stream():

@@ -2,12 +2,12 @@
 
 import importlib
 
-from deepres.bench.work import OURS, Contestant, Task, Work
+from deepres.bench.work import OURS, Contestant, Work
 from deepres.errors import InputError
 from deepres.models.catalog import family
 
 # Where each contestant is written: module and function of this package.
-CONTESTANTS: dict[Task, dict[str, str]] = {
+CONTESTANTS: dict[str, dict[str, str]] = {
     "train": {
         OURS: "ours:train",
         "textbook": "textbook:train",
@@ -24,14 +24,26 @@ CONTESTANTS: dict[Task, dict[str, str]] = {
         "openvino": "inference:openvino",
     },
     "load": {OURS: "ours:load", "textbook": "textbook:load", "tuned": "tuned:load"},
+    "pictures": {
+        OURS: "pictures:ours",
+        "pil": "pictures:pil",
+        "tensor": "pictures:tensor",
+        "decode": "pictures:decode",
+    },
     "memory": {OURS: "memory:ours", "unlimited": "memory:unlimited", "textbook": "memory:textbook"},
 }
+
+
+def contestants(work: Work) -> dict[str, str]:
+    """Who takes part: networks for ImageNet are fed from pictures on disk, the others from a resident set."""
+    pictures = work.task == "load" and family(work.network) == "imagenet"
+    return CONTESTANTS["pictures" if pictures else work.task]
 
 
 def rivals(work: Work) -> list[str]:
     """Names to give after --against: whoever knows such a network."""
     foreign = ("torchvision", "timm") if family(work.network) == "cifar" else ()
-    return [name for name in CONTESTANTS[work.task] if name != OURS and name not in foreign]
+    return [name for name in contestants(work) if name != OURS and name not in foreign]
 
 
 def check(name: str, work: Work) -> None:
@@ -45,5 +57,5 @@ def check(name: str, work: Work) -> None:
 def ready(name: str, work: Work) -> Contestant:
     """Set a contestant up. Raises `InputError` for one that does not take part in this work."""
     check(name, work)
-    module, _, function = CONTESTANTS[work.task][name].partition(":")
+    module, _, function = contestants(work)[name].partition(":")
     return getattr(importlib.import_module(f"deepres.bench.{module}"), function)(work)

@@ -13,7 +13,10 @@ from deepres.bench.work import Task, Work
 from deepres.errors import InputError
 from deepres.records import Json, write_json
 
-BATCH: dict[str, dict[str, int]] = {"cifar": {"infer": 1}, "imagenet": {"train": 32, "infer": 1, "memory": 32}}
+BATCH: dict[str, dict[str, int]] = {
+    "cifar": {"infer": 1},
+    "imagenet": {"train": 32, "infer": 1, "load": 32, "memory": 32},
+}
 
 
 def bench(

@@ -1,0 +1,129 @@
+"""Training batches of 224-pixel crops from JPEG files, on one core: ours, torchvision's pipelines, bare decoding.
+
+All read the same training pictures in turn: shorter side from 256 to 480, crop, flip, colour shift, normalised floats.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import io
+from torchvision.transforms import v2
+
+from deepres.bench.work import Contestant, Work
+from deepres.data.imagenet import DRAWS, finish, scale_crop_flip
+from deepres.data.stream.index import Index, open_index
+from deepres.data.stream.loader import Stream
+from deepres.data.stream.statistics import statistics
+from deepres.errors import InputError
+from deepres.training.recipe import IMAGENET
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AXES = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+SCALES = torch.tensor([0.2175, 0.0188, 0.0045])  # popular code's eigenvectors and eigenvalues of ImageNet's colours
+CROP, SIDES = IMAGENET.crop, list(range(IMAGENET.sides[0], IMAGENET.sides[1] + 1))
+
+
+def ours(work: Work) -> Contestant:
+    """The stream of the recipe `imagenet`, decoding in this process."""
+    index, count = _index(work)
+    torch.set_num_threads(1)
+    found = statistics(index, workers=2)
+    ready = partial(finish, mean=found.mean, values=found.values, vectors=found.vectors)
+    augment = partial(scale_crop_flip, crop=CROP, sides=IMAGENET.sides)
+    stream = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=0)
+    steps, done = max(1, count // work.batch_size), iter(range(2**60))
+
+    def turn() -> int:
+        for step in islice(done, steps):
+            stream.batch(step)
+        return steps * work.batch_size
+
+    return Contestant(turn, "the stream, one process, one thread")
+
+
+def pil(work: Work) -> Contestant:
+    """torchvision's transforms on PIL images."""
+    transform = v2.Compose(
+        [
+            v2.RandomShortestSize(SIDES),
+            v2.RandomCrop(CROP),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            _shift_colours,
+            v2.Normalize(MEAN, DEVIATION),
+        ]
+    )
+
+    def load(file: Path) -> Tensor:
+        with Image.open(file) as image:
+            return transform(image.convert("RGB"))
+
+    return _one_by_one(work, load, "PIL and torchvision's v2 transforms, one process, one thread")
+
+
+def tensor(work: Work) -> Contestant:
+    """`decode_image` and torchvision's transforms on tensors."""
+    transform = v2.Compose(
+        [
+            v2.RandomShortestSize(SIDES, antialias=True),
+            v2.RandomCrop(CROP),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            _shift_colours,
+            v2.Normalize(MEAN, DEVIATION),
+        ]
+    )
+    load: Callable[[Path], Tensor] = lambda file: transform(io.decode_image(str(file), io.ImageReadMode.RGB))  # noqa: E731
+    return _one_by_one(work, load, "decode_image and torchvision's v2 transforms on tensors, one process, one thread")
+
+
+def decode(work: Work) -> Contestant:
+    """Nothing but decoding, which whoever wants all pixels needs."""
+    index, count = _index(work)
+    torch.set_num_threads(1)
+    files = _files(index)
+
+    def turn() -> int:
+        for file in islice(files, count):
+            io.decode_image(str(file), io.ImageReadMode.RGB)
+        return count
+
+    return Contestant(turn, "decode_image alone, one thread")
+
+
+def _shift_colours(image: Tensor) -> Tensor:
+    return image + (AXES @ (0.1 * torch.randn(3) * SCALES))[:, None, None]
+
+
+def _one_by_one(work: Work, load: Callable[[Path], Tensor], setting: str) -> Contestant:
+    index, count = _index(work)
+    torch.set_num_threads(1)
+    files, steps = _files(index), max(1, count // work.batch_size)
+
+    def turn() -> int:
+        for _ in range(steps):
+            torch.stack([load(file) for file in islice(files, work.batch_size)])
+        return steps * work.batch_size
+
+    return Contestant(turn, setting)
+
+
+def _index(work: Work) -> tuple[Index, int]:
+    """The training pictures, and how many a turn takes."""
+    index = open_index(work.data, lambda message: None).train
+    if int(index.size.max()) >= 0:
+        raise InputError(f"the bench reads pictures that are files of their own; {work.data} has them packed")
+    return index, max(1, round(work.part * len(index)))
+
+
+def _files(index: Index) -> Iterator[Path]:
+    """The files in a random order, again and again."""
+    order = np.random.default_rng(0).permutation(len(index))
+    return cycle([index.root / index.files[int(index.file[place])] for place in order])
