@@ -35,7 +35,8 @@ def _require_known(name: str, known: Mapping[str, Any], where: str) -> None:
 class Recipe:
     """How a network is trained. The defaults are the paper's CIFAR-10 recipe (Sec. 4.2).
 
-    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations; rates
+    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations, and go along
+    with their number, as does `bn_average`; rates
     are those of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
     """
 
@@ -99,6 +100,7 @@ class Recipe:
             iterations=iterations,
             milestones=tuple(scale(mark) for mark in self.milestones),
             warmup_iterations=scale(self.warmup_iterations),
+            bn_average=scale(self.bn_average),
             window=scale(self.window),
             evaluate_every=min(iterations, max(scale(self.evaluate_every), EVALUATE_AT_MOST_EVERY)),
         )
