@@ -5,11 +5,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from deepres.bench.work import Work, is_epoch
+from deepres.bench.work import Work
 from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
 from deepres.errors import InputError
-from deepres.models.catalog import input_size
+from deepres.models.catalog import family, input_size
 
 
 def data_of(work: Work) -> Data:
@@ -33,8 +33,8 @@ def batch_of(work: Work) -> tuple[Tensor, Tensor]:
 
 
 def torchvision_name(work: Work) -> str:
-    """The network's name in torchvision and timm. Raises `InputError` where they have no such net."""
+    """The network's name in torchvision and timm. Raises `InputError` where they do not take part."""
     name = work.network.removesuffix("-b")
-    if is_epoch(work) or not name.startswith("resnet") or "-" in name:
-        raise InputError(f"torchvision and timm have no {work.network}; resnet18 to resnet152 alone")
+    if family(work.network) == "cifar" or not name.startswith("resnet") or "-" in name:
+        raise InputError(f"torchvision and timm take part in resnet18 to resnet152 alone, not in {work.network}")
     return name
