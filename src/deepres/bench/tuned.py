@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.parts import batch_of, data_of, is_epoch
+from deepres.bench.parts import batch_of, data_of
 from deepres.bench.textbook import DEVIATION, MEAN
-from deepres.bench.work import Contestant, Work
+from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.sets import ImageSet
 from deepres.models.catalog import build
 from deepres.training.device import autocast, resolve_precision
