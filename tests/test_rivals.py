@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.analysis.cost import stages
+from deepres.bench.contestants import ready
+from deepres.bench.work import Work
 from deepres.errors import InputError
 from deepres.experiments.findings import describe
 from deepres.models import catalog
@@ -300,6 +302,11 @@ def test_dropout_goes_on_with_the_same_draws_after_a_stop(tmp_path):
     losses = Run(tmp_path / "stopped").curve("train_loss")
     assert losses == Run(tmp_path / "undisturbed").curve("train_loss")
     assert losses[1][0] > 1.5 * torch.tensor(3.0).log()  # its own loss and 0.6 of the auxiliary ones
+
+
+@pytest.mark.parametrize("name", ["ours", "textbook"])
+def test_the_bench_trains_a_net_with_auxiliary_classifiers(name):
+    assert ready(name, Work("train", "googlenet", 2)).turn() == 2
 
 
 def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
