@@ -1,9 +1,8 @@
-"""The networks that the paper compares with: what they cost, torchvision's weights, training, the dense form."""
+"""The networks that the paper compares with: what they cost, torchvision's weights, training."""
 
 import json
 import os
 import signal
-from functools import cache
 
 import pytest
 import torch
@@ -13,18 +12,19 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.analysis.cost import stages
+from deepres.bench.contestants import ready
+from deepres.bench.work import Work
 from deepres.errors import InputError
 from deepres.experiments.findings import describe
 from deepres.models import catalog
 from deepres.models.catalog import build
 from deepres.models.convert import ends, load_state, torchvision_state_dict
-from deepres.models.convolutional import fully_convolutional
-from deepres.models.network import Network
 from deepres.records import Run
 from deepres.training import checkpoint
 from deepres.training.loop import StoppedError, train
 from deepres.training.loss import classification_loss
 from deepres.training.recipe import Recipe
+from nets import agrees, made, on_meta
 
 # parameters, multiply-adds, activations at 224x224
 COSTS = {
@@ -41,44 +41,9 @@ COSTS = {
 THEIRS = ("alexnet", "vgg16", "vgg16-bn", "vgg19", "vgg19-bn", "googlenet")
 
 
-def on_meta(name: str, *args: int) -> Network:
-    with torch.device("meta"):
-        return build(name, *args)
-
-
-@cache
-def made(name: str) -> Network:
-    """A network of 5 classes, in evaluation: PReLU-net as it starts, others with scores that depend on every layer."""
-    torch.manual_seed(0)
-    if name == "prelu-net":
-        return build(name, 5).eval()
-    net = on_meta(name, 5).to_empty(device="cpu")
-    for key, value in net.state_dict().items():
-        if key.endswith("running_var"):
-            value.uniform_(0.2, 0.5)
-        elif value.dim() > 1:
-            value.uniform_(-1, 1).mul_((6 / value[0].numel()) ** 0.5)
-        elif value.is_floating_point():
-            value.uniform_(-0.1, 0.3)
-    return net.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory_is_given_back():
-    yield
-    made.cache_clear()
-
-
 def theirs(name: str, classes: int) -> nn.Module:
     more = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
     return getattr(torchvision.models, name.replace("-", "_"))(weights=None, num_classes=classes, **more)
-
-
-def agrees(scores: torch.Tensor, expected: torch.Tensor) -> bool:
-    """To 1e-5 of the largest score, and of scores that are not all alike."""
-    scale = expected.abs().max()
-    assert expected.std() > 1e-3 * scale
-    return torch.allclose(scores / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 # --- cost ---
@@ -302,6 +267,11 @@ def test_dropout_goes_on_with_the_same_draws_after_a_stop(tmp_path):
     assert losses[1][0] > 1.5 * torch.tensor(3.0).log()  # its own loss and 0.6 of the auxiliary ones
 
 
+@pytest.mark.parametrize("name", ["ours", "textbook"])
+def test_the_bench_trains_a_net_with_auxiliary_classifiers(name):
+    assert ready(name, Work("train", "googlenet", 2)).turn() == 2
+
+
 def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
     run = ("--data", folder, "--iterations", 1, "--batch-size", 4, "--lr", 0.001, "--run", "run")
     result = deepres("train", "googlenet", *run)
@@ -317,7 +287,6 @@ def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
         (("alexnet",), "alexnet takes images of 63 pixels a side or more, not of 32x32"),
         (("googlenet", "--compile", "on"), "googlenet has no blocks to compile"),
         (("googlenet", "--memory-budget", "1"), "googlenet has no blocks that could run twice"),
-        (("googlenet", "--set", "lr=0"), "lr is 0"),
         (("vgg17",), "did you mean vgg1"),
     ],
 )
@@ -329,93 +298,3 @@ def test_what_a_rival_cannot_do_is_refused(refused, folder, arguments, words):
 def test_a_rival_has_no_residual_layers_to_choose():
     with pytest.raises(InputError, match="residual_layers cannot be chosen for vgg16"):
         build("vgg16", residual_layers=1)
-
-
-# --- fully convolutional ---
-
-
-@pytest.mark.parametrize(
-    ("name", "crop"),
-    [
-        ("resnet20", 32),
-        ("resnet18", 224),
-        ("resnet50", 64),
-        ("plain34", 96),
-        ("alexnet", 224),
-        ("googlenet", 224),
-        ("vgg16-bn", 64),
-        ("prelu-net", 224),
-    ],
-)
-def test_the_dense_form_at_the_crops_size_is_the_network(name, crop):
-    """One position, the same scores."""
-    net, images = made(name), torch.randn(1 if crop == 224 else 2, 3, crop, crop)
-    with torch.no_grad():
-        maps, expected = fully_convolutional(net, crop)(images), net(images)
-    assert maps.shape == (len(images), 5, 1, 1)
-    assert agrees(maps.flatten(1), expected)
-
-
-def test_every_position_of_a_resnet_is_its_7x7_average_through_fc():
-    """The pooling of the training size at stride 1, and fc as a 1x1 convolution."""
-    net, images = made("resnet18"), torch.randn(1, 3, 256, 320)
-    with torch.no_grad():
-        maps = fully_convolutional(net)(images)
-        average = F.avg_pool2d(net.feature_map(images), 7, stride=1)
-        expected = F.conv2d(average, net.fc.weight[:, :, None, None], net.fc.bias)
-    assert maps.shape == (1, 5, 2, 4)
-    assert agrees(maps, expected)
-
-
-def test_vgg_becomes_the_convolutions_of_its_paper():
-    """fc6 as 7x7, fc7 and fc8 as 1x1 (Simonyan & Zisserman 2015, Sec. 3.2)."""
-    net, features = made("vgg16-bn"), torch.rand(1, 512, 8, 10)
-    fc6, fc7, fc8 = (layer for layer in net.classifier if isinstance(layer, nn.Linear))
-    x = F.relu(F.conv2d(features, fc6.weight.view(4096, 512, 7, 7), fc6.bias))
-    x = F.relu(F.conv2d(x, fc7.weight[:, :, None, None], fc7.bias))
-    expected = F.conv2d(x, fc8.weight[:, :, None, None], fc8.bias)
-    dense = fully_convolutional(net)
-    net.feature_map = lambda images: features  # the layers before are not what is tested, and take long
-    try:
-        with torch.no_grad():
-            maps = dense(torch.empty(1, 3, 256, 320))
-    finally:
-        del net.feature_map
-    assert maps.shape == (1, 5, 2, 4)
-    assert agrees(maps, expected)
-
-
-@pytest.mark.parametrize(("name", "crop", "size"), [("prelu-net", 64, (96, 112)), ("alexnet", 96, (128, 160))])
-def test_every_position_is_a_window_of_the_map_pooled_as_a_crop(name, crop, size):
-    """Also where the bins do not divide the window, and overlap."""
-    net, images = made(name), torch.randn(1, 3, *size)
-    with torch.no_grad():
-        window = net.feature_map(images[:, :, :crop, :crop]).shape[2]
-        features, maps = net.feature_map(images), fully_convolutional(net, crop)(images)
-        assert maps.shape[2:] == tuple(length - window + 1 for length in features.shape[2:])
-        for y in range(maps.shape[2]):
-            for x in range(maps.shape[3]):
-                part = features[:, :, y : y + window, x : x + window]
-                pool = F.adaptive_max_pool2d if name == "prelu-net" else F.adaptive_avg_pool2d
-                values = torch.cat([pool(part, bins).flatten(1) for bins in net.bins], 1)
-                assert agrees(maps[:, :, y, x], net.classify(values))
-    assert maps.std((2, 3)).min() > 0
-
-
-def test_a_dense_test_needs_images_of_the_crops_size_or_more():
-    dense = fully_convolutional(made("resnet18"))
-    with pytest.raises(InputError, match="images of 160x320 are smaller than the crop that resnet18 is tested with"):
-        dense(torch.zeros(1, 3, 160, 320))
-    with pytest.raises(InputError, match="1 pixel a side or more, not 0"):
-        fully_convolutional(made("resnet18"), 0)
-
-
-def test_the_dense_form_shares_its_weights_and_does_not_drop_out():
-    """What is trained on shows in it; it is for evaluation."""
-    net = made("googlenet").train()
-    dense = fully_convolutional(net)
-    assert not net.training
-    assert {p.data_ptr() for p in dense.parameters()} == {p.data_ptr() for p in net.parameters()}
-    images = torch.randn(1, 3, 256, 256)
-    with torch.no_grad():
-        assert torch.equal(dense(images), dense(images))
