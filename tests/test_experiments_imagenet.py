@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import run_deepres
 from deepres.experiments.claims import Claim, ordered, printed
 from deepres.experiments.imagenet import BEST_MEMBER, CLAIMS, EXPERIMENTS, OTHERS, PAPER, QUICK, SMOKE, recipe_of
-from deepres.experiments.photographs import Tested
+from deepres.experiments.photographs import Evaluated
 from deepres.experiments.plan import SCALES, make_plan, read_plan
 from deepres.models.catalog import depth
 from deepres.training.recipe import IMAGENET
@@ -126,7 +126,7 @@ def test_an_interrupted_plan_shows_what_there_is(finished, photographs, tmp_path
     plan = make_plan(EXPERIMENTS["table2"], "smoke", str(photographs), tmp_path, NETWORKS, 1)
     plan.save()
     shutil.copytree(source, plan.run("plain18", 0).path, ignore=shutil.ignore_patterns("checkpoints"))
-    tested = Tested(read_plan(plan.folder))
+    tested = Evaluated(read_plan(plan.folder))
     plain, residual = tested.tables()[0].rows
     assert plain[2] is not None
     assert residual[2] is None

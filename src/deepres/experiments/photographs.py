@@ -36,7 +36,7 @@ def measure_scores(plan: Plan, base: Config, images: int, say: Say, watch: Watch
         scores.write(file, table)
 
 
-class Tested:
+class Evaluated:
     """The finished and tested runs of a plan: `errors` of each run, by its path.
 
     `networks` has those of each network, by seed; of Table 5 also those of the "best member" and of the "ensemble".

@@ -26,7 +26,7 @@ from deepres.experiments.findings import (
     summary_of,
 )
 from deepres.experiments.material import Say, spread
-from deepres.experiments.photographs import Tested
+from deepres.experiments.photographs import Evaluated
 from deepres.experiments.plan import Plan
 from deepres.experiments.single import load_trained
 from deepres.models.catalog import build
@@ -53,7 +53,7 @@ def findings_of(plan: Plan) -> Findings:
 
 
 def _photographs(plan: Plan) -> tuple[Results, tuple[Figure, ...], tuple[Table, ...]]:
-    tested = Tested(plan)
+    tested = Evaluated(plan)
     return tested.results(), tested.figures(), tested.tables()
 
 
