@@ -35,7 +35,7 @@ def ours(work: Work) -> Contestant:
     torch.set_num_threads(1)
     found = statistics(index, workers=2)
     ready = partial(finish, mean=found.mean, values=found.values, vectors=found.vectors)
-    augment = partial(scale_crop_flip, crop=CROP, sides=IMAGENET.sides)
+    augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
     stream = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=0)
     steps, done = max(1, count // work.batch_size), iter(range(2**60))
 
