@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import run_deepres
+from deepres.experiments import scores
 from deepres.experiments.claims import Claim, ordered, printed
 from deepres.experiments.imagenet import BEST_MEMBER, CLAIMS, EXPERIMENTS, OTHERS, PAPER, QUICK, SMOKE, recipe_of
 from deepres.experiments.photographs import Evaluated
@@ -91,10 +93,10 @@ def test_a_table_is_made_again_from_scores_without_the_networks(finished, photog
 
 def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     file = place_of(finished, photographs, "resnet18-a-seed0") / "scores-10-crop.safetensors"
-    before = file.read_bytes()
+    before = scores.read(file).members[0].scores
     file.unlink()
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
-    assert file.read_bytes() == before
+    assert torch.equal(scores.read(file).members[0].scores, before)
 
 
 def test_fig4_takes_the_runs_of_table2_and_tests_center_crops(finished, photographs, deepres):
