@@ -1,14 +1,14 @@
 """Sec. 4.1 on ImageNet, or on any folder of photographs: Figure 4 and Tables 2 to 5.
 
 Each sheet: the command, what it costs, the claims it tests, and its runs. The costs of the quick scale are for two
-slow cores without bf16 and 3,000 photographs of 128 pixels, estimated from multiply-adds; runs are shared, so that
-table4 after table3 trains nothing and table5 one network.
+slow cores without bf16, 3,000 photographs of 128 pixels and 650 to test, estimated from single steps; runs are shared,
+so that table2 after fig4 trains nothing, table4 after table3 neither, and table5 after that one network.
 
     deepres reproduce fig4 --scale quick --data DIR               4 runs,  15 minutes, 2 GiB
     deepres reproduce table2 --scale quick --data DIR             4 runs,  15 minutes, 2 GiB
     deepres reproduce table3 --scale quick --data DIR            10 runs,  80 minutes, 4 GiB
-    deepres reproduce table4 --scale quick --data DIR             5 runs,  45 minutes, 3 GiB
-    deepres reproduce table5 --scale quick --data DIR             6 runs,  60 minutes, 3 GiB
+    deepres reproduce table4 --scale quick --data DIR             5 runs,  75 minutes, 3 GiB
+    deepres reproduce table5 --scale quick --data DIR             6 runs, 100 minutes, 3 GiB
     deepres reproduce table3 --scale paper --data IMAGENET        600k iterations a run: weeks on a GPU each
 
 At every scale every row runs. On a machine with several GPUs a run of the paper's scale is trained by `torchrun ... -m
@@ -27,17 +27,17 @@ from deepres.training.recipe import IMAGENET, Recipe
 QUICK = dataclasses.replace(
     IMAGENET,
     name="imagenet-quick",
-    iterations=400,
+    iterations=300,
     batch_size=16,
     lr=0.02,
     decay="steps",
-    milestones=(240, 340),
+    milestones=(180, 255),
     warmup="linear",
-    warmup_iterations=80,
+    warmup_iterations=60,
     crop=64,
     sides=(73, 137),
     bn_average=1_000,
-    window=40,
+    window=30,
     evaluate_every=100,
 )
 SMOKE = dataclasses.replace(

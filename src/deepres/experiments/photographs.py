@@ -123,17 +123,15 @@ class Evaluated:
         rows: list[tuple[Cell, ...]] = []
         for run in self.every:
             done, errors = run.done or {}, self.errors.get(run.path)
-            figures = [done.get(key) for key in ("train_error", "test_error", "test_top5_error")]
+            figures = [done.get(key) for key in ("train_error", "test_error")]
             tested = [_text([errors[top]]) if errors else None for top in (1, 5)]
             rows.append((run.path.name, *figures, *tested, done.get("seconds")))
         protocol = self.protocol.name
         return Table(
             "Every run (%)",
-            f"At the last iteration; training error over the last window, of augmented images. {self._how()}",
-            (
-                *("run", "training error", "center: top-1", "center: top-5"),
-                *(f"{protocol}: top-1 (interval)", f"{protocol}: top-5 (interval)", "seconds"),
-            ),
+            "At the last iteration; training error over the last window, of augmented images; test error on center crops. "
+            f"{self._how()}",
+            ("run", "training error", "test error", f"{protocol}: top-1", f"{protocol}: top-5", "seconds"),
             tuple(rows),
         )
 
