@@ -129,8 +129,8 @@ class Evaluated:
         protocol = self.protocol.name
         return Table(
             "Every run (%)",
-            "At the last iteration; training error over the last window, of augmented images; test error on center crops. "
-            f"{self._how()}",
+            "At the last iteration; training error over the last window, of augmented images; test error on center "
+            f"crops. {self._how()}",
             ("run", "training error", "test error", f"{protocol}: top-1", f"{protocol}: top-5", "seconds"),
             tuple(rows),
         )
