@@ -26,9 +26,6 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 
 Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
-DataOption = Annotated[
-    str, typer.Option("--data", help="cifar10, cifar100, fashion-mnist, a folder, or hf:owner/name.")
-]
 Split = Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")]
 ImageSize = Annotated[int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
@@ -176,13 +173,17 @@ def _field(text: str) -> tuple[str, str]:
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="fig1, fig6, fig7, table1 or table6.")],
+    name: Annotated[str, typer.Argument(help="fig1, fig4, fig6, fig7, or table1 to table6.")],
     scale: Annotated[
         Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
     ] = "quick",
-    data: DataOption = "cifar10",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Default: cifar10; fig4 and table2 to table5 take photographs.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each network.")] = 1,
-    networks: Annotated[str | None, typer.Option(help="Other networks than the sheet's, with commas.")] = None,
+    networks: Annotated[
+        str | None, typer.Option(help="Other networks than the sheet's, with commas; one named twice has two seeds.")
+    ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
     split: Split = None,
     image_size: ImageSize = None,
@@ -200,12 +201,11 @@ def reproduce(
     from deepres.training.progress import ConsoleMonitor
     from deepres.training.recipe import Config
 
-    def monitor(config: Config) -> ConsoleMonitor:
-        label = f"{config.network} seed {config.seed}"
-        return ConsoleMonitor(err, label, config.recipe.iterations, config.recipe.batch_size)
+    def watch(label: str, total: int, images: int) -> ConsoleMonitor:
+        return ConsoleMonitor(err, label, total, images)
 
-    base = Config("", data, split, image_size, skip_bad=skip_bad, device=device, precision=precision)
-    folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, monitor)
+    base = Config("", data or "", split, image_size, skip_bad=skip_bad, device=device, precision=precision)
+    folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, watch)
     file = page.write(findings, folder / "report.html")
     if json:
         _print_json(experiment.as_json(findings) | {"page": str(file)})

@@ -2,34 +2,47 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 
 from deepres.experiments.findings import Verdict, describe
 from deepres.experiments.plan import Scale
 
 # Final figures of each network, one entry a seed, in the order of the seeds: `train_error`, `test_error` in %,
-# `response` (mean over layers of the standard deviation of a layer's response).
+# `response` (mean over layers of the standard deviation of a layer's response); of photographs `top1` and `top5` in %,
+# by the protocol of the experiment, and `classes`, how many there are.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
+Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
+WITHIN = (1.0, 0.5)  # points that ours may be from them
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where, at which scales a plan can test it, and the judge of it."""
+    """What the paper says, where, at which scales a plan can test it, and the judge of it.
+
+    `classes` is how many the data must have for it: of a claim about ImageNet alone.
+    """
 
     text: str
     place: str
     networks: tuple[str, ...]
     judge: Judge
     scales: tuple[Scale, ...] = ("quick", "paper")
+    classes: int | None = None
 
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
         missing = [name for name in self.networks if not results.get(name)]
+        reason = None
         if scale not in self.scales:
-            return Verdict(self.text, self.place, "not tested", f"the {scale} scale is too short for it")
-        if missing:
-            return Verdict(self.text, self.place, "not tested", f"no finished run of {', '.join(missing)}")
+            reason = f"not tested at this scale: {scale} is too short for it"
+        elif missing:
+            reason = f"no finished run of {', '.join(missing)}"
+        elif self.classes is not None and (found := results[self.networks[0]][0]["classes"]) != self.classes:
+            reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
+        if reason is not None:
+            return Verdict(self.text, self.place, "not tested", reason)
         held, detail = self.judge(results)
         return Verdict(self.text, self.place, "held" if held else "not held", detail)
 
@@ -67,6 +80,40 @@ def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
     return judge
 
 
+def ordered(figure: str, *networks: str) -> Judge:
+    """Judge: `figure` of each network is above that of the next one for every seed."""
+
+    def judge(results: Results) -> tuple[bool, str]:
+        values = [_values(results, network, figure) for network in networks]
+        held = all(high > low for pair in pairwise(values) for high, low in zip(*pair, strict=False))
+        shown = ", ".join(f"{describe(name)[0]} {mean(own):.2f}" for name, own in zip(networks, values, strict=True))
+        return held, f"{_name(figure)}: {shown}; asked: each above the next, every seed"
+
+    return judge
+
+
+def printed(paper: Printed) -> Judge:
+    """Judge: the mean of every error that the paper prints is within a point of it (top-1), or half a point (top-5)."""
+    numbers = [
+        (network, figure, number, within)
+        for network, both in paper.items()
+        for figure, number, within in zip(("top1", "top5"), both, WITHIN, strict=True)
+        if number is not None
+    ]
+
+    def judge(results: Results) -> tuple[bool, str]:
+        gaps = [mean(_values(results, network, figure)) - number for network, figure, number, _ in numbers]
+        shares = [abs(gap) / within for gap, (*_, within) in zip(gaps, numbers, strict=True)]
+        worst = shares.index(max(shares))
+        network, figure, number, _ = numbers[worst]
+        return max(shares) <= 1, (
+            f"furthest from the paper: {describe(network)[0]}, {_name(figure)} {number + gaps[worst]:.2f}, printed "
+            f"{number:.2f}; asked: within {WITHIN[0]:g} point of every top-1 error, {WITHIN[1]:g} of top-5"
+        )
+
+    return judge
+
+
 def _values(results: Results, network: str, figure: str) -> list[float]:
     return [row[figure] for row in results[network]]
 
@@ -81,4 +128,10 @@ def _compared(figure: str, first: str, second: str, pairs: Sequence[tuple[float,
 
 
 def _name(figure: str) -> str:
-    return {"train_error": "training error (%)", "test_error": "test error (%)", "response": "mean response"}[figure]
+    return {
+        "train_error": "training error (%)",
+        "test_error": "test error (%)",
+        "top1": "top-1 error (%)",
+        "top5": "top-5 error (%)",
+        "response": "mean response",
+    }[figure]

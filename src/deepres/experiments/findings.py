@@ -1,8 +1,9 @@
 """What an experiment found, as plain values: the one thing that the report is made from."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
 from typing import Any, Literal
 
 from deepres.errors import InputError
@@ -170,6 +171,19 @@ def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
     train, train_range = mean_points([run.curve("train_error") for run in runs])
     test, test_range = mean_points([run.curve("test_error") for run in runs])
     return Curve(label or name, depth, kind, train, test, train_range, test_range, len(runs))
+
+
+def curves_of(runs: Mapping[str, Sequence[Run]]) -> dict[str, Curve]:
+    """One curve a network, over the seeds that were started."""
+    started = {network: [run for run in its_runs if run.exists] for network, its_runs in runs.items()}
+    return {network: curve_of(its_runs) for network, its_runs in started.items() if its_runs}
+
+
+def spread_text(values: Sequence[float]) -> str | None:
+    """Mean, with the standard deviation where there is more than one value."""
+    if not values:
+        return None
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def summary_of(run: Run) -> RunSummary:

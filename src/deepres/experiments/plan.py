@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepres.errors import InputError
+from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
 from deepres.models.catalog import depth
@@ -17,6 +18,7 @@ from deepres.training.trainer import Monitor
 
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
+Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # of a label, so many steps, images a step
 
 # Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
 QUICK = Recipe(
@@ -41,12 +43,19 @@ def recipe_of(scale: Scale, network: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A lab sheet: what is run at each scale. `seeds` is how many seeds the paper's scale asks for."""
+    """A lab sheet: what is run at each scale. `seeds` is how many seeds the paper's scale asks for.
+
+    `recipe` is that of a network at a scale, `protocol` what trained networks are tested by afterwards, and `data` what
+    is taken where none are named; None: they must be named.
+    """
 
     name: str
     title: str
     networks: dict[Scale, tuple[str, ...]]
     seeds: int = 1
+    recipe: Callable[[Scale, str], Recipe] = recipe_of
+    protocol: Protocol | None = None
+    data: str | None = "cifar10"
 
 
 @dataclass(frozen=True)
@@ -68,19 +77,28 @@ class Plan:
         """The run folder of one network and seed."""
         return Run(self.folder.parent / f"{slug(self.data)}-{self.scale}" / f"{network}-seed{seed}")
 
+    def members(self, seed: int) -> list[tuple[str, int]]:
+        """Every network with its seed, which is `seed`, but another one where a network is named again."""
+        names = self.networks
+        return [(name, seed + self.seeds * names[:place].count(name)) for place, name in enumerate(names)]
+
     def runs(self) -> dict[str, list[Run]]:
         """The runs of each network, by seed."""
-        return {name: [self.run(name, seed) for seed in range(self.seeds)] for name in self.networks}
+        found: dict[str, list[Run]] = {}
+        for seed in range(self.seeds):
+            for name, own in self.members(seed):
+                found.setdefault(name, []).append(self.run(name, own))
+        return found
 
-    def configs(self, base: Config) -> Iterable[tuple[Config, Run]]:
+    def configs(self, sheet: Experiment, base: Config) -> Iterable[tuple[Config, Run]]:
         """The plan's runs in order: every network with the first seed, then with the next."""
         for seed in range(self.seeds):
-            for name in self.networks:
-                recipe, test_images = recipe_of(self.scale, name), TEST_IMAGES[self.scale]
+            for name, own in self.members(seed):
+                recipe, test_images = sheet.recipe(self.scale, name), TEST_IMAGES[self.scale]
                 config = dataclasses.replace(
-                    base, network=name, data=self.data, seed=seed, recipe=recipe, test_images=test_images
+                    base, network=name, data=self.data, seed=own, recipe=recipe, test_images=test_images
                 )
-                yield config, self.run(name, seed)
+                yield config, self.run(name, own)
 
     def save(self) -> None:
         """Write `plan.json`, from which `deepres report` finds the runs again."""
@@ -106,11 +124,10 @@ def read_plan(folder: Path) -> Plan:
     return Plan(**record, folder=folder)
 
 
-def carry_out(
-    plan: Plan, base: Config, data: Source, monitor: Callable[[Config], AbstractContextManager[Monitor]]
-) -> None:
-    """Run what is not done yet; `monitor` gives each run somebody to tell."""
+def carry_out(plan: Plan, sheet: Experiment, base: Config, data: Source, watch: Watch) -> None:
+    """Run what is not done yet, told to what `watch` gives."""
     plan.save()
-    for config, run in plan.configs(base):
-        with monitor(config) as told:
+    for config, run in plan.configs(sheet, base):
+        recipe = config.recipe
+        with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
             train_run(config, run, data, told)

@@ -1,22 +1,19 @@
 """From the name of a figure or table to its runs and findings."""
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from pathlib import Path
 
 from deepres.data.sets import Data
 from deepres.errors import InputError
 from deepres.experiments import architectures
-from deepres.experiments.cifar import EXPERIMENTS
 from deepres.experiments.findings import Findings
 from deepres.experiments.material import Say, load_source
-from deepres.experiments.plan import Scale, carry_out, make_plan
-from deepres.experiments.results import findings_of, measure_responses
+from deepres.experiments.photographs import measure_scores
+from deepres.experiments.plan import Scale, Watch, carry_out, make_plan
+from deepres.experiments.results import EXPERIMENTS, findings_of, measure_responses
 from deepres.records import Json
 from deepres.training.recipe import Config
-from deepres.training.trainer import Monitor
 
 
 def reproduce(
@@ -27,11 +24,12 @@ def reproduce(
     networks: str | None,
     seeds: int,
     say: Say,
-    monitor: Callable[[Config], AbstractContextManager[Monitor]],
+    watch: Watch,
 ) -> tuple[Path, Findings]:
     """Carry out an experiment under `root`; return its folder and findings.
 
-    `base` has the data, device and precision of all runs. Raises `InputError` for an unknown experiment.
+    `base` has the data (empty: those of the experiment), device and precision of all runs. `watch` gives each run, and
+    each test, somebody to tell. Raises `InputError` for an unknown experiment, and for one without data of its own.
     """
     if name == "table1":
         return root / "table1", Findings("Table 1: ImageNet architectures", "", tables=architectures.overview())
@@ -39,12 +37,19 @@ def reproduce(
         near = get_close_matches(name, known := [*EXPERIMENTS, "table1"], n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise InputError(f"unknown experiment {name!r}; {hint}")
-    plan = make_plan(EXPERIMENTS[name], scale, base.data, root, networks, seeds)
-    data = load_source(base, say)
-    carry_out(plan, base, data, monitor)
-    if name == "fig7":
-        assert isinstance(data, Data)  # the recipes of Sec. 4.2
-        measure_responses(plan, data, say)
+    sheet = EXPERIMENTS[name]
+    data = base.data or sheet.data
+    if data is None:
+        raise InputError(f"{name} takes photographs; give --data DIR, a folder with a folder of pictures a class")
+    plan = make_plan(sheet, scale, data, root, networks, seeds)
+    base = dataclasses.replace(base, data=data, recipe=sheet.recipe(scale, plan.networks[0]))
+    source = load_source(base, say)
+    carry_out(plan, sheet, base, source, watch)
+    if isinstance(source, Data):
+        if name == "fig7":
+            measure_responses(plan, source, say)
+    else:
+        measure_scores(plan, base, len(source.test), say, watch)
     return plan.folder, findings_of(plan)
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 
 from deepres.analysis.responses import layer_responses
 from deepres.data.memory import test_batches
 from deepres.data.sets import Data
-from deepres.experiments.cifar import CLAIMS, EXPERIMENTS, TABLE6_OTHERS, TABLE6_PAPER
+from deepres.experiments import cifar, imagenet
+from deepres.experiments.cifar import TABLE6_OTHERS, TABLE6_PAPER
+from deepres.experiments.claims import Results
 from deepres.experiments.findings import (
-    Curve,
     Figure,
     Findings,
     Panel,
@@ -19,33 +20,48 @@ from deepres.experiments.findings import (
     Series,
     Table,
     Verdict,
-    curve_of,
+    curves_of,
     describe,
+    spread_text,
     summary_of,
 )
 from deepres.experiments.material import Say, spread
+from deepres.experiments.photographs import Evaluated
 from deepres.experiments.plan import Plan
 from deepres.experiments.single import load_trained
 from deepres.models.catalog import build
 from deepres.records import Run, read_json, write_json
 
+EXPERIMENTS = cifar.EXPERIMENTS | imagenet.EXPERIMENTS
+CLAIMS = cifar.CLAIMS | imagenet.CLAIMS
 RESPONSE_IMAGES = 1_000
 
 
 def findings_of(plan: Plan) -> Findings:
     """What the finished runs of a plan show; unfinished ones count as missing."""
     runs = plan.runs()
-    figures = {"fig1": _degradation, "fig6": _errors, "fig7": _responses}.get(plan.experiment, _no_figure)
-    tables = (_table6(runs),) if plan.experiment == "table6" else (_final_errors(runs),)
-    verdicts = tuple(claim.verdict(_results(runs), plan.scale) for claim in CLAIMS[plan.experiment])
+    results, figures, tables = _photographs(plan) if plan.experiment in imagenet.EXPERIMENTS else _small_images(plan)
+    verdicts = tuple(claim.verdict(results, plan.scale) for claim in CLAIMS[plan.experiment])
     return Findings(
         title=EXPERIMENTS[plan.experiment].title,
         summary=_summary(plan, runs, verdicts),
         verdicts=verdicts,
-        figures=figures(runs),
+        figures=figures,
         tables=tables,
         runs=tuple(summary_of(run) for network in runs.values() for run in network if run.exists),
     )
+
+
+def _photographs(plan: Plan) -> tuple[Results, tuple[Figure, ...], tuple[Table, ...]]:
+    tested = Evaluated(plan)
+    return tested.results(), tested.figures(), tested.tables()
+
+
+def _small_images(plan: Plan) -> tuple[Results, tuple[Figure, ...], tuple[Table, ...]]:
+    runs = plan.runs()
+    figures = {"fig1": _degradation, "fig6": _errors, "fig7": _responses}.get(plan.experiment, _no_figure)
+    tables = (_table6(runs),) if plan.experiment == "table6" else (_final_errors(runs),)
+    return _results(runs), figures(runs), tables
 
 
 def measure_responses(plan: Plan, data: Data, say: Say) -> None:
@@ -78,15 +94,9 @@ def _response(run: Run) -> dict[str, float]:
     return {"response": mean(read_json(file).values())} if file.exists() else {}
 
 
-def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, Curve]:
-    """One curve a network, over the seeds that were started."""
-    started = {network: [run for run in its_runs if run.exists] for network, its_runs in runs.items()}
-    return {network: curve_of(its_runs) for network, its_runs in started.items() if its_runs}
-
-
 def _degradation(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
     """Fig. 1: training error left, test error right."""
-    curves = list(_curves(runs).values())
+    curves = list(curves_of(runs).values())
     none = ((), ())
     left = tuple(replace(curve, test_error=none, test_range=none) for curve in curves)
     right = tuple(replace(curve, train_error=none, train_range=none) for curve in curves)
@@ -96,7 +106,7 @@ def _degradation(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
 
 def _errors(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
     """Fig. 6: plain networks left, residual ones right (middle in the paper), 110 and 1202 layers apart."""
-    curves = list(_curves(runs).values())
+    curves = list(curves_of(runs).values())
     residual = [curve for curve in curves if curve.kind == "residual"]
     deepest = [curve for curve in residual if curve.depth in (110, 1202)]
     groups = {
@@ -170,13 +180,6 @@ def _final_errors(runs: Mapping[str, Sequence[Run]]) -> Table:
         ("network", "layers", "training error", "test error", "seeds", "seconds a run", "paper: test error"),
         tuple(rows),
     )
-
-
-def spread_text(values: Sequence[float]) -> str | None:
-    """Mean, with the standard deviation where there is more than one value."""
-    if not values:
-        return None
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[Verdict]) -> str:
