@@ -29,6 +29,8 @@ class Preprocessed(nn.Module):
     Inside: pixels to 0..1, less the per-pixel mean image, then the network.
     """
 
+    mean: Tensor
+
     def __init__(self, net: nn.Module, mean: Tensor):
         super().__init__()
         self.net = net
@@ -183,7 +185,7 @@ FORMS: dict[Form, _Kind] = {
 
 def form_of(out: Path, form: Form | None) -> Form:
     """The form of a file by its name, where it is not given. Raises `InputError` for a name that does not fit."""
-    chosen = form or next((name for name, kind in FORMS.items() if kind.suffix == out.suffix), None)
+    chosen: Form | None = form or next((name for name, kind in FORMS.items() if kind.suffix == out.suffix), None)
     if chosen is None or FORMS[chosen].suffix != out.suffix:
         endings = ", ".join(f"{kind.suffix} ({name})" for name, kind in FORMS.items())
         raise InputError(f"{out} does not end as its format does; end the name in one of {endings}")
