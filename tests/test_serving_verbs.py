@@ -23,8 +23,8 @@ from deepres.models.catalog import build
 from deepres.records import Run
 from deepres.serving import export as exporting
 
-SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
-MARKS = ("--set", "window=6", "--set", "evaluate_every=12", "--set", "workers=1")
+SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 12, "--batch-size", 8, "--lr", 0.01)
+MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "workers=0")
 STAGES = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc")
 
 
@@ -70,7 +70,7 @@ def stage_of(state, stage):
 
 
 def finetuning(weights, data, run, *more):
-    return ("finetune", weights, "--data", data, "--run", run, "--iterations", 12, "--batch-size", 8, *MARKS, *more)
+    return ("finetune", weights, "--data", data, "--run", run, "--iterations", 6, "--batch-size", 8, *MARKS, *more)
 
 
 FROZEN = ("--freeze", "conv1,conv2_x,conv3_x")
