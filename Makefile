@@ -1,6 +1,7 @@
 # `make demo` shows the degradation and its cure; `make test` runs every check. Both set everything up first.
 PYTHON ?= python3
 DATA   ?= fashion-mnist
+JOBS   ?= 2
 BIN    := .venv/bin
 
 .PHONY: demo test check lint slow clean
@@ -12,7 +13,7 @@ demo: .venv/ready
 test: check slow
 
 check: .venv/ready lint
-	$(BIN)/pytest -m "not slow" --cov --cov-report=term
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow

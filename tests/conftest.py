@@ -9,14 +9,20 @@ import pytest
 from PIL import Image
 
 os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # test processes side by side share the cores
 
 from deepres import cli
 
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory):
-    """Where the compiled kernels are kept for all tests: compiled once."""
-    return tmp_path_factory.mktemp("kernels")
+    """Where the compiled kernels are kept for all tests: compiled once, whatever the number of test processes."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    (place / "kernels").mkdir(exist_ok=True)
+    return place / "kernels"
 
 
 @pytest.fixture(autouse=True)

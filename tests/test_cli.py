@@ -7,6 +7,7 @@ import pytest
 import torch
 
 VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench", "convert")
+VERBS += ("finetune", "predict", "export", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,12 @@ from rich.text import Text
 from deepres.commands.bench import bench
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
+from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
+from deepres.commands.export import export
+from deepres.commands.finetune import finetune
+from deepres.commands.prediction import predict
+from deepres.commands.training import fields, run_to_the_end
 from deepres.errors import InputError
 
 app = typer.Typer(
@@ -36,10 +41,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 def _say(message: str) -> None:
     err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def _say_nothing(message: str) -> None:
-    """In place of `_say` where another rank speaks."""
 
 
 def _print_json(value: Any) -> None:
@@ -133,42 +134,17 @@ def train(
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
     """
     from deepres.experiments import single
-    from deepres.experiments.material import load_source
     from deepres.records import Run
-    from deepres.training.progress import ConsoleMonitor
-    from deepres.training.ranks import joined
 
     names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "seed", "split", "image_size")
     names += ("in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
     given = locals()
     changes = {name: given[name] for name in names if given[name] is not None}
-    changes |= dict(_field(text) for text in set_field or [])
+    changes |= fields(set_field)
     sources = [path for path in (like, config, run if run and Run(run).exists else None) if path]
     chosen = single.configure(sources, recipe, changes)
     place = Run(run or Path("runs") / single.default_name(chosen))
-    with joined(chosen.device, chosen.recipe.batch_size) as ranks:
-        console = err if ranks.first else Console(quiet=True)
-        images = load_source(chosen, _say if ranks.first else _say_nothing, ranks)
-        with ConsoleMonitor(console, chosen.network, chosen.recipe.iterations, chosen.recipe.batch_size) as monitor:
-            done = single.train_run(chosen, place, images, monitor, ranks)
-    if not ranks.first:
-        return
-    if json:
-        _print_json(done | {"run": str(place.path)})
-    else:
-        out.print(
-            f"{chosen.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
-            f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {place.path}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set takes field=value, not {text!r}")
-    return name.strip().replace("-", "_"), value.strip()
+    run_to_the_end(chosen, place, json)
 
 
 @app.command()
@@ -235,6 +211,10 @@ app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
 app.command()(convert)
+app.command()(finetune)
+app.command()(predict)
+app.command()(export)
+app.command()(demo)
 
 
 def _rank() -> str:

@@ -56,9 +56,9 @@ def evaluate(
     for name, value in (("--image-size", image_size), ("--batch-size", batch_size)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, but must be 1 or more")
-    shares = _numbers("--member-weights", member_weights, float)
+    shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(max(len(weights), len(shares)), shares)  # a scores file may have several members
-    how = _protocol(protocol, _numbers("--scales", scales, int), flip)
+    how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
     setting = protocols.Setting(
         data, how, network, split, image_size, skip_bad, batch_size, device=device, precision=precision
     )
@@ -68,7 +68,7 @@ def evaluate(
         def say(message: str) -> None:
             err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
-        with _bar(err) as bar:
+        with progress_bar(err) as bar:
             table = protocols.evaluate(weights, setting, say, _ticker(bar, say), ranks)
     if not ranks.first:
         return
@@ -81,7 +81,7 @@ def evaluate(
         scores.write(save_scores, table)
 
 
-def _protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":
+def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":
     """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
     from deepres.evaluation.views import Protocol
 
@@ -92,16 +92,20 @@ def _protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Proto
     return None if name is None else Protocol(name, tuple(scales), flip is not False)
 
 
-def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any]:
+def numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any]:
+    """The numbers of an option, with commas between; none where it is not given."""
     try:
         return [kind(part) for part in text.split(",")] if text is not None else []
     except ValueError:
         raise InputError(f"{option} is {text!r}; give numbers with commas between") from None
 
 
-def _bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar that counts what is done and is gone afterwards; nothing elsewhere than in a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # Else what is printed while it is shown would go to the console of the bar, and not to the file of `> file`.
+    how: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False}
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **how)
 
 
 def _ticker(bar: Progress, say: Callable[[str], None]) -> Callable[[int, int | None], None]:

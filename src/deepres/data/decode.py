@@ -180,10 +180,14 @@ def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | 
 
 def picture_pixels(root: Path, picture: Picture, image_size: int | None = None) -> Tensor:
     """One picture as RGB, uint8 (3, H, W), made as `decode` makes it. Raises `InputError` where it does not decode."""
+    pixels = pixels_or_fault(picture, image_size)
+    if isinstance(pixels, str):
+        raise refusal(root, picture.name, pixels)
+    return pixels
+
+
+def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
+    """As `picture_pixels`; of a picture that does not decode, why, in a few words."""
     look = _look(picture)
     pixels = look if isinstance(look, _Bad) else _decoder("RGB", image_size)(picture)
-    if isinstance(pixels, _Bad):
-        raise InputError(
-            f"{root}: {picture.name} does not decode ({pixels.reason}); repair or remove it, or give --skip-bad"
-        )
-    return pixels
+    return pixels.reason if isinstance(pixels, _Bad) else pixels

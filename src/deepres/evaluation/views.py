@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from deepres.errors import InputError
@@ -100,7 +100,11 @@ def fitted(mean: Tensor, height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def score_views(
-    net: nn.Module, images: Sequence[Tensor], views: Views, prepare: Callable[[Tensor], Tensor], pixels: int
+    net: Callable[[Tensor], Tensor],
+    images: Sequence[Tensor],
+    views: Views,
+    prepare: Callable[[Tensor], Tensor],
+    pixels: int,
 ) -> Tensor:
     """Softmax scores (N, K) of N images, float64 on the processor, averaged over the views of each.
 

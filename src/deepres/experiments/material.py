@@ -19,7 +19,7 @@ from deepres.data.stream.loader import Stream, in_order
 from deepres.data.stream.statistics import statistics
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores, percent_wrong, score
-from deepres.evaluation.views import Protocol
+from deepres.evaluation.views import Protocol, fitted
 from deepres.records import Json
 from deepres.serving.fold import folded
 from deepres.training.device import autocast
@@ -66,15 +66,21 @@ def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
         return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
 
 
-def material(config: Config, source: Source, ranks: Ranks, say: Say) -> Material:
-    """The material of a configuration whose device and precision are resolved, for this rank."""
-    return _resident(config, source, ranks) if isinstance(source, Data) else _streamed(config, source, ranks, say)
+def material(config: Config, source: Source, ranks: Ranks, say: Say, start_mean: Tensor | None = None) -> Material:
+    """The material of a configuration whose device and precision are resolved, for this rank.
+
+    `start_mean` (C, H, W) or (C, 1, 1), of start weights, is subtracted in place of the mean of the training images.
+    """
+    if isinstance(source, Data):
+        return _resident(config, source, ranks, start_mean)
+    return _streamed(config, source, ranks, say, start_mean)
 
 
-def _resident(config: Config, data: Data, ranks: Ranks) -> Material:
+def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | None) -> Material:
     recipe, place = config.recipe, torch.device(config.device)
     data = data.with_channels(config.in_channels or data.channels)
-    mean, own = data.mean(), ranks.part(recipe.batch_size)
+    mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
+    own = ranks.part(recipe.batch_size)
     batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
     part = spread(data.test, config.test_images)
 
@@ -91,15 +97,16 @@ def _resident(config: Config, data: Data, ranks: Ranks) -> Material:
     return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
 
 
-def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say) -> Material:
+def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: Tensor | None) -> Material:
     """Crops of pictures on disk, augmented as in Sec. 3.4, and tested by the protocol `center`."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
     with ranks.one_first():
         found = statistics(parts.train, crop=crop, side=low, workers=config.workers, skip_bad=config.skip_bad, say=say)
+    mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
     axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
-    ready = partial(finish, mean=found.mean.to(place), sigma=recipe.colour, **axes)
+    ready = partial(finish, mean=mean.to(place), sigma=recipe.colour, **axes)
     stream = Stream(
         parts.train,
         augment,
@@ -118,12 +125,12 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say) -> Material:
         step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
         own = slice(ranks.rank * step, None, ranks.world * step)
         with autocast(config.precision, config.device):
-            counts = _test_counts(folded(net), parts.test, found.mean.to(place), own, config)
+            counts = _test_counts(folded(net), parts.test, mean.to(place), own, config)
         return _figures(ranks.sum(counts))
 
     facts: Json = {"crop": crop}
     fingerprint = parts.train.fingerprint
-    return Material(parts.train.classes, 3, fingerprint, found.mean, stream.batch, evaluate, facts, stream.close)
+    return Material(parts.train.classes, 3, fingerprint, mean, stream.batch, evaluate, facts, stream.close)
 
 
 def _test_counts(net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config) -> list[int]:

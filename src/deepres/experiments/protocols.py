@@ -109,7 +109,7 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
     nets = [load_trained(path, say, setting.network) for path in paths]
     setting = _recorded(paths, setting)
-    protocol = setting.protocol or _usual(nets, setting.image_size)
+    protocol = setting.protocol or usual_protocol(nets, setting.image_size)
     if protocol.name != "single":
         setting = replace(setting, image_size=None)
     with ranks.one_first():
@@ -187,8 +187,8 @@ def _recorded(paths: Iterable[Path], setting: Setting) -> Setting:
     )
 
 
-def _usual(nets: Iterable[Trained], image_size: int | None) -> Protocol:
-    """The protocol where none is named."""
+def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Protocol:
+    """The protocol where none is named, as `Setting` has it."""
     cropped = any("crop" in net.header or crop_of(net) == CROP for net in nets)
     return Protocol("center" if cropped and image_size is None else "single")
 

@@ -31,10 +31,18 @@ def ends(net: nn.Module) -> tuple[int, int]:
     return every[0].shape[1], len(every[-1])
 
 
-def scorer(trained: Trained, protocol: Protocol, device: str, precision: str, batch_pixels: int) -> Scorer:
+def scorer(
+    trained: Trained,
+    protocol: Protocol,
+    device: str,
+    precision: str,
+    batch_pixels: int,
+    engine: Callable[[Tensor], Tensor] | None = None,
+) -> Scorer:
     """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
 
-    `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels.
+    `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels, by
+    `engine` where one is given that stands for the network.
     Raises `InputError` where the weights carry no mean image; the function does for images that the network cannot
     take, and for scores that are not finite.
     """
@@ -52,11 +60,11 @@ def scorer(trained: Trained, protocol: Protocol, device: str, precision: str, ba
         return normalise(images, fitted(mean, height, width).to(place))
 
     def score(images: Sequence[Tensor]) -> Tensor:
-        images = [_with_channels(image, channels) for image in images]
+        images = [with_channels(image, channels) for image in images]
         if protocol.name == "single":
             _check_sizes(images, mean)
         with autocast(precision, device):
-            scores = score_views(net, images, views, prepare, batch_pixels)
+            scores = score_views(engine or net, images, views, prepare, batch_pixels)
         if not scores.isfinite().all():
             raise InputError("the network gives scores that are not finite; its weights are damaged, give others")
         return scores
@@ -64,8 +72,11 @@ def scorer(trained: Trained, protocol: Protocol, device: str, precision: str, ba
     return score
 
 
-def _with_channels(image: Tensor, channels: int) -> Tensor:
-    """A grayscale image, (1, H, W) or with three channels that are the same, for a network of 1 or 3."""
+def with_channels(image: Tensor, channels: int) -> Tensor:
+    """A grayscale image, (1, H, W) or with three channels that are the same, for a network of 1 or 3.
+
+    Raises `InputError` where colour would have to be thrown away.
+    """
     if image.shape[0] == channels:
         return image
     if channels == 1 and not image.eq(image[:1]).all():

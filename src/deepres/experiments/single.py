@@ -13,6 +13,7 @@ from torch import Tensor
 from deepres.errors import InputError
 from deepres.experiments.exchange import find
 from deepres.experiments.material import Material, Say, Source, material
+from deepres.experiments.start import Start, of_run
 from deepres.models import pretrained
 from deepres.models.catalog import build, depth, family
 from deepres.models.network import Network
@@ -20,6 +21,7 @@ from deepres.records import Json, Run, describe_environment, write_json
 from deepres.training.compile import resolve_compile
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
+from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import (
@@ -43,12 +45,14 @@ class Trained:
     header: Json
 
 
-ANY_VALUE = ("data", "memory_budget", "workers")  # the fingerprint tells, not the place; the others change no result
+# The fingerprint tells, not the place, of data and of start weights; the others change no result.
+ANY_VALUE = ("data", "start", "memory_budget", "workers")
 FACTS = (
     "num_classes",
     "classes",
     "fingerprint",
-)  # recorded beside the configuration, found again from the data
+    "start_sha256",
+)  # recorded beside the configuration, found again from the data and the start weights
 
 
 def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> Config:
@@ -87,9 +91,12 @@ def slug(data: str) -> str:
     return data.removeprefix("hf:").rstrip("/").split("/")[-1]
 
 
-def train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks = ALONE) -> Json:
+def train_run(
+    config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks = ALONE, start: Start | None = None
+) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
+    `start` is what `config.start` names; where it is not given, it is read from there, or from the run's folder.
     Several `ranks` call this together. Raises `InputError` where the folder holds a run of another configuration,
     naming the fields that differ, where another process is at work on it, and where the batch does not divide
     among the ranks.
@@ -102,7 +109,9 @@ def train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks:
         )
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
-        return _train_run(config, run, source, monitor, ranks)
+        if config.start is not None and start is None:
+            start = of_run(run, config.start, monitor.say)
+        return _train_run(config, run, source, monitor, ranks, start)
 
 
 def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
@@ -117,25 +126,30 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
 
 
-def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks) -> Json:
+def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
     config = resolve(config, run, monitor.say, ranks)
-    own = material(config, source, ranks, monitor.say)
+    own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
     with closing(own):
-        return _train_on(own, config, run, monitor, ranks)
+        return _train_on(own, config, run, monitor, ranks, start)
 
 
-def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks) -> Json:
+def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
     torch.manual_seed(config.seed)
-    net = build(config.network, len(own.classes), own.channels)
+    if start is None:
+        net = build(config.network, len(own.classes), own.channels)
+    else:
+        net = start.begin(own.classes, own.channels)
+    freeze(net, config.freeze or ())
     if run.done is None:
         compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
         config = dataclasses.replace(config, compile="on" if compiled else "off")
     facts: Json = {"num_classes": len(own.classes), "in_channels": own.channels, "classes": list(own.classes)}
-    record = config.as_json() | facts | {"fingerprint": own.fingerprint}
-    commit, done = ranks.by_first(lambda: open_run(record, run, ranks))
+    origin = {} if start is None else {"start": config.start, "start_sha256": start.sha256}
+    record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
+    commit, done = ranks.by_first(lambda: open_run(record, run, start, ranks))
     if done is not None:
         return done
-    header = net.header | facts | {"recipe": config.recipe.name, "seed": config.seed}
+    header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
     return train(
         net,
         config.recipe,
@@ -154,8 +168,10 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
     )
 
 
-def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, Json | None]:
-    """Write down the configuration of a new run, or check it against the one that the folder has.
+def open_run(
+    record: Json, run: Run, start: Start | None = None, ranks: Ranks = ALONE
+) -> tuple[str | None, Json | None]:
+    """Write down the configuration of a new run and its start weights, or check it against the one of the folder.
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
@@ -171,6 +187,8 @@ def open_run(record: Json, run: Run, ranks: Ranks = ALONE) -> tuple[str | None, 
         if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
             raise InputError(f"{run.path} is not empty and holds no run; give another --run")
         write_json(run.path / "config.json", record)
+    if start is not None:
+        start.keep(run)
     environment: Json = describe_environment() | {"ranks": ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done

@@ -81,13 +81,19 @@ def inline_panels(figure: Figure, prefix: str) -> list[str]:
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Write a figure, its panels side by side in the light theme, as `.svg` or `.png`; returns `file`.
-
-    Raises `InputError` for another ending.
-    """
+    """Write a figure as `.svg` or `.png`; returns `file`. Raises `InputError` for another ending."""
     kind = file.suffix.lower().removeprefix(".")
     if kind not in ("svg", "png"):
         raise InputError(f"a figure cannot be saved as {file.name}; end the name in .svg or .png")
+    data = drawn(figure, kind)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(data)
+    return partial.replace(file)
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure, its panels side by side in the light theme, as the bytes of an `svg` or `png` file."""
     colours, limits, count = line_colours(figure), _limits(figure), max(1, len(figure.panels))
     with _style({"svg.fonttype": "path", "svg.hashsalt": "deepres"}):
         canvas = Canvas(figsize=(count * WIDTH / 72, (HEIGHT + 50) / 72), dpi=72, facecolor=LIGHT["page"])
@@ -103,11 +109,7 @@ def save(figure: Figure, file: Path) -> Path:
             )
             names = ["test error", "training error"]
             canvas.legend([test, train], names, loc="lower center", ncols=2, frameon=False)
-        data = _bytes(canvas, kind)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    return partial.replace(file)
+        return _bytes(canvas, kind)
 
 
 def over_the_top(figure: Figure) -> bool:

@@ -16,6 +16,7 @@ from deepres.training.batchnorm import group_batch_norm
 from deepres.training.compile import compile_blocks
 from deepres.training.device import keep_freed_memory
 from deepres.training.fast import accelerate
+from deepres.training.freeze import set_training
 from deepres.training.memory import save_memory
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Recipe
@@ -63,7 +64,7 @@ def train(
     if ranks.first:
         run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
-    net.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    set_training(net.to(device=device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
     if device == "cpu" and memory_budget is None:
         keep_freed_memory()
     if kernels:

@@ -133,7 +133,16 @@ IMAGENET = Recipe(  # Sec. 3.4; patience, threshold and the number of averaged i
     bn_average=100_000,
     evaluate_every=5_000,
 )
-RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET)}
+FINETUNE = Recipe(  # not the paper's: trained weights go on, at a tenth of the rate, on images of another kind
+    name="finetune",
+    iterations=2_000,
+    batch_size=64,
+    lr=0.01,
+    decay="linear",
+    milestones=(),
+    evaluate_every=200,
+)
+RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET, FINETUNE)}
 
 
 def paper_recipe(depth: int, imagenet: bool = False) -> Recipe:
@@ -164,12 +173,16 @@ class Config:
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
     memory_budget: float | None = None  # GiB that a training step may add to the network; None: no limit
     workers: int | None = None  # processes that decode pictures on disk; None: one a processor
+    start: str | None = None  # the trained weights that the run begins with; None: start values
+    freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay
     recipe: Recipe = CIFAR
 
     def __post_init__(self) -> None:
         """Check what no other place checks."""
         budget = self.memory_budget
         _require(budget is None or budget > 0, "memory_budget", budget, "more than 0 (GiB)")
+        average = self.recipe.bn_average
+        _require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
 
     def as_json(self) -> dict[str, Any]:
         """The record that `from_json` reads back."""
@@ -249,7 +262,7 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
     try:
         if origin is tuple:
             parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
-            return tuple(_convert(part, int, name, where) for part in parts)
+            return tuple(_convert(part, get_args(hint)[0], name, where) for part in parts)
         if origin is Literal and value in get_args(hint):
             return value
         if hint is bool:

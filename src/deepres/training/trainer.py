@@ -15,6 +15,7 @@ from deepres.models.convert import load_state
 from deepres.records import Json, Run, append_line, cut_after, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast
+from deepres.training.freeze import set_training
 from deepres.training.loss import classification_loss
 from deepres.training.optimizer import SGD
 from deepres.training.ranks import Ranks
@@ -68,7 +69,9 @@ class Trainer:
     ):
         self.net, self.recipe, self.run, self.ranks = net, recipe, run, ranks
         self.parallel = ranks.wrap(net)
-        self.statistics = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        changing = [module for module in net.modules() if module.training]  # the statistics of frozen stages stay
+        buffers = [buffer for module in changing for buffer in module.buffers(recurse=False)]
+        self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.device, self.precision, self.mean, self.header = device, precision, mean, header
         self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
         empty = torch.zeros(recipe.window, device=device)
@@ -140,7 +143,7 @@ class Trainer:
         self.net.eval()
         with torch.no_grad():
             figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
-        self.net.train()
+        set_training(self.net)
         progress.latest |= figures
         if self.recipe.decay == "plateau":
             self.note_plateau(figures["test_error"])

@@ -1,0 +1,31 @@
+"""The verb `deepres demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def demo(
+    weights: Annotated[
+        list[Path] | None, typer.Argument(help="Runs or weights files, side by side. Default: the newest run in runs/.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+) -> None:
+    """A page in the browser: drop a picture, see the best classes and the layers' responses, for one net or several.
+
+    Example: deepres demo runs/plain34 runs/resnet34
+    """
+    from deepres.report import demo as page
+
+    console = Console(stderr=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    blocks = page.page(page.exhibits(weights or [page.newest_run(Path("runs"))], say, network))
+    typer.echo(f"{page.serve(blocks, host, port)} (Ctrl-C ends it)")
+    blocks.block_thread()

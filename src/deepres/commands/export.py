@@ -1,0 +1,52 @@
+"""The verb `deepres export`."""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+
+def export(
+    weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
+    out: Annotated[Path, typer.Option("--out", help="The file: .onnx, .pt2 (torch-export) or .xml (openvino).")],
+    form: Annotated[
+        Literal["onnx", "torch-export", "openvino"] | None,
+        typer.Option("--format", help="Default: by the name of --out."),
+    ] = None,
+    preprocess: Annotated[
+        bool, typer.Option("--preprocess", help="Take uint8 pictures (N, H, W, 3) of the training crop.")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize, with ranges from --calibrate.")] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="A folder of pictures, for the ranges of int8 and for the check.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+) -> None:
+    """Write a network for other programs, for any number of images at a time, checked at once against the network.
+
+    Example: deepres export runs/resnet34 --out resnet34.onnx --preprocess
+    """
+    from deepres.experiments.deployment import deploy
+    from deepres.experiments.single import load_trained
+    from deepres.serving.export import form_of
+
+    console = Console(stderr=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    chosen = form_of(out, form)
+    trained = load_trained(weights, say, network)
+    made = deploy(trained, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)
+    if json:
+        typer.echo(json_format.dumps(made, indent=2))
+    else:
+        typer.echo(
+            f"{made['file']}: {made['network']}, {made['precision']}, {len(made['classes'])} classes\n"
+            f"takes {made['input']}\ngives {made['output']}\n"
+            f"on {made['checked_on']}: largest change {made['largest_change']:.1e} of the largest score, "
+            f"{made['same_top1']:.0%} with the same best class"
+        )

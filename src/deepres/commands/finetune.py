@@ -1,0 +1,53 @@
+"""The verb `deepres finetune`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deepres.commands.training import fields, run_to_the_end
+
+
+def finetune(
+    weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
+    data: Annotated[str, typer.Option("--data", help="A name, a folder, or hf:owner/name.")],
+    run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Stages that stay, BN statistics as well: conv1,conv2_x,conv3_x")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Default: 2000.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize whole images to this many pixels a side instead of random crops.")
+    ] = None,
+    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+) -> None:
+    """Train trained weights further on your own images: a new head where the classes differ, a lower rate.
+
+    A run like any other: the same command, or deepres train --run RUN, goes on with one that was interrupted.
+
+    Example: deepres finetune resnet50.safetensors --data flowers --freeze conv1,conv2_x --run runs/flowers
+    """
+    from deepres.experiments import finetuning, start
+    from deepres.records import Run
+
+    console = Console(stderr=True)
+
+    def say(message: str) -> None:
+        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    names = ("data", "freeze", "iterations", "batch_size", "lr", "seed", "split", "image_size", "skip_bad")
+    given = locals()
+    changes = {name: given[name] for name in (*names, "device", "precision") if given[name] is not None}
+    begun = start.take(weights, say, network)
+    config = finetuning.configure(begun, str(weights), run, changes | fields(set_field))
+    run_to_the_end(config, Run(run or finetuning.default_run(config)), json, begun)

@@ -1,0 +1,51 @@
+"""What the verbs that train have in common."""
+
+import json as json_format
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from deepres.errors import InputError
+
+if TYPE_CHECKING:
+    from deepres.experiments.start import Start
+    from deepres.records import Run
+    from deepres.training.recipe import Config
+
+
+def fields(settings: Sequence[str] | None) -> dict[str, str]:
+    """The fields of `--set field=value`. Raises `InputError` for one without a value."""
+    pairs = [text.partition("=") for text in settings or []]
+    if wrong := next((name for name, equals, _ in pairs if not equals), None):
+        raise InputError(f"--set takes field=value, not {wrong!r}")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
+
+
+def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | None" = None) -> None:
+    """Train `config` into `run`, show how it goes, and print the final figures; torchrun's ranks share the work."""
+    from deepres.experiments import single
+    from deepres.experiments.material import load_source
+    from deepres.training.progress import ConsoleMonitor
+    from deepres.training.ranks import joined
+
+    recipe = config.recipe
+    with joined(config.device, recipe.batch_size) as ranks:
+        console = Console(stderr=True, quiet=not ranks.first)
+
+        def say(message: str) -> None:
+            console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+        images = load_source(config, say, ranks)
+        with ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as monitor:
+            done = single.train_run(config, run, images, monitor, ranks, start)
+    if not ranks.first:
+        return
+    if json:
+        typer.echo(json_format.dumps(done | {"run": str(run.path)}, indent=2))
+    else:
+        typer.echo(
+            f"{config.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
+            f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {run.path}"
+        )

@@ -1,0 +1,37 @@
+"""Trained weights that go on on other images: the configuration of such a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepres.evaluation.views import CROP
+from deepres.experiments import single
+from deepres.experiments.scorer import crop_of
+from deepres.experiments.single import Trained
+from deepres.experiments.start import Start
+from deepres.records import Run
+from deepres.training.recipe import FINETUNE, IMAGENET, Config
+
+
+def configure(start: Start, place: str, run: Path | None, changes: Mapping[str, Any]) -> Config:
+    """The recorded configuration of an existing `run`, or that of a new one, each with `changes`.
+
+    Networks that were trained on crops of pictures (Sec. 3.4) go on with crops of that size, scale and colour
+    augmentation in proportion to the paper's; others, and where `changes` have an `image_size`, with whole images.
+    `place` is where `start` came from. Raises `InputError` for a field that is wrong.
+    """
+    begun = {"network": start.net.name, "start": place}
+    if run is not None and Run(run).exists:
+        return single.configure([run], None, begun | dict(changes))
+    crop = crop_of(Trained(start.net, start.mean, start.net.header))
+    if "image_size" not in changes and ("crop" in start.net.header or crop == CROP):
+        low, high = (round(side * crop / CROP) for side in IMAGENET.sides)
+        begun |= {"crop": crop, "sides": (low, high), "colour": IMAGENET.colour}
+    else:
+        begun |= {"in_channels": start.net.header["in_channels"]}
+    return single.configure([], FINETUNE.name, begun | dict(changes))
+
+
+def default_run(config: Config) -> Path:
+    """The folder of a run that names none."""
+    return Path("runs") / f"{single.default_name(config)}-finetuned"

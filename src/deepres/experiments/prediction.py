@@ -1,0 +1,120 @@
+"""What a trained network sees in pictures that have no label."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.data.decode import pixels_or_fault
+from deepres.data.folders import IMAGE_SUFFIXES
+from deepres.data.listing import Picture, Say
+from deepres.errors import InputError
+from deepres.evaluation.views import Protocol
+from deepres.experiments.protocols import usual_protocol
+from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, scorer
+from deepres.experiments.single import Trained
+from deepres.serving.engine import engine as made_engine
+from deepres.training.device import resolve_device, resolve_precision
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of a picture, (name, softmax score) best first; or the `fault` for which it has none."""
+
+    name: str
+    top: tuple[tuple[str, float], ...] = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with a protocol: pictures in, predictions out."""
+
+    classes: tuple[str, ...]
+    score: Scorer
+    image_size: int | None
+    at_once: int
+
+    def predict(self, files: Iterable[Path], top: int = 5) -> Iterator[Prediction]:
+        """A prediction a file, in order; one that cannot be read, decoded or scored has a fault."""
+        files = iter(files)
+        while piece := list(islice(files, self.at_once)):
+            pixels = [pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size) for file in piece]
+            found = iter(self._scores([image for image in pixels if isinstance(image, Tensor)]))
+            for file, image in zip(piece, pixels, strict=True):
+                scores = next(found) if isinstance(image, Tensor) else image
+                if isinstance(scores, str):
+                    yield Prediction(str(file), fault=scores)
+                else:
+                    yield Prediction(str(file), self.best(scores, top))
+
+    def best(self, scores: Tensor, top: int) -> tuple[tuple[str, float], ...]:
+        """The `top` best classes of the softmax scores (K,) of a picture."""
+        best = scores.topk(min(top, len(scores)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return tuple((self.classes[label], score) for label, score in pairs)
+
+    def _scores(self, images: list[Tensor]) -> list[Tensor | str]:
+        """The scores of each image; where the batch is refused, of each alone, or why it is."""
+        try:
+            return list(self.score(images)) if images else []
+        except InputError as error:
+            return [str(error)] if len(images) == 1 else [self._scores([image])[0] for image in images]
+
+
+def predictor(
+    trained: Trained,
+    protocol: Protocol | None = None,
+    *,
+    engine: str = "eager",
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    say: Say = print,
+) -> Predictor:
+    """A network ready to predict, by `protocol`, by default the one that `deepres eval` would take.
+
+    With the protocol `single`, pictures of another size than the training images are resized by their shorter side
+    and cut at their centre. `engine` is one of `serving.engine`; the dense test runs on `eager` alone, which
+    `auto` is for it. Raises `InputError` for an engine that cannot be had, and for weights without a mean image.
+    """
+    protocol, crop = protocol or usual_protocol([trained]), crop_of(trained)
+    place = resolve_device(device)
+    precision = resolve_precision(precision, place)
+    fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
+    if not fixed and engine not in ("auto", "eager"):
+        raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
+    count = batch_size or max(1, BATCH_PIXELS // crop**2)
+    run = None
+    if fixed and engine != "eager":
+        example = torch.zeros(count, ends(trained.net)[0], crop, crop)
+        run = made_engine(trained.net, example, engine, precision, say=say)
+    score = scorer(trained, protocol, place, precision, count * crop**2, run)
+    classes = trained.header.get("classes") or [str(label) for label in range(ends(trained.net)[1])]
+    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, count)
+
+
+def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:
+    """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
+
+    What is no file is given as it is. Raises `InputError` for a folder without pictures.
+    """
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield from (Path(line) for line in (line.rstrip("\r\n") for line in listed) if line)
+        elif path.is_dir():
+            yield from pictures_under(path)
+        else:
+            yield path
+
+
+def pictures_under(folder: Path) -> list[Path]:
+    """All picture files in a folder and those below it, sorted. Raises `InputError` where there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+    return found

@@ -1,0 +1,86 @@
+"""The trained weights that a run begins with: kept in its folder, so that it goes on wherever they came from."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.errors import InputError
+from deepres.experiments.exchange import find
+from deepres.models import pretrained
+from deepres.models.catalog import build
+from deepres.models.convert import AUXILIARY
+from deepres.models.network import Network
+from deepres.models.pretrained import STRUCTURE
+from deepres.models.weights import serialise
+from deepres.records import Run, replacing
+
+FILE = "start.safetensors"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained network, and the bytes of its weights file in our form."""
+
+    net: Network
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the content: the same weights give the same one, whatever file they came in."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def mean(self) -> Tensor | None:
+        """What the network's inputs lack, (C, H, W) or (C, 1, 1) in 0..1: on other images, too."""
+        return self.net.mean
+
+    def keep(self, run: Run) -> None:
+        """Put the weights into the folder of `run`."""
+        if not (run.path / FILE).exists():
+            with replacing(run.path / FILE) as partial:
+                partial.write_bytes(self.content)
+
+    def begin(self, classes: Sequence[str], channels: int) -> Network:
+        """A network with these weights that knows `classes`; where they are other ones, its head has start values.
+
+        The head is all that depends on the number of classes, and auxiliary classifiers, which trained weights mostly
+        lack. Start values (of He et al. for the paper's networks) come from torch's random state. Raises `InputError`
+        where the images have other than the network's input channels.
+        """
+        header = self.net.header
+        if channels != header["in_channels"]:
+            wanted = header["in_channels"]
+            raise InputError(f"the weights take images of {wanted} channels, these have {channels}; give other weights")
+        structure = {key: header[key] for key in STRUCTURE}
+        net = build(self.net.name, len(classes), channels, **structure)
+        state = self.net.state_dict()
+        if not _same(header.get("classes"), header["num_classes"], classes):
+            with torch.device("meta"):
+                one, two = (build(self.net.name, count, channels, **structure).state_dict() for count in (1, 2))
+            head = [key for key in state if one[key].shape != two[key].shape or key.startswith(AUXILIARY)]
+            state = {key: value for key, value in state.items() if key not in head}
+        net.load_state_dict(net.state_dict() | state)
+        return net
+
+
+def take(place: Path, say: Callable[[str], None], network: str | None = None) -> Start:
+    """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `load` does."""
+    net = pretrained.load(find(place, say), network)
+    return Start(net, serialise(net.state_dict(), net.mean, net.header))
+
+
+def of_run(run: Run, place: str, say: Callable[[str], None]) -> Start:
+    """What `run` began with, from its folder; of a new run, the weights at `place`."""
+    file = run.path / FILE
+    if not file.exists():
+        return take(Path(place), say)
+    return Start(pretrained.load(file), file.read_bytes())
+
+
+def _same(known: Sequence[str] | None, count: int, classes: Sequence[str]) -> bool:
+    """Whether the head fits `classes`: by name, or by number where the weights tell no names."""
+    return count == len(classes) if known is None else list(known) == list(classes)

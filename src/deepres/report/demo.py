@@ -1,0 +1,142 @@
+"""A page in the browser: drop a picture, see what networks make of it, side by side."""
+
+import base64
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepres.analysis.responses import layer_responses
+from deepres.data.augment import normalise
+from deepres.data.decode import pixels_or_fault
+from deepres.data.listing import Picture, Say
+from deepres.errors import InputError
+from deepres.evaluation.views import Protocol, fitted
+from deepres.experiments.findings import Figure, ResponsePanel, Series, describe
+from deepres.experiments.prediction import Predictor, predictor
+from deepres.experiments.scorer import crop_of, ends, with_channels
+from deepres.experiments.single import Trained, load_trained
+from deepres.report.plots import drawn
+
+TOP = 5
+NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be shown.</p>"
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A network on the page, under its `label`."""
+
+    label: str
+    trained: Trained
+    predictor: Predictor
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What networks make of a picture: for each, its best classes with their scores; and the plot of responses, SVG."""
+
+    tops: tuple[dict[str, float], ...]
+    responses: bytes | None
+
+
+def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> list[Exhibit]:
+    """The networks of `places` (as `deepres eval` takes them); `network` names those that do not say what they are."""
+    shown: list[Exhibit] = []
+    for place in places:
+        trained = load_trained(place, say, network)
+        label = describe(trained.net.name)[0]
+        if any(label == other.label for other in shown):
+            label = f"{label} ({place.stem}, {len(shown) + 1})"
+        shown.append(Exhibit(label, trained, predictor(trained, say=say)))
+    return shown
+
+
+def look(shown: Sequence[Exhibit], file: Path) -> Sight:
+    """Show the picture `file` to all networks. Raises `InputError` where it is none, or they cannot take it."""
+    tops: list[dict[str, float]] = []
+    series: list[Series] = []
+    for one in shown:
+        (found,) = one.predictor.predict([file], TOP)
+        if found.fault is not None:
+            raise InputError(f"this picture cannot be shown to {one.label}: {found.fault}")
+        tops.append(dict(found.top))
+        values = [value for _, value in _responses(one.trained, file)]
+        _, depth, kind = describe(one.trained.net.name)
+        series += [Series(one.label, depth, kind, values)] * bool(values)
+    panel = ResponsePanel("Standard deviation of each 3x3 layer's response", tuple(series))
+    figure = Figure("Layer responses", "", (panel,))
+    return Sight(tuple(tops), drawn(figure, "svg") if series else None)
+
+
+def page(shown: Sequence[Exhibit]) -> Any:
+    """The page, as Gradio's Blocks. Raises `InputError` where Gradio is not installed."""
+    gradio = _gradio()
+
+    def see(file: str | None) -> list[Any]:
+        if file is None:
+            return [None] * len(shown) + [""]
+        try:
+            sight = look(shown, Path(file))
+        except InputError as error:
+            raise gradio.Error(str(error)) from None
+        return [*sight.tops, _image(sight.responses)]
+
+    with gradio.Blocks(title="deepres", analytics_enabled=False) as blocks:
+        gradio.Markdown("# deepres\nDrop a picture: the best classes, and how strongly each layer responds (Fig. 7).")
+        with gradio.Row():
+            picture = gradio.Image(type="filepath", image_mode=None, label="Picture", height=360)
+            labels = [gradio.Label(num_top_classes=TOP, label=one.label) for one in shown]
+        responses = gradio.HTML()
+        picture.change(see, picture, [*labels, responses], api_name="look")
+    return blocks
+
+
+def serve(blocks: Any, host: str, port: int) -> str:
+    """Serve the page from a thread of its own and return its address; `blocks.block_thread()` waits for Ctrl-C.
+
+    Nothing is shared or sent elsewhere. Raises `InputError` where the port is taken.
+    """
+    try:
+        blocks.launch(
+            server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True
+        )
+    except OSError as error:
+        raise InputError(f"the page cannot be served on {host}:{port} ({error}); give another --port") from None
+    return f"http://{host}:{port}"
+
+
+def newest_run(root: Path) -> Path:
+    """The run under `root` that was finished last. Raises `InputError` where there is none."""
+    done = sorted(root.glob("*/done.json"), key=lambda file: file.stat().st_mtime)
+    if not done:
+        raise InputError(f"no weights are given, and {root}/ holds no finished run; give a run or a weights file")
+    return done[-1].parent
+
+
+def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
+    """Responses to the centre of the picture."""
+    pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
+    if isinstance(pixels, str) or trained.mean is None:
+        return []
+    crop = crop_of(trained)
+    view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(trained.net)[0])
+    device = next(trained.net.parameters()).device
+    images = normalise(view[None], fitted(trained.mean, crop, crop)).to(device)
+    return layer_responses(trained.net, [images])
+
+
+def _image(svg: bytes | None) -> str:
+    if svg is None:
+        return NO_LAYERS
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return f'<img alt="Layer responses" style="max-width: 640px; width: 100%" src="{source}">'
+
+
+def _gradio() -> Any:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    try:
+        return importlib.import_module("gradio")
+    except ImportError:
+        raise InputError("the page needs Gradio: pip install 'deepres[demo]'") from None

@@ -1,0 +1,192 @@
+"""A trained network as a file for other programs: ONNX, torch.export or OpenVINO, for any number of images."""
+
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepres.errors import InputError
+from deepres.serving import onnx
+from deepres.serving.fold import folded
+from deepres.serving.int8 import quantized
+from deepres.serving.pytorch import Run
+
+Form = Literal["onnx", "torch-export", "openvino"]
+LARGEST_CHANGE = 1e-4  # of a score in fp32, relative to the largest score
+LEAST_SAME = 0.9  # share of images whose best class stays, for int8
+METADATA = "deepres"
+
+
+class Preprocessed(nn.Module):
+    """uint8 pictures (N, H, W, 3) as programs hold them, RGB, of the training crop, to scores (N, K).
+
+    Inside: pixels to 0..1, less the per-pixel mean image, then the network.
+    """
+
+    mean: Tensor
+
+    def __init__(self, net: nn.Module, mean: Tensor):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", mean)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures to scores, before softmax."""
+        return self.net(images.permute(0, 3, 1, 2).float() / 255 - self.mean)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near a written file is to the network, over `images` of them.
+
+    `change` is the largest change of a score relative to the largest score, `same` the share with the same best class.
+    """
+
+    images: int
+    change: float
+    same: float
+
+
+def export(
+    net: nn.Module,
+    out: Path,
+    form: Form,
+    batches: Sequence[Tensor],
+    facts: Mapping[str, Any],
+    *,
+    mean: Tensor | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Agreement:
+    """Write `net`, with its BN folded, to `out`, once what is read back agrees with it on `batches`.
+
+    The file takes the images of `batches`, any number at a time: as the network does, float32 (N, C, H, W), or with
+    `mean` (C, H, W) uint8 (N, H, W, C), of which it makes that itself. With `calibrate`, such batches, it is int8.
+    `facts`, plain JSON, go into the file. OpenVINO's weights stand beside `out`, in a file ending in .bin. Raises
+    `InputError` where a package is missing, a form has no int8, the scores differ too much, or nothing can be written;
+    what was at `out` then stays.
+    """
+    kind = FORMS[form]
+    if calibrate is not None and not kind.int8:
+        raise InputError(f"{form} has no int8 here; give --format onnx or openvino")
+    for package in (*kind.packages, *(("onnxruntime",) if calibrate is not None else ())):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f"--format {form} needs the package {package}: pip install 'deepres[serve]'") from None
+
+    def whole(inner: nn.Module) -> nn.Module:
+        return inner if mean is None else Preprocessed(inner, mean)
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            staged = Path(folder) / out.name
+            kind.write(whole(folded(net).cpu()), batches[0], calibrate, facts, staged)
+            found = _agreement(kind.read(staged), whole(net.cpu().eval()), batches)
+            _require(found, calibrate is not None, out)
+            for file in sorted(staged.parent.iterdir()):  # the .bin before the .xml, which is nothing without it
+                file.replace(out.parent / file.name)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error}); give another --out") from None
+    return found
+
+
+def _agreement(run: Run, net: nn.Module, batches: Iterable[Tensor]) -> Agreement:
+    with torch.inference_mode():
+        pairs = [(net(images), run(images)) for images in batches]
+    expected, found = (torch.cat(side) for side in zip(*pairs, strict=True))
+    change = float((found - expected).abs().max() / expected.abs().max())
+    return Agreement(len(found), change, float((found.argmax(1) == expected.argmax(1)).float().mean()))
+
+
+def _require(found: Agreement, int8: bool, out: Path) -> None:
+    if int8 and not found.same >= LEAST_SAME:
+        raise InputError(
+            f"in int8 only {found.same:.0%} of {found.images} pictures keep their best class ({LEAST_SAME:.0%} are "
+            f"needed), so {out} was not kept; give more pictures to --calibrate, or leave --int8 out"
+        )
+    if not int8 and not found.change <= LARGEST_CHANGE:
+        raise InputError(
+            f"the scores of the file differ from the network's by {found.change:.1e} of the largest "
+            f"({LARGEST_CHANGE:.0e} are allowed), so {out} was not kept; give another --format"
+        )
+
+
+def _onnx_model(net: nn.Module, example: Tensor, calibrate: Iterable[Tensor] | None) -> bytes:
+    model = onnx.exported(net, example)
+    return model if calibrate is None else quantized(model, calibrate)
+
+
+def _write_onnx(net: nn.Module, example: Tensor, calibrate: Iterable[Tensor] | None, facts: Any, file: Path) -> None:
+    import onnx as package
+
+    model = package.load_model_from_string(_onnx_model(net, example, calibrate))
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    package.helper.set_model_props(model, {f"{METADATA}.{key}": text for key, text in texts.items()})
+    file.write_bytes(model.SerializeToString())
+
+
+def _write_openvino(
+    net: nn.Module, example: Tensor, calibrate: Iterable[Tensor] | None, facts: Any, file: Path
+) -> None:
+    import openvino
+
+    model = openvino.Core().read_model(_onnx_model(net, example, calibrate))
+    model.set_rt_info(json.dumps(facts), METADATA)
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _write_program(net: nn.Module, example: Tensor, calibrate: object, facts: Any, file: Path) -> None:
+    two = example[:1].repeat_interleave(2, 0)  # torch.export would keep a number of one image for good
+    net = net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    program = torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, file, extra_files={f"{METADATA}.json": json.dumps(facts)})
+
+
+def _read_onnx(file: Path) -> Run:
+    return onnx.onnxruntime_run(file.read_bytes())
+
+
+def _read_openvino(file: Path) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    # Of the file as it is: by default OpenVINO computes in bf16 where the processor does.
+    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: torch.from_numpy(compiled(images.contiguous().numpy())[0].copy())
+
+
+def _read_program(file: Path) -> Run:
+    return torch.export.load(file).module()
+
+
+@dataclass(frozen=True)
+class _Kind:
+    suffix: str
+    packages: tuple[str, ...]
+    int8: bool
+    write: Callable[[nn.Module, Tensor, Iterable[Tensor] | None, Any, Path], None]
+    read: Callable[[Path], Run]
+
+
+FORMS: dict[Form, _Kind] = {
+    "onnx": _Kind(".onnx", ("onnx", "onnxscript", "onnxruntime"), True, _write_onnx, _read_onnx),
+    "torch-export": _Kind(".pt2", (), False, _write_program, _read_program),
+    "openvino": _Kind(".xml", ("onnx", "onnxscript", "openvino"), True, _write_openvino, _read_openvino),
+}
+
+
+def form_of(out: Path, form: Form | None) -> Form:
+    """The form of a file by its name, where it is not given. Raises `InputError` for a name that does not fit."""
+    chosen: Form | None = form or next((name for name, kind in FORMS.items() if kind.suffix == out.suffix), None)
+    if chosen is None or FORMS[chosen].suffix != out.suffix:
+        endings = ", ".join(f"{kind.suffix} ({name})" for name, kind in FORMS.items())
+        raise InputError(f"{out} does not end as its format does; end the name in one of {endings}")
+    return chosen

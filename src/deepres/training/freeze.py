@@ -1,0 +1,31 @@
+"""Stages that stay as they are while the rest of a network trains."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from deepres.errors import InputError
+from deepres.models.network import Network
+
+
+def freeze(net: Network, names: Sequence[str]) -> None:
+    """Let the parameters of the stages `names` (conv1, conv2_x, ...) stay; `set_training` does so for their statistics.
+
+    Raises `InputError` for a stage that `net` does not have, and where nothing is left to train.
+    """
+    stages = {name: stage for name, stage in net.stages().items() if any(True for _ in stage.parameters())}
+    for name in names:
+        if name not in stages:
+            raise InputError(f"{net.name} has no stage {name!r} to freeze; it has {', '.join(stages)}")
+        stages[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise InputError(f"all stages of {net.name} are frozen, so that nothing is left to train; leave one out")
+
+
+def set_training(net: nn.Module) -> None:
+    """Put `net` into training mode, but what is frozen into evaluation mode, where BN takes its running statistics."""
+    net.train()
+    for module in net.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()

@@ -1,0 +1,89 @@
+"""The page of `deepres demo`: in a real browser, with a real picture where there is one."""
+
+import json
+import shutil
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from browser import chromium
+from deepres import build
+from deepres.errors import InputError
+from deepres.models.weights import serialise
+from deepres.report import demo
+
+CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
+
+
+def weights(name, file):
+    torch.manual_seed(0)
+    net = build(name, len(CLASSES))
+    header = net.header | {"crop": 64, "classes": CLASSES}
+    file.write_bytes(serialise(net.state_dict(), torch.full((3, 64, 64), 0.4), header))
+    return file
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Weights files of two networks."""
+    place = tmp_path_factory.mktemp("weights")
+    return [weights(name, place / f"{name}.safetensors") for name in ("plain18", "resnet18")]
+
+
+@pytest.fixture
+def picture(tmp_path, request):
+    """A photograph, or what looks a little like one."""
+    try:
+        return next((request.getfixturevalue("real_data") / "flowers" / "test").rglob("*.jpg"))
+    except (pytest.skip.Exception, StopIteration):
+        Image.effect_mandelbrot((160, 120), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "picture.jpg")
+        return tmp_path / "picture.jpg"
+
+
+def test_a_picture_is_seen_by_each_network_with_its_layer_responses(two, picture, deepres):
+    sight = demo.look(demo.exhibits(two, print), picture)
+    for file, top in zip(two, sight.tops, strict=True):
+        told = json.loads(deepres("predict", file, picture, "--format", "jsonl").stdout)["top"]
+        assert list(top) == [best["class"] for best in told] and len(top) == 5
+        assert list(top.values()) == pytest.approx([best["score"] for best in told], abs=1e-5)
+    assert sight.responses.startswith(b"<?xml") and b"plain-18" in sight.responses and b"ResNet-18" in sight.responses
+
+
+def test_what_is_no_picture_is_refused(two, tmp_path):
+    (tmp_path / "note.jpg").write_text("no picture")
+    with pytest.raises(InputError, match=r"plain-18: it is not a picture"):
+        demo.look(demo.exhibits(two, print), tmp_path / "note.jpg")
+
+
+def test_without_weights_and_runs_the_demo_is_refused(refused):
+    assert "no finished run" in refused("demo")
+
+
+def test_the_page_shows_a_picture_to_two_networks_in_a_browser(two, picture, process, tmp_path):
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium here")
+    if find_spec("gradio") is None:
+        pytest.skip("Gradio is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = process("demo", *two, "--port", port, wait=False)
+    try:
+        address = server.stdout.readline().split()[0]
+        assert address == f"http://127.0.0.1:{port}"
+        with chromium(program, tmp_path / "profile") as page:
+            page.open(address)
+            page.wait_for("document.querySelector('input[type=file]') !== null")
+            page.choose_file("input[type=file]", Path(picture))
+            page.wait_for("document.querySelector('img[alt=\"Layer responses\"]') !== null")
+            text = page.wait_for("document.body.innerText.includes('%') && document.body.innerText")
+        assert "plain-18" in text and "ResNet-18" in text
+        assert sum(text.count(name) for name in CLASSES) >= 10  # the best five of each
+    finally:
+        server.terminate()
+        server.communicate()
