@@ -15,14 +15,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from deepres import cli
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def kernels(tmp_path_factory):
-    """Where the compiled kernels are kept for all tests: compiled once, whatever the number of test processes."""
+    """Where the compiled kernels are kept: compiled once, whatever the number of test processes.
+
+    It lies in the cache of what is made before a test has its own.
+    """
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent
     (place / "kernels").mkdir(exist_ok=True)
-    return place / "kernels"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPRES_CACHE", str(place))
+        yield place / "kernels"
 
 
 @pytest.fixture(autouse=True)

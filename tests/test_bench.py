@@ -83,6 +83,7 @@ def test_rivals_score_a_batch(name, monkeypatch):
     assert ready(name, Work("infer", "resnet8", 3)).turn() % 3 == 0
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's own advice about its own pipeline
 def test_pictures_on_disk_become_batches_by_every_pipeline(tmp_path):
     for part, count in (("train", 9), ("test", 1)):
         (tmp_path / part / "only").mkdir(parents=True)

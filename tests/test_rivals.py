@@ -10,7 +10,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.v2.functional import normalize
 
+import deepres
 from deepres.analysis.cost import stages
 from deepres.bench.contestants import ready
 from deepres.bench.work import Work
@@ -177,6 +179,21 @@ def test_weights_that_torchvision_saved_are_tested_by_the_command_line(deepres, 
     assert report["network"] == "googlenet"
 
 
+@pytest.mark.parametrize("name", ["googlenet", "alexnet"])
+def test_torchvisions_weights_are_given_the_inputs_that_they_were_trained_on(name, tmp_path):
+    """As `transform_input` does it in torchvision's GoogLeNet, whose own inputs are normalised as all others'."""
+    torch.manual_seed(0)
+    net = theirs(name, 1000).eval()
+    torch.save(net.state_dict(), tmp_path / "their.pth")
+    images = torch.rand(2, 3, 224, 224)
+    ours = deepres.load(tmp_path / "their.pth")
+    if name == "googlenet":
+        net.transform_input = True
+    expected = net(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(ours(images - ours.mean), expected, rtol=1e-4, atol=1e-5)
+    assert ours.header["classes"][0] == "tench"
+
+
 def test_start_values_are_torchvisions():
     """The same from the same seed, and of the same deviation where the images have another number of channels."""
     for name in ("alexnet", "googlenet"):
@@ -284,7 +301,7 @@ def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("alexnet",), "alexnet takes images of 63 pixels a side or more, not of 32x32"),
+        (("alexnet", "--recipe", "cifar"), "alexnet takes images of 63 pixels a side or more, not of 32x32"),
         (("googlenet", "--compile", "on"), "googlenet has no blocks to compile"),
         (("googlenet", "--memory-budget", "1"), "googlenet has no blocks that could run twice"),
         (("vgg17",), "did you mean vgg1"),

@@ -43,20 +43,13 @@ def photographs(tmp_path_factory):
     return root
 
 
-def with_cache(place, kernels):
-    """The environment of a process with a cache in `place`, in which the kernels need not be compiled once more."""
-    (place / "cache").mkdir()
-    (place / "cache" / "kernels").symlink_to(kernels)
-    return {"DEEPRES_CACHE": str(place / "cache")}
-
-
 @pytest.fixture(scope="module")
-def trained(photographs, tmp_path_factory, kernels):
+def trained(photographs, tmp_path_factory):
     """A run of resnet18 on crops of 32 pixels."""
     place = tmp_path_factory.mktemp("trained")
     more = ("--set", "bn_average=24", "--run", place / "run")
     command = ("train", "resnet18", "--data", photographs, *SMALL, *MARKS, *more)
-    result = run_deepres(place, *command, **with_cache(place, kernels))
+    result = run_deepres(place, *command)
     assert result.returncode == 0, result.stderr
     return place / "run"
 
@@ -77,12 +70,12 @@ FROZEN = ("--freeze", "conv1,conv2_x,conv3_x")
 
 
 @pytest.fixture(scope="module")
-def finetuned(trained, folder, tmp_path_factory, kernels):
+def finetuned(trained, folder, tmp_path_factory):
     """The run on three other classes, its first stages frozen; the weights that it started from are gone."""
     place = tmp_path_factory.mktemp("finetuned")
     shutil.copy(last_weights(trained), place / "start.safetensors")
     command = finetuning(place / "start.safetensors", folder, place / "run", *FROZEN)
-    result = run_deepres(place, *command, **with_cache(place, kernels))
+    result = run_deepres(place, *command)
     assert result.returncode == 0, result.stderr
     (place / "start.safetensors").unlink()
     return place / "run"

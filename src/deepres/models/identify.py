@@ -8,11 +8,12 @@ import torch
 from torch import Size, Tensor
 
 from deepres.errors import InputError
-from deepres.models.catalog import build, depth, names, of_depth
-from deepres.models.convert import BN_COUNTER, ends, misfits
+from deepres.models.catalog import RIVALS, build, depth, names, of_depth
+from deepres.models.convert import AUXILIARY, BN_COUNTER, ends, misfits
 from deepres.models.network import Network
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
+ENDS = 2  # conv1 and fc
 NEAR = 3  # this many depths are looked at for the nearest network
 
 
@@ -23,7 +24,7 @@ def identify(state: Mapping[str, Tensor]) -> str:
     without parameters cannot be told from none (Sec. 3.3, option A).
     """
     own = _shapes(state)
-    found = [name for name in of_depth(_layers(state)) if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
+    found = [name for name in _candidates(_layers(state)) if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
     if not found:
         near = nearest(state)
         raise InputError(
@@ -41,16 +42,25 @@ def nearest(state: Mapping[str, Tensor]) -> str:
     """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths."""
     own, layers = set(_shapes(state).items()), _layers(state)
     depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
-    near = [name for known in depths[:NEAR] for name in of_depth(known)]
+    near = [name for known in depths[:NEAR] for name in of_depth(known)] + [*RIVALS]
     return min(near, key=lambda name: len(own ^ set(_shapes(_on_meta(name, *ends(state)).state_dict()).items())))
 
 
+def _candidates(layers: int) -> tuple[str, ...]:
+    return tuple(of_depth(layers)) if layers > ENDS else tuple(RIVALS)
+
+
 def _layers(state: Mapping[str, Tensor]) -> int:
-    return sum(LAYER.fullmatch(key) is not None for key in state) + 2  # conv1 and fc
+    return sum(LAYER.fullmatch(key) is not None for key in state) + ENDS
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
-    return {key: value.shape for key, value in state.items() if not key.endswith(BN_COUNTER)}
+    """Without BN's counts and auxiliary classifiers, which files may lack."""
+    return {
+        key: value.shape
+        for key, value in state.items()
+        if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY)
+    }
 
 
 @cache

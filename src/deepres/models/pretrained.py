@@ -18,6 +18,12 @@ from deepres.models.weights import Weights
 STRUCTURE = ("stride_on", "residual_layers", "pool_padding")  # of the header: arguments of `build`
 # What torchvision, timm and fb.resnet.torch subtract from RGB in 0..1, and divide by, for their ResNets.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# A parameter that tells each of torchvision's other networks, which have the same names here, with its mean and std:
+# AlexNet and VGG are as the ResNets, GoogLeNet's trained weights take -1..1 (torchvision's `transform_input`).
+RIVALS = {
+    "features.0.weight": (IMAGENET_MEAN, IMAGENET_STD),
+    "inception3a.branch1.conv.weight": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 def read(file: Path) -> Weights:
@@ -39,7 +45,7 @@ def read(file: Path) -> Weights:
         return found
     state = foreign_state_dict(found.state)
     if state is None:
-        return Weights(unwrapped(found.state), found.mean, {})
+        return _of_torchvisions_rivals(unwrapped(found.state), file.name, found.mean)
     header = {"source": file.name, "stride_on": "3x3"} | _imagenet_classes(state)
     mean = found.mean
     if state["conv1.conv.weight"].shape[1:2] == (3,):
@@ -107,9 +113,18 @@ def fetch(repository: str, **how: Any) -> Path:
         ) from None
 
 
+def _of_torchvisions_rivals(state: dict[str, Tensor], source: str, mean: Tensor | None) -> Weights:
+    """Weights under our names that carry no header: torchvision's, where it has such a network."""
+    inputs = next((inputs for key, inputs in RIVALS.items() if key in state), None)
+    if inputs is None or ends(state)[1] != len(inputs[0]):
+        return Weights(state, mean, {})
+    header = {"source": source, "std": list(inputs[1])} | _imagenet_classes(state)
+    return Weights(state, torch.tensor(inputs[0])[:, None, None], header)
+
+
 def _imagenet_classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The names of the classes where there are 1000: all these formats have ImageNet's, in the same order."""
     from torchvision.models import ResNet18_Weights
 
     names = list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
-    return {"classes": names} if "fc.bias" in state and len(state["fc.bias"]) == len(names) else {}
+    return {"classes": names} if ends(state)[0] == len(names) else {}

@@ -36,8 +36,8 @@ class Recipe:
     """How a network is trained. The defaults are the paper's CIFAR-10 recipe (Sec. 4.2).
 
     Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations, and go along
-    with their number, as does `bn_average`; rates
-    are those of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
+    with their number, as does `bn_average`; rates are those of v = momentum * v + lr * g. Raises `InputError` for a
+    value that makes no sense.
     """
 
     name: str = "cifar"

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -160,7 +162,8 @@ class Stream:
             self._steps.start = step
             if self._loader is None:
                 self._loader = self._open()
-            self._answers = iter(self._loader)
+            with _interrupts_left():
+                self._answers = iter(self._loader)
         answer = next(self._answers)
         self._next = step + 1
         for name, reason in answer.bad:
@@ -189,7 +192,9 @@ def in_order(
     pieces = torch.arange(len(index))[own].split(batch_size)
     requests = [Request(places, torch.empty(len(places), 0)) for places in pieces]
     workers = min(default_workers() if workers is None else workers, len(requests))
-    yield from _loader(_Pictures(index, make), requests, workers, None)
+    with _interrupts_left():
+        answers = iter(_loader(_Pictures(index, make), requests, workers, None))
+    yield from answers
 
 
 def default_workers() -> int:
@@ -207,12 +212,22 @@ def _loader(
         sampler=requests,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interrupts,
         multiprocessing_context=context if workers else None,
         generator=torch.Generator(),
     )
 
 
-def _leave_interrupts(worker: int) -> None:
-    """An interrupt of the terminal reaches all processes; the training ends itself, in order, and then its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_left() -> Iterator[None]:
+    """Processes that start within ignore the terminal's interrupt, from their first moment.
+
+    It reaches all processes; the training ends itself, in order, and then its workers.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
