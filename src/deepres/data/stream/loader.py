@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -218,7 +218,7 @@ def _loader(
 
 
 @contextmanager
-def _interrupts_left() -> Iterator[None]:
+def _interrupts_left() -> Generator[None]:
     """Processes that start within ignore the terminal's interrupt, from their first moment.
 
     It reaches all processes; the training ends itself, in order, and then its workers.
