@@ -6,6 +6,7 @@
 
 constexpr int LANES = 8;
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef double wide __attribute__((vector_size(8 * LANES)));
 
 static inline vec load(const float* place) { return *reinterpret_cast<const vec*>(place); }
 static inline void store(float* place, vec value) { *reinterpret_cast<vec*>(place) = value; }

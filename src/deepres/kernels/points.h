@@ -46,11 +46,20 @@ inline void output_points(From from, To to) {
 template <typename From, typename To>
 inline void kernel_points(From from, To to) {
     const vec g0 = from(0), g1 = from(1), g2 = from(2);
-    const vec ends = (g0 + g2) / 6.f, middle = g1 / 6.f, far = g0 / 24.f + g2 / 6.f;
+    const vec ends = (g0 + g2) * (1 / 6.f), middle = g1 * (1 / 6.f), far = g0 * (1 / 24.f) + g2 * (1 / 6.f);
     to(0, g0 / 4.f);
     to(1, -(ends + middle));
     to(2, middle - ends);
     to(3, far + middle / 2.f);
     to(4, far - middle / 2.f);
     to(5, g2);
+}
+
+// G^T s, in double precision
+template <typename From, typename To>
+inline void kernel_back(From from, To to) {
+    const wide a = from(1) + from(2), b = from(2) - from(1), c = from(3) + from(4), d = from(3) - from(4);
+    to(0, from(0) / 4. - a * (1 / 6.) + c * (1 / 24.));
+    to(1, b * (1 / 6.) + d * (1 / 12.));
+    to(2, (c - a) * (1 / 6.) + from(5));
 }

@@ -1,4 +1,5 @@
-// Winograd's transforms of whole tiles, between channels-last maps and points[p][tile][channel].
+// Winograd's transforms of whole tiles, between channels-last maps and points[p] in panels: [channel / LANES][tile][LANES].
+// Products of matrices then read all they need one after the other, however many channels there are.
 #pragma once
 #include <algorithm>
 
@@ -7,6 +8,8 @@
 #include "sums.h"
 
 constexpr int ROWS = 6, COLUMNS = 2 * LANES;  // of the register block of the products
+constexpr int LINE = 16;                      // floats of a cache line
+constexpr int64_t DEPTH = 256;                // channels in of a product whose weights stay in the nearest cache
 
 struct Maps {
     int64_t images, height, width, channels_in, channels_out;
@@ -15,6 +18,13 @@ struct Maps {
     int64_t tiles() const { return images * down() * across(); }
     // Tiles worked on at once: few enough for the caches, and many enough to use a kernel's channels well.
     int64_t group() const { return ROWS * (std::max(channels_in, channels_out) < 32 ? 6 : 15); }
+    // Floats from a point to the next: a line more than there are, since powers of two fall on each other in caches.
+    int64_t pairs() const { return channels_in * channels_out + LINE; }
+    int64_t panels(int64_t channels) const { return channels * group() + LINE; }
+    // Where channel c (a multiple of LANES) of a tile lies in the panels of point p.
+    int64_t place(int p, int64_t channels, int64_t c, int64_t tile) const {
+        return p * panels(channels) + c * group() + tile * LANES;
+    }
 };
 
 struct Tile {  // where a tile's outputs start
@@ -25,9 +35,9 @@ struct Tile {  // where a tile's outputs start
           column(number % maps.across() * OUT) {}
 };
 
-// points[p][tile][channel] of `count` tiles of x
+// points of `count` tiles of x
 inline void transform_inputs(const float* x, const Maps& maps, int64_t first, int64_t count, float* points) {
-    const int64_t group = maps.group(), channels = maps.channels_in, height = maps.height, width = maps.width;
+    const int64_t channels = maps.channels_in, height = maps.height, width = maps.width;
     for (int64_t t = 0; t < count; t++) {
         Tile tile(maps, first + t);
         const int64_t row = tile.row - 1, column = tile.column - 1;
@@ -38,7 +48,7 @@ inline void transform_inputs(const float* x, const Maps& maps, int64_t first, in
             vec half[POINTS];
             auto to_points = [&](int i) {
                 input_points([&](int j) { return half[i * IN + j]; },
-                             [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
+                             [&](int j, vec value) { store(points + maps.place(i * IN + j, channels, c, t), value); });
             };
             const float* place = corner + c;
             if (top == 0 && left == 0 && bottom == IN && right == IN) {
@@ -59,7 +69,7 @@ inline void transform_inputs(const float* x, const Maps& maps, int64_t first, in
 }
 
 inline void transform_gradients(const float* dy, const Maps& maps, int64_t first, int64_t count, float* points) {
-    const int64_t group = maps.group(), channels = maps.channels_out, height = maps.height, width = maps.width;
+    const int64_t channels = maps.channels_out, height = maps.height, width = maps.width;
     for (int64_t t = 0; t < count; t++) {
         Tile tile(maps, first + t);
         const float* image = dy + tile.image * height * width * channels;
@@ -74,13 +84,13 @@ inline void transform_gradients(const float* dy, const Maps& maps, int64_t first
                     [&](int i, vec value) { half[i * OUT + j] = value; });
             for (int i = 0; i < IN; i++)
                 output_points([&](int j) { return half[i * OUT + j]; },
-                              [&](int j, vec value) { store(points + ((i * IN + j) * group + t) * channels + c, value); });
+                              [&](int j, vec value) { store(points + maps.place(i * IN + j, channels, c, t), value); });
         }
     }
 }
 
 inline void transform_outputs(const float* m, const Maps& maps, int64_t first, int64_t count, float* y, Sums* sums) {
-    const int64_t group = maps.group(), channels = maps.channels_out, height = maps.height, width = maps.width;
+    const int64_t channels = maps.channels_out, height = maps.height, width = maps.width;
     for (int64_t c = 0; c < channels; c += LANES) {
         vec total = zero(), squares = zero(), shift = zero();
         int64_t values = 0;
@@ -89,7 +99,7 @@ inline void transform_outputs(const float* m, const Maps& maps, int64_t first, i
             const int64_t origin = (tile.image * height + tile.row) * width + tile.column;
             vec half[OUT * IN], o[OUT * OUT];
             for (int j = 0; j < IN; j++)
-                outputs([&](int i) { return load(m + ((i * IN + j) * group + t) * channels + c); },
+                outputs([&](int i) { return load(m + maps.place(i * IN + j, channels, c, t)); },
                         [&](int i, vec value) { half[i * IN + j] = value; });
             for (int i = 0; i < OUT; i++)
                 outputs([&](int j) { return half[i * IN + j]; }, [&](int j, vec value) { o[i * OUT + j] = value; });
@@ -117,24 +127,25 @@ inline void transform_outputs(const float* m, const Maps& maps, int64_t first, i
     }
 }
 
-// kernel[p][in][out] of the weights w[out][in][3][3] with the given strides, or of their rotation
+// kernel[p][out / COLUMNS][in][COLUMNS] of the weights w[out][in][3][3] with the given strides, or of their rotation
 inline void transform_kernel(const float* w, const int64_t* stride, const Maps& maps, bool rotated, float* kernel) {
     const int64_t in = maps.channels_in, out = maps.channels_out;
     const int64_t by_in = rotated ? stride[0] : stride[1], by_out = rotated ? stride[1] : stride[0];
 #pragma omp parallel for
-    for (int64_t i = 0; i < in; i++)
-        for (int64_t o = 0; o < out; o += LANES) {
+    for (int64_t k = 0; k < out; k += COLUMNS)
+        for (int64_t place = k * in; place < (k + COLUMNS) * in; place += LANES) {  // LANES channels out, one in
+            const int64_t i = (place - k * in) / COLUMNS, o = k + place % COLUMNS;
             vec g[9], half[18];
             for (int a = 0; a < 3; a++)
                 for (int b = 0; b < 3; b++) {
                     const int64_t row = rotated ? 2 - a : a, column = rotated ? 2 - b : b;
-                    const float* place = w + i * by_in + o * by_out + row * stride[2] + column * stride[3];
-                    for (int lane = 0; lane < LANES; lane++) g[a * 3 + b][lane] = place[lane * by_out];
+                    const float* first = w + i * by_in + o * by_out + row * stride[2] + column * stride[3];
+                    for (int lane = 0; lane < LANES; lane++) g[a * 3 + b][lane] = first[lane * by_out];
                 }
             for (int b = 0; b < 3; b++)
                 kernel_points([&](int a) { return g[a * 3 + b]; }, [&](int a, vec value) { half[a * 3 + b] = value; });
             for (int a = 0; a < IN; a++)
                 kernel_points([&](int b) { return half[a * 3 + b]; },
-                              [&](int b, vec value) { store(kernel + ((a * IN + b) * in + i) * out + o, value); });
+                              [&](int b, vec value) { store(kernel + (a * IN + b) * maps.pairs() + place, value); });
         }
 }
