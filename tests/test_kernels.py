@@ -17,6 +17,15 @@ from deepres.training.fast import FastBlock, accelerate, resolve_kernels
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Also where the tests run side by side with a thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def layer(into, out, kernel, stride):
     """A convolution and a normalization with values of their own."""
     torch.manual_seed(into + out + kernel + stride)
@@ -57,8 +66,11 @@ def gradients(function, conv, bn, x, added, relu, dy):
         (32, 32, 3, 1, 1, 3),
         (16, 32, 3, 2, 11, 8),
         (3, 16, 3, 1, 10, 10),
+        (320, 288, 3, 1, 6, 5),
         (32, 64, 1, 1, 6, 6),
+        (32, 16, 1, 1, 30, 30),
         (64, 32, 1, 2, 7, 7),
+        (32, 64, 1, 2, 6, 9),
         (3, 64, 7, 2, 20, 20),
     ],
 )
