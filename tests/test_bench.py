@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import images
 from deepres.bench import inference
 from deepres.bench.contest import Process, contest
 from deepres.bench.contestants import CONTESTANTS, ready, rivals
@@ -96,6 +97,16 @@ def test_pictures_on_disk_become_batches_by_every_pipeline(tmp_path):
         assert ready(name, work).turn() == (9 if name == "decode" else 8), name
     torch.set_num_threads(threads)
     assert rivals(work) == ["pil", "tensor", "decode"]
+
+
+def test_training_from_pictures_on_disk_tells_how_long_it_waited(tmp_path):
+    for part, count in (("train", 9), ("test", 1)):
+        images.write_folder(tmp_path / part, {"only": count}, size=(70, 60))
+    work = Work("train", "resnet18", 4, data=str(tmp_path))
+    assert rivals(work) == ["torchvision"]
+    ours, theirs = ready(OURS, work), ready("torchvision", work)
+    assert (ours.turn(), theirs.turn()) == (8, 8)
+    assert ours.figures()["waited"] > 0
 
 
 def test_the_limits_are_those_of_the_best_product_and_of_a_stream():

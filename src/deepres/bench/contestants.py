@@ -2,7 +2,7 @@
 
 import importlib
 
-from deepres.bench.work import OURS, Contestant, Work
+from deepres.bench.work import OURS, Contestant, Work, is_from_disk
 from deepres.errors import InputError
 from deepres.models.catalog import family
 
@@ -30,14 +30,15 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         "tensor": "pictures:tensor",
         "decode": "pictures:decode",
     },
+    "photographs": {OURS: "photographs:ours", "torchvision": "photographs:torchvision"},
     "memory": {OURS: "memory:ours", "unlimited": "memory:unlimited", "textbook": "memory:textbook"},
 }
 
 
 def contestants(work: Work) -> dict[str, str]:
     """Who takes part: networks for ImageNet are fed from pictures on disk, the others from a resident set."""
-    pictures = work.task == "load" and family(work.network) == "imagenet"
-    return CONTESTANTS["pictures" if pictures else work.task]
+    from_disk = {"load": "pictures", "train": "photographs"}
+    return CONTESTANTS[from_disk[work.task] if is_from_disk(work) else work.task]
 
 
 def rivals(work: Work) -> list[str]:

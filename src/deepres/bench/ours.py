@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deepres.bench.parts import batch_of, data_of
 from deepres.bench.work import Contestant, Work, is_epoch
@@ -66,6 +67,12 @@ def training_step(work: Work) -> tuple[Callable[[], int], str]:
     """A step on a batch in memory, within the memory budget where there is one, and what it runs on."""
     images, labels = batch_of(work)
     images = images.contiguous(memory_format=torch.channels_last)
+    step, setting = trainer(work, images)
+    return lambda: step(images, labels), setting
+
+
+def trainer(work: Work, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int], str]:
+    """A function that takes a training step on a batch like `images`, and what it runs on."""
     net = build(work.network).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     kernels, runs_on = _kernels(work)
     if kernels:
@@ -77,7 +84,7 @@ def training_step(work: Work) -> tuple[Callable[[], int], str]:
         runs_on += f", a budget of {work.memory_budget:g} GiB ({segments} segments)"
     optimizer = SGD(net.parameters(), 0.9, 1e-4)
 
-    def step() -> int:
+    def step(images: Tensor, labels: Tensor) -> int:
         with autocast(work.precision, "cpu"):
             outputs = net(images)
         _, loss = classification_loss(outputs, labels)

@@ -31,20 +31,26 @@ CROP, SIDES = IMAGENET.crop, list(range(IMAGENET.sides[0], IMAGENET.sides[1] + 1
 
 def ours(work: Work) -> Contestant:
     """The stream of the recipe `imagenet`, decoding in this process."""
-    index, count = _index(work)
     torch.set_num_threads(1)
-    found = statistics(index, workers=2)
-    ready = partial(finish, mean=found.mean, values=found.values, vectors=found.vectors)
-    augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
-    stream = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=0)
+    source, count = stream(work, workers=0)
     steps, done = max(1, count // work.batch_size), iter(range(2**60))
 
     def turn() -> int:
         for step in islice(done, steps):
-            stream.batch(step)
+            source.batch(step)
         return steps * work.batch_size
 
     return Contestant(turn, "the stream, one process, one thread")
+
+
+def stream(work: Work, workers: int) -> tuple[Stream, int]:
+    """The training batches of the recipe `imagenet`, and how many pictures a turn takes."""
+    index, count = files_of(work)
+    found = statistics(index, workers=2)
+    ready = partial(finish, mean=found.mean, values=found.values, vectors=found.vectors)
+    augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
+    source = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=workers)
+    return source, count
 
 
 def pil(work: Work) -> Contestant:
@@ -86,7 +92,7 @@ def tensor(work: Work) -> Contestant:
 
 def decode(work: Work) -> Contestant:
     """Nothing but decoding, which whoever wants all pixels needs."""
-    index, count = _index(work)
+    index, count = files_of(work)
     torch.set_num_threads(1)
     files = _files(index)
 
@@ -103,7 +109,7 @@ def _shift_colours(image: Tensor) -> Tensor:
 
 
 def _one_by_one(work: Work, load: Callable[[Path], Tensor], setting: str) -> Contestant:
-    index, count = _index(work)
+    index, count = files_of(work)
     torch.set_num_threads(1)
     files, steps = _files(index), max(1, count // work.batch_size)
 
@@ -115,7 +121,7 @@ def _one_by_one(work: Work, load: Callable[[Path], Tensor], setting: str) -> Con
     return Contestant(turn, setting)
 
 
-def _index(work: Work) -> tuple[Index, int]:
+def files_of(work: Work) -> tuple[Index, int]:
     """The training pictures, and how many a turn takes."""
     index = open_index(work.data, lambda message: None).train
     if int(index.size.max()) >= 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from deepres.bench.work import Work
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9
@@ -26,6 +27,8 @@ def what(work: Json) -> str:
         return f"{name}, scores of {batch} image{'s' if batch > 1 else ''}"
     if work["epoch"]:
         return f"{name}, an epoch of {work['data']}, batches of {batch}" + _part(work)
+    if work["data"] != Work.data:
+        return f"{name}, training on the pictures of {work['data']}, batches of {batch}" + _part(work)
     return f"{name}, a training step of {batch} images"
 
 
@@ -54,8 +57,9 @@ def reached(record: Json) -> str:
 
 def setting(side: Json) -> str:
     """What a contestant ran, and what was found about it."""
-    peak = side["median"].get("peak")
+    peak, waited = side["median"].get("peak"), side["median"].get("waited")
     text = side["setting"] + (f"; peak {peak / GIB:.2f} GiB" if peak is not None else "")
+    text += f"; waits for batches {waited / side['median']['seconds']:.1%} of the time" if waited is not None else ""
     facts = side["facts"]
     if "largest_change" in facts:
         text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"

@@ -16,7 +16,8 @@ class Work:
 
     train: for a network for 32-pixel images a whole epoch over `part` of the training images of `data` (loading,
     augmentation, metrics, and the test over the same part of the test images), for one of Table 1 a step on a batch
-    in memory. infer: scores of a batch in memory. load: the batches of `part` of an epoch, without a network.
+    in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures. infer: scores of a
+    batch in memory. load: the batches of `part` of an epoch, without a network.
     memory: two training steps on a batch in memory, in a new process each turn.
     """
 
@@ -58,3 +59,11 @@ def is_epoch(work: Work) -> bool:
     from deepres.models.catalog import family
 
     return work.task in ("train", "load") and family(work.network) == "cifar"
+
+
+def is_from_disk(work: Work) -> bool:
+    """Whether the work reads pictures on disk, as networks for ImageNet do, rather than a resident set."""
+    from deepres.models.catalog import family
+
+    trains = work.task == "train" and work.data != Work.data
+    return (trains or work.task == "load") and family(work.network) == "imagenet"

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deepres.bench.work import Task, Work
+from deepres.bench.work import Task, Work, is_from_disk
 from deepres.errors import InputError
 from deepres.records import Json, write_json
 
@@ -26,7 +26,9 @@ def bench(
     pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
     warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="Default: 128, at 224 pixels 32, for infer 1.")] = None,
-    data: Annotated[str, typer.Option("--data", help="Whose epoch is trained or loaded.")] = "cifar10",
+    data: Annotated[
+        str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")
+    ] = "cifar10",
     part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0,
     precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto",
     memory_budget: Annotated[float | None, typer.Option(help="GiB, for memory and steps in memory.")] = None,
@@ -93,7 +95,8 @@ def _print(out: Console, records: list[Json]) -> None:
 
 def _name(work: Work) -> str:
     precision = f"-{work.precision}" if work.precision != "fp32" else ""
-    return f"{work.task}-{work.network}-b{work.batch_size}{precision}"
+    pictures = "-pictures" if is_from_disk(work) else ""
+    return f"{work.task}-{work.network}-b{work.batch_size}{precision}{pictures}"
 
 
 def _work(task: Task, network: str, batch_size: int | None, data: str, part: float, precision: str, *more: Any) -> Work:
