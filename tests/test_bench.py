@@ -109,6 +109,14 @@ def test_training_from_pictures_on_disk_tells_how_long_it_waited(tmp_path):
     assert ours.figures()["waited"] > 0
 
 
+def test_the_dense_test_is_measured_against_every_crop_that_it_stands_for():
+    work = Work("dense", "resnet18", 1)
+    assert rivals(work) == ["crops"]
+    crops = ready("crops", work)
+    assert f" {2 * (1 * 3 + 2 * 4 + 6 * 10 + 9 * 14 + 14 * 20)} crops" in crops.setting
+    assert ready(OURS, work).turn() == 1
+
+
 def test_the_limits_are_those_of_the_best_product_and_of_a_stream():
     limits = machine_limits("fp32")
     assert limits["multiply_adds"] == max(limits["product_multiply_adds"], limits["convolution_multiply_adds"])
@@ -136,6 +144,7 @@ def test_bad_works_are_refused_in_a_sentence(refused):
     assert "a pair of turns or more" in refused("bench", "load", "--pairs", 0)
     assert "int8 is for infer" in refused("bench", "train", "resnet8", "--precision", "int8")
     assert "nobody called 'me'" in refused("bench", "load", "--against", "me")
+    assert "dense is for networks at 224" in refused("bench", "dense", "resnet8")
     assert "nobody called 'torchvision'" in refused("bench", "train", "plain20", "--against", "torchvision")
     assert "resnet9" in refused("bench", "memory", "resnet9")
 

@@ -30,6 +30,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         "tensor": "pictures:tensor",
         "decode": "pictures:decode",
     },
+    "dense": {OURS: "dense:ours", "crops": "dense:crops"},
     "photographs": {OURS: "photographs:ours", "torchvision": "photographs:torchvision"},
     "memory": {OURS: "memory:ours", "unlimited": "memory:unlimited", "textbook": "memory:textbook"},
 }

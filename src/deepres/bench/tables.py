@@ -23,6 +23,8 @@ def what(work: Json) -> str:
         return f"batches of {work['data']}, {batch} images" + _part(work)
     if work["task"] == "memory":
         return f"{name}, two training steps of {batch} images"
+    if work["task"] == "dense":
+        return f"{name}, the dense test at five scales of {batch} picture{'s' if batch > 1 else ''}"
     if work["task"] == "infer":
         return f"{name}, scores of {batch} image{'s' if batch > 1 else ''}"
     if work["epoch"]:

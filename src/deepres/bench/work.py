@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 OURS = "ours"
-Task = Literal["train", "infer", "load", "memory"]
+Task = Literal["train", "infer", "load", "dense", "memory"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Work:
     train: for a network for 32-pixel images a whole epoch over `part` of the training images of `data` (loading,
     augmentation, metrics, and the test over the same part of the test images), for one of Table 1 a step on a batch
     in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures. infer: scores of a
-    batch in memory. load: the batches of `part` of an epoch, without a network.
+    batch in memory. load: the batches of `part` of an epoch, without a network. dense: the test of pictures in memory
+    by the dense protocol.
     memory: two training steps on a batch in memory, in a new process each turn.
     """
 

@@ -20,12 +20,12 @@ BATCH: dict[str, dict[str, int]] = {
 
 
 def bench(
-    task: Annotated[Task, typer.Argument(help="train, infer, load or memory.")],
+    task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
     networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
     against: Annotated[list[str] | None, typer.Option(help="A rival; may be given often. Default: all.")] = None,
     pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
     warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
-    batch_size: Annotated[int | None, typer.Option(help="Default: 128, at 224 pixels 32, for infer 1.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
     data: Annotated[
         str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")
     ] = "cifar10",
@@ -106,6 +106,8 @@ def _work(task: Task, network: str, batch_size: int | None, data: str, part: flo
 
     if not 0 < part <= 1:
         raise InputError(f"--part is {part:g}, but must be above 0 and at most 1")
+    if task == "dense" and family(network) == "cifar":
+        raise InputError(f"dense is for networks at 224 pixels, such as resnet18, not for {network}")
     size = BATCH[family(network)].get(task, 128) if batch_size is None else batch_size
     if size < 1:
         raise InputError(f"--batch-size is {size}, but must be 1 or more")
