@@ -16,11 +16,13 @@ from torchvision import io
 from torchvision.transforms import v2
 
 from deepres.bench.work import Contestant, Work
+from deepres.data.augment import channels_last
 from deepres.data.imagenet import DRAWS, finish, scale_crop_flip
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Stream
 from deepres.data.stream.statistics import statistics
 from deepres.errors import InputError
+from deepres.training.device import keep_freed_memory
 from deepres.training.recipe import IMAGENET
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +34,7 @@ CROP, SIDES = IMAGENET.crop, list(range(IMAGENET.sides[0], IMAGENET.sides[1] + 1
 def ours(work: Work) -> Contestant:
     """The stream of the recipe `imagenet`, decoding in this process."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a training run does
     source, count = stream(work, workers=0)
     steps, done = max(1, count // work.batch_size), iter(range(2**60))
 
@@ -47,7 +50,7 @@ def stream(work: Work, workers: int) -> tuple[Stream, int]:
     """The training batches of the recipe `imagenet`, and how many pictures a turn takes."""
     index, count = files_of(work)
     found = statistics(index, workers=2)
-    ready = partial(finish, mean=found.mean, values=found.values, vectors=found.vectors)
+    ready = partial(finish, mean=channels_last(found.mean), values=found.values, vectors=found.vectors)
     augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
     source = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=workers)
     return source, count

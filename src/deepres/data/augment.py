@@ -31,4 +31,9 @@ def normalise(images: Tensor, mean: Tensor) -> Tensor:
 
     The memory order stays. Sec. 4.2 subtracts the per-pixel mean and names no division by a standard deviation.
     """
-    return images.float().div_(255).sub_(mean)
+    return torch.div(images, 255).sub_(mean)
+
+
+def channels_last(mean: Tensor) -> Tensor:
+    """The mean image (C, H, W) as (1, C, H, W) in the order of memory that the batches have."""
+    return mean[None].contiguous(memory_format=torch.channels_last)

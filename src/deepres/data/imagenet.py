@@ -61,8 +61,8 @@ def finish(
 ) -> Tensor:
     """A batch for the network, float32 (N, 3, H, W): per-pixel mean subtracted, colours shifted.
 
-    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) in units of 0 to 1; of `draws` (N, DRAWS) the last three of a row
-    make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`.
+    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1; of `draws` (N, DRAWS) the
+    last three of a row make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`.
     """
     shift = pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma)
     return normalise(images, mean).add_(shift[:, :, None, None].float())
@@ -92,8 +92,8 @@ def _cut(
     across, down = image.width / size[0], image.height / size[1]
     left, top = corner[0] * across, corner[1] * down
     box = (left, top, min(left + crop * across, image.width), min(top + crop * down, image.height))
-    view = image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-    return _tensor(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view)
+    view = _tensor(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    return view.flip(-1) if flip else view
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepres.data.augment import crop_flip, normalise
+from deepres.data.augment import channels_last, crop_flip, normalise
 from deepres.data.order import epoch_generator, epoch_pieces
 from deepres.data.sets import ImageSet
 from deepres.errors import InputError
@@ -52,7 +52,7 @@ class Batches:
             raise InputError(f"a batch of {batch_size} out of {len(images)} images is empty; give a batch size above 0")
         self.images = images.images.to(device)
         self.labels = images.labels.to(device)
-        self.mean = _channels_last(mean.to(device))
+        self.mean = channels_last(mean.to(device))
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.augment, self.pad, self.part = augment, pad, part
         self._epoch: _Epoch | None = None
@@ -96,13 +96,8 @@ def test_batches(
     Yields float32 (n, C, H, W), channels-last in memory, and labels int64 (n,); the last batch may be
     shorter.
     """
-    mean = _channels_last(mean.to(device))
+    mean = channels_last(mean.to(device))
     parts = zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
     for pixels, labels in parts:
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
         yield normalise(pixels, mean), labels.to(device)
-
-
-def _channels_last(mean: Tensor) -> Tensor:
-    """The mean image (C, H, W) as (1, C, H, W) in the memory order of the batches."""
-    return mean[None].contiguous(memory_format=torch.channels_last)

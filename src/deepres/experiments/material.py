@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from deepres.data.augment import normalise
+from deepres.data.augment import channels_last, normalise
 from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
 from deepres.data.listing import refusal
 from deepres.data.memory import Batches, test_batches
@@ -106,7 +106,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
     mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
     axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
-    ready = partial(finish, mean=mean.to(place), sigma=recipe.colour, **axes)
+    ready = partial(finish, mean=channels_last(mean.to(place)), sigma=recipe.colour, **axes)
     stream = Stream(
         parts.train,
         augment,
