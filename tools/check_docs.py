@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from deepres.bench.tables import markdown
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (results|bench): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|bench|tests): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
 
@@ -50,7 +50,21 @@ def bench(pattern: str) -> str:
     return markdown([json.loads(file.read_text()) for file in files])
 
 
-MAKE = {"results": table, "bench": bench}
+def tests(name: str) -> str:
+    """The reports of docs/results/NAME.json, a column a protocol: top-1 error of each network and of all together."""
+    reports = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    networks = [f"{member['network']}, {number}" for number, member in enumerate(reports[0]["members"], 1)]
+    rows = [[what] for what in (*networks, "ensemble, less the first")]
+    for report in reports:
+        for row, found in zip(rows, (*report["members"], report["together"]), strict=True):
+            row.append("{:.1f} ({:.1f} to {:.1f})".format(found["top1_error"], *found["top1_interval"]))
+        rows[-1][-1] += "; {:+.1f} ({:+.1f} to {:+.1f})".format(*report["together"]["top1_difference"])
+    heads = [f"{report['protocol']}, sides {', '.join(map(str, report['scales']))}" for report in reports]
+    lines = [["top-1 error, % (95 % interval)", *heads], ["---"] * (len(heads) + 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{reports[0]['images']} images.\n"
+
+
+MAKE = {"results": table, "bench": bench, "tests": tests}
 
 
 def main(write: bool) -> int:

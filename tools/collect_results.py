@@ -21,6 +21,7 @@ def main(name: str, places: list[str]) -> None:
             print(f"{place} is not finished and is left out", file=sys.stderr)
             continue
         kept = {key: config[key] for key in ("network", "data", "seed", "device", "precision")}
+        kept["data"] = Path(config["data"]).name if Path(config["data"]).is_absolute() else config["data"]
         recipe = {key: config["recipe"][key] for key in ("name", "iterations", "batch_size", "lr")}
         where = {key: environment[key] for key in ("commit", "cpu", "cores", "threads", "started")}
         rows.append(kept | {"recipe": recipe} | where | {"torch": environment["versions"]["torch"]} | done)
