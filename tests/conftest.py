@@ -110,3 +110,18 @@ def folder(tmp_path_factory):
                 pixels[..., label] += 120
                 Image.fromarray(pixels).save(root / part / name / f"{number:02d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """JPEG pictures of different sizes, two classes, 14 and 5 of each: an epoch is not a whole number of batches."""
+    root = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 14), ("test", 5)):
+        for label, name in enumerate(("dark", "light")):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                height, width = random.integers(40, 90, 2)
+                pixels = random.integers(100 * label, 156 + 100 * label, (height, width, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number:02}.jpg")
+    return root

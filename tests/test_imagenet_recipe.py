@@ -6,10 +6,8 @@ import json
 import signal
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,21 +23,6 @@ from test_ranks import together
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
 MARKS = ("--set", "window=6", "--set", "evaluate_every=8", "--set", "bn_average=20", "--set", "workers=1")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """Two classes of pictures of different sizes: 14 and 5 of each; an epoch is not a whole number of batches."""
-    root = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for part, count in (("train", 14), ("test", 5)):
-        for label, name in enumerate(("dark", "light")):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                height, width = random.integers(40, 90, 2)
-                pixels = random.integers(100 * label, 156 + 100 * label, (height, width, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{number:02}.jpg")
-    return root
 
 
 def arguments(photographs, run, *more):

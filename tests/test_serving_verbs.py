@@ -29,21 +29,6 @@ STAGES = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc")
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """Two classes of pictures of different sizes."""
-    root = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for part, count in (("train", 14), ("test", 5)):
-        for label, name in enumerate(("dark", "light")):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                height, width = random.integers(40, 90, 2)
-                pixels = random.integers(100 * label, 156 + 100 * label, (height, width, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{number:02}.jpg")
-    return root
-
-
-@pytest.fixture(scope="module")
 def trained(photographs, tmp_path_factory):
     """A run of resnet18 on crops of 32 pixels."""
     place = tmp_path_factory.mktemp("trained")
