@@ -108,18 +108,18 @@ class Recipe:
 
 CIFAR = Recipe()
 CIFAR_DEEP = dataclasses.replace(CIFAR, name="cifar-deep", warmup="error")  # 110 layers and deeper
-# Not the paper's: to the test error at which the paper's recipe ends for 20 layers in a sixth of the iterations.
+# Not the paper's: to the test error at which the paper's recipe ends for 20 layers in less than a sixth of its time.
 FAST = Recipe(
     name="fast",
-    iterations=10_600,
+    iterations=10_000,
     lr=0.2,
     decay="linear",
     milestones=(),
     nesterov=True,
     weight_decay=5e-4,
     warmup="linear",
-    warmup_iterations=1_600,
-    evaluate_every=400,
+    warmup_iterations=1_500,
+    evaluate_every=1_000,
 )
 IMAGENET = Recipe(  # Sec. 3.4; patience, threshold and the number of averaged images are ours
     name="imagenet",
