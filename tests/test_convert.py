@@ -65,6 +65,17 @@ def test_timm_weights_give_its_outputs(tmp_path, depth):
     assert_loads_as(tmp_path / "model.safetensors", net, f"resnet{depth}")
 
 
+def test_timms_vgg_whose_classifier_is_of_convolutions_gives_its_outputs(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model("vgg16_bn", num_classes=7).eval()
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    loaded = package.load(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        assert loaded.name == "vgg16-bn"
+        assert_same_scores(loaded(images(224) - loaded.mean), net((images(224) - MEAN) / STD))
+
+
 @pytest.mark.parametrize("name", ["resnet50d", "seresnet50", "resnext50_32x4d", "resnet26"])
 def test_a_timm_network_that_is_no_resnet_of_table_1_is_refused(tmp_path, name):
     timm = pytest.importorskip("timm")

@@ -179,6 +179,18 @@ def test_weights_that_torchvision_saved_are_tested_by_the_command_line(deepres, 
     assert report["network"] == "googlenet"
 
 
+def test_torchvisions_weights_go_through_ours_and_back_to_the_last_bit(deepres, tmp_path):
+    torch.manual_seed(0)
+    state = theirs("googlenet", 3).state_dict()
+    torch.save(state, tmp_path / "their.pth")
+    deepres("convert", "their.pth", "--to", "ours.safetensors")
+    result = deepres("convert", "ours.safetensors", "--to", "back.pth")
+    assert (result.returncode, "warning" in result.stderr) == (0, False)
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+
+
 @pytest.mark.parametrize("name", ["googlenet", "alexnet"])
 def test_torchvisions_weights_are_given_the_inputs_that_they_were_trained_on(name, tmp_path):
     """As `transform_input` does it in torchvision's GoogLeNet, whose own inputs are normalised as all others'."""

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from deepres.bench.tables import markdown
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (results|bench|tests): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|bench|tests|equality): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
 
@@ -64,7 +64,22 @@ def tests(name: str) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{reports[0]['images']} images.\n"
 
 
-MAKE = {"results": table, "bench": bench, "tests": tests}
+def equality(name: str) -> str:
+    """The comparison of docs/results/NAME.json, a row a network, a column a library."""
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    cells = defaultdict(dict)
+    for row in found["rows"]:
+        exact = {True: ", back bit by bit", False: ", not the same bits back"}.get(row.get("exact"), "")
+        top1 = "" if row["top1"] else ", other top-1"
+        cells[row["network"]][row["library"]] = f"{row['difference']:.1e}{top1}{exact}"
+    libraries = list(dict.fromkeys(row["library"] for row in found["rows"]))
+    lines = [["largest difference of a score, of the largest score", *libraries], ["---"] * (len(libraries) + 1)]
+    lines += [[network, *(row.get(library, "") for library in libraries)] for network, row in cells.items()]
+    versions = ", ".join(f"{library} {version}" for library, version in found["versions"].items())
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{found['images']} images; {versions}.\n"
+
+
+MAKE = {"equality": equality, "results": table, "bench": bench, "tests": tests}
 
 
 def main(write: bool) -> int:

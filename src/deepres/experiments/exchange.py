@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepres.errors import InputError
 from deepres.models import pretrained, weights
+from deepres.models.catalog import RIVALS
 from deepres.models.convert import to_torchvision
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import WEIGHTS, Network
@@ -91,17 +92,22 @@ def convert(
 
 def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tensor]:
     """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
-    header, known = net.header, [f"resnet{depth}" for depth in TABLE_1]
-    if net.name.removesuffix("-b") not in known or header["residual_layers"] != 2:
-        raise InputError(f"torchvision has no {net.name}; it has {', '.join(known)} (shortcuts of option B)")
+    if "std" not in net.header:
+        say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
+    if net.name in RIVALS and net.name != "prelu-net":
+        return net.state_dict()  # the names are torchvision's
+    header, resnets = net.header, [f"resnet{depth}" for depth in TABLE_1]
+    if net.name.removesuffix("-b") not in resnets or header["residual_layers"] != 2:
+        raise InputError(
+            f"torchvision has no {net.name}; it has {', '.join(resnets)} (shortcuts of option B), AlexNet, VGG and "
+            "GoogLeNet"
+        )
     others = {
         "stride on the 3x3": net.name not in ("resnet18", "resnet34") and header["stride_on"] == "1x1",
         "max pool with padding": header["pool_padding"] == 0,
     }
     for what in (what for what, other in others.items() if other):
         say(f"warning: torchvision's {net.name} has its {what}, this one not: the scores will be others there")
-    if "std" not in header:
-        say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
     return to_torchvision(net.state_dict())
 
 

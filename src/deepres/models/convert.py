@@ -72,6 +72,8 @@ NUMBERED = Layout(
 # torchvision's trained nets lack them.
 AUXILIARY = ("aux1.", "aux2.")
 FIRST = ("conv1.conv.weight", "features.0.weight")
+# timm's VGG has its fully connected layers as convolutions, the first of them over the whole 7x7 map.
+TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
 LAST = ("fc.bias", "classifier.6.bias", "fc3.bias")
 
 
@@ -121,6 +123,16 @@ def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if state and all(key.startswith(prefix) for key in state):
             return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
     return dict(state)
+
+
+def rival_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of timm's VGG under our names, which are torchvision's; any other state dict as it is."""
+    renamed = {}
+    for key, value in unwrapped(state).items():
+        module, _, tensor = key.rpartition(".")
+        ours = TIMM_VGG.get(module, module)
+        renamed[f"{ours}.{tensor}"] = value.flatten(1) if ours != module and tensor == "weight" else value
+    return renamed
 
 
 def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

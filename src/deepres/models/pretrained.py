@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build
-from deepres.models.convert import ends, foreign_state_dict, misfits, unwrapped
+from deepres.models.convert import ends, foreign_state_dict, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
 from deepres.models.weights import Weights
@@ -45,7 +45,7 @@ def read(file: Path) -> Weights:
         return found
     state = foreign_state_dict(found.state)
     if state is None:
-        return _of_torchvisions_rivals(unwrapped(found.state), file.name, found.mean)
+        return _of_a_rival(rival_state_dict(found.state), file.name, found.mean)
     header = {"source": file.name, "stride_on": "3x3"} | _imagenet_classes(state)
     mean = found.mean
     if state["conv1.conv.weight"].shape[1:2] == (3,):
@@ -113,8 +113,8 @@ def fetch(repository: str, **how: Any) -> Path:
         ) from None
 
 
-def _of_torchvisions_rivals(state: dict[str, Tensor], source: str, mean: Tensor | None) -> Weights:
-    """Weights under our names that carry no header: torchvision's, where it has such a network."""
+def _of_a_rival(state: dict[str, Tensor], source: str, mean: Tensor | None) -> Weights:
+    """Weights under our names that carry no header: torchvision's or timm's, where these have such a network."""
     inputs = next((inputs for key, inputs in RIVALS.items() if key in state), None)
     if inputs is None or ends(state)[1] != len(inputs[0]):
         return Weights(state, mean, {})
