@@ -127,6 +127,16 @@ def test_parquet_of_two_data_sets_or_without_training_files_is_refused(tmp_path:
     assert "none named train" in refusal(tmp_path / "other")
 
 
+@pytest.mark.parametrize("missing", [-1, None])
+def test_a_test_part_without_labels_gives_way_to_the_validation_part(tmp_path: Path, missing: int | None):
+    """ImageNet on the Hugging Face hub: the labels of its test part are not public."""
+    root = images.write_parquet_set(tmp_path / "set", names=["ant", "bee"])
+    (test,) = root.rglob("test*.parquet")
+    test.rename(test.with_name("validation-0.parquet"))
+    images.write_parquet(test, [images.png(images.picture())] * 3, [missing, -1, missing])
+    assert len(load(str(root)).test) == 4
+
+
 # image folders
 
 
@@ -139,6 +149,15 @@ def test_an_image_folder_with_train_and_test_is_read_as_it_stands(tmp_path: Path
     data = load(str(tmp_path / "set"))
     assert data.classes == ("daisy", "rose")
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1] and data.test.labels.tolist() == [0, 1]
+
+
+def test_a_test_folder_without_classes_gives_way_to_the_validation_folder(tmp_path: Path):
+    """As ImageNet comes from a contest."""
+    images.write_folder(tmp_path / "set" / "train", {"a": 2, "b": 2})
+    images.write_folder(tmp_path / "set" / "val", {"a": 1, "b": 1})
+    (tmp_path / "set" / "test").mkdir()
+    images.picture().save(tmp_path / "set" / "test" / "1.png")
+    assert len(load(str(tmp_path / "set")).test) == 2
 
 
 def test_a_folder_of_classes_is_divided_by_a_fixed_stratified_rule(tmp_path: Path):

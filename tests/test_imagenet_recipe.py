@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 import signal
 import time
 
@@ -16,7 +17,7 @@ from deepres.errors import InputError
 from deepres.records import Run
 from deepres.training.fast import accelerate
 from deepres.training.ranks import ALONE
-from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
+from deepres.training.recipe import IMAGENET, Recipe, from_json, merge, paper_recipe
 from deepres.training.schedule import rate
 from deepres.training.trainer import Trainer
 from test_ranks import together
@@ -85,7 +86,9 @@ def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(pho
 
     with torchrun(tmp_path, *arguments(photographs, stopped), DEEPRES_CHECKPOINT_SECONDS="0.05") as launcher:
         wait_for_checkpoint(launcher, stopped)
-    assert together(tmp_path, *arguments(photographs, stopped)).returncode == 0
+    assert not (stopped / "done.json").exists()
+    result = together(tmp_path, *arguments(photographs, stopped))
+    assert result.returncode == 0 and "going on from iteration" in result.stderr
     assert last_weights(stopped).read_bytes() == last_weights(whole).read_bytes()
 
 
@@ -93,6 +96,54 @@ def test_options_of_resident_images_are_refused(refused, photographs):
     assert "leave --split out" in refused(*arguments(photographs, "run", "--split", "20/8"))
     assert "from the crop" in refused(*arguments(photographs, "run", "--set", "sides=20,64"))
     assert "a divisor of the batch size" in refused(*arguments(photographs, "run", "--set", "accumulate=3"))
+
+
+def test_bad_input_is_one_sentence(refused, photographs):
+    assert "workers is -1" in refused(*arguments(photographs, "run", "--set", "workers=-1"))
+    assert "would see one image" in refused(*arguments(photographs, "run", "--set", "accumulate=8"))
+    assert "would see one image" in refused(*arguments(photographs, "run", "--bn-group", 7))
+    assert "augment" in refused(*arguments(photographs, "run", "--set", "augment=false"))
+
+
+def test_test_images_that_do_not_decode_are_named_and_all_of_them_are_too_many(deepres, refused, photographs, tmp_path):
+    copy_of = shutil.copytree(photographs, tmp_path / "copy")
+    files = sorted((copy_of / "test").rglob("*.*"))
+    files[0].write_bytes(b"nothing")
+    short = ("--iterations", 2, "--set", "bn_average=0")
+    result = deepres(*arguments(copy_of, "one", "--skip-bad", *short))
+    assert result.returncode == 0 and result.stderr.count(f"left out of the test: {files[0].relative_to(copy_of)}") == 1
+    for file in files:
+        file.write_bytes(b"nothing")
+    assert "none of the test images decodes" in refused(*arguments(copy_of, "all", "--skip-bad", *short))
+
+
+def test_a_run_does_not_go_on_with_other_test_images(deepres, refused, photographs, tmp_path):
+    """They may change the rate, and always the figures."""
+    copy_of = shutil.copytree(photographs, tmp_path / "copy")
+    short = ("--iterations", 2, "--set", "bn_average=0")
+    assert deepres(*arguments(copy_of, "run", *short)).returncode == 0
+    (tmp_path / "run" / "done.json").unlink()
+    next((copy_of / "test").rglob("*.*")).unlink()
+    assert "fingerprint" in refused(*arguments(copy_of, "run", *short))
+
+
+def test_a_short_run_keeps_a_part_of_the_patience_and_averages_over_some_batches():
+    for iterations in (1_000, 10_000, 100_000):
+        recipe = IMAGENET.scaled(iterations)
+        assert recipe.patience * recipe.evaluate_every <= max(0.1 * iterations, recipe.evaluate_every)
+        assert recipe.bn_average >= 10 * recipe.batch_size and recipe.window >= 10
+    assert IMAGENET.scaled(600_000) == IMAGENET
+
+
+def test_given_milestones_are_kept_to_and_do_not_go_with_another_decay():
+    base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
+    recipe = from_json(merge(base, {"milestones": "100,200"}), "test").recipe
+    assert (recipe.decay, rate(recipe, 150)) == ("steps", pytest.approx(0.01))
+    with pytest.raises(InputError, match="has no milestones"):
+        merge(base, {"milestones": "100,200", "decay": "plateau"})
+    with pytest.raises(InputError, match="takes milestones"):
+        merge(base, {"decay": "steps"})
+    assert from_json(merge({"network": "resnet20", "data": "x"}, {"decay": "linear"}), "test").recipe.milestones == ()
 
 
 def trainer(net, recipe, tmp_path, header=None):

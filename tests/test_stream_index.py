@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,6 +116,34 @@ def test_lost_unpacked_pictures_and_a_damaged_index_are_made_again(layouts: dict
     assert content(index(layouts["parquet"])) == expected
 
 
+def test_unpacked_pictures_are_found_where_the_cache_folder_is_now(
+    layouts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A relative `DEEPRES_CACHE`, and one that was moved."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPRES_CACHE", "here")
+    expected = content(index(layouts["parquet"]))
+    Path("here").rename("there")
+    monkeypatch.setenv("DEEPRES_CACHE", "there")
+    monkeypatch.setattr("deepres.data.stream.index._build", lambda *_: pytest.fail("built again"))
+    assert content(index(layouts["parquet"])) == expected and len(expected) == 14
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of Unix")
+def test_a_full_disk_is_told_and_leaves_no_half_of_an_index(layouts: dict[str, str], tmp_path: Path):
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600));"
+        "from deepres.cli import main; sys.argv[1:] = ['data', 'check', sys.argv[1]]; main()"
+    )
+    cache = tmp_path / "small"
+    environment = os.environ | {"DEEPRES_CACHE": str(cache)}
+    command = [sys.executable, "-c", code, layouts["folder"]]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (result.returncode, "cannot be indexed" in result.stderr) == (2, True), result.stderr
+    assert not list(cache.rglob("*.partial")) and not list(cache.rglob("*.safetensors"))
+
+
 def test_a_pattern_is_expanded_as_in_a_shell():
     """Numbers keep their zeros, lists their order."""
     assert expand("a.tar") == ["a.tar"]
@@ -181,6 +211,29 @@ def test_shards_without_labels_or_with_wrong_ones_are_refused(tmp_path: Path):
     for number, (message, members) in enumerate(wrong.items()):
         write_tar(tmp_path / f"{number}.tar", members)
         assert message in refusal(f"wds:{tmp_path}/{number}.tar")
+
+
+def test_what_else_a_json_says_of_a_picture_does_not_matter_beside_its_cls(tmp_path: Path):
+    picture = images.png(images.picture(0))
+    members = {}
+    for number in range(10):
+        members |= {f"{number}.json": b'{"width": 20, "label": 9}', f"{number}.png": picture}
+        members |= {
+            f"{number}.cls": b"%d" % (number % 2),
+            f"x{number}.png": picture,
+            f"x{number}.json": b'{"label": 1}',
+        }
+    write_tar(tmp_path / "train.tar", members)
+    parts = index(f"wds:{tmp_path}/train.tar")
+    assert sorted(label for part in parts for label in part.labels.tolist()) == [0] * 5 + [1] * 15
+
+
+def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_path: Path):
+    for name in ("train-0", "validate-0", "extra-0"):
+        write_tar(tmp_path / f"{name}.tar", samples(0, 6))
+    assert "extra-0.tar does not say which part" in refusal(f"wds:{tmp_path}/*.tar")
+    (tmp_path / "extra-0.tar").unlink()
+    assert len(index(f"wds:{tmp_path}/*.tar").test) == 6
 
 
 def test_a_pattern_without_shards_or_without_training_shards_is_refused(tmp_path: Path):

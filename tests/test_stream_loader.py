@@ -150,21 +150,35 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
-def test_close_ends_the_workers_and_an_interrupt_does_not(index: Index):
-    """Ctrl-C reaches all processes of a terminal; the loop ends the run in order, which takes batches."""
+def test_close_ends_the_workers_and_a_signal_to_all_processes_does_not(index: Index):
+    """Ctrl-C and `timeout` reach all processes of a group; the loop ends the run in order, which takes batches."""
     before = children()
     source = stream(index, workers=2)
     first = source.batch(0)
     workers = [child for child in children() if child not in before]
     assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker.pid, number)
     time.sleep(0.1)
     source.batch(7)
     source.close()
     gone, alive = psutil.wait_procs(workers, timeout=60)
     assert len(gone) == 2 and not alive
     assert same(batches(source, 0), [first])
+
+
+def test_a_lost_worker_is_told_in_one_sentence(index: Index):
+    """As the system ends one that takes too much memory."""
+    before = children()
+    source = stream(index, workers=1)
+    source.batch(0)
+    (worker,) = [child for child in children() if child not in before]
+    worker.kill()
+    with pytest.raises(InputError, match=r"a process that decodes pictures was lost .*--shm-size"):
+        for step in range(1, 9):
+            source.batch(step)
+    source.close()
 
 
 @pytest.fixture

@@ -97,18 +97,22 @@ def train(
     network: Annotated[
         str | None, typer.Argument(help="May be left out with --run of an existing run, or --like.")
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A name, a folder, or hf:owner/name.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")] = None,
     run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
     like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None,
     config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="cifar, cifar-deep (the paper's; default: by depth) or fast.")
+        str | None,
+        typer.Option(help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None,
     batch_size: Annotated[int | None, typer.Option()] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate before the drops.")] = None,
     bn_group: Annotated[
         int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")
+    ] = None,
+    bn_average: Annotated[
+        int | None, typer.Option(help="Training images that the statistics for testing are averaged over at the end.")
     ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     split: Split = None,
@@ -136,8 +140,8 @@ def train(
     from deepres.experiments import single
     from deepres.records import Run
 
-    names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "seed", "split", "image_size")
-    names += ("in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
+    names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "bn_average", "seed", "split")
+    names += ("image_size", "in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
     given = locals()
     changes = {name: given[name] for name in names if given[name] is not None}
     changes |= fields(set_field)

@@ -23,12 +23,14 @@ class _File:
 def image_folder(root: Path) -> Listing:
     """The pictures under `root`, in sorted order, labelled by their class folder.
 
-    Without a test folder, every fifth picture of each class is a test picture. Raises `InputError` for a
+    The test folder is the first of `TEST_FOLDERS` that has class folders, which that of a contest has not. Without
+    one, every fifth picture of each class is a test picture. Raises `InputError` for a
     folder without class folders, a class folder without pictures, or a test class that the training set
     lacks.
     """
     train = root / "train"
-    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    named = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    test = next((folder for folder in named if _class_folders(folder)), named[0] if named else None)
     if not train.is_dir():
         if test is not None:
             raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
@@ -64,9 +66,13 @@ def _named(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
         raise InputError(f"{file} does not hold ImageNet's class names ({reason}); remove it") from None
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _class_folders(folder: Path) -> list[str]:
     """Sorted names of the class folders; hidden folders (`.git`, `__MACOSX`) are none."""
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    found = _class_folders(folder)
     if not found:
         raise InputError(
             f"{folder} has no Parquet files and no class folders; give a folder with one of images a class"

@@ -27,6 +27,8 @@ class _File:
 def parquet_folder(root: Path) -> Listing:
     """The pictures of the Parquet files under `root`: `train*`, and `test*` or else `validation*` or `val*`.
 
+    A test part without labels (ImageNet's, all -1) gives way to the validation part.
+
     A split is told from the name of the file or else of its folder. Without test files, every fifth picture
     of each class is a test picture. Raises `InputError` where there are no training files, or files of
     several data sets; `read()` raises it for a damaged file and for one without the columns.
@@ -38,7 +40,9 @@ def parquet_folder(root: Path) -> Listing:
             found[split].append(path)
     if not found["train"]:
         raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
-    test = found["test"] or found["val"]
+    test = found["test"]
+    if not test or (found["val"] and not _labelled(test[0])):
+        test = found["val"]
     homes = sorted({str(_home(path, root)) for path in found["train"]})
     if len(homes) > 1:
         raise InputError(f"{root} holds several data sets ({', '.join(homes)}); give the folder of one of them")
@@ -104,6 +108,14 @@ def _rows(file: _File) -> Iterator[Picture]:
                     row += 1
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file.path, error) from None
+
+
+def _labelled(file: Path) -> bool:
+    """Whether the first rows have labels, which those of a contest's test part lack (null, or -1)."""
+    with _open(file) as source:
+        _, label = _columns(source.schema_arrow, file)
+        first = next(source.iter_batches(ROWS, columns=[label]), None)
+    return first is not None and any((value or 0) >= 0 for value in first.column(label).drop_null().to_pylist())
 
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:

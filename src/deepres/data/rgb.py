@@ -7,6 +7,7 @@ from PIL import Image
 
 from deepres.data.listing import Content, Span
 
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels`
 MAX_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112

@@ -1,5 +1,6 @@
 """WebDataset tar shards: `0001.jpg` with `0001.cls` or `0001.json`, or class folders put into a tar."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,13 +16,13 @@ from deepres.errors import InputError
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"
 SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's key ends at the first dot of the file's name
-SPLIT = re.compile(r"(?<![a-z])(train|test|val)(?:ing|id|idation)?(?![a-z])")
+SPLIT = re.compile(r"(?<![a-z])(train|test|val)(?:ing|id|idate|idation)?(?![a-z])")
 BLOCK = 512
 
 
 @dataclass
 class _Sample:
-    """One picture of a shard; `label` is the number of `.cls` or `.json`, or else the name of a class."""
+    """One picture of a shard; `label` is the number of `.cls` or else of `.json`, or else the name of a class."""
 
     name: str
     content: Span | None = None
@@ -42,9 +43,13 @@ def shard_listing(pattern: str) -> Listing:
     part is told by the word train, test or val in the name of the shard, or else by a folder of that name; without
     test shards, every fifth picture of each class is a test picture. Class names are those of the folders in the
     tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
-    found; `read()` raises it for a damaged or compressed shard and for a picture without a label.
+    found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
+    and for a picture without a label.
     """
     paths = _found(pattern)
+    silent = [path for path in paths if _split(path) is None]
+    if silent and len(silent) < len(paths):
+        raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
     shards = [_Shard(path, part) for path in paths if (part := _part(path, paths)) is not None]
     if not any(shard.part == "train" for shard in shards):
         raise InputError(f"{PREFIX}{pattern} has no training shards; let it name them too, as in {{train,val}}-*.tar")
@@ -88,10 +93,10 @@ def _found(pattern: str) -> list[Path]:
     return list(paths)
 
 
-def _split(path: Path) -> str:
-    """`train`, `test` or `val`, by the name of the file or else of its folder; `train` where neither tells."""
+def _split(path: Path) -> str | None:
+    """`train`, `test` or `val`, by the name of the file or else of its folder; None where neither tells."""
     found = SPLIT.search(path.name.lower()) or SPLIT.fullmatch(path.parent.name.lower())
-    return found[1] if found else "train"
+    return found[1] if found else None
 
 
 def _part(path: Path, paths: list[Path]) -> Part | None:
@@ -99,7 +104,7 @@ def _part(path: Path, paths: list[Path]) -> Part | None:
     split = _split(path)
     if split == "val":
         return None if any(_split(other) == "test" for other in paths) else "test"
-    return "train" if split == "train" else "test"
+    return "test" if split == "test" else "train"
 
 
 def _read(shard: _Shard) -> None:
@@ -137,10 +142,14 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     elif ending in ("cls", "json"):
         file = tar.extractfile(member)
         text = file.read() if file else b""
-        try:
-            sample.label = int(json.loads(text)["label"] if ending == "json" else text)
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
+        if ending == "cls":
+            try:
+                sample.label = int(text)
+            except ValueError:
+                raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
+        elif sample.label is None:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # it may hold what else is known of the picture
+                sample.label = int(json.loads(text)["label"])
 
 
 def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Iterator[Picture]:

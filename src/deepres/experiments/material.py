@@ -1,6 +1,7 @@
 """What a run is trained and tested on: images resident in memory (Sec. 4.2), or pictures read as they are needed."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -121,20 +122,30 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         say=say,
     )
 
+    told: set[str] = set()
+
+    def tell(name: str, reason: str) -> None:
+        if name not in told:
+            say(f"left out of the test: {name}, which does not decode ({reason})")
+            told.add(name)
+
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
         step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
         own = slice(ranks.rank * step, None, ranks.world * step)
         with autocast(config.precision, config.device):
-            counts = _test_counts(folded(net), parts.test, mean.to(place), own, config)
+            counts = _test_counts(folded(net), parts.test, mean.to(place), own, config, tell)
         return _figures(ranks.sum(counts))
 
     facts: Json = {"crop": crop}
-    fingerprint = parts.train.fingerprint
+    both = "".join(part.fingerprint for part in parts)  # the test part as well: its error may change the rate
+    fingerprint = hashlib.sha256(both.encode()).hexdigest()
     return Material(parts.train.classes, 3, fingerprint, mean, stream.batch, evaluate, facts, stream.close)
 
 
-def _test_counts(net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config) -> list[int]:
-    """Of this rank's test pictures: how many are right, right among the best five, and all."""
+def _test_counts(
+    net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config, tell: Callable[[str, str], None]
+) -> list[int]:
+    """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
     view = partial(_center, crop=crop)
     counts = [0, 0, 0]
@@ -143,6 +154,7 @@ def _test_counts(net: nn.Module, index: Index, mean: Tensor, own: slice, config:
         for name, reason in answer.bad:
             if not config.skip_bad:
                 raise refusal(index.root, name, reason)
+            tell(name, reason)
         if len(answer.labels):
             images = normalise(answer.made.to(mean.device), mean)
             hits = _hits(score(net, [(images, answer.labels)]))
@@ -162,6 +174,8 @@ def _hits(scores: Scores) -> list[int]:
 def _figures(counts: list[int]) -> dict[str, float]:
     """Top-1 and top-5 test error in percent: each rank scored its images, and each image counts once."""
     top1, top5, images = counts
+    if not images:
+        raise InputError("none of the test images decodes; see which with deepres data check")
     return {"test_error": percent_wrong(top1, images), "test_top5_error": percent_wrong(top5, images)}
 
 

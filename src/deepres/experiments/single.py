@@ -107,6 +107,9 @@ def train_run(
             f"the {own.stop - own.start} images of a rank do not divide into {config.recipe.accumulate} parts; "
             "give another --batch-size or accumulate"
         )
+    each = (own.stop - own.start) // config.recipe.accumulate
+    if config.recipe.crop and 1 in (each, each % (config.recipe.bn_group or each)):
+        raise InputError("batch normalization would see one image; give a larger --batch-size or another --bn-group")
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
@@ -130,6 +133,8 @@ def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks
     config = resolve(config, run, monitor.say, ranks)
     own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
     with closing(own):
+        if not ranks.same(int(own.fingerprint[:15], 16)):
+            raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
         return _train_on(own, config, run, monitor, ranks, start)
 
 

@@ -11,23 +11,24 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel as Ddp
 
 from deepres.errors import InputError
 from deepres.training.device import resolve_device, use_local_gpu
 
 T = TypeVar("T")
-# A rank that ended is noticed at once; this is for one that hangs. Decoding a large data set fits in.
-TIMEOUT = timedelta(minutes=30)
+# A rank that ended is noticed at once; this is for one that hangs. Reading ImageNet for the first time fits in.
+TIMEOUT = timedelta(hours=6)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
 
@@ -79,8 +80,11 @@ class Ranks:
             return net
         with warnings.catch_warnings():  # from PyTorch 2.14 on it has another name, which older ones do not know
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
-            parallel = nn.parallel.DistributedDataParallel
-            return parallel(net, broadcast_buffers=False, gradient_as_bucket_view=True)
+            return Ddp(net, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def exchange(self, parallel: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Within it, gradients of what `wrap` gave add up: on each rank alone, and at the `last` part over all."""
+        return nullcontext() if last or self.world == 1 else cast(Ddp, parallel).no_sync()
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace float32 tensors, in place, by their means over the ranks: one exchange for each device."""

@@ -15,6 +15,7 @@ from deepres.records import Run
 
 T = TypeVar("T")
 EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
+AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches, which a short run's statistics and training errors are means of
 Warmup = Literal["none", "error", "linear"]
 Decay = Literal["steps", "linear", "plateau"]
 
@@ -36,8 +37,8 @@ class Recipe:
     """How a network is trained. The defaults are the paper's CIFAR-10 recipe (Sec. 4.2).
 
     Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations, and go along
-    with their number, as does `bn_average`; rates are those of v = momentum * v + lr * g. Raises `InputError` for a
-    value that makes no sense.
+    with their number, as do `bn_average` and `patience`; rates are those of v = momentum * v + lr * g. Raises
+    `InputError` for a value that makes no sense.
     """
 
     name: str = "cifar"
@@ -87,6 +88,7 @@ class Recipe:
         fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
         _require(fits, "sides", list(self.sides), f"two numbers of pixels, from the crop ({self.crop}) up")
         _require(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, "a divisor of the batch size")
+        _require(self.augment or not self.crop, "augment", False, "true where crops are taken (crop=0: whole images)")
 
     def scaled(self, iterations: int) -> Self:
         """The same recipe over `iterations`, all its marks moved in proportion."""
@@ -95,14 +97,17 @@ class Recipe:
         def scale(mark: int) -> int:
             return max(1, round(mark * iterations / self.iterations)) if mark else 0
 
+        every = min(iterations, max(scale(self.evaluate_every), EVALUATE_AT_MOST_EVERY))
+        span = scale(self.patience * self.evaluate_every)
         return dataclasses.replace(
             self,
             iterations=iterations,
             milestones=tuple(scale(mark) for mark in self.milestones),
             warmup_iterations=scale(self.warmup_iterations),
-            bn_average=scale(self.bn_average),
-            window=scale(self.window),
-            evaluate_every=min(iterations, max(scale(self.evaluate_every), EVALUATE_AT_MOST_EVERY)),
+            bn_average=max(scale(self.bn_average), min(self.bn_average, AVERAGE_AT_LEAST * self.batch_size)),
+            window=max(scale(self.window), min(self.window, WINDOW_AT_LEAST, iterations)),
+            evaluate_every=every,
+            patience=max(1, round(span / every)),
         )
 
 
@@ -165,7 +170,7 @@ class Config:
     image_size: int | None = None
     in_channels: int | None = None  # None: as many as the images have
     skip_bad: bool = False
-    test_images: int = 0  # the curve's test error over the first so many images; 0 and the end: over all
+    test_images: int = 0  # the curve's test error over so many images, spread over all; 0 and the end: over all
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -181,6 +186,7 @@ class Config:
         """Check what no other place checks."""
         budget = self.memory_budget
         _require(budget is None or budget > 0, "memory_budget", budget, "more than 0 (GiB)")
+        _require((self.workers or 0) >= 0, "workers", self.workers, "0 or more")
         average = self.recipe.bn_average
         _require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
 
@@ -220,7 +226,8 @@ def read_settings(file: Path) -> dict[str, Any]:
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with `changes` laid over it; a name of the recipe's goes into `recipe`.
 
-    A change of `iterations` scales all marks of the recipe, unless `milestones` are changed as well.
+    A change of `iterations` scales all marks of the recipe, unless `milestones` are changed as well. These imply the
+    decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
     """
     known = {**get_type_hints(Config), **get_type_hints(Recipe)}
     for name in changes:
@@ -233,6 +240,15 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     if iterations is not None and "milestones" not in ours:
         scaled = build(Recipe, recipe, "the recipe").scaled(_convert(iterations, int, "iterations", "--iterations"))
         recipe = dataclasses.asdict(scaled)
+    steps = str(ours.get("decay", "steps" if "milestones" in ours else recipe.get("decay", "steps"))) == "steps"
+    if "decay" in ours and steps and not ours.get("milestones", recipe.get("milestones")):
+        raise InputError("the decay steps takes milestones; give the iterations, as in --set milestones=30000,60000")
+    if ours.get("milestones") and not steps:
+        raise InputError(f"the decay {ours['decay']} has no milestones; leave them out, or give decay=steps")
+    if "milestones" in ours:
+        ours.setdefault("decay", "steps")
+    elif not steps:
+        ours["milestones"] = ()
     merged |= {name: value for name, value in changes.items() if name not in fields}
     return merged | {"recipe": recipe | ours}
 

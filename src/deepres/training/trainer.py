@@ -86,12 +86,14 @@ class Trainer:
         """Forward, backward, update; loss and error stay on the device until their window ends."""
         count, slot = self.recipe.accumulate, self.progress.iteration % self.recipe.window
         self.progress.losses[slot] = self.progress.wrong[slot] = 0
-        for part, truth in zip(images.chunk(count), labels.chunk(count), strict=True):
-            with autocast(self.precision, self.device):
-                outputs = self.parallel(part)
-            scores, loss = classification_loss(outputs, truth, self.recipe.label_smoothing)
-            loss = loss / count
-            loss.backward()
+        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
+        for number, (part, truth) in enumerate(parts, 1):
+            with self.ranks.exchange(self.parallel, number == count):
+                with autocast(self.precision, self.device):
+                    outputs = self.parallel(part)
+                scores, loss = classification_loss(outputs, truth, self.recipe.label_smoothing)
+                loss = loss / count
+                loss.backward()
             self.progress.losses[slot] += loss.detach()
             self.progress.wrong[slot] += (scores.detach().argmax(1) != truth).float().mean() / count
         self.optimizer.step_at(self.rate(self.progress.iteration))
@@ -177,7 +179,8 @@ class Trainer:
                 yield from batch_at(step)[0].split(size)
 
         if steps:
-            with autocast(self.precision, self.device):
+            # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
+            with autocast(self.precision, self.device), torch.compiler.set_stance("force_eager"):
                 update_bn(parts(), self.net)
             self.ranks.average(self.statistics)
 
@@ -191,6 +194,8 @@ class Trainer:
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
         state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
+        if self.device != "cpu":  # dropout draws there
+            state["device_random"] = torch.get_device_module(self.device).get_rng_state()
         checkpoint.save(self.folder, progress.iteration, weights, state)
 
     def resume(self, monitor: Monitor) -> None:
@@ -201,6 +206,8 @@ class Trainer:
             state = dict(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
             torch.set_rng_state(state.pop("random"))
+            if self.device != "cpu":
+                torch.get_device_module(self.device).set_rng_state(state.pop("device_random"))
             for name, value in state.items():
                 setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
             monitor.say(f"going on from iteration {self.progress.iteration}")

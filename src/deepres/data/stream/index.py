@@ -110,7 +110,7 @@ def open_index(data: str, say: Say) -> Parts:
                 parts = _build(data, listing, file, say)
                 _save(file, parts)
         return parts
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space") from None
 
 
@@ -201,14 +201,19 @@ def _save(file: Path, parts: Parts) -> None:
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
     partial = file.with_suffix(".partial")
-    save_file(tensors, partial, {"facts": json.dumps(facts)})
-    partial.replace(file)
+    try:
+        save_file(tensors, partial, {"facts": json.dumps(facts)})
+        partial.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _load(file: Path, root: Path) -> Parts | None:
     """The kept index; None where there is none, where it is damaged, or where the unpacked pictures are gone."""
     if not file.exists():
         return None
+    unpacked = file.with_suffix(".pictures")
     try:
         with safe_open(file, framework="pt") as stored:
             facts = json.loads(stored.metadata()["facts"])
@@ -218,12 +223,13 @@ def _load(file: Path, root: Path) -> Parts | None:
                     Strings(*(stored.get_tensor(f"{part}.{name}.{half}") for half in ("text", "ends")))
                     for name in ("names", "files")
                 )
+                if unpacked.name in files[0]:  # wherever the cache folder was then
+                    files = Strings.of([str(unpacked)])
                 labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in ("labels", "file", "offset", "size"))
                 return Index(root, tuple(facts["classes"]), fingerprint, names, labels, files, *spans)
 
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
     except (SafetensorError, KeyError, TypeError, ValueError):
         return None
-    unpacked = file.with_suffix(".pictures")
     needed = max((int((part.offset + part.size).max()) for part in parts if unpacked.name in part.files[0]), default=0)
     return parts if not needed or (unpacked.is_file() and unpacked.stat().st_size >= needed) else None

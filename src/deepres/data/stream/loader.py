@@ -18,6 +18,8 @@ from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
 from deepres.errors import InputError
 
+# What PyTorch says of a worker that is gone, and of one that finds /dev/shm full.
+LOST_WORKER = ("exited unexpectedly", "killed by signal", "shared memory")
 Make = Callable[[bytes, Sequence[float]], Tensor]
 Finish = Callable[[Tensor, Tensor], Tensor]
 
@@ -164,7 +166,8 @@ class Stream:
                 self._loader = self._open()
             with _interrupts_left():
                 self._answers = iter(self._loader)
-        answer = next(self._answers)
+        with _workers_missed():
+            answer = next(self._answers)
         self._next = step + 1
         for name, reason in answer.bad:
             if not self.skip_bad:
@@ -194,7 +197,8 @@ def in_order(
     workers = min(default_workers() if workers is None else workers, len(requests))
     with _interrupts_left():
         answers = iter(_loader(_Pictures(index, make), requests, workers, None))
-    yield from answers
+    with _workers_missed():
+        yield from answers
 
 
 def default_workers() -> int:
@@ -212,9 +216,32 @@ def _loader(
         sampler=requests,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_ends_left,
         multiprocessing_context=context if workers else None,
         generator=torch.Generator(),
     )
+
+
+def _ends_left(worker: int) -> None:
+    """A worker lets a first request to end pass, which may have gone to all processes: the training ends in order.
+
+    A second one ends it, as those do that Python sends at its own end to what is left.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL) and None)
+
+
+@contextmanager
+def _workers_missed() -> Generator[None]:
+    """Raise `InputError` where PyTorch misses a worker, or one of them the memory to hand its pictures over."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in LOST_WORKER):
+            raise InputError(
+                f"a process that decodes pictures was lost ({fault(error)}); give more memory, of the shared kind as "
+                "well (docker run --shm-size), or fewer processes (--set workers=N)"
+            ) from None
+        raise
 
 
 @contextmanager
