@@ -93,6 +93,47 @@ def test_the_kernels_compute_what_pytorch_computes(into, out, kernel, stride, he
         assert (mine - other).norm() <= 2e-5 * other.norm()
 
 
+@pytest.mark.parametrize("channels", [16, 64])
+def test_more_threads_than_there_is_work_for_compute_the_same(channels):
+    """Each has a part, or none; the order of the sums differs."""
+    conv, bn = layer(channels, channels, 3, 1)
+    x, dy = (torch.randn(2, channels, 7, 7).contiguous(**CHANNELS_LAST) for _ in range(2))
+    found = []
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        found.append(gradients(conv_bn, copy.deepcopy(conv), copy.deepcopy(bn), x, None, False, dy))
+    for others in found[1:]:
+        for mine, other in zip(found[0], others, strict=True):
+            assert (mine - other).norm() <= 2e-6 * other.norm()
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_a_value_that_is_not_a_number_stays_one(adds):
+    """As through PyTorch's ReLU, forward and backward: it reaches the loss, which ends the training."""
+    conv, bn = layer(16, 32, 3, 1)
+    x, added = torch.randn(2, 16, 8, 8), torch.randn(2, 32, 8, 8) if adds else None
+    x[0, 0, 3, 3] = float("nan")
+    dy = torch.randn(2, 32, 8, 8)
+    ours = gradients(conv_bn, copy.deepcopy(conv), copy.deepcopy(bn), x, added, True, dy)
+    theirs = gradients(twin, conv, bn, x, added, True, dy)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.isnan(), other.isnan())
+    assert ours[0].isnan().all()
+
+
+def test_kernels_that_cannot_be_kept_are_gone_without(tmp_path, monkeypatch):
+    """A cache folder that cannot be made."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path / "file"))
+    kernels.library.cache_clear()
+    told = []
+    try:
+        assert not resolve_kernels("auto", "cpu", "fp32", 0, told.append)
+    finally:
+        kernels.library.cache_clear()
+    assert "cannot be kept" in told[0] and "take longer" in told[0]
+
+
 def test_a_large_mean_does_not_spoil_the_variance():
     """Sums of squares of shifted values: no cancellation at a mean of 1000 standard deviations."""
     conv, bn = layer(16, 16, 3, 1)

@@ -36,7 +36,7 @@ void normalise(const float* x, const float* added, float* y, int64_t rows, int64
             for (int64_t r = first; r < first + count; r++) {
                 vec value = load(x + r * channels + c) * a + b;
                 if (ADD) value += load(added + r * channels + c);
-                if (RELU) value = value > zero() ? value : zero();
+                if (RELU) value = value < zero() ? zero() : value;  // NaN stays, and is noticed
                 store(y + r * channels + c, value);
             }
         }

@@ -42,7 +42,7 @@ class UnavailableError(Exception):
 def library() -> ctypes.CDLL:
     """The loaded kernels; compiled where the cache folder has none for this processor and compiler.
 
-    Raises `UnavailableError` without a C++ compiler with OpenMP.
+    Raises `UnavailableError` without a C++ compiler with OpenMP, and where the cache folder cannot be written.
     """
     compiler = _compiler()
     file = cache_folder() / "kernels" / f"{_key(compiler)}.so"
@@ -86,12 +86,15 @@ def _key(compiler: str) -> str:
 
 def _compile(compiler: str, file: Path) -> None:
     """Compile beside the place and rename into it, so that two processes do not meet."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        built = Path(folder) / file.name
-        command = [compiler, *FLAGS, *map(str, _sources()), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            cause = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
-            raise UnavailableError(f"{compiler} does not compile the kernels: {cause.strip()}")
-        built.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            built = Path(folder) / file.name
+            command = [compiler, *FLAGS, *map(str, _sources()), "-o", str(built)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                cause = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+                raise UnavailableError(f"{compiler} does not compile the kernels: {cause.strip()}")
+            built.replace(file)
+    except OSError as error:
+        raise UnavailableError(f"the kernels cannot be kept in {file.parent}: {error}") from None

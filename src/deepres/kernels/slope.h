@@ -5,10 +5,10 @@
 template <bool RELU>
 inline vec masked(const float* dy, const float* y, int64_t place) {
     const vec value = load(dy + place);
-    return RELU ? (load(y + place) > zero() ? value : zero()) : value;
+    return RELU ? (load(y + place) <= zero() ? zero() : value) : value;  // where y is NaN as PyTorch
 }
 
-// d = by_dy * dy' + by_x * x + constant, where dy' is dy where y > 0 (everywhere where y is null); x is what was
+// d = by_dy * dy' + by_x * x + constant, where dy' is dy but 0 where y <= 0 (dy everywhere where y is null); x is what was
 // normalised. dy' is also the gradient of what was added, written to `dadded` (or null). All are rows x channels.
 struct Slope {
     const float *dy, *y, *x;

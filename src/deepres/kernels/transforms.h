@@ -12,18 +12,24 @@ constexpr int LINE = 16;                      // floats of a cache line
 constexpr int64_t DEPTH = 256;                // channels in of a product whose weights stay in the nearest cache
 
 struct Maps {
-    int64_t images, height, width, channels_in, channels_out;
+    int64_t images, height, width, channels_in, channels_out, group = 0;  // group: see `shared`
     int64_t down() const { return (height + OUT - 1) / OUT; }
     int64_t across() const { return (width + OUT - 1) / OUT; }
     int64_t tiles() const { return images * down() * across(); }
-    // Tiles worked on at once: few enough for the caches, and many enough to use a kernel's channels well.
-    int64_t group() const { return ROWS * (std::max(channels_in, channels_out) < 32 ? 6 : 15); }
+    // For `threads` of them: tiles worked on at once, few enough for the caches and for each thread to have some, and
+    // many enough to use a kernel's channels well.
+    Maps shared(int64_t threads) const {
+        const int64_t most = std::max(channels_in, channels_out) < 32 ? 6 : 15, rows = threads * ROWS;
+        Maps some = *this;
+        some.group = ROWS * std::min(most, (tiles() + rows - 1) / rows);
+        return some;
+    }
     // Floats from a point to the next: a line more than there are, since powers of two fall on each other in caches.
     int64_t pairs() const { return channels_in * channels_out + LINE; }
-    int64_t panels(int64_t channels) const { return channels * group() + LINE; }
+    int64_t panels(int64_t channels) const { return channels * group + LINE; }
     // Where channel c (a multiple of LANES) of a tile lies in the panels of point p.
     int64_t place(int p, int64_t channels, int64_t c, int64_t tile) const {
-        return p * panels(channels) + c * group() + tile * LANES;
+        return p * panels(channels) + c * group + tile * LANES;
     }
 };
 

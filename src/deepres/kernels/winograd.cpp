@@ -18,9 +18,11 @@
 
 namespace {
 
+constexpr int64_t ACCUMULATED = 1 << 27;  // floats in which threads sum up the gradients of a kernel, each its own
+
 // m = points kernel, for one point; `kernel` is [out / COLUMNS][in][COLUMNS], the others are in panels
 void product(const float* points, const float* kernel, float* m, const Maps& maps, int64_t count) {
-    const int64_t in = maps.channels_in, out = maps.channels_out, group = maps.group();
+    const int64_t in = maps.channels_in, out = maps.channels_out, group = maps.group;
     for (int64_t start = 0; start < in; start += DEPTH)
         for (int64_t k = 0; k < out; k += COLUMNS) {
             const int64_t end = std::min(start + DEPTH, in);
@@ -81,7 +83,7 @@ void add_outer_products(const float* points, const float* gradients, float* sum,
 // sum += (where `fresh`, =) points^T gradients, for one point; `sum` is [out / COLUMNS][in][COLUMNS], the others are in panels
 void outer_products(const float* points, const float* gradients, float* sum, const Maps& maps, int64_t count,
                     bool fresh) {
-    const int64_t in = maps.channels_in, group = maps.group();
+    const int64_t in = maps.channels_in, group = maps.group;
     for (int64_t k = 0; k < maps.channels_out; k += COLUMNS) {
         const float* panel = gradients + k * group;
         int64_t c = 0;
@@ -124,11 +126,12 @@ void kernel_gradient(const float* sums, int team, float* dw, const int64_t* stri
 extern "C" void winograd_convolve(const float* x, const float* w, const int64_t* stride, float* y, int64_t images,
                                   int64_t height, int64_t width, int64_t channels_in, int64_t channels_out,
                                   double* sum, double* square) {
-    const Maps maps{images, height, width, channels_in, channels_out};
+    const int most = omp_get_max_threads();
+    const Maps maps = Maps{images, height, width, channels_in, channels_out}.shared(most);
     float* kernel = scratch(2, POINTS * maps.pairs());
     transform_kernel(w, stride, maps, false, kernel);
-    const int64_t group = maps.group(), groups = (maps.tiles() + group - 1) / group;
-    const int threads = omp_get_max_threads();
+    const int64_t group = maps.group, groups = (maps.tiles() + group - 1) / group;
+    const int threads = static_cast<int>(std::min<int64_t>(most, groups));
     std::vector<Sums> sums(sum ? threads : 0, Sums(channels_out));
 #pragma omp parallel num_threads(threads)
     {
@@ -157,14 +160,16 @@ extern "C" void winograd_backward(const float* x, const float* w, const int64_t*
                                   const float* y, const float* convolved, float* dadded, const float* by_dy,
                                   const float* by_x, const float* constant, float* dx, float* dw, int64_t images,
                                   int64_t height, int64_t width, int64_t channels_in, int64_t channels_out) {
-    const Maps all{images, height, width, channels_in, channels_out};
-    const int64_t pairs = all.pairs(), positions = height * width, group = all.group();
+    const int most = omp_get_max_threads();
+    const Maps all = Maps{images, height, width, channels_in, channels_out}.shared(most);
+    const int64_t pairs = all.pairs(), positions = height * width, group = all.group;
     const int64_t together = std::max<int64_t>(1, group * images / all.tiles());
     const int64_t chunks = (images + together - 1) / together;
     const Slope slope{dy, y, convolved, dadded, by_dy, by_x, constant};
     float* kernel = scratch(2, POINTS * pairs);
     if (dx) transform_kernel(w, stride, Maps{images, height, width, channels_out, channels_in}, true, kernel);
-    const int threads = omp_get_max_threads();
+    const int64_t room = std::max<int64_t>(1, ACCUMULATED / (POINTS * pairs));
+    const int threads = static_cast<int>(std::min({static_cast<int64_t>(most), chunks, room}));
     float* sums = scratch(3, threads * POINTS * pairs);
 #pragma omp parallel num_threads(threads)
     {
@@ -177,8 +182,8 @@ extern "C" void winograd_backward(const float* x, const float* w, const int64_t*
         if (begin == end) std::memset(mine, 0, sizeof(float) * POINTS * pairs);
         for (int64_t chunk = begin; chunk < end; chunk++) {
             const int64_t start = chunk * together, some = std::min(together, images - start);
-            const Maps maps{some, height, width, channels_in, channels_out};
-            const Maps back{some, height, width, channels_out, channels_in};
+            const Maps maps{some, height, width, channels_in, channels_out, group};
+            const Maps back{some, height, width, channels_out, channels_in, group};
             slope.rows(start * positions, some * positions, channels_out, slopes);
             for (int64_t first = 0; first < maps.tiles(); first += group) {
                 const int64_t count = std::min(group, maps.tiles() - first);
