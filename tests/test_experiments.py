@@ -7,7 +7,7 @@ import pytest
 from deepres.errors import InputError
 from deepres.experiments.cifar import CLAIMS, EXPERIMENTS, FIG6
 from deepres.experiments.claims import Claim, beyond, higher, not_higher
-from deepres.experiments.plan import QUICK, make_plan, read_plan
+from deepres.experiments.plan import QUICK, make_plan, read_plan, recipe_of
 from deepres.models.catalog import depth
 
 
@@ -21,6 +21,47 @@ def test_a_claim_holds_only_where_every_seed_shows_the_margin():
     assert held.status == "held"
     assert "deep 51.0, shallow 40.5 (2 seeds; differences +10.0, +11.0)" in held.detail
     assert claim.verdict({"deep": errors(50, 41.5), "shallow": errors(40, 41)}, "quick").status == "not held"
+
+
+def test_networks_are_compared_at_the_seeds_that_both_have_finished():
+    claim = Claim("deeper is worse", "Fig. 6", ("deep", "shallow"), higher("train_error", "deep", "shallow", 0.5))
+    deep = [row | {"place": place} for row, place in zip(errors(50, 10), (0, 2), strict=True)]
+    shallow = [row | {"place": place} for row, place in zip(errors(49, 20, 9), (0, 1, 2), strict=True)]
+    verdict = claim.verdict({"deep": deep, "shallow": shallow}, "quick")
+    assert verdict.status == "held" and "2 seeds; differences +1.0, +1.0" in verdict.detail
+    verdict = claim.verdict({"deep": deep[1:], "shallow": shallow[:2]}, "quick")
+    assert verdict.status == "not tested" and "no seed at which" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"experiment": "fig9", "scale": "quick", "data": "x", "networks": [], "seeds": 1}', "{"]
+)
+def test_a_damaged_plan_is_told_in_one_sentence(refused, tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    assert "plan" in refused("report", ".")
+
+
+def test_a_damaged_run_is_told_in_one_sentence(refused, tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    assert "no JSON object" in refused("report", ".")
+    (tmp_path / "config.json").write_text('{"network": "resnet8", "data": "x", "seed": 0}')
+    (tmp_path / "metrics.jsonl").write_text('{"train_error": 1.0}\n')
+    assert "metrics.jsonl is damaged" in refused("report", ".")
+
+
+def test_the_papers_scale_asks_for_the_papers_seeds(refused, monkeypatch):
+    from deepres.experiments import reproduce
+
+    asked = []
+
+    def stop(sheet, scale, data, root, networks, seeds):
+        asked.append(seeds)
+        raise InputError("enough")
+
+    monkeypatch.setattr(reproduce, "make_plan", stop)
+    for scale in ("paper", "quick"):
+        refused("reproduce", "table6", "--scale", scale)
+    assert asked == [5, 1]
 
 
 def test_a_claim_is_not_tested_at_a_smaller_scale_or_without_its_networks():
@@ -52,7 +93,7 @@ def test_every_sheet_names_networks_that_exist_and_claims_that_its_paper_scale_c
 def test_the_quick_recipe_is_the_same_for_all_networks(tmp_path):
     plan = make_plan(FIG6, "quick", "cifar10", tmp_path, None, 3)
     assert [plan.run(name, 2).path.name for name in plan.networks][-1] == "resnet56-seed2"
-    assert QUICK.warmup == "linear"
+    assert QUICK.warmup == "linear" and {recipe_of("quick", name) for name in plan.networks} == {QUICK}
     plan.save()
     assert read_plan(plan.folder) == plan
 

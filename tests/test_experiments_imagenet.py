@@ -1,5 +1,6 @@
 """Figure 4 and Tables 2 to 5: the lab sheets, their claims, and the smoke scale on tiny pictures."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,9 +12,20 @@ from PIL import Image
 from conftest import run_deepres
 from deepres.experiments import scores
 from deepres.experiments.claims import Claim, ordered, printed
-from deepres.experiments.imagenet import BEST_MEMBER, CLAIMS, EXPERIMENTS, OTHERS, PAPER, QUICK, SMOKE, recipe_of
+from deepres.experiments.imagenet import (
+    BEST_MEMBER,
+    CLAIMS,
+    EXPERIMENTS,
+    OTHERS,
+    PAPER,
+    QUICK,
+    SINGLE,
+    SMOKE,
+    recipe_of,
+)
 from deepres.experiments.photographs import Evaluated
 from deepres.experiments.plan import SCALES, make_plan, read_plan
+from deepres.experiments.single import configure
 from deepres.models.catalog import depth
 from deepres.training.recipe import IMAGENET
 
@@ -95,10 +107,33 @@ def test_a_table_is_made_again_from_scores_without_the_networks(finished, photog
 
 def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     file = place_of(finished, photographs, "resnet18-a-seed0") / "scores-10-crop.safetensors"
-    before = scores.read(file).members[0].scores
+    before = scores.read(file).members[0].scores.clone()
+    file.write_bytes(file.read_bytes()[:-1])  # one that is damaged, too
+    assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     file.unlink()
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     assert torch.equal(scores.read(file).members[0].scores, before)
+
+
+def test_scores_of_another_test_are_made_again(finished, photographs, deepres):
+    run = place_of(finished, photographs, "resnet18-a-seed0")
+    file = run / "scores-10-crop.safetensors"
+    table = scores.read(file)
+    other = dataclasses.replace(table.members[0], scores=table.members[0].scores.flip(1), facts={"crop": 32})
+    scores.write(file, dataclasses.replace(table, members=(other,)))
+    assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
+    fewer = [dataclasses.replace(table.members[0], scores=table.members[0].scores[:3])]
+    scores.write(file, scores.ScoreTable(table.data, table.names[:3], table.labels[:3], table.classes, tuple(fewer)))
+    assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
+
+
+def test_a_run_made_by_train_is_the_papers_of_reproduce():
+    """Weeks of torchrun on several GPUs are taken as they are."""
+    for network in (*SINGLE, "vgg16", "googlenet", "prelu-net"):
+        own = configure([], "imagenet", {"network": network, "data": "photos"})
+        assert own.recipe == recipe_of("paper", network)
+    assert recipe_of("paper", "vgg16").lr == pytest.approx(0.01)
+    assert configure([], None, {"network": "vgg16", "data": "photos", "lr": 0.05}).recipe.lr == 0.05
 
 
 def test_fig4_takes_the_runs_of_table2_and_tests_center_crops(finished, photographs, deepres):

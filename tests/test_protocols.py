@@ -14,7 +14,7 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.experiments import scores
-from deepres.experiments.scorer import scorer
+from deepres.experiments.scorer import pieces, scorer
 from deepres.experiments.single import Trained
 from deepres.models.convolutional import fully_convolutional
 from deepres.models.weights import serialise
@@ -335,6 +335,72 @@ def test_scores_that_were_kept_are_members_without_running_the_nets(deepres, pho
         assert own.scores.allclose(same.scores, atol=1e-6)
 
 
+def test_scores_kept_as_json_are_members_too(deepres, photos, weights, tmp_path):
+    how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
+    report = evaluated(deepres, *how, "--save-scores", "kept.json")
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert len(kept["scores.0"]) == len(kept["labels"]) == len(kept[scores.HEADER]["names"]) == 15
+    assert evaluated(deepres, "kept.json") == report
+
+
+def test_scores_are_kept_also_where_their_report_cannot_be_made(
+    refused, deepres, photos, weights, tmp_path, monkeypatch
+):
+    from deepres.experiments import protocols
+
+    def broken(table, shares):
+        raise InputError("no report")
+
+    monkeypatch.setattr(protocols, "report", broken)
+    how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
+    assert "no report" in refused("eval", *how, "--save-scores", "kept.safetensors")
+    assert len(scores.read(tmp_path / "kept.safetensors").names) == 15
+
+
+def test_a_class_without_a_test_picture_has_no_error_and_the_report_is_json(deepres, photos, weights, tmp_path):
+    mine = tmp_path / "mine"
+    for part, names in (("train", CLASSES), ("test", CLASSES[:2])):
+        for name in names:
+            (mine / part).mkdir(parents=True, exist_ok=True)
+            (mine / part / name).symlink_to(photos / part / name, target_is_directory=True)
+    how = ("eval", weights / "resnet20.safetensors", "--data", mine, "--protocol", "center")
+    assert "NaN" not in deepres(*how, "--json").stdout
+    assert json.loads(deepres(*how, "--json").stdout)["class_errors"][2] is None
+    assert "2 cow" in deepres(*how).stdout
+
+
+def test_one_prediction_makes_all_figures_where_scores_tie():
+    """Scores in bf16 often do."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2000, 10, generator=generator).mul(4).round()
+    found = Scores(values, torch.randint(10, (2000,), generator=generator))
+    counts = found.confusion()
+    assert counts.sum() == 2000 and counts.diagonal().sum() == found.correct()
+    assert Scores(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64)).confusion().tolist() == [[3]]
+
+
+def test_other_names_of_the_classes_are_told_and_the_same_at_other_places_refused(
+    deepres, refused, photos, weights, tmp_path
+):
+    from deepres.models.weights import read
+
+    own = read(weights / "resnet18.safetensors")
+    how = ("--data", photos, "--protocol", "center")
+    for names in (("dog", "eel", "fox"), ("ant", "eel", "fox"), ("eel", "ant", "fox")):
+        header = own.header | {"classes": list(names)}
+        (tmp_path / "own.safetensors").write_bytes(serialise(own.state, own.mean, header))
+        if names[1] == "ant":
+            assert "both know 'ant'" in refused("eval", "own.safetensors", *how)
+        else:
+            result = deepres("eval", "own.safetensors", *how)
+            assert result.returncode == 0 and "taken by their place" in result.stderr
+
+
+def test_few_pictures_are_held_at_their_own_size_where_they_are_large():
+    sizes = [2**25, 2**25, 10, 2**26, *[1] * 5]
+    assert [len(piece) for piece in pieces(sizes, 3, lambda size: size)] == [2, 2, 3, 2]
+
+
 def test_members_are_joined_by_the_names_of_images_and_classes():
     def table(names, labels, classes, values):
         member = scores.Member({"network": "a"}, torch.tensor(values))
@@ -383,6 +449,7 @@ def test_bad_pictures_are_named_and_left_out_only_on_request(deepres, refused, p
         (("--protocol", "10-crop", "--no-flip"), "--flip is for --protocol dense"),
         (("--protocol", "dense", "--scales", "64,large"), "give numbers with commas"),
         (("--protocol", "dense", "--scales", "0"), "below 1"),
+        (("--protocol", "dense", "--scales", "90000"), "give smaller scales"),
         (("--protocol", "dense", "--image-size", 32), "leave --image-size out"),
         (("--protocol", "single"), "--image-size 64"),
         (("--member-weights", "-1"), "member weights"),
@@ -408,6 +475,10 @@ def test_a_damaged_scores_file_is_refused(refused, photos, weights, deepres, tmp
 
     save_file({"labels": torch.zeros(2)}, tmp_path / "kept.safetensors", {scores.HEADER: "{}"})
     assert "is damaged" in refused("eval", "kept.safetensors")
+    member = scores.Member({"network": "a"}, torch.zeros(2, 2))
+    table = scores.ScoreTable("photos", ("x", "y", "z"), torch.zeros(3).long(), ("a", "b"), (member,))
+    scores.write(tmp_path / "short.safetensors", table)
+    assert "is damaged" in refused("eval", "short.safetensors")
 
 
 def test_real_photographs_are_scored_by_every_protocol(real_data):

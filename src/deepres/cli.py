@@ -160,7 +160,9 @@ def reproduce(
     data: Annotated[
         str | None, typer.Option("--data", help="Default: cifar10; fig4 and table2 to table5 take photographs.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each network.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each network. Default: 1; as many as the paper's at its scale.")
+    ] = None,
     networks: Annotated[
         str | None, typer.Option(help="Other networks than the sheet's, with commas; one named twice has two seeds.")
     ] = None,

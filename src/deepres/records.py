@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -38,7 +38,7 @@ class Run:
     @property
     def config(self) -> Json:
         """The recorded configuration. Raises `InputError` where the folder is not a run."""
-        return read_json(self.path / "config.json", hint="is it a run folder of `deepres train`?")
+        return read_record(self.path / "config.json", hint="is it a run folder of `deepres train`?")
 
     @property
     def environment(self) -> list[Json]:
@@ -50,7 +50,7 @@ class Run:
     def done(self) -> Json | None:
         """The final figures, or None while the run is not complete."""
         file = self.path / "done.json"
-        return read_json(file) if file.exists() else None
+        return read_record(file) if file.exists() else None
 
     @property
     def exists(self) -> bool:
@@ -89,7 +89,7 @@ class Run:
 
 
 def read_lines(file: Path) -> list[Json]:
-    """Rows of a JSON-lines file; a last line without its newline (a kill in mid-write) is left out.
+    """Rows of a JSON-lines file, each with an `iteration`; a last line without its newline (a kill) is left out.
 
     Raises `InputError` for a damaged line before it.
     """
@@ -97,8 +97,9 @@ def read_lines(file: Path) -> list[Json]:
         return []
     text = file.read_text(encoding="utf-8")
     try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except json.JSONDecodeError as error:
+        rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [row | {"iteration": int(row["iteration"])} for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} is damaged ({error}); delete the run folder to start it anew") from None
 
 
@@ -191,3 +192,11 @@ def read_json(file: Path, hint: str = "") -> Any:
         raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}); move it away or restore it") from None
+
+
+def read_record(file: Path, hint: str = "") -> Json:
+    """The JSON object from a file. Raises `InputError` as `read_json`, and where the file has another value."""
+    value = read_json(file, hint)
+    if not isinstance(value, dict):
+        raise InputError(f"{file} is no JSON object; move it away or restore it")
+    return cast(Json, value)

@@ -33,7 +33,8 @@ def evaluate(
         str | None, typer.Option(help="Of the members of an ensemble, with commas. Default: all the same.")
     ] = None,
     save_scores: Annotated[
-        Path | None, typer.Option(help="Keep each image's softmax scores in this file (safetensors).")
+        Path | None,
+        typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
     ] = None,
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
     split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
@@ -57,7 +58,7 @@ def evaluate(
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, but must be 1 or more")
     shares = numbers("--member-weights", member_weights, float)
-    ensemble.member_weights(max(len(weights), len(shares)), shares)  # a scores file may have several members
+    ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
     setting = protocols.Setting(
         data, how, network, split, image_size, skip_bad, batch_size, device=device, precision=precision
@@ -72,13 +73,13 @@ def evaluate(
             table = protocols.evaluate(weights, setting, say, _ticker(bar, say), ranks)
     if not ranks.first:
         return
-    report = protocols.report(table, shares)
-    if json:
-        typer.echo(json_format.dumps(report, indent=2))
-    else:
-        tables.print_evaluation(Console(), report)
     if save_scores is not None:
         scores.write(save_scores, table)
+    report = protocols.report(table, shares)
+    if json:
+        typer.echo(json_format.dumps(report, indent=2, allow_nan=False))
+    else:
+        tables.print_evaluation(Console(), report)
 
 
 def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":

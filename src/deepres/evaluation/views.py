@@ -66,7 +66,10 @@ def resized(image: Tensor, shorter: int) -> Tensor:
     side = min(image.shape[-2:])
     size = [round(shorter * length / side) for length in image.shape[-2:]]
     if math.prod(size) > MOST_PIXELS:
-        raise InputError(f"a picture of {image.shape[-1]}x{image.shape[-2]} is too long for its width; leave it out")
+        raise InputError(
+            f"a picture of {image.shape[-1]}x{image.shape[-2]} with its shorter side at {shorter} has more than "
+            f"{MOST_PIXELS:,} pixels; leave it out, or give smaller scales"
+        )
     if size == list(image.shape[-2:]):
         return image
     return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]

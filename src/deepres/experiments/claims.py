@@ -8,9 +8,10 @@ from statistics import mean
 from deepres.experiments.findings import Verdict, describe
 from deepres.experiments.plan import Scale
 
-# Final figures of each network, one entry a seed, in the order of the seeds: `train_error`, `test_error` in %,
-# `response` (mean over layers of the standard deviation of a layer's response); of photographs `top1` and `top5` in %,
-# by the protocol of the experiment, and `classes`, how many there are.
+# Final figures of each network, one entry a finished seed: `train_error`, `test_error` in %, `response` (mean over
+# layers of the standard deviation of a layer's response); of photographs `top1` and `top5` in %, by the protocol of the
+# experiment, and `classes`, how many there are. `place` is which seed of the plan it is: networks are compared at the
+# same one. Entries without it are of the seeds in order.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
@@ -34,11 +35,13 @@ class Claim:
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
         missing = [name for name in self.networks if not results.get(name)]
-        reason = None
+        results, reason = _of_common_seeds({name: results.get(name, ()) for name in self.networks}), None
         if scale not in self.scales:
             reason = f"not tested at this scale: {scale} is too short for it"
         elif missing:
             reason = f"no finished run of {', '.join(missing)}"
+        elif not results[self.networks[0]]:
+            reason = f"no seed at which runs of {', '.join(self.networks)} are all finished"
         elif self.classes is not None and (found := results[self.networks[0]][0]["classes"]) != self.classes:
             reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
         if reason is not None:
@@ -47,11 +50,20 @@ class Claim:
         return Verdict(self.text, self.place, "held" if held else "not held", detail)
 
 
+def _of_common_seeds(results: Results) -> Results:
+    """The figures of the seeds that all networks have, each network's in the same order."""
+    by_place = {
+        name: {row.get("place", number): row for number, row in enumerate(rows)} for name, rows in results.items()
+    }
+    common = sorted(set[float].intersection(*map(set[float], by_place.values()))) if by_place else []
+    return {name: [rows[place] for place in common] for name, rows in by_place.items()}
+
+
 def higher(figure: str, worse: str, better: str, margin: float) -> Judge:
     """Judge: `figure` of `worse` is above that of `better` by more than `margin` (points) for every seed."""
 
     def judge(results: Results) -> tuple[bool, str]:
-        pairs = list(zip(_values(results, worse, figure), _values(results, better, figure), strict=False))
+        pairs = list(zip(_values(results, worse, figure), _values(results, better, figure), strict=True))
         held = all(high - low > margin for high, low in pairs)
         return held, _compared(figure, worse, better, pairs) + f"; asked: above by more than {margin:g}, every seed"
 
@@ -62,7 +74,7 @@ def not_higher(figure: str, deep: str, shallow: str, margin: float) -> Judge:
     """Judge: the mean of `figure` of `deep` is above that of `shallow` by `margin` (points) at most."""
 
     def judge(results: Results) -> tuple[bool, str]:
-        pairs = list(zip(_values(results, deep, figure), _values(results, shallow, figure), strict=False))
+        pairs = list(zip(_values(results, deep, figure), _values(results, shallow, figure), strict=True))
         held = mean(high - low for high, low in pairs) <= margin
         return held, _compared(figure, deep, shallow, pairs) + f"; asked: above by {margin:g} at most, on average"
 
@@ -85,7 +97,7 @@ def ordered(figure: str, *networks: str) -> Judge:
 
     def judge(results: Results) -> tuple[bool, str]:
         values = [_values(results, network, figure) for network in networks]
-        held = all(high > low for pair in pairwise(values) for high, low in zip(*pair, strict=False))
+        held = all(high > low for pair in pairwise(values) for high, low in zip(*pair, strict=True))
         shown = ", ".join(f"{describe(name)[0]} {mean(own):.2f}" for name, own in zip(networks, values, strict=True))
         return held, f"{_name(figure)}: {shown}; asked: each above the next, every seed"
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol
@@ -29,11 +30,24 @@ def measure_scores(plan: Plan, base: Config, images: int, say: Say, watch: Watch
     )
     for run in (run for its_runs in plan.runs().values() for run in its_runs):
         file = _scores_file(run, protocol)
-        if run.done is None or file.exists():
+        if run.done is None or _is_current(file, protocol, images):
             continue
         with watch(f"{run.path.name}, {protocol.name}", images, 1) as told:
             table = protocols.evaluate([run.path], setting, say, lambda done, _, told=told: told.step(done, {}))
         scores.write(file, table)
+
+
+def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
+    """Whether `file` has the scores of all `images` by this very protocol; else they are made again."""
+    if not file.exists():
+        return False
+    try:
+        table = scores.read(file)
+    except InputError:
+        return False
+    facts = table.members[0].facts
+    asked = protocol.facts(facts["crop"])
+    return len(table.labels) + len(table.skipped) == images and all(facts.get(key) == asked[key] for key in asked)
 
 
 class Evaluated:
@@ -82,7 +96,9 @@ class Evaluated:
             for name, its_errors in self.networks.items()
         }
         for name, its_runs in self.runs.items():
-            done = [run.done or {} for run in its_runs if run.path in self.errors]
+            done = [
+                (run.done or {}) | {"place": place} for place, run in enumerate(its_runs) if run.path in self.errors
+            ]
             found[name] = [own | row for own, row in zip(done, found[name], strict=True)]
         return found
 

@@ -12,8 +12,8 @@ from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
 from deepres.models.catalog import depth
-from deepres.records import Json, Run, read_json, write_json
-from deepres.training.recipe import Config, Recipe, paper_recipe
+from deepres.records import Run, read_record, write_json
+from deepres.training.recipe import Config, Recipe, build, paper_recipe
 from deepres.training.trainer import Monitor
 
 Scale = Literal["smoke", "quick", "paper"]
@@ -118,10 +118,12 @@ def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, netwo
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan that `reproduce` wrote in `folder`. Raises `InputError` where there is none."""
-    record: Json = read_json(folder / "plan.json", "is it a plan folder of `deepres reproduce`?")
-    record["networks"] = tuple(record["networks"])
-    return Plan(**record, folder=folder)
+    """The plan that `reproduce` wrote in `folder`. Raises `InputError` where there is none, or a damaged one."""
+    file = folder / "plan.json"
+    record = read_record(file, "is it a plan folder of `deepres reproduce`?")
+    if set(record) != {field.name for field in dataclasses.fields(Plan)} - {"folder"}:
+        raise InputError(f"{file} is not what `deepres reproduce` writes; carry the plan out again")
+    return build(Plan, record | {"folder": folder}, str(file))
 
 
 def carry_out(plan: Plan, sheet: Experiment, base: Config, data: Source, watch: Watch) -> None:

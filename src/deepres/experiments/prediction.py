@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,10 +13,12 @@ from deepres.data.listing import Picture, Say
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.protocols import usual_protocol
-from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, scorer
+from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
 from deepres.serving.engine import engine as made_engine
 from deepres.training.device import resolve_device, resolve_precision
+
+AT_ONCE = 64  # pictures that are read before their predictions are given
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,10 @@ class Predictor:
 
     def predict(self, files: Iterable[Path], top: int = 5) -> Iterator[Prediction]:
         """A prediction a file, in order; one that cannot be read, decoded or scored has a fault."""
-        files = iter(files)
-        while piece := list(islice(files, self.at_once)):
-            pixels = [pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size) for file in piece]
-            found = iter(self._scores([image for image in pixels if isinstance(image, Tensor)]))
-            for file, image in zip(piece, pixels, strict=True):
+        decoded = ((file, pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size)) for file in files)
+        for piece in pieces(decoded, self.at_once, _pixels):
+            found = iter(self._scores([image for _, image in piece if isinstance(image, Tensor)]))
+            for file, image in piece:
                 scores = next(found) if isinstance(image, Tensor) else image
                 if isinstance(scores, str):
                     yield Prediction(str(file), fault=scores)
@@ -63,6 +63,10 @@ class Predictor:
             return list(self.score(images)) if images else []
         except InputError as error:
             return [str(error)] if len(images) == 1 else [self._scores([image])[0] for image in images]
+
+
+def _pixels(decoded: tuple[Path, Tensor | str]) -> int:
+    return decoded[1][0].numel() if isinstance(decoded[1], Tensor) else 0
 
 
 def predictor(
@@ -87,14 +91,14 @@ def predictor(
     fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
         raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
-    count = batch_size or max(1, BATCH_PIXELS // crop**2)
+    count = batch_size or max(1, BATCH_PIXELS // crop**2)  # views
     run = None
     if fixed and engine != "eager":
         example = torch.zeros(count, ends(trained.net)[0], crop, crop)
         run = made_engine(trained.net, example, engine, precision, say=say)
     score = scorer(trained, protocol, place, precision, count * crop**2, run)
     classes = trained.header.get("classes") or [str(label) for label in range(ends(trained.net)[1])]
-    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, count)
+    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(count, AT_ONCE))
 
 
 def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:

@@ -1,8 +1,9 @@
 """Trained networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import CROP, Protocol
 from deepres.experiments import scores
-from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, scorer
+from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained, load_trained
 from deepres.records import Json, Run
@@ -68,7 +69,7 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
     """Errors of the members together and of each, by class, and what is confused, ready for JSON; in percent.
 
     Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same. A
-    difference is an error less that of the first member, with its interval.
+    difference is an error less that of the first member, with its interval; the error of a class without images None.
     """
     shares = member_weights(len(table.members), weights)
     together = Scores(average([own.scores for own in table.members], shares), table.labels)
@@ -91,7 +92,7 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
         **_errors(together, each[0]),
         "members": members,
         "classes": list(names),
-        "class_errors": together.class_errors(),
+        "class_errors": [None if math.isnan(error) else error for error in together.class_errors()],
         "confused": confused,
         "confusion": together.confusion().tolist() if len(names) <= SHOWN_CLASSES else None,
     }
@@ -126,10 +127,30 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     members: list[Member] = []
     for path, net, own in zip(paths, nets, rows, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net))
-        members.append(Member(facts, own[:, scores.columns(net.header.get("classes") or classes, classes)]))
+        members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
     labels = torch.tensor([seen[index].label for index in order])
     names = tuple(seen[index].name for index in order)
     return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped))
+
+
+def member_count(sources: Sequence[Path]) -> int:
+    """How many members `evaluate` will find: those of a scores file, and one for all else."""
+    return sum(len(scores.read(path).members) if scores.is_scores(path) else 1 for path in sources)
+
+
+def _columns(path: Path, net: Trained, classes: tuple[str, ...], say: Say) -> list[int]:
+    """Where the network has its scores of the `classes` of the data; other names of them are told.
+
+    Raises `InputError` where some names are the same and stand at other places.
+    """
+    known = net.header.get("classes") or classes
+    same = scores.columns(known, classes)
+    moved = [name for place, name in enumerate(known) if name in classes and classes[same.index(place)] != name]
+    if moved:
+        raise InputError(f"{path} and the data both know {moved[0]!r}, but not the same classes; give data of its own")
+    if set(known) != set(classes):
+        say(f"{path} names its classes {known[0]!r}, ..., the data {classes[0]!r}, ...: they are taken by their place")
+    return same
 
 
 def _score(
@@ -148,7 +169,7 @@ def _score(
     )
     seen: list[Decoded] = []
     found: list[Tensor] = []
-    for images in _pieces(decoded, at_once):
+    for images in pieces(decoded, at_once, lambda image: image.pixels[0].numel()):
         for image in images:
             if not 0 <= image.label < classes:
                 raise InputError(
@@ -160,11 +181,6 @@ def _score(
         seen += [image._replace(pixels=torch.empty(0)) for image in images]
         tick(images[-1].place + 1, pictures.count)
     return seen, found
-
-
-def _pieces(images: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
-    while piece := list(islice(images, size)):
-        yield piece
 
 
 def _recorded(paths: Iterable[Path], setting: Setting) -> Setting:

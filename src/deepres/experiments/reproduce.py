@@ -22,14 +22,15 @@ def reproduce(
     base: Config,
     root: Path,
     networks: str | None,
-    seeds: int,
+    seeds: int | None,
     say: Say,
     watch: Watch,
 ) -> tuple[Path, Findings]:
     """Carry out an experiment under `root`; return its folder and findings.
 
     `base` has the data (empty: those of the experiment), device and precision of all runs. `watch` gives each run, and
-    each test, somebody to tell. Raises `InputError` for an unknown experiment, and for one without data of its own.
+    each test, somebody to tell. Where `seeds` is None, it is 1, and at the paper's scale what the sheet says. Raises
+    `InputError` for an unknown experiment, and for one without data of its own.
     """
     if name == "table1":
         return root / "table1", Findings("Table 1: ImageNet architectures", "", tables=architectures.overview())
@@ -41,6 +42,8 @@ def reproduce(
     data = base.data or sheet.data
     if data is None:
         raise InputError(f"{name} takes photographs; give --data DIR, a folder with a folder of pictures a class")
+    if seeds is None:
+        seeds = sheet.seeds if scale == "paper" else 1
     plan = make_plan(sheet, scale, data, root, networks, seeds)
     base = dataclasses.replace(base, data=data, recipe=sheet.recipe(scale, plan.networks[0]))
     source = load_source(base, say)

@@ -9,6 +9,7 @@ import torch
 from deepres.analysis.responses import layer_responses
 from deepres.data.memory import test_batches
 from deepres.data.sets import Data
+from deepres.errors import InputError
 from deepres.experiments import cifar, imagenet
 from deepres.experiments.cifar import TABLE6_OTHERS, TABLE6_PAPER
 from deepres.experiments.claims import Results
@@ -38,7 +39,9 @@ RESPONSE_IMAGES = 1_000
 
 
 def findings_of(plan: Plan) -> Findings:
-    """What the finished runs of a plan show; unfinished ones count as missing."""
+    """What the finished runs of a plan show; unfinished ones are missing. Raises `InputError` for a damaged plan."""
+    if plan.experiment not in EXPERIMENTS:
+        raise InputError(f"{plan.folder} is a plan of {plan.experiment!r}, which is not known; make it again")
     runs = plan.runs()
     results, figures, tables = _photographs(plan) if plan.experiment in imagenet.EXPERIMENTS else _small_images(plan)
     verdicts = tuple(claim.verdict(results, plan.scale) for claim in CLAIMS[plan.experiment])
@@ -84,8 +87,8 @@ def _results(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, floa
     """Final figures a network and seed, with the mean response where it was measured."""
     found: dict[str, list[dict[str, float]]] = {}
     for network, its_runs in runs.items():
-        done = [(run, run.done) for run in its_runs]
-        found[network] = [dict(figures) | _response(run) for run, figures in done if figures]
+        done = [(place, run, run.done) for place, run in enumerate(its_runs)]
+        found[network] = [figures | _response(run) | {"place": place} for place, run, figures in done if figures]
     return found
 
 

@@ -1,6 +1,7 @@
 """A trained network under a test protocol, as one function from images to softmax scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,23 @@ from deepres.models.convolutional import fully_convolutional
 from deepres.training.device import autocast
 
 BATCH_PIXELS = 32 * CROP * CROP
+DECODED_PIXELS = 2**26  # of the pictures that are held at their own size at a time, 200 MB
+T = TypeVar("T")
 Scorer = Callable[[Sequence[Tensor]], Tensor]
+
+
+def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
+    """`items` in lists of at most `most`, which end early where they hold more than `DECODED_PIXELS` pixels."""
+    piece: list[T] = []
+    held = 0
+    for item in items:
+        piece.append(item)
+        held += pixels(item)
+        if len(piece) == most or held >= DECODED_PIXELS:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
 
 
 def crop_of(trained: Trained) -> int:

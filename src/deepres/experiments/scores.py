@@ -1,6 +1,5 @@
 """Scores of test images on disk: what networks said, to be judged and joined later without running them again."""
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.errors import InputError
-from deepres.records import Json
+from deepres.records import Json, replacing
 
 HEADER = "deepres.scores"
 
@@ -44,44 +43,60 @@ class ScoreTable:
 def is_scores(file: Path) -> bool:
     """Whether `file` was written by `write`; False for weights, and where there is no file."""
     try:
+        if file.suffix == ".json":
+            return HEADER in json.loads(file.read_text())
         with safe_open(file, framework="pt") as stream:
             return HEADER in (stream.metadata() or {})
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, TypeError, ValueError):
         return False
 
 
 def write(file: Path, table: ScoreTable) -> None:
-    """Keep a table in a safetensors file, atomically: tensors `labels` and `scores.0`, `scores.1`, ..., one a member.
+    """Keep a table in a file, atomically: safetensors, or JSON where the name ends so, with the same content.
 
-    The metadata hold the rest as JSON. Raises `InputError` where `file` cannot be written.
+    Tensors (in JSON lists) are `labels` and `scores.0`, `scores.1`, ..., one a member; the metadata hold the rest as
+    JSON. Raises `InputError` where `file` cannot be written.
     """
     tensors = {"labels": table.labels} | {f"scores.{n}": own.scores for n, own in enumerate(table.members)}
     fields = {name: getattr(table, name) for name in ("data", "names", "classes", "skipped")}
-    header = json.dumps(fields | {"members": [own.facts for own in table.members]})
-    partial = file.with_name(f".{file.name}.partial")
+    header = fields | {"members": [own.facts for own in table.members]}
+    if file.suffix == ".json":
+        lists = {name: tensor.tolist() for name, tensor in tensors.items()}
+        content = json.dumps({HEADER: header} | lists).encode()
+    else:
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        content = to_bytes(whole, {HEADER: json.dumps(header)})
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER: header}))
-        partial.replace(file)
+        with replacing(file) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise InputError(f"the scores cannot be written to {file} ({error}); give another --save-scores") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def read(file: Path) -> ScoreTable:
     """The table of a file that `write` wrote. Raises `InputError` for one that is damaged."""
     try:
-        with safe_open(file, framework="pt") as stream:
-            header: dict[str, Any] = json.loads(stream.metadata()[HEADER])
-            scores = [stream.get_tensor(f"scores.{number}") for number in range(len(header["members"]))]
-            labels = stream.get_tensor("labels")
-        members = tuple(Member(facts, own) for facts, own in zip(header["members"], scores, strict=True))
+        header, tensors = _content(file)
+        labels, members = tensors["labels"].long(), list[Member]()
         names, classes, skipped = (tuple(header[name]) for name in ("names", "classes", "skipped"))
-        return ScoreTable(header["data"], names, labels, classes, members, skipped)
+        for number, facts in enumerate(header["members"]):
+            own = tensors[f"scores.{number}"]
+            if own.shape != (len(names), len(classes)) or labels.shape != (len(names),):
+                raise ValueError(f"{len(names)} images of {len(classes)} classes have scores {tuple(own.shape)}")
+            members.append(Member(facts, own))
+        return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
+
+
+def _content(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if file.suffix == ".json":
+        values: dict[str, Any] = json.loads(file.read_text())
+        header = values.pop(HEADER)
+        return header, {name: torch.tensor(value) for name, value in values.items()}
+    with safe_open(file, framework="pt") as stream:
+        names: list[str] = stream.keys()
+        return json.loads(stream.metadata()[HEADER]), {name: stream.get_tensor(name) for name in names}
 
 
 def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:

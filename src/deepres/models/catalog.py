@@ -37,6 +37,8 @@ RIVALS = {  # weighted layers on the longest way through
     "prelu-net": 19,
 }
 
+WITHOUT_BN = ("alexnet", "vgg16", "vgg19", "prelu-net")
+
 NAMES = (
     *(f"resnet{depth}{option}" for depth in TABLE_1 for option in ("", "-a", "-c")),
     *("plain18", "plain34"),

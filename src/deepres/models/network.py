@@ -56,7 +56,7 @@ class Network(
         if min(height, width) < self.smallest:
             raise InputError(
                 f"{self.name} takes images of {self.smallest} pixels a side or more, not of {height}x{width}; "
-                f"give larger ones (for example --image-size {max(64, self.smallest)})"
+                f"give larger ones (--image-size {max(64, self.smallest)}, or a larger crop)"
             )
         return images
 

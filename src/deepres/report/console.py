@@ -65,7 +65,7 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
     shown = len(classes) <= 20  # more columns fit no terminal
     matrix = report["confusion"] or [()] * len(classes)
     rows: list[tuple[Cell, ...]] = [
-        (f"{number} {name}", f"{error:.1f}", *(counts if shown else ()))
+        (f"{number} {name}", "-" if error is None else f"{error:.1f}", *(counts if shown else ()))
         for number, (name, error, counts) in enumerate(zip(classes, report["class_errors"], matrix, strict=True))
     ]
     columns = ("true class", "error %", *(str(number) for number in range(len(classes)) if shown))

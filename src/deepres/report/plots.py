@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from deepres.errors import InputError
 from deepres.experiments.findings import Curve, Figure, Panel, ResponsePanel
+from deepres.records import replacing
 from deepres.report.colours import LIGHT, line_colours
 from deepres.report.svg import Mark, inline
 from deepres.report.tables import in_order, kinds_of_error
@@ -86,10 +87,9 @@ def save(figure: Figure, file: Path) -> Path:
     if kind not in ("svg", "png"):
         raise InputError(f"a figure cannot be saved as {file.name}; end the name in .svg or .png")
     data = drawn(figure, kind)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    return partial.replace(file)
+    with replacing(file) as partial:
+        partial.write_bytes(data)
+    return file
 
 
 def drawn(figure: Figure, kind: str) -> bytes:
