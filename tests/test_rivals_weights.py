@@ -1,6 +1,7 @@
 """Weights of the networks that the paper compares with: torchvision's, in and out."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torchvision.transforms.v2.functional import normalize
 
 import deepres as library
 from deepres.errors import InputError
+from deepres.experiments.start import take
 from deepres.models import catalog
 from deepres.models.catalog import build
 from deepres.models.convert import ends, load_state, torchvision_state_dict
@@ -93,3 +95,41 @@ def test_torchvisions_weights_are_given_the_inputs_that_they_were_trained_on(nam
         expected = net(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
         assert_same_scores(ours(images - ours.mean), expected)
     assert ours.header["classes"][0] == "tench"
+
+
+def without_auxiliary(tmp_path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file of torchvision's GoogLeNet as its trained weights are published, and what is in it."""
+    state = {key: value for key, value in made("googlenet").state_dict().items() if not key.startswith("aux")}
+    torch.save(state, tmp_path / "their.pth")
+    return tmp_path / "their.pth", state
+
+
+def test_a_googlenet_without_auxiliary_classifiers_goes_through_ours_and_back_as_it_is(deepres, tmp_path):
+    file, state = without_auxiliary(tmp_path)
+    for source, to in ((file, "ours.safetensors"), ("ours.safetensors", "back.pth")):
+        assert deepres("convert", source, "--to", to).returncode == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+    net = library.load(tmp_path / "ours.safetensors").train()
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 5)  # no scores of classifiers that it lacks
+
+
+def test_auxiliary_classifiers_that_the_weights_lack_begin_with_start_values(tmp_path):
+    """Where the classes are the same ones, too: of zeros, none would learn."""
+    file, state = without_auxiliary(tmp_path)
+    start = take(file, print)
+    net = start.begin([str(label) for label in range(5)], 3)
+    own, trained = net.state_dict(), start.net.state_dict()
+    assert trained.keys() == state.keys()
+    assert all(torch.equal(own[key], value) for key, value in trained.items())
+    assert own["aux1.fc1.weight"].std().item() == pytest.approx(0.01, rel=0.2)
+    assert (own["aux2.conv.bn.running_var"] == 1).all()
+    assert len(net.train()(torch.rand(2, 3, 32, 32))) == 3
+
+
+def test_half_an_auxiliary_classifier_is_refused(tmp_path):
+    file, state = without_auxiliary(tmp_path)
+    torch.save(state | {"aux1.fc2.bias": torch.zeros(5)}, file)
+    with pytest.raises(InputError, match=r"missing aux1\.conv\.conv\.weight"):
+        library.load(file)

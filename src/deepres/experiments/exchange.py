@@ -76,9 +76,6 @@ def convert(
     if std is not None:
         read.header["std"] = _numbers(std, "--std").tolist()
     net = pretrained.network(read, network, file)
-    for what, values in (("mean", net.mean), ("std", net.header.get("std"))):
-        if values is not None and len(values) != net.header["in_channels"]:
-            raise InputError(f"the {what} has {len(values)} channels, {net.name} takes {net.header['in_channels']}")
     net.header |= _errors(source, net.header)
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
