@@ -65,13 +65,14 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
     assert expected.items() <= found.header.items()
     assert {"commit", "seed", "iteration"} <= found.header.keys()
-    assert found.header["errors"] == {"center": {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+    assert found.header["errors"] == {"single": {"top1": done["test_error"], "top5": done["test_top5_error"]}}
     assert found.header.items() <= facts.items()
     assert found.mean.shape == (3, 32, 32)
     again = package.load(run)
     assert torch.equal(again.mean, found.mean)
     assert all(torch.equal(value, found.state[key]) for key, value in again.state_dict().items())
     report = json.loads(deepres("eval", "net.safetensors", "--data", folder, "--json").stdout)
+    assert report["protocol"] == "single"
     assert report["top1_error"] == pytest.approx(done["test_error"])
 
 
@@ -183,6 +184,43 @@ def test_foreign_tensors_of_a_wrong_shape_are_named(tmp_path):
     torch.save({"pre_logits.fc1.weight": torch.zeros(3)}, tmp_path / "timm.pth")
     with pytest.raises(InputError, match=r"unexpected classifier\.0\.weight|wrong shape classifier\.0\.weight"):
         package.load(tmp_path / "timm.pth")
+
+
+@pytest.mark.parametrize("option", ["--mean", "--std"])
+def test_a_mean_and_a_std_are_finite_numbers(refused, tmp_path, option):
+    build("resnet8").save_pretrained(tmp_path / "net")
+    for text in ("nan,1,1", "1,inf,1", "1,1e39,1", "a,b,c", ""):
+        message = refused("convert", "net", f"{option}={text}", "--to", "out.safetensors")
+        assert f"{option} takes a finite number a channel" in message
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_std_is_above_0(refused, tmp_path):
+    """conv1 is divided by it."""
+    build("resnet8").save_pretrained(tmp_path / "net")
+    for text in ("0,0,0", "1,-1,1", "1,1e-46,1"):
+        assert "--std takes numbers above 0" in refused("convert", "net", f"--std={text}", "--to", "out.safetensors")
+
+
+@pytest.mark.parametrize("to", ["out.safetensors", "out.pth"])
+def test_weights_that_are_not_numbers_are_written_as_they_are(deepres, tmp_path, to):
+    net = build("resnet18", 3)
+    with torch.no_grad():
+        net.conv1.conv.weight[0, 0, 0, 0] = torch.nan
+    net.save_pretrained(tmp_path / "net")
+    result = deepres("convert", "net", "--to", to)
+    assert result.returncode == 0, result.stderr
+    back = package.load(tmp_path / to)
+    assert back.conv1.conv.weight[0, 0, 0, 0].isnan()
+
+
+def test_a_mean_that_cannot_be_read_back_is_noticed(refused, tmp_path, monkeypatch):
+    net = build("resnet8")
+    net.mean = torch.zeros(3, 1, 1)
+    net.save_pretrained(tmp_path / "net")
+    whole = weights.serialise
+    monkeypatch.setattr(weights, "serialise", lambda state, mean, header: whole(state, -mean, header))  # -0 is not 0
+    assert "could not be read back" in refused("convert", "net", "--to", "out.safetensors")
 
 
 def test_what_cannot_be_read_back_leaves_the_old_file(deepres, refused, tmp_path, monkeypatch):
