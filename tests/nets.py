@@ -3,6 +3,8 @@
 from functools import lru_cache
 
 import torch
+import torchvision
+from torch import nn
 
 from deepres.models.catalog import build
 from deepres.models.network import Network
@@ -13,9 +15,18 @@ def on_meta(name: str, *args: int) -> Network:
         return build(name, *args)
 
 
+def rival_of_torchvision(name: str, classes: int) -> nn.Module:
+    """AlexNet, a VGG or GoogLeNet as torchvision makes it, with its start values."""
+    more = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
+    return getattr(torchvision.models, name.replace("-", "_"))(weights=None, num_classes=classes, **more)
+
+
 @lru_cache(maxsize=1)  # they are large
 def made(name: str) -> Network:
-    """A network of 5 classes, in evaluation: PReLU-net as it starts, others with scores that depend on every layer."""
+    """A network of 5 classes, in evaluation: PReLU-net as it starts, others with noise in every tensor.
+
+    Their scores depend on every layer and on the images.
+    """
     torch.manual_seed(0)
     if name == "prelu-net":
         return build(name, 5).eval()
@@ -25,6 +36,8 @@ def made(name: str) -> Network:
             value.uniform_(0.2, 0.5)
         elif value.dim() > 1:
             value.uniform_(-1, 1).mul_((6 / value[0].numel()) ** 0.5)
+        elif key.endswith("weight"):  # of BN: smaller ones let the images die out on the way
+            value.uniform_(0.5, 1)
         elif value.is_floating_point():
             value.uniform_(-0.1, 0.3)
     return net.eval()

@@ -1,4 +1,4 @@
-"""The networks that the paper compares with: what they cost, torchvision's weights, training."""
+"""The networks that the paper compares with: what they cost, start values, training."""
 
 import json
 import os
@@ -10,9 +10,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.transforms.v2.functional import normalize
 
-import deepres
 from deepres.analysis.cost import stages
 from deepres.bench.contestants import ready
 from deepres.bench.work import Work
@@ -20,13 +18,12 @@ from deepres.errors import InputError
 from deepres.experiments.findings import describe
 from deepres.models import catalog
 from deepres.models.catalog import build
-from deepres.models.convert import ends, load_state, torchvision_state_dict
 from deepres.records import Run
 from deepres.training import checkpoint
 from deepres.training.loop import StoppedError, train
 from deepres.training.loss import classification_loss
 from deepres.training.recipe import Recipe
-from nets import agrees, made, on_meta
+from nets import made, on_meta, rival_of_torchvision
 
 # parameters, multiply-adds, activations at 224x224
 COSTS = {
@@ -41,11 +38,6 @@ COSTS = {
     "resnet50": (25_557_032, 3_857_973_248, 10_588_136),
 }
 THEIRS = ("alexnet", "vgg16", "vgg16-bn", "vgg19", "vgg19-bn", "googlenet")
-
-
-def theirs(name: str, classes: int) -> nn.Module:
-    more = {"init_weights": True, "aux_logits": True} if name == "googlenet" else {}
-    return getattr(torchvision.models, name.replace("-", "_"))(weights=None, num_classes=classes, **more)
 
 
 # --- cost ---
@@ -130,87 +122,14 @@ def test_info_of_a_rival_prints_its_stages(deepres):
     assert [describe(name)[1] for name in catalog.RIVALS] == list(catalog.RIVALS.values())
 
 
-# --- weights ---
-
-
-@pytest.mark.parametrize("name", ["alexnet", "vgg16-bn", "googlenet"])
-def test_outputs_equal_torchvisions_with_the_same_weights(name):
-    """Under its own names, with random weights and BN statistics."""
-    images = torch.randn(2, 3, 64, 64)
-    with torch.device("meta"):
-        source = theirs(name, 5).eval()
-    with torch.no_grad():
-        expected = torch.func.functional_call(source, made(name).state_dict(), images, strict=True)
-        assert agrees(made(name)(images), expected)
-
-
-def test_weights_of_torchvision_load_under_its_names():
-    torch.manual_seed(0)
-    source, net = theirs("googlenet", 5).eval(), build("googlenet", 5).eval()
-    load_state(net, torchvision_state_dict(source.state_dict(), "googlenet"))
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(net(images), source(images))
-
-
-def test_weights_without_auxiliary_classifiers_load():
-    """torchvision's trained GoogLeNet has none; of another layer, none may lack."""
-    state = {key: value for key, value in made("googlenet").state_dict().items() if not key.startswith("aux")}
-    net = build("googlenet", 5)
-    load_state(net, torchvision_state_dict(state, "googlenet"))
-    assert torch.equal(net.fc.weight, state["fc.weight"])
-    del state["conv2.conv.weight"]
-    with pytest.raises(InputError, match=r"not of googlenet: missing conv2\.conv\.weight$"):
-        load_state(net, state)
-
-
-@pytest.mark.parametrize("name", catalog.RIVALS)
-def test_weights_tell_classes_and_channels(name):
-    assert ends(on_meta(name, 7, 1).state_dict()) == (7, 1)
-
-
-def test_weights_that_torchvision_saved_are_tested_by_the_command_line(deepres, folder, tmp_path):
-    torch.manual_seed(0)
-    torch.save(theirs("googlenet", 3).state_dict(), tmp_path / "their.pth")
-    report = json.loads(
-        deepres("eval", tmp_path / "their.pth", "--network", "googlenet", "--data", folder, "--json").stdout
-    )
-    assert report["images"] == 18
-    assert report["network"] == "googlenet"
-
-
-def test_torchvisions_weights_go_through_ours_and_back_to_the_last_bit(deepres, tmp_path):
-    torch.manual_seed(0)
-    state = theirs("googlenet", 3).state_dict()
-    torch.save(state, tmp_path / "their.pth")
-    deepres("convert", "their.pth", "--to", "ours.safetensors")
-    result = deepres("convert", "ours.safetensors", "--to", "back.pth")
-    assert (result.returncode, "warning" in result.stderr) == (0, False)
-    back = torch.load(tmp_path / "back.pth", weights_only=True)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], value) for key, value in state.items())
-
-
-@pytest.mark.parametrize("name", ["googlenet", "alexnet"])
-def test_torchvisions_weights_are_given_the_inputs_that_they_were_trained_on(name, tmp_path):
-    """As `transform_input` does it in torchvision's GoogLeNet, whose own inputs are normalised as all others'."""
-    torch.manual_seed(0)
-    net = theirs(name, 1000).eval()
-    torch.save(net.state_dict(), tmp_path / "their.pth")
-    images = torch.rand(2, 3, 224, 224)
-    ours = deepres.load(tmp_path / "their.pth")
-    if name == "googlenet":
-        net.transform_input = True
-    expected = net(normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    torch.testing.assert_close(ours(images - ours.mean), expected, rtol=1e-4, atol=1e-5)
-    assert ours.header["classes"][0] == "tench"
+# --- start values ---
 
 
 def test_start_values_are_torchvisions():
     """The same from the same seed, and of the same deviation where the images have another number of channels."""
     for name in ("alexnet", "googlenet"):
         torch.manual_seed(1)
-        expected = theirs(name, 5).state_dict()
+        expected = rival_of_torchvision(name, 5).state_dict()
         torch.manual_seed(1)
         assert all(torch.equal(value, expected[key]) for key, value in build(name, 5).state_dict().items())
     assert build("googlenet", 5, 1).conv1.conv.weight.std().item() == pytest.approx(0.01, rel=0.05)

@@ -1,9 +1,11 @@
 """Weights in files: whose they are, told by their tensors; written, read back, refused."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 import deepres as package
@@ -63,13 +65,14 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
     assert expected.items() <= found.header.items()
     assert {"commit", "seed", "iteration"} <= found.header.keys()
-    assert found.header["errors"] == {"center": {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+    assert found.header["errors"] == {"single": {"top1": done["test_error"], "top5": done["test_top5_error"]}}
     assert found.header.items() <= facts.items()
     assert found.mean.shape == (3, 32, 32)
     again = package.load(run)
     assert torch.equal(again.mean, found.mean)
     assert all(torch.equal(value, found.state[key]) for key, value in again.state_dict().items())
     report = json.loads(deepres("eval", "net.safetensors", "--data", folder, "--json").stdout)
+    assert report["protocol"] == "single"
     assert report["top1_error"] == pytest.approx(done["test_error"])
 
 
@@ -106,9 +109,118 @@ def test_a_foreign_pickle_or_a_file_that_is_none_is_refused(refused, tmp_path):
         assert words in refused("convert", name, "--to", "out.safetensors")
     build("resnet8").save_pretrained(tmp_path / "net")
     assert "--format" in refused("convert", "net", "--to", "out.bin")
-    assert "has 1 channels, resnet8 takes 3" in refused("convert", "net", "--mean", "0.5", "--to", "out.safetensors")
+    message = refused("convert", "net", "--mean", "0.5", "--to", "out.safetensors")
+    assert "mean has 1 entries, resnet8 has 3 input channels" in message
     (tmp_path / "folder.safetensors").mkdir()
     assert "could not be written" in refused("convert", "net", "--to", "folder.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("{network", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "must be an object of JSON"),
+        ({"network": ["resnet8"]}, 'network of its header must be a name, not ["resnet8"]'),
+        ({"num_classes": "10"}, 'num_classes of its header must be a whole number below 2^31, not "10"'),
+        ({"num_classes": 2**31}, "num_classes of its header must be a whole number below 2^31"),
+        ({"num_classes": 7}, "wrong shape fc.weight (10, 64) where (7, 64) is needed"),
+        ({"in_channels": None}, "in_channels of its header must be a whole number below 2^31, not null"),
+        ({"residual_layers": 2.0}, "residual_layers of its header must be a whole number below 2^31, not 2.0"),
+        ({"pool_padding": True}, "pool_padding of its header must be a whole number below 2^31, not true"),
+        ({"crop": "32"}, 'crop of its header must be a whole number below 2^31, not "32"'),
+        ({"classes": "abcdefghij"}, "classes of its header must be a list of names"),
+        ({"classes": [1]}, "classes of its header must be a list of names, not [1]"),
+        ({"classes": ["ant", "bee"]}, "the list of classes has 2 entries, resnet8 has 10 classes"),
+        ({"std": 1}, "std of its header must be a list of numbers above 0, not 1"),
+        ({"std": [1, 1]}, "the std has 2 entries, resnet8 has 3 input channels"),
+        ({"std": [1, 0, 1]}, "std of its header must be a list of numbers above 0, not [1, 0, 1]"),
+        ({"std": [1, 1e-46, 1]}, "std of its header must be a list of numbers above 0"),
+        ({"std": [1, float("nan"), 1]}, "std of its header must be a list of numbers above 0, not [1, NaN, 1]"),
+        ({"std": [1, 10**400, 1]}, "std of its header must be a list of numbers above 0"),
+    ],
+)
+def test_a_header_that_cannot_be_of_these_weights_is_refused_in_one_sentence(tmp_path, header, words):
+    net, file = build("resnet8"), tmp_path / "net.safetensors"
+    text = header if isinstance(header, str) else json.dumps(net.header | header)
+    file.write_bytes(save(net.state_dict(), {weights.HEADER: text}))
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        package.load(file)
+    assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [
+        (torch.zeros(5, 1, 1), "the mean has 5 entries, resnet8 has 3 input channels"),
+        (torch.zeros(3), "must be floats (channels, height, width), not torch.float32 of shape (3,)"),
+        (torch.zeros(3, 0, 0), "must be floats (channels, height, width)"),
+        (torch.zeros(3, 1, 1, dtype=torch.uint8), "not torch.uint8 of shape (3, 1, 1)"),
+    ],
+)
+def test_a_mean_that_no_input_of_the_network_lacks_is_refused(tmp_path, mean, words):
+    net, file = build("resnet8"), tmp_path / "net.safetensors"
+    file.write_bytes(weights.serialise(net.state_dict(), mean, net.header))
+    with pytest.raises(InputError, match=re.escape(words)):
+        package.load(file)
+
+
+def test_a_pickle_of_other_than_names_and_plain_tensors_is_refused_by_every_verb(refused, folder, tmp_path):
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pth")
+    torch.save({"state_dict": {"a": torch.eye(2).to_sparse()}}, tmp_path / "sparse.pth")
+    for command in (
+        ("predict", "numbers.pth", folder),
+        ("eval", "numbers.pth", "--data", folder),
+        ("convert", "sparse.pth", "--to", "out.safetensors"),
+    ):
+        assert "neither safetensors nor a state dict of names and dense tensors" in refused(*command)
+
+
+def test_foreign_tensors_of_a_wrong_shape_are_named(tmp_path):
+    state = theirs("resnet18").state_dict()
+    torch.save(state | {"conv1.bias": torch.zeros(3)}, tmp_path / "bias.pth")
+    with pytest.raises(InputError, match=r"unexpected conv1\.conv\.bias"):
+        package.load(tmp_path / "bias.pth")
+    torch.save({"pre_logits.fc1.weight": torch.zeros(3)}, tmp_path / "timm.pth")
+    with pytest.raises(InputError, match=r"unexpected classifier\.0\.weight|wrong shape classifier\.0\.weight"):
+        package.load(tmp_path / "timm.pth")
+
+
+@pytest.mark.parametrize("option", ["--mean", "--std"])
+def test_a_mean_and_a_std_are_finite_numbers(refused, tmp_path, option):
+    build("resnet8").save_pretrained(tmp_path / "net")
+    for text in ("nan,1,1", "1,inf,1", "1,1e39,1", "a,b,c", ""):
+        message = refused("convert", "net", f"{option}={text}", "--to", "out.safetensors")
+        assert f"{option} takes a finite number a channel" in message
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_std_is_above_0(refused, tmp_path):
+    """conv1 is divided by it."""
+    build("resnet8").save_pretrained(tmp_path / "net")
+    for text in ("0,0,0", "1,-1,1", "1,1e-46,1"):
+        assert "--std takes numbers above 0" in refused("convert", "net", f"--std={text}", "--to", "out.safetensors")
+
+
+@pytest.mark.parametrize("to", ["out.safetensors", "out.pth"])
+def test_weights_that_are_not_numbers_are_written_as_they_are(deepres, tmp_path, to):
+    net = build("resnet18", 3)
+    with torch.no_grad():
+        net.conv1.conv.weight[0, 0, 0, 0] = torch.nan
+    net.save_pretrained(tmp_path / "net")
+    result = deepres("convert", "net", "--to", to)
+    assert result.returncode == 0, result.stderr
+    back = package.load(tmp_path / to)
+    assert back.conv1.conv.weight[0, 0, 0, 0].isnan()
+
+
+def test_a_mean_that_cannot_be_read_back_is_noticed(refused, tmp_path, monkeypatch):
+    net = build("resnet8")
+    net.mean = torch.zeros(3, 1, 1)
+    net.save_pretrained(tmp_path / "net")
+    whole = weights.serialise
+    monkeypatch.setattr(weights, "serialise", lambda state, mean, header: whole(state, -mean, header))  # -0 is not 0
+    assert "could not be read back" in refused("convert", "net", "--to", "out.safetensors")
 
 
 def test_what_cannot_be_read_back_leaves_the_old_file(deepres, refused, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Weights in and out: found in runs, files and on the Hugging Face hub, and written for us or for torchvision."""
 
 import dataclasses
+import json
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -74,11 +76,8 @@ def convert(
     if mean is not None:
         read = dataclasses.replace(read, mean=_mean(mean))
     if std is not None:
-        read.header["std"] = _numbers(std, "--std").tolist()
+        read.header["std"] = _std(std)
     net = pretrained.network(read, network, file)
-    for what, values in (("mean", net.mean), ("std", net.header.get("std"))):
-        if values is not None and len(values) != net.header["in_channels"]:
-            raise InputError(f"the {what} has {len(values)} channels, {net.name} takes {net.header['in_channels']}")
     net.header |= _errors(source, net.header)
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
@@ -119,20 +118,35 @@ def _write(to: Path, content: Weights) -> None:
                 partial.write_bytes(weights.serialise(content.state, content.mean, content.header))
             else:
                 torch.save(content.state, partial)
-            back = weights.read(partial)
-            same = back.header == content.header and back.state.keys() == content.state.keys()
-            if not same or any(not torch.equal(back.state[key], value) for key, value in content.state.items()):
+            if not _same(weights.read(partial), content):
                 raise InputError(f"{to} could not be read back as it was written; check the disk")
     except OSError as error:
         raise InputError(f"{to} could not be written: {error}") from None
 
 
+def _same(one: Weights, other: Weights) -> bool:
+    """Whether two contents are equal to the last bit: NaN equals itself, and 0 is not -0."""
+    ones, others = (own.state | ({} if own.mean is None else {weights.MEAN: own.mean}) for own in (one, other))
+    pairs = [(ones[key], others[key]) for key in ones if key in others]
+    return (
+        json.dumps(one.header) == json.dumps(other.header)
+        and ones.keys() == others.keys()
+        and all(mine.dtype == yours.dtype and mine.shape == yours.shape for mine, yours in pairs)
+        and all(_bytes(mine).equal(_bytes(yours)) for mine, yours in pairs)
+    )
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view(torch.uint8)
+
+
 def _errors(source: Path, header: Json) -> Json:
-    """The final errors of a run, by protocol, where these are its final weights."""
+    """The final errors of a run, by the protocol that training tests with, where these are its final weights."""
     done = Run(source).done if source.is_dir() else None
     if done is None or done["iteration"] != header.get("iteration"):
         return {}
-    return {"errors": {"center": {"top1": done["test_error"], "top5": done["test_top5_error"]}}}
+    protocol = "center" if header.get("crop") else "single"
+    return {"errors": {protocol: {"top1": done["test_error"], "top5": done["test_top5_error"]}}}
 
 
 def _mean(text: str) -> Tensor:
@@ -143,9 +157,18 @@ def _mean(text: str) -> Tensor:
     return _numbers(text, "--mean")[:, None, None]
 
 
+def _std(text: str) -> list[float]:
+    values = _numbers(text, "--std").tolist()
+    if not weights.are_divisors(values):
+        raise InputError(f"--std takes numbers above 0, which images are divided by, not {text!r}")
+    return values
+
+
 def _numbers(text: str, option: str) -> Tensor:
     try:
         values = torch.tensor([float(value) for value in text.split(",")])
     except ValueError:
-        raise InputError(f"{option} takes a number a channel, for example 0.485,0.456,0.406, not {text!r}") from None
+        values = torch.tensor([math.nan])
+    if not values.isfinite().all():
+        raise InputError(f"{option} takes a finite number a channel, for example 0.485,0.456,0.406, not {text!r}")
     return values

@@ -47,9 +47,9 @@ class Start:
     def begin(self, classes: Sequence[str], channels: int) -> Network:
         """A network with these weights that knows `classes`; where they are other ones, its head has start values.
 
-        The head is all that depends on the number of classes, and auxiliary classifiers, which trained weights mostly
-        lack. Start values (of He et al. for the paper's networks) come from torch's random state. Raises `InputError`
-        where the images have other than the network's input channels.
+        The head is all that depends on the number of classes, and auxiliary classifiers. These have start values, too,
+        where the trained weights lack them, as most do. Start values (of He et al. for the paper's networks) come from
+        torch's random state. Raises `InputError` where the images have other than the network's input channels.
         """
         header = self.net.header
         if channels != header["in_channels"]:

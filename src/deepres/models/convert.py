@@ -131,7 +131,7 @@ def rival_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in unwrapped(state).items():
         module, _, tensor = key.rpartition(".")
         ours = TIMM_VGG.get(module, module)
-        renamed[f"{ours}.{tensor}"] = value.flatten(1) if ours != module and tensor == "weight" else value
+        renamed[f"{ours}.{tensor}"] = value.flatten(1) if ours != module and value.dim() > 1 else value
     return renamed
 
 
@@ -140,7 +140,7 @@ def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     folded = dict(state)
     for key in state:
         mean = key.removesuffix("conv.bias") + "bn.running_mean"
-        if key.endswith(".conv.bias") and mean in folded:
+        if key.endswith(".conv.bias") and mean in folded and folded[mean].shape == folded[key].shape:
             folded[mean] = folded[mean] - folded.pop(key)
     return folded
 
@@ -163,8 +163,9 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
 def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
     """What of `state` does not fit `net`: the first missing, unexpected, mis-shaped keys; "" where all fit."""
     own = net.state_dict()
-    # BN's count of batches plays no part here, and files older than it lack it.
-    needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY))
+    # BN's count of batches plays no part here, and older files lack it; auxiliary classifiers may lack as a whole.
+    optional = () if any(key.startswith(AUXILIARY) for key in state) else AUXILIARY
+    needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(optional))
     missing = [key for key in needed if key not in state]
     unexpected = [key for key in state if key not in own]
     misshaped = [

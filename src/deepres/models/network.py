@@ -50,6 +50,9 @@ class Network(
         """The rows of the network's table in its paper, by name; what has no weights may be left out."""
         return dict(self.named_children())
 
+    def drop_auxiliary(self) -> None:
+        """Take off, in place, classifiers that work in training alone; most networks have none."""
+
     def large_enough(self, images: Tensor) -> Tensor:
         """`images` (N, C, H, W); raises `InputError` where they are too small for the network."""
         height, width = images.shape[2:]

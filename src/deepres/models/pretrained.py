@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
 from deepres.models.catalog import build
-from deepres.models.convert import ends, foreign_state_dict, misfits, rival_state_dict
+from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
 from deepres.models.weights import Weights
@@ -56,30 +56,35 @@ def read(file: Path) -> Weights:
 def network(weights: Weights, name: str | None, where: object) -> Network:
     """The network of `weights`, in evaluation mode, as the file has it: a `std` of the header is not folded.
 
-    `name` is needed only where neither the header nor the tensors tell. Raises `InputError`, which calls the file
-    `where`, for another name than the header's, and for a network that the tensors do not fit, with the nearest.
+    Auxiliary classifiers, which work in training alone, are left out where the file has none. `name` is needed only
+    where neither the header nor the tensors tell. Raises `InputError`, which calls the file `where`, for another name
+    than the header's, for a network that the tensors do not fit, with the nearest, and for a mean image, a `std` or
+    classes that are not as many as the network's.
     """
     header, state = weights.header, weights.state
     if "network" in header and name not in (None, header["network"]):
         raise InputError(f"{where} holds weights of {header['network']}, not of {name}; leave --network out")
     try:
         chosen = header.get("network") or name or identify(state)
+        classes, channels = ends(state)
+        classes, channels = header.get("num_classes", classes), header.get("in_channels", channels)
+        with torch.device("meta"):  # start values would be drawn for nothing
+            net = build(chosen, classes, channels, **{key: header[key] for key in STRUCTURE if key in header})
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    classes, channels = ends(state)
-    classes, channels = header.get("num_classes", classes), header.get("in_channels", channels)
-    with torch.device("meta"):  # start values would be drawn for nothing
-        net = build(chosen, classes, channels, **{key: header[key] for key in STRUCTURE if key in header})
     troubles = misfits(net, state)
     if troubles:
         near = nearest(state)
         hint = f" (the nearest network is {near})" if near != chosen else ""
         raise InputError(f"{where}: these weights are not of {chosen}{hint}: {troubles}")
+    if not any(key.startswith(AUXILIARY) for key in state):
+        net.drop_auxiliary()
     own = net.state_dict()
-    # BN's counts, and auxiliary classifiers, which work in training alone
-    absent = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
-    net.load_state_dict({key: (absent | state)[key].to(own[key].dtype, copy=True) for key in own}, assign=True)
+    # BN's, where older files have none
+    counts = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
+    net.load_state_dict({key: (counts | state)[key].to(own[key].dtype, copy=True) for key in own}, assign=True)
     net.mean, net.header = weights.mean, net.header | header
+    _check_lengths(net, where)
     return net.eval()
 
 
@@ -111,6 +116,20 @@ def fetch(repository: str, **how: Any) -> Path:
         raise InputError(
             f"{WEIGHTS} of hf:{repository} could not be fetched ({reason}); check the name, the network and HF_TOKEN"
         ) from None
+
+
+def _check_lengths(net: Network, where: object) -> None:
+    """Refuse what goes with the weights and has not an entry for each input channel, or for each class."""
+    for what, values, count, wanted in (
+        ("mean", net.mean, "in_channels", "input channels"),
+        ("std", net.header.get("std"), "in_channels", "input channels"),
+        ("list of classes", net.header.get("classes"), "num_classes", "classes"),
+    ):
+        if values is not None and len(values) != net.header[count]:
+            raise InputError(
+                f"{where}: the {what} has {len(values)} entries, {net.name} has {net.header[count]} {wanted}; "
+                "give as many"
+            )
 
 
 def _of_a_rival(state: dict[str, Tensor], source: str, mean: Tensor | None) -> Weights:

@@ -88,7 +88,7 @@ class VGG(torchvision.VGG, Network):
 class GoogLeNet(torchvision.GoogLeNet, Network):
     """GoogLeNet: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    In training it gives three scores: its own and those of two auxiliary classifiers.
+    In training it gives three scores: its own and those of two auxiliary classifiers, where it has them.
     """
 
     smallest = 15
@@ -100,6 +100,10 @@ class GoogLeNet(torchvision.GoogLeNet, Network):
     def forward(self, x: Tensor) -> torchvision.GoogLeNetOutputs:
         """Images to scores, before softmax; in training to three, its own first."""
         return super().forward(self.large_enough(x))
+
+    def drop_auxiliary(self) -> None:
+        """Leave one classifier, as torchvision's `aux_logits=False` does: in training, too, it gives its own scores."""
+        self.aux_logits, self.aux1, self.aux2 = False, None, None
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images to the output of inception5b, 7x7 at 224x224."""

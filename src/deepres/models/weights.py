@@ -1,8 +1,9 @@
 """Weights on disk: safetensors with a header that says which network they are of."""
 
 import json
+import textwrap
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,36 @@ from deepres.errors import InputError
 MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it
 HEADER = "deepres"
 NESTS = ("state_dict", "model")  # where a checkpoint of a training keeps the weights among other things
+MOST = 2**31  # of a count
+FP32 = torch.finfo(torch.float32)
+SHOWN = 60  # characters of a value that is refused
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def are_divisors(value: Any) -> bool:
+    """Whether `value` is a list of numbers above 0 that fp32 holds: a `std` that conv1 can be divided by."""
+    return isinstance(value, list) and all(type(x) in (int, float) and FP32.tiny <= x <= FP32.max for x in value)
+
+
+COUNT: tuple[Callable[[Any], bool], str] = (_is_count, "a whole number below 2^31")
+# Of the header, what is read again: networks are built with it, and their users rely on it. The rest is a record.
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": (lambda value: isinstance(value, str), "a name"),
+    "num_classes": COUNT,
+    "in_channels": COUNT,
+    "residual_layers": COUNT,
+    "pool_padding": COUNT,
+    "crop": COUNT,
+    "classes": (_are_texts, "a list of names"),
+    "std": (are_divisors, "a list of numbers above 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,26 +70,47 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
 def read(file: Path) -> Weights:
     """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
 
-    Raises `InputError` for a file that is neither, or is cut short; a pickle that holds anything but tensors is
-    refused, since to load it would run whatever code it carries.
+    Raises `InputError` for a file that is neither, or is cut short, and for one whose header or mean image is not what
+    `serialise` writes; a pickle that holds anything but tensors is refused, since to load it would run whatever code
+    it carries.
     """
     if not file.is_file():
         raise InputError(f"there is no weights file {file}")
     try:
         with safe_open(file, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-            header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
+            text = (stream.metadata() or {}).get(HEADER, "{}")
     except SafetensorError as error:
         if file.suffix == ".safetensors":
             raise InputError(f"{file} is no whole safetensors file ({error}); copy it again") from None
-        tensors, header = _read_pickle(file), {}
-    return Weights(tensors, tensors.pop(MEAN, None), header)
+        tensors, text = _read_pickle(file), "{}"
+    mean = tensors.pop(MEAN, None)
+    if mean is not None and not (mean.dim() == 3 and mean.numel() and mean.is_floating_point()):
+        raise InputError(
+            f"{file}: its mean image must be floats (channels, height, width), not {mean.dtype} of "
+            f"shape {tuple(mean.shape)}; mend it, or leave it out"
+        )
+    return Weights(tensors, mean, _read_header(file, text))
+
+
+def _read_header(file: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{file}: its header {HEADER!r} is not JSON; write it anew, or leave it out") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{file}: its header {HEADER!r} must be an object of JSON; write it anew, or leave it out")
+    for name, (is_right, needed) in FIELDS.items():
+        if name in header and not is_right(header[name]):
+            shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
+            raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
+    return header
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     refusal = (
-        f"{file} is refused: it is neither safetensors nor a state dict of tensors alone (a foreign pickle may run "
-        "code when it is loaded); save its state_dict() with safetensors and give that"
+        f"{file} is refused: it is neither safetensors nor a state dict of names and dense tensors alone (a foreign "
+        "pickle may run code when it is loaded); save its state_dict() with safetensors and give that"
     )
     try:
         with torch.serialization.safe_globals([Namespace]):  # the arguments, in checkpoints of torchvision and timm
@@ -67,6 +119,10 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         raise InputError(refusal) from None
     while isinstance(state, dict) and (nest := next((name for name in NESTS if name in state), None)):
         state = state[nest]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_dense(state[key]) for key in state):
         raise InputError(refusal)
     return dict(state)
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_quantized or value.is_meta)
