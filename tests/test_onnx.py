@@ -56,7 +56,7 @@ class Unknown(nn.Sequential):
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_what_has_no_onnx_is_refused_in_one_sentence(name):
     pytest.importorskip(name)
-    with pytest.raises(InputError, match="adaptive_max_pool2d.*or the engine eager") as refusal:
+    with pytest.raises(InputError, match=r"adaptive_max_pool2d.*or the engine eager") as refusal:
         engine(Unknown(), IMAGES, name)
     assert "\n" not in str(refusal.value)
 

@@ -1,4 +1,4 @@
-"""The fastest way to run a trained network on this processor, and how far its scores are from the network's own."""
+"""The fastest way to run a trained network on this processor."""
 
 import importlib
 import statistics
@@ -117,20 +117,6 @@ def engine(
     if not made:
         raise InputError(f"no engine for {precision} can be had here: pip install 'deepres[serve]'")
     return _fastest(made, example, say)
-
-
-def agreement(engine: Engine, net: nn.Module, images: Tensor) -> tuple[float, float]:
-    """How near `engine` is to `net` in evaluation mode, for `images` (N, C, H, W) in float32.
-
-    The largest change of a score, and the share (0 to 1) of the images whose best class stays the same.
-    """
-    was_training = net.training
-    net.eval()
-    with torch.inference_mode():
-        expected, found = net(images), engine(images)
-    net.train(was_training)
-    same = found.argmax(1) == expected.argmax(1)
-    return float((found - expected).abs().max()), float(same.float().mean())
 
 
 def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tensor] | None) -> None:
