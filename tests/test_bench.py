@@ -12,10 +12,11 @@ import images
 from deepres.bench import inference
 from deepres.bench.contest import Process, contest
 from deepres.bench.contestants import CONTESTANTS, ready, rivals
-from deepres.bench.limits import asked, machine_limits
-from deepres.bench.tables import markdown
+from deepres.bench.limits import asked, machine_limits, shares
+from deepres.bench.tables import markdown, reached
 from deepres.bench.work import OURS, Work
 from deepres.errors import InputError
+from deepres.serving import openvino
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,40 @@ def test_inference_states_how_far_the_scores_of_the_engine_are_from_the_networks
     assert contestant.facts["same_top1"] == 1
 
 
+def test_by_default_those_take_part_who_have_the_network_and_the_precision(monkeypatch):
+    for package in ("onnxruntime", "openvino", "onnxscript"):
+        pytest.importorskip(package)
+    stock, zoo, runtimes = ["textbook", "tuned"], ["torchvision", "timm"], ["onnxruntime", "openvino"]
+    for name in ("plain18", "resnet18-a", "vgg16", "resnet18-32px", "highway19"):
+        assert rivals(Work("train", name, 2)) == stock
+        assert rivals(Work("infer", name, 2)) == ["plain", *runtimes]
+    for name in ("resnet18", "resnet50-b"):
+        assert rivals(Work("train", name, 2)) == stock + zoo
+        assert rivals(Work("infer", name, 2)) == ["plain", *zoo, *runtimes]
+    for capable, left in ((False, []), (True, ["openvino"])):
+        monkeypatch.setattr(openvino, "multiplies_bf16", lambda capable=capable: capable)
+        assert rivals(Work("infer", "resnet8", 1, precision="bf16")) == ["plain", *left]
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_computes_in_the_precision_that_its_row_names(precision, hint, monkeypatch):
+    """By itself it takes bf16 wherever the processor has it."""
+    for package in ("openvino", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from openvino import Core
+
+    asked, compile_model = [], Core.compile_model
+
+    def noted(core, model, device, settings):
+        asked.append(settings["INFERENCE_PRECISION_HINT"])
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(Core, "compile_model", noted)
+    monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
+    assert f", {precision}, " in inference.openvino(Work("infer", "resnet8", 1, precision=precision)).setting
+    assert asked == [hint]
+
+
 @pytest.mark.parametrize("name", ["plain", "onnxruntime", "openvino"])
 def test_rivals_score_a_batch(name, monkeypatch):
     for package in ("onnxruntime", "openvino", "onnxscript"):
@@ -129,6 +164,17 @@ def test_training_asks_for_three_times_the_multiply_adds_of_inference():
         assert asked(Work("train", name, 1))["multiply_adds"] == 3 * multiply_adds
 
 
+def test_int8_has_no_share_of_limits_in_floating_point():
+    """Neither in a new record nor in the table of one that holds a share."""
+    limits, need = {"multiply_adds": 2e9, "bytes": 1e9}, {"multiply_adds": 1e9, "bytes": 1e8}
+    for precision, share in (("fp32", {"multiply_adds": 0.5, "bytes": 0.1}), ("int8", None)):
+        record = {"work": {"precision": precision}, "ours": {"images_per_second": 1.0}}
+        assert shares(record, limits, need).get("share") == share
+        old = record | {"share": {"multiply_adds": 0.5, "bytes": 0.1}}
+        assert reached(old) == (share and "50% of the multiply-adds, 10% of the bytes a second")
+    assert reached({"work": {"precision": "fp32"}}) is None
+
+
 def test_a_dead_contestant_is_named_with_its_last_words():
     process = Process("ours", Work("memory", "resnet8", 2))
     process.setup()
@@ -145,7 +191,10 @@ def test_bad_works_are_refused_in_a_sentence(refused):
     assert "int8 is for infer" in refused("bench", "train", "resnet8", "--precision", "int8")
     assert "nobody called 'me'" in refused("bench", "load", "--against", "me")
     assert "dense is for networks at 224" in refused("bench", "dense", "resnet8")
-    assert "nobody called 'torchvision'" in refused("bench", "train", "plain20", "--against", "torchvision")
+    assert "resnet152 alone, not in plain20" in refused("bench", "train", "plain20", "--against", "torchvision")
+    bf16 = ("bench", "infer", "resnet8", "--precision", "bf16")
+    assert "onnxruntime has no bf16; give one of fp32, int8" in refused(*bf16, "--against", "onnxruntime")
+    assert "no rival takes part in train of plain18" in refused("bench", "train", "plain18", "--data", "somewhere")
     assert "resnet9" in refused("bench", "memory", "resnet9")
 
 

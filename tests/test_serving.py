@@ -14,7 +14,8 @@ from deepres.kernels import processor
 from deepres.models.blocks import ConvBN
 from deepres.models.catalog import build
 from deepres.serving import onnx, openvino, pytorch
-from deepres.serving.engine import Engine, agreement, engine
+from deepres.serving.agreement import Agreement, agreement
+from deepres.serving.engine import engine
 from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
 from deepres.training.fast import accelerate
@@ -154,9 +155,9 @@ def test_bf16_changes_the_scores_a_little_and_is_said_where_it_is_emulated(resne
     made = engine(resnet20, pictures(2, 32), "eager", "bf16", say=said.append)
     assert made.precision == "bf16" and len(said) == 1 and "bf16" in said[0]
     images = pictures(64, 32, seed=9)
-    change, same = agreement(made, resnet20, images)
-    assert 0 < change <= 2e-2 * largest(scores_of(resnet20, images))
-    assert same >= 0.9
+    found = agreement(made, resnet20, [images])
+    assert 0 < found.change <= 2e-2
+    assert found.same >= 0.9
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +177,9 @@ def test_int8_keeps_the_best_class_of_most_images(resnet8, int8_model, name):
         "onnxruntime": lambda: onnx.onnxruntime_run(int8_model),
         "openvino": lambda: openvino.openvino_run(int8_model, "int8", example),
     }[name]()
-    images = pictures(128, 32, seed=9)
-    change, same = agreement(Engine(name, "int8", (3, 32, 32), run), resnet8, images)
-    assert 0 < change <= 0.2 * largest(scores_of(resnet8, images))
-    assert same >= 0.85
+    found = agreement(run, resnet8, [pictures(128, 32, seed=9)])
+    assert 0 < found.change <= 0.2
+    assert found.same >= 0.85
 
 
 def test_int8_refuses_to_take_ranges_from_no_images():
@@ -187,11 +187,12 @@ def test_int8_refuses_to_take_ranges_from_no_images():
         quantized(b"", [])
 
 
-def test_agreement_is_the_largest_change_and_the_share_of_equal_classes():
+def test_agreement_is_the_largest_change_by_the_largest_score_and_the_share_of_equal_classes():
+    """Over all batches: the largest score is here in one, the largest change in the other."""
     net = nn.Sequential(nn.Flatten(), nn.Identity()).train()
-    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 1.0], [0.0, 2.0]]).reshape(4, 2, 1, 1)
-    made = Engine("constant", "fp32", (2, 1, 1), lambda images: torch.tensor([[1.5, 0.0]]).expand(len(images), 2))
-    assert agreement(made, net, images) == (2.0, 0.5)
+    images = torch.tensor([[1.0, 0.0], [4.0, 1.0], [0.0, 3.0], [0.0, 2.0]]).reshape(4, 2, 1, 1)
+    found = agreement(lambda images: torch.tensor([[1.5, 0.0]]).expand(len(images), 2), net, images.split(2))
+    assert found == Agreement(images=4, change=0.75, same=0.5)
     assert net.training
 
 
@@ -200,7 +201,7 @@ def test_auto_takes_one_of_the_engines_that_can_be_had(silent, resnet8):
     made = engine(resnet8, pictures(2, 32), precision="int8", calibrate=iter([pictures(16, 32)]), say=said.append)
     assert made.name in ("onnxruntime", "openvino") and made.precision == "int8"
     assert len(said) == 1 and all(f"{name} " in said[0] for name in ("onnxruntime", "openvino"))
-    assert 0 < agreement(made, resnet8, pictures(16, 32))[0] <= 0.2 * largest(scores_of(resnet8, pictures(16, 32)))
+    assert 0 < agreement(made, resnet8, [pictures(16, 32)]).change <= 0.2
 
 
 def test_auto_says_what_is_missing_and_goes_on_without(resnet20, monkeypatch, tmp_path):

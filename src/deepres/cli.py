@@ -128,7 +128,7 @@ def train(
         str | None, typer.Option(help="Blocks compiled by PyTorch: auto (where the run is long enough), on, off.")
     ] = None,
     memory_budget: Annotated[
-        float | None, typer.Option(help="GiB a step may take; above it, blocks run twice to save memory.")
+        float | None, typer.Option(help="GiB of activations, gradients and velocity; above it, blocks run twice.")
     ] = None,
     set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
     json: AsJson = False,

@@ -76,10 +76,12 @@ def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Sa
     """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones; a record for each rival.
 
     A ratio is the rival's time over ours in the same round: above 1 we are faster. Raises `InputError` for fewer
-    than one pair, and for a contestant that cannot take part, or dies.
+    than one pair, no rivals, and for a contestant that cannot take part, or dies.
     """
     if pairs < 1:
         raise InputError(f"a contest needs a pair of turns or more, not {pairs}; give --pairs")
+    if not rivals:
+        raise InputError(f"no rival takes part in {work.task} of {work.network} with such data")
     names = [OURS, *rivals]
     for name in names:
         check(name, work)

@@ -2,9 +2,10 @@
 
 import importlib
 
+from deepres.bench.parts import torchvision_name
 from deepres.bench.work import OURS, Contestant, Work, is_from_disk
 from deepres.errors import InputError
-from deepres.models.catalog import family
+from deepres.serving.engine import require
 
 # Where each contestant is written: module and function of this package.
 CONTESTANTS: dict[str, dict[str, str]] = {
@@ -43,17 +44,31 @@ def contestants(work: Work) -> dict[str, str]:
 
 
 def rivals(work: Work) -> list[str]:
-    """Names to give after --against: whoever knows such a network."""
-    foreign = ("torchvision", "timm") if family(work.network) == "cifar" else ()
-    return [name for name in contestants(work) if name != OURS and name not in foreign]
+    """Names to give after --against: whoever knows such a network, and computes in that precision here."""
+    return [name for name in contestants(work) if name != OURS and _absence(name, work) is None]
 
 
 def check(name: str, work: Work) -> None:
     """Raise `InputError` for a name that does not take part in this work."""
-    if name != OURS and name not in rivals(work):
+    if name not in contestants(work):
         raise InputError(
             f"nobody called {name!r} takes part in {work.task} of {work.network}; give one of {', '.join(rivals(work))}"
         )
+    absence = _absence(name, work)
+    if absence is not None:
+        raise InputError(absence)
+
+
+def _absence(name: str, work: Work) -> str | None:
+    """Why a contestant of such a task does not take part in this work, or None."""
+    try:
+        if name in ("torchvision", "timm"):
+            torchvision_name(work)
+        elif name in ("onnxruntime", "openvino"):
+            require(name, work.precision)
+    except InputError as trouble:
+        return str(trouble)
+    return None
 
 
 def ready(name: str, work: Work) -> Contestant:

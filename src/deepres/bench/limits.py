@@ -20,7 +20,7 @@ VALUES = 2**26  # of a streamed array: 256 MiB in fp32, far more than a cache ho
 def machine_limits(precision: str) -> Json:
     """Multiply-adds a second of large products and convolutions, and bytes a second of a large addition.
 
-    The best of some repeats each: a limit is what was reached once.
+    In bf16 for that precision, else in fp32. The best of some repeats each: a limit is what was reached once.
     """
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     first, second = torch.randn(2, 2048, 2048, dtype=kind)
@@ -87,7 +87,12 @@ def _values_moved(net: nn.Module, size: int) -> tuple[int, int]:
 
 
 def shares(record: Json, limits: Json, need: Json) -> Json:
-    """The record with the limits beside it, and the share of each that our median reaches."""
+    """The record with the limits beside it, and the share of each that our median reaches.
+
+    No share for int8: the limits are those of floating-point numbers.
+    """
+    if record["work"]["precision"] == "int8":
+        return record | {"limits": limits}
     speed = record["ours"]["images_per_second"]
     reached = {name: speed * need[name] / limits[name] for name in ("multiply_adds", "bytes")}
     return record | {"limits": limits, "asked": need, "share": reached}

@@ -80,7 +80,7 @@ def trainer(work: Work, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int]
     if work.memory_budget is None:
         keep_freed_memory()
     else:
-        segments = save_memory(net, images, int(work.memory_budget * 2**30))
+        segments = save_memory(net, images, int(work.memory_budget * 2**30), work.precision).segments
         runs_on += f", a budget of {work.memory_budget:g} GiB ({segments} segments)"
     optimizer = SGD(net.parameters(), 0.9, 1e-4)
 

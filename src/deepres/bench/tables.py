@@ -47,13 +47,18 @@ def cells(record: Json) -> list[str]:
         f"`{rival['name']}`: {setting(rival)}",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, {ratio['pairs']})",
         f"{ours['images_per_second']:.4g}, {rival['images_per_second']:.4g}",
-        reached(record) if "share" in record else "-",
+        reached(record) or "-",
     ]
 
 
-def reached(record: Json) -> str:
-    """The share of the machine's limits that ours reaches."""
-    share = record["share"]
+def reached(record: Json) -> str | None:
+    """The share of the machine's limits that ours reaches; None where it was not measured, or is one of other limits.
+
+    Some records in int8 hold shares of the limits in fp32, which say nothing.
+    """
+    share = record.get("share")
+    if share is None or record["work"]["precision"] == "int8":
+        return None
     return f"{share['multiply_adds']:.0%} of the multiply-adds, {share['bytes']:.0%} of the bytes a second"
 
 
@@ -78,7 +83,8 @@ def conditions(records: Sequence[Json]) -> list[str]:
         line = f"`{env['command']}`: {env['cpu']}, {env['threads']} threads, {versions}; commit {env['commit']}; "
         line += env["started"][:10]
         if limits:
-            line += f"; the machine showed {limits['multiply_adds'] / GIGA:.0f}e9 multiply-adds a second "
+            kind = "bf16" if record["work"]["precision"] == "bf16" else "fp32"
+            line += f"; the machine showed {limits['multiply_adds'] / GIGA:.0f}e9 multiply-adds a second in {kind} "
             line += f"and {limits['bytes'] / GIGA:.1f} GB/s"
         lines[line] = None
     return list(lines)

@@ -22,7 +22,7 @@ BATCH: dict[str, dict[str, int]] = {
 def bench(
     task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
     networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="A rival; may be given often. Default: all.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can.")] = None,
     pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
     warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
@@ -88,8 +88,8 @@ def _print(out: Console, records: list[Json]) -> None:
     out.print(table)
     for side in (ours, *(record["rival"] for record in records)):
         out.print(f"{side['name']}: {setting(side)}", highlight=False, markup=False, soft_wrap=True)
-    lines = [f"ours reaches {reached(records[0])}"] if "share" in records[0] else []
-    for line in lines + conditions(records):
+    share = reached(records[0])
+    for line in ([f"ours reaches {share}"] if share else []) + conditions(records):
         out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

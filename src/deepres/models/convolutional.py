@@ -4,11 +4,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepres.errors import InputError
 from deepres.models.catalog import input_size
 from deepres.models.network import Network
+from deepres.models.pooling import pool_windows
 
 
 class FullyConvolutional(nn.Module):
@@ -35,7 +35,7 @@ class FullyConvolutional(nn.Module):
                 f"images of {height}x{width} are smaller than the crop that {self.net.name} is tested with; "
                 "resize them to a larger scale"
             )
-        values = torch.cat([_pooled(features, self.window, bins, self.net.pooling) for bins in self.net.bins], 1)
+        values = torch.cat([pool_windows(features, self.window, bins, self.net.pooling) for bins in self.net.bins], 1)
         scores = self.net.classify(values.movedim(1, -1).flatten(0, 2))
         return scores.unflatten(0, (len(values), *values.shape[2:])).movedim(-1, 1)
 
@@ -55,22 +55,3 @@ def fully_convolutional(net: nn.Module, crop: int | None = None) -> nn.Module:
     with torch.no_grad():
         height, width = network.feature_map(weight.new_zeros(1, weight.shape[1], size, size)).shape[2:]
     return FullyConvolutional(network, (height, width))
-
-
-def _pooled(features: Tensor, window: tuple[int, int], bins: int, pooling: str) -> Tensor:
-    """Each window of `features` (N, C, H, W), at stride 1, pooled into bins x bins: (N, C * bins * bins, h, w).
-
-    The bins are those of adaptive pooling: where they do not divide the window, their edges are rounded outwards.
-    """
-    pool = F.max_pool2d if pooling == "max" else F.avg_pool2d
-    height, width = (size - one + 1 for size, one in zip(features.shape[2:], window, strict=True))
-    parts: list[Tensor] = []
-    for top, bottom in _edges(window[0], bins):
-        for left, right in _edges(window[1], bins):
-            every = pool(features, (bottom - top, right - left), stride=1)
-            parts.append(every[:, :, top : top + height, left : left + width])
-    return torch.stack(parts, 2).flatten(1, 2)
-
-
-def _edges(size: int, bins: int) -> list[tuple[int, int]]:
-    return [(index * size // bins, -(-(index + 1) * size // bins)) for index in range(bins)]

@@ -4,10 +4,10 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepres.models.init import he_initialise
 from deepres.models.network import Network
+from deepres.models.pooling import pool_windows
 
 SLOPE = 0.25  # of the negative part, at the start
 
@@ -43,7 +43,9 @@ class PReLUNet(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Images to scores, before softmax."""
         features = self.feature_map(self.large_enough(images))
-        return self.classify(torch.cat([F.adaptive_max_pool2d(features, n).flatten(1) for n in self.bins], 1))
+        height, width = features.shape[2:]
+        levels = [pool_windows(features, (height, width), n, self.pooling).flatten(1) for n in self.bins]
+        return self.classify(torch.cat(levels, 1))
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images to the output of conv4_x."""

@@ -1,4 +1,4 @@
-"""The fastest way to run a trained network on this processor, and how far its scores are from the network's own."""
+"""The fastest way to run a trained network on this processor."""
 
 import importlib
 import statistics
@@ -119,18 +119,18 @@ def engine(
     return _fastest(made, example, say)
 
 
-def agreement(engine: Engine, net: nn.Module, images: Tensor) -> tuple[float, float]:
-    """How near `engine` is to `net` in evaluation mode, for `images` (N, C, H, W) in float32.
-
-    The largest change of a score, and the share (0 to 1) of the images whose best class stays the same.
-    """
-    was_training = net.training
-    net.eval()
-    with torch.inference_mode():
-        expected, found = net(images), engine(images)
-    net.train(was_training)
-    same = found.argmax(1) == expected.argmax(1)
-    return float((found - expected).abs().max()), float(same.float().mean())
+def require(name: str, precision: str) -> None:
+    """Raise `InputError` where the engine `name` lacks a package, or does not compute in `precision`, here or ever."""
+    kind = KINDS[name]
+    if precision not in kind.precisions:
+        raise InputError(f"{name} has no {precision}; give one of {', '.join(kind.precisions)}")
+    for package in (*kind.packages, *(("onnxruntime",) if precision == "int8" else ())):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f"{name} needs the package {package}: pip install 'deepres[serve]'") from None
+    if name == "openvino" and precision == "bf16" and not openvino.multiplies_bf16():
+        raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
 
 
 def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tensor] | None) -> None:
@@ -145,17 +145,8 @@ def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tenso
 
 def _made(name: str, source: _Source) -> Engine:
     """The engine, run once. Raises `InputError` where it cannot be had."""
-    kind = KINDS[name]
-    if source.precision not in kind.precisions:
-        raise InputError(f"{name} has no {source.precision}; give one of {', '.join(kind.precisions)}")
-    for package in (*kind.packages, *(("onnxruntime",) if source.precision == "int8" else ())):
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise InputError(f"{name} needs the package {package}: pip install 'deepres[serve]'") from None
-    if name == "openvino" and source.precision == "bf16" and not openvino.multiplies_bf16():
-        raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
-    made = Engine(name, source.precision, tuple(source.example.shape[1:]), kind.make(source))
+    require(name, source.precision)
+    made = Engine(name, source.precision, tuple(source.example.shape[1:]), KINDS[name].make(source))
     made(source.example)
     return made
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepres.errors import InputError
 from deepres.serving import onnx
+from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
 from deepres.serving.pytorch import Run
@@ -40,18 +41,6 @@ class Preprocessed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Pictures to scores, before softmax."""
         return self.net(images.permute(0, 3, 1, 2).float() / 255 - self.mean)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How near a written file is to the network, over `images` of them.
-
-    `change` is the largest change of a score relative to the largest score, `same` the share with the same best class.
-    """
-
-    images: int
-    change: float
-    same: float
 
 
 def export(
@@ -89,21 +78,13 @@ def export(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             staged = Path(folder) / out.name
             kind.write(whole(folded(net).cpu()), batches[0], calibrate, facts, staged)
-            found = _agreement(kind.read(staged), whole(net.cpu().eval()), batches)
+            found = agreement(kind.read(staged), whole(net.cpu().eval()), batches)
             _require(found, calibrate is not None, out)
             for file in sorted(staged.parent.iterdir()):  # the .bin before the .xml, which is nothing without it
                 file.replace(out.parent / file.name)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error}); give another --out") from None
     return found
-
-
-def _agreement(run: Run, net: nn.Module, batches: Iterable[Tensor]) -> Agreement:
-    with torch.inference_mode():
-        pairs = [(net(images), run(images)) for images in batches]
-    expected, found = (torch.cat(side) for side in zip(*pairs, strict=True))
-    change = float((found - expected).abs().max() / expected.abs().max())
-    return Agreement(len(found), change, float((found.argmax(1) == expected.argmax(1)).float().mean()))
 
 
 def _require(found: Agreement, int8: bool, out: Path) -> None:

@@ -72,7 +72,7 @@ def train(
     if compiled:
         compile_blocks(net)
     if memory_budget is not None:
-        _save_memory(net, batch_at(0)[0], memory_budget, monitor)
+        _save_memory(net, batch_at(0)[0].chunk(recipe.accumulate)[0], memory_budget, precision, monitor)
     trainer = Trainer(net, recipe, run, device, precision, mean, dict(header or {}), ranks)
     trainer.resume(monitor)
     progress, saved = trainer.progress, time.monotonic()
@@ -98,10 +98,13 @@ def train(
     return trainer.finish()
 
 
-def _save_memory(net: nn.Module, images: Tensor, budget: float, monitor: Monitor) -> None:
-    """Cut the network into segments, and say how many."""
-    count = save_memory(net, images, int(budget * 2**30))
-    monitor.say(f"{count} segments run twice to save memory" if count else "all activations fit the memory budget")
+def _save_memory(net: nn.Module, images: Tensor, budget: float, precision: str, monitor: Monitor) -> None:
+    """Cut the network into segments; say how many, what a step keeps then, and where that is too much."""
+    kept = save_memory(net, images, int(budget * 2**30), precision)
+    cut = f"{kept.segments} segments run twice to save memory" if kept.segments else "no block needs to run twice"
+    monitor.say(f"{cut}; a step keeps up to {kept.peak / 2**30:.3g} GiB (activations, gradients, velocity)")
+    if kept.peak > budget * 2**30:
+        monitor.say(f"that is above the memory budget of {budget:g} GiB, and no cut keeps less; give smaller batches")
 
 
 @contextmanager

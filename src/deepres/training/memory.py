@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from deepres.errors import InputError
 from deepres.models.blocks import Block
+from deepres.training.device import autocast
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Segments:
 
     blocks: int
     length: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a training step keeps of a network cut into `segments`: at most `peak` bytes, as `save_memory` counts."""
+
+    segments: int
     peak: int
 
 
@@ -57,22 +66,24 @@ class SegmentedStage(nn.Sequential):
         return input
 
 
-def save_memory(net: nn.Module, example: Tensor, budget: int) -> int:
-    """Cut `net` into segments so that a training step on a batch like `example` fits `budget` bytes.
+def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32") -> Kept:
+    """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
-    `budget` is for what a step adds to the network: activations, gradients and velocity. As few blocks as will do
-    run twice, the ones nearest the images first: they have the largest maps for the same work. The network's
-    results do not change, nor do its batch statistics, which are taken once. `example` is (N, C, H, W); one image
-    of it goes through `net`. Returns the number of segments, 0 where everything fits. Where even the smallest
-    segments do not fit, the smallest are taken. Raises `InputError` for a network without blocks.
+    Counted are the activations that wait for the backward pass, gradients and velocity; not the working memory of
+    an operation, nor the holes that freed memory leaves. As few blocks as will do run twice, the ones nearest the
+    images first: they have the largest maps for the same work. The network's results do not change, nor do its
+    batch statistics, which are taken once. `example` is (N, C, H, W); one image of it goes through `net`, in
+    `precision`. Where even the smallest segments do not fit, they are taken, and the peak that is returned is above
+    the budget. Raises `InputError` for a network without blocks.
     """
     stages, blocks = _stages(net)
     if not blocks:
         name = getattr(net, "name", "the network")
         raise InputError(f"{name} has no blocks that could run twice to save memory; leave the memory budget out")
-    footprints, outside = measure(net, blocks, example[:1])
-    parameters = 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    chosen = choose(footprints, (budget - parameters) // len(example) - outside)
+    with autocast(precision, example.device.type):
+        footprints, outside, fixed = measure(net, blocks, example[:1])
+    fixed += 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    chosen = choose(footprints, (budget - fixed) // len(example) - outside)
     left, total = chosen.blocks, 0
     for stage in stages:
         count = sum(isinstance(child, Block) for child in stage)
@@ -82,7 +93,7 @@ def save_memory(net: nn.Module, example: Tensor, budget: int) -> int:
         segmented = cast(SegmentedStage, stage)
         segmented.segments = [min(chosen.length, here - start) for start in range(0, here, chosen.length or 1)]
         total += len(segmented.segments)
-    return total
+    return Kept(total, fixed + len(example) * (outside + chosen.peak))
 
 
 def choose(footprints: Sequence[Footprint], budget: int) -> Segments:
@@ -91,8 +102,20 @@ def choose(footprints: Sequence[Footprint], budget: int) -> Segments:
     return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
 
 
-def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int]:
-    """The footprint of each block for one image (1, C, H, W), and the bytes kept outside of all blocks."""
+def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int, int]:
+    """The footprint of each block for one image (1, C, H, W), and the bytes kept outside of all blocks for one.
+
+    Last, the bytes that a batch of any size keeps: batch statistics, and under autocast the converted parameters.
+    """
+    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1))  # batch statistics of one value are refused
+    _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1))
+    each = [(more - less) // 2 for less, more in zip(two, four, strict=True)]
+    footprints = [Footprint(one // 2, kept) for one, kept in zip(inputs, each, strict=False)]
+    return footprints, each[-1], sum(two) - 2 * sum(each)
+
+
+def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list[int], list[int]]:
+    """The bytes of each block's input, and what autograd keeps of each block and (last) outside of all."""
     inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
     seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     keep: list[Tensor] = []  # or a storage's place is used again, and looks as if seen
@@ -116,12 +139,11 @@ def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[lis
     handles += [block.register_forward_hook(leave) for block in blocks]
     try:
         with _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
-            net(image.repeat(2, 1, 1, 1))  # batch statistics of one value are refused
+            net(images)
     finally:
         for handle in handles:
             handle.remove()
-    each = [Footprint(one // 2, kept // 2) for one, kept in zip(inputs, saved, strict=False)]
-    return each, saved[-1] // 2
+    return inputs, saved
 
 
 def _best(footprints: Sequence[Footprint], blocks: int) -> Segments:

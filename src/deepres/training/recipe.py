@@ -176,7 +176,7 @@ class Config:
     precision: str = "auto"
     kernels: str = "auto"  # the residual block's own kernels: auto, on, off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
-    memory_budget: float | None = None  # GiB that a training step may add to the network; None: no limit
+    memory_budget: float | None = None  # GiB: activations kept, gradients and velocity; None: no limit
     workers: int | None = None  # processes that decode pictures on disk; None: one a processor
     start: str | None = None  # the trained weights that the run begins with; None: start values
     freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay
