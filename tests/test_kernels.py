@@ -178,7 +178,7 @@ def step(net, optimizer, images, labels):
 
 
 def bottlenecks():
-    """The blocks of ResNet-50, one a stage and narrow, on the small stem."""
+    """The blocks of ResNet-50, few and narrow, on the small stem."""
     net = ImageNetNet(Row(bottleneck, (64, 64, 128, 128), (1, 2, 1, 1)), option_b, STEM_32, 4, 3)
     he_initialise(net)
     return net
