@@ -53,6 +53,19 @@ def test_a_picture_is_seen_by_each_network_with_its_layer_responses(two, picture
     assert sight.responses.startswith(b"<?xml") and b"plain-18" in sight.responses and b"ResNet-18" in sight.responses
 
 
+def test_networks_of_one_kind_are_called_by_their_places(two, tmp_path):
+    (tmp_path / "other").mkdir()
+    for place in ("mine.safetensors", "other/mine.safetensors", "third.safetensors"):
+        shutil.copy(two[1], tmp_path / place)
+
+    def labels(*names):
+        return [one.label for one in demo.exhibits([tmp_path / name for name in names], print)]
+
+    assert labels("mine.safetensors", "third.safetensors") == ["mine", "third"]
+    assert labels("mine.safetensors", "other/mine.safetensors") == ["mine (1)", "mine (2)"]
+    assert [one.label for one in demo.exhibits(two, print)] == ["plain-18", "ResNet-18"]
+
+
 def test_what_is_no_picture_is_refused(two, tmp_path):
     (tmp_path / "note.jpg").write_text("no picture")
     with pytest.raises(InputError, match=r"plain-18: it is not a picture"):

@@ -42,14 +42,18 @@ class Sight:
 
 
 def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> list[Exhibit]:
-    """The networks of `places` (as `deepres eval` takes them); `network` names those that do not say what they are."""
+    """The networks of `places` (as `deepres eval` takes them); `network` names those that do not say what they are.
+
+    They are called by their names, and where two have the same one, by their places.
+    """
+    nets = [load_trained(place, say, network) for place in places]
+    labels = [describe(trained.net.name)[0] for trained in nets]
+    pairs = zip(places, labels, strict=True)
+    named = [place.stem if labels.count(label) > 1 else label for place, label in pairs]
     shown: list[Exhibit] = []
-    for place in places:
-        trained = load_trained(place, say, network)
-        label = describe(trained.net.name)[0]
-        if any(label == other.label for other in shown):
-            label = f"{label} ({place.stem}, {len(shown) + 1})"
-        shown.append(Exhibit(label, trained, predictor(trained, say=say)))
+    for number, (label, trained) in enumerate(zip(named, nets, strict=True), 1):
+        name = label if named.count(label) == 1 else f"{label} ({number})"
+        shown.append(Exhibit(name, trained, predictor(trained, say=say)))
     return shown
 
 

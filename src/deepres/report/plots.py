@@ -25,7 +25,7 @@ from deepres.report.tables import in_order, kinds_of_error
 
 WIDTH, HEIGHT = 400.0, 300.0  # of a panel, in points, which are the units of its SVG
 LABEL_WIDTH = 82.0  # at the right, for the labels at the ends of the lines
-LABEL_LENGTH = 12  # characters of a label that fit there
+LABEL_LENGTH, LEGEND_LENGTH = 12, 28  # characters of a label that fit there, and into a legend
 SETTLED = 0.1  # the y axis is made for what comes after this share of the iterations
 STYLE: dict[str, Any] = {
     "font.size": 11.5,
@@ -162,7 +162,7 @@ def _draw(
         style: dict[str, Any] = {
             "color": LIGHT[line.colour],
             "lw": 2.2 if line.bold else 1.0,
-            "label": _short(line.label),
+            "label": _short(line.label, LEGEND_LENGTH),
         }
         axes.plot(line.x, line.y, ls=(0, (4, 2.5)) if line.dashed else "-", **style)
         if line.band[0]:
@@ -265,10 +265,10 @@ def _end(line: _Line) -> float:
     return finite[-1] if finite else 0.0
 
 
-def _short(label: str) -> str:
+def _short(label: str, length: int = LABEL_LENGTH) -> str:
     """A label that fits beside the plot and that XML can hold; the tables have the whole of it."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in label)
-    return shown if len(shown) <= LABEL_LENGTH else shown[: LABEL_LENGTH - 1] + "…"
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def _marks(axes: Axes, line: _Line) -> Iterator[Mark]:
