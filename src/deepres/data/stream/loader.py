@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
 from deepres.errors import InputError
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
 # What PyTorch says of a worker that is gone, and of one that finds /dev/shm full.
 LOST_WORKER = ("exited unexpectedly", "killed by signal", "shared memory")
 Make = Callable[[bytes, Sequence[float]], Tensor]
@@ -164,7 +164,7 @@ class Stream:
             self._steps.start = step
             if self._loader is None:
                 self._loader = self._open()
-            with _interrupts_left():
+            with _endings_held():
                 self._answers = iter(self._loader)
         with _workers_missed():
             answer = next(self._answers)
@@ -195,7 +195,7 @@ def in_order(
     pieces = torch.arange(len(index))[own].split(batch_size)
     requests = [Request(places, torch.empty(len(places), 0)) for places in pieces]
     workers = min(default_workers() if workers is None else workers, len(requests))
-    with _interrupts_left():
+    with _endings_held():
         answers = iter(_loader(_Pictures(index, make), requests, workers, None))
     with _workers_missed():
         yield from answers
@@ -223,11 +223,14 @@ def _loader(
 
 
 def _ends_left(worker: int) -> None:
-    """A worker lets a first request to end pass, which may have gone to all processes: the training ends in order.
+    """What a worker does when told to end, which all processes may have been: leave it to the training, in order.
 
-    A second one ends it, as those do that Python sends at its own end to what is left.
+    A second SIGTERM ends it, as those do that Python sends at its own end to what is left.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL) and None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 @contextmanager
@@ -245,16 +248,13 @@ def _workers_missed() -> Generator[None]:
 
 
 @contextmanager
-def _interrupts_left() -> Generator[None]:
-    """Processes that start within ignore the terminal's interrupt, from their first moment.
-
-    It reaches all processes; the training ends itself, in order, and then its workers.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+def _endings_held() -> Generator[None]:
+    """Processes that start within are told to end only once `_ends_left` has said what that does there."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
