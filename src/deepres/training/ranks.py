@@ -27,8 +27,9 @@ from deepres.errors import InputError
 from deepres.training.device import resolve_device, use_local_gpu
 
 T = TypeVar("T")
-# A rank that ended is noticed at once; this is for one that hangs. Reading ImageNet for the first time fits in.
-TIMEOUT = timedelta(hours=6)
+# A rank that ended is noticed at once; these are for one that does not come, and for one that hangs. Reading ImageNet
+# for the first time, for which the others wait, fits in.
+COMING, TIMEOUT = timedelta(minutes=30), timedelta(hours=6)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
 
@@ -225,17 +226,17 @@ def _own_store(place: Ranks) -> Store:
     torchrun keeps its store over a restart, and with it the addresses of the ranks that died. Every rank asks under a
     name never used before, so that only a living first rank can answer, and the first one waits until all have heard.
     """
-    store = next(iter(rendezvous("env://", place.rank, place.world, timeout=TIMEOUT)))[0]
+    store = next(iter(rendezvous("env://", place.rank, place.world, timeout=COMING)))[0]
     session, others = uuid.uuid4().hex, range(1, place.world)
     if place.first:
         heard = [f"deepres/{session}/{rank}" for rank in others]
-        end = time.monotonic() + TIMEOUT.total_seconds()
+        end = time.monotonic() + COMING.total_seconds()
         while not store.check(heard):
             for asking in (f"deepres/asking/{rank}" for rank in others):
                 if store.check([asking]):
                     store.set(f"deepres/answer/{store.get(asking).decode()}", session)
             if time.monotonic() > end:
-                raise dist.DistNetworkError(f"not all of {place.world} ranks came within {TIMEOUT}")
+                raise dist.DistNetworkError(f"not all of {place.world} ranks came within {COMING}")
             time.sleep(0.02)
     else:
         store.set(f"deepres/asking/{place.rank}", session)
