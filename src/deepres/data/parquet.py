@@ -115,7 +115,7 @@ def _labelled(file: Path) -> bool:
     with _open(file) as source:
         _, label = _columns(source.schema_arrow, file)
         first = next(source.iter_batches(ROWS, columns=[label]), None)
-    return first is not None and any((value or 0) >= 0 for value in first.column(label).drop_null().to_pylist())
+    return first is not None and any(value >= 0 for value in first.column(label).drop_null().to_pylist())
 
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
     except InputError:
         return False
     facts = table.members[0].facts
-    asked = protocol.facts(facts["crop"])
+    asked = protocol.facts(facts.get("crop", 0))
     return len(table.labels) + len(table.skipped) == images and all(facts.get(key) == asked[key] for key in asked)
 
 
