@@ -168,19 +168,6 @@ def test_close_ends_the_workers_and_a_signal_to_all_processes_does_not(index: In
     assert same(batches(source, 0), [first])
 
 
-def test_a_lost_worker_is_told_in_one_sentence(index: Index):
-    """As the system ends one that takes too much memory."""
-    before = children()
-    source = stream(index, workers=1)
-    source.batch(0)
-    (worker,) = [child for child in children() if child not in before]
-    worker.kill()
-    with pytest.raises(InputError, match=r"a process that decodes pictures was lost .*--shm-size"):
-        for step in range(1, 9):
-            source.batch(step)
-    source.close()
-
-
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
     """Ten training pictures, of which one is cut short and one a decompression bomb."""

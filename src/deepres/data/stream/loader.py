@@ -166,7 +166,7 @@ class Stream:
                 self._loader = self._open()
             with _endings_held():
                 self._answers = iter(self._loader)
-        with _workers_missed():
+        with workers_missed():
             answer = next(self._answers)
         self._next = step + 1
         for name, reason in answer.bad:
@@ -197,7 +197,7 @@ def in_order(
     workers = min(default_workers() if workers is None else workers, len(requests))
     with _endings_held():
         answers = iter(_loader(_Pictures(index, make), requests, workers, None))
-    with _workers_missed():
+    with workers_missed():
         yield from answers
 
 
@@ -234,8 +234,11 @@ def _ends_left(worker: int) -> None:
 
 
 @contextmanager
-def _workers_missed() -> Generator[None]:
-    """Raise `InputError` where PyTorch misses a worker, or one of them the memory to hand its pictures over."""
+def workers_missed() -> Generator[None]:
+    """Raise `InputError` where PyTorch misses a worker, or one of them the memory to hand its pictures over.
+
+    PyTorch may notice at any moment, so that all that goes on beside the workers belongs within.
+    """
     try:
         yield
     except RuntimeError as error:
