@@ -132,7 +132,7 @@ def test_kernels_that_cannot_be_kept_are_gone_without(tmp_path, monkeypatch):
     kernels.library.cache_clear()
     told = []
     try:
-        assert not resolve_kernels("auto", "cpu", "fp32", 0, told.append)
+        assert not resolve_kernels("auto", "cpu", 0, told.append)
     finally:
         kernels.library.cache_clear()
     assert "cannot be kept" in told[0] and "take longer" in told[0]
@@ -224,21 +224,21 @@ def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     kernels.library.cache_clear()
     said: list[str] = []
-    assert not resolve_kernels("auto", "cpu", "fp32", 0, said.append)
+    assert not resolve_kernels("auto", "cpu", 0, said.append)
     assert "no C++ compiler" in said[0]
     with pytest.raises(InputError, match="no C\\+\\+ compiler"):
-        resolve_kernels("on", "cpu", "fp32", 0, said.append)
+        resolve_kernels("on", "cpu", 0, said.append)
     kernels.library.cache_clear()
 
 
-def test_the_kernels_are_for_processors_in_fp32_and_the_whole_batch():
-    assert resolve_kernels("auto", "cpu", "fp32", 0, print)
-    for elsewhere in (("cuda", "fp32", 0), ("cpu", "bf16", 0), ("cpu", "fp32", 64)):
+def test_the_kernels_are_for_processors_and_the_whole_batch():
+    assert resolve_kernels("auto", "cpu", 0, print)
+    for elsewhere in (("cuda", 0), ("cpu", 64)):
         assert not resolve_kernels("auto", *elsewhere, print)
         with pytest.raises(InputError, match="alone; leave it out"):
             resolve_kernels("on", *elsewhere, print)
     with pytest.raises(InputError, match="one of auto, on, off"):
-        resolve_kernels("of", "cpu", "fp32", 0, print)
+        resolve_kernels("of", "cpu", 0, print)
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ def train(work: Work) -> Contestant:
 
 
 def _kernels(work: Work) -> tuple[bool, str]:
-    kernels = resolve_kernels("auto", "cpu", work.precision, 0, Silent().say)
+    kernels = resolve_kernels("auto", "cpu", 0, Silent().say)
     return kernels, "kernels" if kernels else "eager"
 
 

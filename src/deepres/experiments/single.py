@@ -136,7 +136,7 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
         compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.exists else "auto")
     if compile == "on" and asked == "auto":
         asked = "off"
-    kernels = "on" if resolve_kernels(asked, device, precision, config.recipe.bn_group, say) else "off"
+    kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
 
 

@@ -14,7 +14,6 @@
 namespace {
 
 constexpr int64_t BLOCK = 256;  // rows
-constexpr int COLUMNS = 2 * LANES;
 
 template <typename Work>
 void over_blocks(int64_t rows, Work work) {  // work(thread, first row, rows)
@@ -27,8 +26,8 @@ void over_blocks(int64_t rows, Work work) {  // work(thread, first row, rows)
     }
 }
 
-template <bool ADD, bool RELU>
-void normalise(const float* x, const float* added, float* y, int64_t rows, int64_t channels, const float* scale,
+template <bool ADD, bool RELU, typename T>
+void normalise(const T* x, const T* added, T* y, int64_t rows, int64_t channels, const float* scale,
                const float* shift) {
     over_blocks(rows, [=](int, int64_t first, int64_t count) {
         for (int64_t c = 0; c < channels; c += LANES) {
@@ -43,8 +42,8 @@ void normalise(const float* x, const float* added, float* y, int64_t rows, int64
     });
 }
 
-template <bool RELU>
-void reduce(const float* dy, const float* y, const float* x, int64_t rows, int64_t channels, const float* mean,
+template <bool RELU, typename T>
+void reduce(const T* dy, const T* y, const T* x, int64_t rows, int64_t channels, const float* mean,
             std::vector<std::vector<double>>& sums) {  // of each thread: sum of dy, then of dy (x - mean)
     over_blocks(rows, [&, channels](int me, int64_t first, int64_t count) {
         for (int64_t c = 0; c < channels; c += LANES) {
@@ -63,10 +62,8 @@ void reduce(const float* dy, const float* y, const float* x, int64_t rows, int64
     });
 }
 
-}  // namespace
-
-// Sums of x and of its squares over all rows, `channels` doubles each.
-extern "C" void sum_rows(const float* x, int64_t rows, int64_t channels, double* sum, double* square) {
+template <typename T>
+void add_up(const T* x, int64_t rows, int64_t channels, double* sum, double* square) {
     std::vector<Sums> parts(omp_get_max_threads(), Sums(channels));
     over_blocks(rows, [&, channels](int me, int64_t first, int64_t count) {
         for (int64_t c = 0; c < channels; c += LANES) {
@@ -84,6 +81,13 @@ extern "C" void sum_rows(const float* x, int64_t rows, int64_t channels, double*
         sum[c] = square[c] = 0;
         for (const Sums& part : parts) sum[c] += part.sum[c], square[c] += part.square[c];
     }
+}
+
+}  // namespace
+
+// Sums of x and of its squares over all rows, `channels` doubles each. Where `narrow`, maps are of bf16, here and below.
+extern "C" void sum_rows(int narrow, const void* x, int64_t rows, int64_t channels, double* sum, double* square) {
+    by_type(narrow, [&](auto kind) { add_up(static_cast<const decltype(kind)*>(x), rows, channels, sum, square); });
 }
 
 // From the sums over `rows`: mean and 1 / standard deviation, the scale and shift of y = scale * x + shift, and the
@@ -105,21 +109,28 @@ extern "C" void finish_statistics(const double* sum, const double* square, int64
 }
 
 // y = scale * x + shift, + added (or null), then ReLU where asked.
-extern "C" void normalise_add_relu(const float* x, const float* added, float* y, int64_t rows, int64_t channels,
+extern "C" void normalise_add_relu(int narrow, const void* x, const void* added, void* y, int64_t rows, int64_t channels,
                                    const float* scale, const float* shift, int relu) {
-    auto run = added ? (relu ? normalise<true, true> : normalise<true, false>)
-                     : (relu ? normalise<false, true> : normalise<false, false>);
-    run(x, added, y, rows, channels, scale, shift);
+    by_type(narrow, [&](auto kind) {
+        using T = decltype(kind);
+        auto run = added ? (relu ? normalise<true, true, T> : normalise<true, false, T>)
+                         : (relu ? normalise<false, true, T> : normalise<false, false, T>);
+        run(static_cast<const T*>(x), static_cast<const T*>(added), static_cast<T*>(y), rows, channels, scale, shift);
+    });
 }
 
 // The gradients of normalise_add_relu of weight and bias, and what `Slope` needs for the others. y is the result where
 // it went through a ReLU, else null.
-extern "C" void differentiate_normalization(const float* dy, const float* y, const float* x, int64_t rows,
+extern "C" void differentiate_normalization(int narrow, const void* dy, const void* y, const void* x, int64_t rows,
                                             int64_t channels, const float* mean, const float* inverse,
                                             const float* weight, float* dweight, float* dbias, float* by_dy,
                                             float* by_x, float* constant) {
     std::vector<std::vector<double>> sums(omp_get_max_threads(), std::vector<double>(2 * channels, 0.0));
-    (y ? reduce<true> : reduce<false>)(dy, y, x, rows, channels, mean, sums);
+    by_type(narrow, [&](auto kind) {
+        using T = decltype(kind);
+        auto run = y ? reduce<true, T> : reduce<false, T>;
+        run(static_cast<const T*>(dy), static_cast<const T*>(y), static_cast<const T*>(x), rows, channels, mean, sums);
+    });
     for (int64_t c = 0; c < channels; c++) {
         double total = 0, product = 0;
         for (const auto& part : sums) total += part[c], product += part[channels + c];
@@ -133,11 +144,15 @@ extern "C" void differentiate_normalization(const float* dy, const float* y, con
 }
 
 // dx = the gradient of what was normalised, and of what was added (or null).
-extern "C" void differentiate_add_relu(const float* dy, const float* y, const float* x, float* dx, float* dadded,
+extern "C" void differentiate_add_relu(int narrow, const void* dy, const void* y, const void* x, void* dx, void* dadded,
                                        int64_t rows, int64_t channels, const float* by_dy, const float* by_x,
                                        const float* constant) {
-    const Slope slope{dy, y, x, dadded, by_dy, by_x, constant};
-    over_blocks(rows, [=](int, int64_t first, int64_t count) {
-        slope.rows(first, count, channels, dx + first * channels);
+    by_type(narrow, [&](auto kind) {
+        using T = decltype(kind);
+        const Slope<T> slope{static_cast<const T*>(dy), static_cast<const T*>(y), static_cast<const T*>(x),
+                             static_cast<T*>(dadded), by_dy, by_x, constant};
+        over_blocks(rows, [=](int, int64_t first, int64_t count) {
+            slope.rows(first, count, channels, static_cast<T*>(dx) + first * channels);
+        });
     });
 }

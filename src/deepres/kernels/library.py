@@ -23,13 +23,13 @@ CHANNELS = 16  # the kernels take maps whose channels are a multiple of so many
 _POINTER, _NUMBER, _DOUBLE, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
 # fmt: off
 SIGNATURES = {
-    "winograd_convolve": [_POINTER] * 4 + [_NUMBER] * 5 + [_POINTER] * 2,
-    "winograd_backward": [_POINTER] * 12 + [_NUMBER] * 5,
-    "sum_rows": [_POINTER] + [_NUMBER] * 2 + [_POINTER] * 2,
+    "winograd_convolve": [_FLAG] + [_POINTER] * 4 + [_NUMBER] * 5 + [_POINTER] * 2,
+    "winograd_backward": [_FLAG] + [_POINTER] * 11 + [_FLAG, _POINTER] + [_NUMBER] * 5,
+    "sum_rows": [_FLAG, _POINTER] + [_NUMBER] * 2 + [_POINTER] * 2,
     "finish_statistics": [_POINTER] * 2 + [_NUMBER] * 2 + [_POINTER] * 2 + [_DOUBLE] * 2 + [_POINTER] * 6,
-    "normalise_add_relu": [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 2 + [_FLAG],
-    "differentiate_normalization": [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 8,
-    "differentiate_add_relu": [_POINTER] * 5 + [_NUMBER] * 2 + [_POINTER] * 3,
+    "normalise_add_relu": [_FLAG] + [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 2 + [_FLAG],
+    "differentiate_normalization": [_FLAG] + [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 8,
+    "differentiate_add_relu": [_FLAG] + [_POINTER] * 5 + [_NUMBER] * 2 + [_POINTER] * 3,
 }
 # fmt: on
 

@@ -23,16 +23,16 @@ class Pool:
         self.limit, self.idle = limit, 0
         self.free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size freed last stands last
 
-    def maps(self, count: int, channels: int, height: int, width: int) -> Tensor:
-        """An uninitialised float32 tensor (count, channels, height, width), channels-last in memory."""
-        values = count * channels * height * width
-        block = self._take(-(-4 * values // PAGE) * PAGE)
-        array = np.frombuffer(block, dtype=np.float32, count=values)
+    def maps(self, count: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """An uninitialised tensor (count, channels, height, width), channels-last in memory."""
+        size = count * channels * height * width * dtype.itemsize
+        block = self._take(-(-size // PAGE) * PAGE)
+        array = np.frombuffer(block, dtype=np.uint8, count=size)
         weakref.finalize(array, self._give, block).atexit = False  # when the last tensor on it is gone
         steps = (height * width * channels, 1, width * channels, channels)
         # set_, for a view of another tensor may not be changed in place behind a function of autograd's
         storage = torch.from_numpy(array).untyped_storage()
-        return torch.empty(0).set_(storage, 0, (count, channels, height, width), steps)
+        return torch.empty(0, dtype=dtype).set_(storage, 0, (count, channels, height, width), steps)
 
     def _take(self, size: int) -> mmap.mmap:
         kept = self.free.get(size)

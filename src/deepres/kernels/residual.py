@@ -1,7 +1,8 @@
 """Convolution, batch normalization, addition and ReLU as one operation with few passes over memory.
 
 For the forward pass autograd keeps x, the convolution's output and the result; plain PyTorch keeps as much, but
-reads and writes the maps twice as often. 3x3 convolutions of stride 1 go through Winograd's F(4x4, 3x3).
+reads and writes the maps twice as often. 3x3 convolutions of stride 1 go through Winograd's F(4x4, 3x3). Maps are
+float32, or bf16 under autocast; Winograd's products and all sums are float32 for both.
 """
 
 from typing import Any, NamedTuple
@@ -29,14 +30,26 @@ class Statistics(NamedTuple):
 
 def fits(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether the kernels can run `conv` and its normalization on images like x."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and conv.out_channels % CHANNELS == 0
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and conv.out_channels % CHANNELS == 0
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
     """[ReLU](bn(conv(x)) [+ added]) with batch statistics, which move the running ones as PyTorch does.
 
-    x is float32 (N, C, H, W) on the processor, `added` of the shape of the result. See `fits`; the caller sees to it.
+    x is (N, C, H, W) on the processor, `added` of the shape of the result. See `fits`; the caller sees to it.
     """
+    return conv_bn_through(conv, bn, x, added, relu)[0]
+
+
+def conv_bn_through(
+    conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False
+) -> tuple[Tensor, Tensor]:
+    """As `conv_bn`, and x again for a shortcut: what comes back through it is added to the gradient of x on the way.
+
+    The gradient of that x is changed in place, so that nobody else may hold it.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
     assert bn.running_mean is not None and bn.running_var is not None
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
@@ -58,14 +71,15 @@ class _ConvBN(torch.autograd.Function):
         padding: tuple[int, int],
         statistics: Statistics,
         relu: bool,
-    ) -> Tensor:
-        x = _dense(x)
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        given, x = x, _dense(x)
         sums = torch.empty(2, len(kernel), dtype=torch.float64)
         if _winograd(kernel, stride):
             convolved = _convolve(x, kernel, sums)
         else:
-            convolved = _dense(F.conv2d(x, kernel, None, stride, padding))
-            library().sum_rows(address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
+            convolved = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
+            library().sum_rows(_narrow(x), address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
         found = torch.empty(4, len(kernel))  # mean, 1 / standard deviation, scale, shift
         library().finish_statistics(
             *map(address, sums),
@@ -78,37 +92,43 @@ class _ConvBN(torch.autograd.Function):
             address(statistics.variance),
             *map(address, found),
         )
-        result = POOL.maps(*convolved.shape)
-        added = None if added is None else _dense(added)
-        arguments = (address(convolved), address(added), address(result), *_rows(convolved))
+        result = POOL.maps(*convolved.shape, x.dtype)
+        added = None if added is None else _dense(added.to(x.dtype))
+        arguments = (_narrow(x), address(convolved), address(added), address(result), *_rows(convolved))
         library().normalise_add_relu(*arguments, address(found[2]), address(found[3]), relu)
         ctx.save_for_backward(x, kernel, weight, convolved, result if relu else None, found)
         ctx.stride, ctx.padding, ctx.added = stride, padding, added is not None
-        return result
+        return result, given
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
-        dy = _dense(gradients[0])
-        dadded = POOL.maps(*convolved.shape) if ctx.added else None
+        dy = _dense(gradients[0].to(x.dtype))
+        through = None if gradients[1] is None else _dense(gradients[1])
+        dadded = POOL.maps(*convolved.shape, x.dtype) if ctx.added else None
         dweight, dbias, *slope = torch.empty(5, len(weight))
-        through = (address(dy), address(result), address(convolved))
+        maps = (address(dy), address(result), address(convolved))
         places = map(address, (found[0], found[1], weight, dweight, dbias, *slope))
-        library().differentiate_normalization(*through, *_rows(convolved), *places)
+        library().differentiate_normalization(_narrow(x), *maps, *_rows(convolved), *places)
         need_x, need_kernel = ctx.needs_input_grad[:2]
         if _winograd(kernel, ctx.stride):
-            dx = POOL.maps(*x.shape) if need_x else None
+            dx = (POOL.maps(*x.shape, x.dtype) if through is None else through) if need_x else None
             dkernel = torch.empty_like(kernel)
             stride = torch.tensor([kernel.stride(), dkernel.stride()])
-            places = (address(x), address(kernel), address(stride), *through, address(dadded), *map(address, slope))
-            library().winograd_backward(*places, address(dx), address(dkernel), *_sizes(x), len(kernel))
+            places = (address(x), address(kernel), address(stride), *maps, address(dadded), *map(address, slope))
+            found = (address(dx), through is not None, address(dkernel))
+            library().winograd_backward(_narrow(x), *places, *found, *_sizes(x), len(kernel))
         else:
-            dconvolved = POOL.maps(*convolved.shape)
-            places = (*through, address(dconvolved), address(dadded))
+            dconvolved = POOL.maps(*convolved.shape, x.dtype)
+            places = (_narrow(x), *maps, address(dconvolved), address(dadded))
             library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
             differentiate = _by_product if _is_product(kernel, ctx.stride, x) else _by_library
-            dx, dkernel = differentiate(dconvolved, x, kernel, ctx.stride, ctx.padding, need_x, need_kernel)
+            sizes = (ctx.stride, ctx.padding, need_x, need_kernel)
+            dx, dkernel = differentiate(dconvolved, x, kernel.to(x.dtype), *sizes)
+            dkernel = None if dkernel is None else dkernel.to(kernel.dtype)
+            if dx is not None and through is not None:
+                dx = through.add_(dx)
         return dx, dkernel, dweight, dbias, dadded, None, None, None, None
 
 
@@ -138,7 +158,7 @@ def _by_product(
     if need[0]:
         dx, _ = _by_library(dy, read, kernel, (1, 1), padding, True, False)
         if stride != (1, 1) and dx is not None:
-            dx, of_read = POOL.maps(*x.shape).zero_(), dx
+            dx, of_read = POOL.maps(*x.shape, x.dtype).zero_(), dx
             dx[:, :, :: stride[0], :: stride[1]] = of_read
     if need[1]:
         rows = [maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (dy, read)]
@@ -148,10 +168,10 @@ def _by_product(
 
 def _convolve(x: Tensor, kernel: Tensor, sums: Tensor) -> Tensor:
     """x * kernel; `sums` (2, channels) is filled with those of the result and of its squares."""
-    result = POOL.maps(len(x), len(kernel), *x.shape[2:])
+    result = POOL.maps(len(x), len(kernel), *x.shape[2:], x.dtype)
     stride = torch.tensor(kernel.stride())
     places = (address(x), address(kernel), address(stride), address(result))
-    library().winograd_convolve(*places, *_sizes(x), len(kernel), address(sums[0]), address(sums[1]))
+    library().winograd_convolve(_narrow(x), *places, *_sizes(x), len(kernel), address(sums[0]), address(sums[1]))
     return result
 
 
@@ -164,6 +184,10 @@ def _sizes(x: Tensor) -> tuple[int, int, int, int]:
 def _rows(maps: Tensor) -> tuple[int, int]:
     """Positions of all images, and channels."""
     return maps.numel() // maps.shape[1], maps.shape[1]
+
+
+def _narrow(maps: Tensor) -> bool:
+    return maps.dtype == torch.bfloat16
 
 
 def _dense(maps: Tensor) -> Tensor:

@@ -7,7 +7,7 @@
 #include "points.h"
 #include "sums.h"
 
-constexpr int ROWS = 6, COLUMNS = 2 * LANES;  // of the register block of the products
+constexpr int ROWS = LANES == 16 ? 12 : 6;    // of the register block of the products
 constexpr int LINE = 16;                      // floats of a cache line
 constexpr int64_t DEPTH = 256;                // channels in of a product whose weights stay in the nearest cache
 
@@ -16,10 +16,12 @@ struct Maps {
     int64_t down() const { return (height + OUT - 1) / OUT; }
     int64_t across() const { return (width + OUT - 1) / OUT; }
     int64_t tiles() const { return images * down() * across(); }
+    // Of the register block: two vectors of channels out where there are so many.
+    int64_t columns() const { return channels_out % (2 * LANES) ? LANES : 2 * LANES; }
     // For `threads` of them: tiles worked on at once, few enough for the caches and for each thread to have some, and
     // many enough to use a kernel's channels well.
     Maps shared(int64_t threads) const {
-        const int64_t most = std::max(channels_in, channels_out) < 32 ? 6 : 15, rows = threads * ROWS;
+        const int64_t most = std::max(channels_in, channels_out) < 32 ? 48 / ROWS : 48 / ROWS, rows = threads * ROWS;
         Maps some = *this;
         some.group = ROWS * std::min(most, (tiles() + rows - 1) / rows);
         return some;
@@ -42,34 +44,34 @@ struct Tile {  // where a tile's outputs start
 };
 
 // points of `count` tiles of x
-inline void transform_inputs(const float* x, const Maps& maps, int64_t first, int64_t count, float* points) {
+template <typename T>
+inline void transform_inputs(const T* x, const Maps& maps, int64_t first, int64_t count, float* points) {
+    static const T outside[LANES] = {};
     const int64_t channels = maps.channels_in, height = maps.height, width = maps.width;
     for (int64_t t = 0; t < count; t++) {
         Tile tile(maps, first + t);
         const int64_t row = tile.row - 1, column = tile.column - 1;
-        const int64_t top = std::max<int64_t>(0, -row), bottom = std::min<int64_t>(IN, height - row);
         const int64_t left = std::max<int64_t>(0, -column), right = std::min<int64_t>(IN, width - column);
-        const float* corner = x + ((tile.image * height + row) * width + column) * channels;
+        const T* corner = x + ((tile.image * height + row) * width + column) * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
+            const T* start[IN];
+            int64_t step[IN];
+            for (int i = 0; i < IN; i++) {
+                const bool inside = row + i >= 0 && row + i < height;
+                start[i] = inside ? corner + i * width * channels + c : outside;
+                step[i] = inside ? channels : 0;
+            }
             vec half[POINTS];
-            auto to_points = [&](int i) {
-                input_points([&](int j) { return half[i * IN + j]; },
-                             [&](int j, vec value) { store(points + maps.place(i * IN + j, channels, c, t), value); });
-            };
-            const float* place = corner + c;
-            if (top == 0 && left == 0 && bottom == IN && right == IN) {
-                for (int j = 0; j < IN; j++)
-                    input_points([&](int i) { return load(place + (i * width + j) * channels); },
-                                 [&](int i, vec value) { half[i * IN + j] = value; });
-            } else {
-                vec d[POINTS] = {};
-                for (int64_t i = top; i < bottom; i++)
-                    for (int64_t j = left; j < right; j++) d[i * IN + j] = load(place + (i * width + j) * channels);
-                for (int j = 0; j < IN; j++)
-                    input_points([&](int i) { return d[i * IN + j]; },
+            for (int j = 0; j < IN; j++) {
+                if (j < left || j >= right)
+                    for (int i = 0; i < IN; i++) half[i * IN + j] = zero();
+                else
+                    input_points([&](int i) { return load(start[i] + j * step[i]); },
                                  [&](int i, vec value) { half[i * IN + j] = value; });
             }
-            for (int i = 0; i < IN; i++) to_points(i);
+            for (int i = 0; i < IN; i++)
+                input_points([&](int j) { return half[i * IN + j]; },
+                             [&](int j, vec value) { store(points + maps.place(i * IN + j, channels, c, t), value); });
         }
     }
 }
@@ -95,7 +97,9 @@ inline void transform_gradients(const float* dy, const Maps& maps, int64_t first
     }
 }
 
-inline void transform_outputs(const float* m, const Maps& maps, int64_t first, int64_t count, float* y, Sums* sums) {
+// y of `count` tiles, or y + these where it `adds`, and their sums (or null)
+template <typename T>
+inline void transform_outputs(const float* m, const Maps& maps, int64_t first, int64_t count, T* y, bool adds, Sums* sums) {
     const int64_t channels = maps.channels_out, height = maps.height, width = maps.width;
     for (int64_t c = 0; c < channels; c += LANES) {
         vec total = zero(), squares = zero(), shift = zero();
@@ -115,7 +119,7 @@ inline void transform_outputs(const float* m, const Maps& maps, int64_t first, i
             auto put = [&](int64_t i, int64_t j) {
                 const int64_t place = (origin + i * width + j) * channels + c;
                 vec value = o[i * OUT + j];
-                store(y + place, value);
+                store(y + place, adds ? load(y + place) + value : value);
                 value -= shift;
                 total += value;
                 squares += value * value;
@@ -133,14 +137,14 @@ inline void transform_outputs(const float* m, const Maps& maps, int64_t first, i
     }
 }
 
-// kernel[p][out / COLUMNS][in][COLUMNS] of the weights w[out][in][3][3] with the given strides, or of their rotation
+// kernel[p][out / columns][in][columns] of the weights w[out][in][3][3] with the given strides, or of their rotation
 inline void transform_kernel(const float* w, const int64_t* stride, const Maps& maps, bool rotated, float* kernel) {
-    const int64_t in = maps.channels_in, out = maps.channels_out;
+    const int64_t in = maps.channels_in, out = maps.channels_out, columns = maps.columns();
     const int64_t by_in = rotated ? stride[0] : stride[1], by_out = rotated ? stride[1] : stride[0];
 #pragma omp parallel for
-    for (int64_t k = 0; k < out; k += COLUMNS)
-        for (int64_t place = k * in; place < (k + COLUMNS) * in; place += LANES) {  // LANES channels out, one in
-            const int64_t i = (place - k * in) / COLUMNS, o = k + place % COLUMNS;
+    for (int64_t k = 0; k < out; k += columns)
+        for (int64_t place = k * in; place < (k + columns) * in; place += LANES) {  // LANES channels out, one in
+            const int64_t i = (place - k * in) / columns, o = k + place % columns;
             vec g[9], half[18];
             for (int a = 0; a < 3; a++)
                 for (int b = 0; b < 3; b++) {

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from deepres.errors import InputError
 from deepres.kernels.library import UnavailableError, library
-from deepres.kernels.residual import conv_bn, fits
+from deepres.kernels.residual import conv_bn, conv_bn_through, fits
 from deepres.models.blocks import Block, ConvBN
 from deepres.models.shortcuts import NoShortcut, Sum
 
@@ -29,11 +29,26 @@ class FastBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         """As `Block`."""
         layers = [layer for layer in cast(nn.Sequential, self.residual) if isinstance(layer, ConvBN)]
-        carried = self.shortcut.carried(x) if isinstance(self.shortcut, Sum) else None
-        f = x
-        for layer in layers[:-1]:
-            f = apply(layer, f, relu=True)
-        return apply(layers[-1], f, carried, relu=True)
+        if not isinstance(self.shortcut, Sum):
+            return _in_turn(layers, x, None)
+        if len(layers) == 1:
+            return _in_turn(layers, x, self.shortcut.carried(x))
+        f, x = _apply_through(layers[0], x)
+        return _in_turn(layers[1:], f, self.shortcut.carried(x))
+
+
+def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
+    for layer in layers[:-1]:
+        x = apply(layer, x, relu=True)
+    return apply(layers[-1], x, added, relu=True)
+
+
+def _apply_through(layer: ConvBN, x: Tensor) -> tuple[Tensor, Tensor]:
+    """ReLU(layer(x)), and x for the shortcut."""
+    conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
+    if layer.training and fits(conv, x):
+        return conv_bn_through(conv, bn, x, relu=True)
+    return apply(layer, x, relu=True), x
 
 
 def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -47,8 +62,8 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     return F.relu(result, inplace=True) if relu else result
 
 
-def resolve_kernels(kernels: str, device: str, precision: str, bn_group: int, say: Callable[[str], None]) -> bool:
-    """Whether a run uses the kernels: `auto` where they can run (processor, fp32, whole batch); `say` is told why not.
+def resolve_kernels(kernels: str, device: str, bn_group: int, say: Callable[[str], None]) -> bool:
+    """Whether a run uses the kernels: `auto` where they can run (processor, whole batch); `say` is told why not.
 
     Raises `InputError` for `on` where they cannot.
     """
@@ -56,11 +71,9 @@ def resolve_kernels(kernels: str, device: str, precision: str, bn_group: int, sa
         raise InputError(f"unknown value {kernels!r} of kernels; give one of {', '.join(KERNELS)}")
     if kernels == "off":
         return False
-    if device != "cpu" or precision != "fp32" or bn_group:
+    if device != "cpu" or bn_group:
         if kernels == "on":
-            raise InputError(
-                "kernels can be on for --device cpu, --precision fp32 and --bn-group 0 alone; leave it out"
-            )
+            raise InputError("kernels can be on for --device cpu and --bn-group 0 alone; leave it out")
         return False
     try:
         library()
