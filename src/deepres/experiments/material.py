@@ -24,6 +24,7 @@ from deepres.evaluation.views import Protocol, fitted
 from deepres.records import Json
 from deepres.serving.fold import folded
 from deepres.training.device import autocast
+from deepres.training.fast import runs_on_kernels
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Config
 from deepres.training.trainer import BatchAt, Evaluate
@@ -92,7 +93,7 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
         counts = [0, 0]  # of a rank without an image, where there are more ranks than images
         if len(mine):
             with autocast(config.precision, config.device):
-                counts = _hits(score(folded(net), test_batches(mine, mean, TEST_BATCH, place)))
+                counts = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
         return _figures(ranks.sum([*counts, len(mine)]))
 
     return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
@@ -133,13 +134,17 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
         own = slice(ranks.rank * step, None, ranks.world * step)
         with autocast(config.precision, config.device):
-            counts = _test_counts(folded(net), parts.test, mean.to(place), own, config, tell)
+            counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell)
         return _figures(ranks.sum(counts))
 
     facts: Json = {"crop": crop}
     both = "".join(part.fingerprint for part in parts)  # the test part as well: its error may change the rate
     fingerprint = hashlib.sha256(both.encode()).hexdigest()
     return Material(parts.train.classes, 3, fingerprint, mean, stream.batch, evaluate, facts, stream.close)
+
+
+def _for_scores(net: nn.Module) -> nn.Module:
+    return net if runs_on_kernels(net) else folded(net)
 
 
 def _test_counts(

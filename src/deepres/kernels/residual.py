@@ -5,7 +5,7 @@ reads and writes the maps twice as often. 3x3 convolutions of stride 1 go throug
 float32, or bf16 under autocast; Winograd's products and all sums are float32 for both.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,11 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None
 
 
 def conv_bn_through(
-    conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False
+    conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False, every: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """As `conv_bn`, and x again for a shortcut: what comes back through it is added to the gradient of x on the way.
+    """As `conv_bn`, and x at each `every`-th position for a shortcut, whose gradient is added to that of x on the way.
 
-    The gradient of that x is changed in place, so that nobody else may hold it.
+    That gradient may be changed in place, so that nobody else may hold it.
     """
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
@@ -55,7 +55,27 @@ def conv_bn_through(
         bn.num_batches_tracked.add_(1)
     momentum = bn.momentum if bn.momentum is not None else 1 / int(bn.num_batches_tracked or 1)  # a plain average
     statistics = Statistics(bn.running_mean, bn.running_var, bn.eps, momentum)
-    return _ConvBN.apply(x, conv.weight, bn.weight, bn.bias, added, conv.stride, conv.padding, statistics, relu)  # pyright: ignore[reportReturnType]
+    return _ConvBN.apply(x, conv.weight, bn.weight, bn.bias, added, conv.stride, conv.padding, statistics, relu, every)  # pyright: ignore[reportReturnType]
+
+
+@torch.no_grad()
+def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
+    """As `conv_bn` with the running statistics, for evaluation: without gradients."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    x, kernel = _dense(x), conv.weight
+    stride, padding = cast(tuple[int, int], conv.stride), conv.padding
+    if _winograd(kernel, stride):
+        result = _convolve(x, kernel, None)
+    else:
+        result = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    shift = bn.bias - bn.running_mean * scale
+    added = None if added is None else _dense(added.to(x.dtype))
+    places = (address(result), address(added), address(result), *_rows(result), address(scale), address(shift))
+    library().normalise_add_relu(_narrow(x), *places, relu)
+    return result
 
 
 class _ConvBN(torch.autograd.Function):
@@ -71,6 +91,7 @@ class _ConvBN(torch.autograd.Function):
         padding: tuple[int, int],
         statistics: Statistics,
         relu: bool,
+        every: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         given, x = x, _dense(x)
@@ -97,15 +118,15 @@ class _ConvBN(torch.autograd.Function):
         arguments = (_narrow(x), address(convolved), address(added), address(result), *_rows(convolved))
         library().normalise_add_relu(*arguments, address(found[2]), address(found[3]), relu)
         ctx.save_for_backward(x, kernel, weight, convolved, result if relu else None, found)
-        ctx.stride, ctx.padding, ctx.added = stride, padding, added is not None
-        return result, given
+        ctx.stride, ctx.padding, ctx.added, ctx.every = stride, padding, added is not None, every
+        return result, given if every == 1 else given[:, :, ::every, ::every]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
         dy = _dense(gradients[0].to(x.dtype))
-        through = None if gradients[1] is None else _dense(gradients[1])
+        through = gradients[1]
         dadded = POOL.maps(*convolved.shape, x.dtype) if ctx.added else None
         dweight, dbias, *slope = torch.empty(5, len(weight))
         maps = (address(dy), address(result), address(convolved))
@@ -113,11 +134,13 @@ class _ConvBN(torch.autograd.Function):
         library().differentiate_normalization(_narrow(x), *maps, *_rows(convolved), *places)
         need_x, need_kernel = ctx.needs_input_grad[:2]
         if _winograd(kernel, ctx.stride):
-            dx = (POOL.maps(*x.shape, x.dtype) if through is None else through) if need_x else None
+            adds = through is not None and ctx.every == 1
+            dx = (_dense(through) if adds else POOL.maps(*x.shape, x.dtype)) if need_x else None
+            through = None if adds else through
             dkernel = torch.empty_like(kernel)
             stride = torch.tensor([kernel.stride(), dkernel.stride()])
             places = (address(x), address(kernel), address(stride), *maps, address(dadded), *map(address, slope))
-            found = (address(dx), through is not None, address(dkernel))
+            found = (address(dx), adds, address(dkernel))
             library().winograd_backward(_narrow(x), *places, *found, *_sizes(x), len(kernel))
         else:
             dconvolved = POOL.maps(*convolved.shape, x.dtype)
@@ -127,9 +150,9 @@ class _ConvBN(torch.autograd.Function):
             sizes = (ctx.stride, ctx.padding, need_x, need_kernel)
             dx, dkernel = differentiate(dconvolved, x, kernel.to(x.dtype), *sizes)
             dkernel = None if dkernel is None else dkernel.to(kernel.dtype)
-            if dx is not None and through is not None:
-                dx = through.add_(dx)
-        return dx, dkernel, dweight, dbias, dadded, None, None, None, None
+        if dx is not None and through is not None:
+            dx[:, :, :: ctx.every, :: ctx.every].add_(through)
+        return dx, dkernel, dweight, dbias, dadded, None, None, None, None, None
 
 
 def _winograd(kernel: Tensor, stride: tuple[int, int]) -> bool:
@@ -166,12 +189,13 @@ def _by_product(
     return dx, dkernel
 
 
-def _convolve(x: Tensor, kernel: Tensor, sums: Tensor) -> Tensor:
-    """x * kernel; `sums` (2, channels) is filled with those of the result and of its squares."""
+def _convolve(x: Tensor, kernel: Tensor, sums: Tensor | None) -> Tensor:
+    """x * kernel; `sums` (2, channels), where given, is filled with those of the result and of its squares."""
     result = POOL.maps(len(x), len(kernel), *x.shape[2:], x.dtype)
     stride = torch.tensor(kernel.stride())
     places = (address(x), address(kernel), address(stride), address(result))
-    library().winograd_convolve(_narrow(x), *places, *_sizes(x), len(kernel), address(sums[0]), address(sums[1]))
+    filled = (None, None) if sums is None else (address(sums[0]), address(sums[1]))
+    library().winograd_convolve(_narrow(x), *places, *_sizes(x), len(kernel), *filled)
     return result
 
 

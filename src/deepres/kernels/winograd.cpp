@@ -12,6 +12,7 @@
 #include <omp.h>
 
 #include "lanes.h"
+#include "products.h"
 #include "slope.h"
 #include "sums.h"
 #include "transforms.h"
@@ -19,76 +20,6 @@
 namespace {
 
 constexpr int64_t ACCUMULATED = 1 << 27;  // floats in which threads sum up the gradients of a kernel, each its own
-constexpr int MANY = LANES == 16 ? 8 : 6;   // channels in of a register block of the gradient of a kernel
-
-// m = points kernel, for one point and register blocks of ROWS tiles and WIDTH vectors of channels out; `kernel` is
-// [out / columns][in][columns], the others are in panels
-template <int WIDTH>
-void product(const float* points, const float* kernel, float* m, const Maps& maps, int64_t count) {
-    constexpr int COLUMNS = WIDTH * LANES;
-    const int64_t in = maps.channels_in, out = maps.channels_out, group = maps.group;
-    for (int64_t start = 0; start < in; start += DEPTH)
-        for (int64_t k = 0; k < out; k += COLUMNS) {
-            const int64_t end = std::min(start + DEPTH, in);
-            for (int64_t t = 0; t < count; t += ROWS) {
-                float* result = m + k * group + t * LANES;
-                vec sum[ROWS][WIDTH] = {};
-                if (start)
-                    for (int i = 0; i < ROWS; i++)
-                        for (int v = 0; v < WIDTH; v++) sum[i][v] = load(result + (v * group + i) * LANES);
-                const float* weights = kernel + k * in + start * COLUMNS;
-                for (int64_t c = start; c < end; c += LANES) {
-                    const float* values = points + c * group + t * LANES;
-#pragma GCC unroll 8
-                    for (int lane = 0; lane < LANES; lane++, weights += COLUMNS) {
-                        vec weight[WIDTH];
-                        for (int v = 0; v < WIDTH; v++) weight[v] = load(weights + v * LANES);
-#pragma GCC unroll 12
-                        for (int i = 0; i < ROWS; i++)
-                            for (int v = 0; v < WIDTH; v++) sum[i][v] += values[i * LANES + lane] * weight[v];
-                    }
-                }
-                for (int i = 0; i < ROWS; i++)
-                    for (int v = 0; v < WIDTH; v++) store(result + (v * group + i) * LANES, sum[i][v]);
-            }
-        }
-}
-
-// sum[c to c + COUNT][columns] += (where `fresh`, =) points^T gradients, for one panel of WIDTH vectors of gradients
-template <int COUNT, int WIDTH>
-void add_outer_products(const float* points, const float* gradients, float* sum, int64_t group, int64_t count,
-                        bool fresh, int64_t c) {
-    constexpr int COLUMNS = WIDTH * LANES;
-    const float* values[COUNT];
-    vec block[COUNT][WIDTH];
-    for (int i = 0; i < COUNT; i++) {
-        values[i] = points + (c + i) / LANES * LANES * group + (c + i) % LANES;
-        for (int v = 0; v < WIDTH; v++) block[i][v] = fresh ? zero() : load(sum + (c + i) * COLUMNS + v * LANES);
-    }
-    for (int64_t t = 0; t < count * LANES; t += LANES) {
-        vec gradient[WIDTH];
-        for (int v = 0; v < WIDTH; v++) gradient[v] = load(gradients + v * LANES * group + t);
-#pragma GCC unroll 16
-        for (int i = 0; i < COUNT; i++)
-            for (int v = 0; v < WIDTH; v++) block[i][v] += values[i][t] * gradient[v];
-    }
-    for (int i = 0; i < COUNT; i++)
-        for (int v = 0; v < WIDTH; v++) store(sum + (c + i) * COLUMNS + v * LANES, block[i][v]);
-}
-
-// sum += (where `fresh`, =) points^T gradients, for one point; `sum` is [out / columns][in][columns], the others are in panels
-template <int WIDTH>
-void outer_products(const float* points, const float* gradients, float* sum, const Maps& maps, int64_t count,
-                    bool fresh) {
-    const int64_t in = maps.channels_in, group = maps.group;
-    for (int64_t k = 0; k < maps.channels_out; k += WIDTH * LANES) {
-        const float* panel = gradients + k * group;
-        int64_t c = 0;
-        for (; in - c >= MANY && in - c != 8; c += MANY)
-            add_outer_products<MANY, WIDTH>(points, panel, sum + k * in, group, count, fresh, c);
-        for (; c < in; c += 4) add_outer_products<4, WIDTH>(points, panel, sum + k * in, group, count, fresh, c);
-    }
-}
 
 // dw (strides `stride`) = G^T [sums over threads] G
 void kernel_gradient(const float* sums, int team, float* dw, const int64_t* stride, const Maps& maps) {
@@ -126,7 +57,7 @@ void convolve(const T* x, const float* w, const int64_t* stride, T* y, const Map
     const int64_t in = maps.panels(maps.channels_in), out = maps.panels(maps.channels_out);
     const int64_t group = maps.group, groups = (maps.tiles() + group - 1) / group;
     const int threads = static_cast<int>(std::min<int64_t>(most, groups));
-    const auto multiply = maps.columns() == LANES ? product<1> : product<2>;
+    const Product multiply = product_for(maps);
     std::vector<Sums> sums(sum ? threads : 0, Sums(maps.channels_out));
 #pragma omp parallel num_threads(threads)
     {
@@ -161,8 +92,8 @@ void differentiate(const T* x, const float* w, const int64_t* stride, const Slop
     const int64_t chunks = (all.images + together - 1) / together;
     float* kernel = scratch(2, POINTS * pairs);
     if (dx) transform_kernel(w, stride, turned, true, kernel);
-    const auto add_products = all.columns() == LANES ? outer_products<1> : outer_products<2>;
-    const auto multiply = turned.columns() == LANES ? product<1> : product<2>;
+    const OuterProducts add_products = outer_products_for(all);
+    const Product multiply = product_for(turned);
     const int64_t room = std::max<int64_t>(1, ACCUMULATED / (POINTS * pairs));
     const int threads = static_cast<int>(std::min({static_cast<int64_t>(most), chunks, room}));
     float* sums = scratch(3, threads * POINTS * pairs);

@@ -50,7 +50,10 @@ class PaddedIdentity(Sum):
     def carried(self, x: Tensor) -> Tensor:
         """x, picked and padded."""
         # An average over one pixel is x[:, :, ::stride, ::stride], but keeps channels_last both ways.
-        picked = F.avg_pool2d(x, kernel_size=1, stride=self.stride)
+        return self.padded(F.avg_pool2d(x, kernel_size=1, stride=self.stride))
+
+    def padded(self, picked: Tensor) -> Tensor:
+        """The picked positions with channels of zeros behind the others."""
         return F.pad(picked, (0, 0, 0, 0, 0, self.extra_channels))
 
 

@@ -3,20 +3,21 @@
 from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepres.errors import InputError
 from deepres.kernels.library import UnavailableError, library
-from deepres.kernels.residual import conv_bn, conv_bn_through, fits
+from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through, fits
 from deepres.models.blocks import Block, ConvBN
-from deepres.models.shortcuts import NoShortcut, Sum
+from deepres.models.shortcuts import NoShortcut, PaddedIdentity, Sum
 
 KERNELS = ("auto", "on", "off")
 
 
 class FastConvBN(ConvBN):
-    """`ConvBN` as one operation while training; in evaluation the plain one."""
+    """`ConvBN` as one operation, in training and, without gradients, in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `ConvBN`."""
@@ -33,8 +34,9 @@ class FastBlock(Block):
             return _in_turn(layers, x, None)
         if len(layers) == 1:
             return _in_turn(layers, x, self.shortcut.carried(x))
-        f, x = _apply_through(layers[0], x)
-        return _in_turn(layers[1:], f, self.shortcut.carried(x))
+        picks = isinstance(self.shortcut, PaddedIdentity)
+        f, x = _apply_through(layers[0], x, self.shortcut.stride if picks else 1)
+        return _in_turn(layers[1:], f, self.shortcut.padded(x) if picks else self.shortcut.carried(x))
 
 
 def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
@@ -43,12 +45,12 @@ def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
     return apply(layers[-1], x, added, relu=True)
 
 
-def _apply_through(layer: ConvBN, x: Tensor) -> tuple[Tensor, Tensor]:
-    """ReLU(layer(x)), and x for the shortcut."""
+def _apply_through(layer: ConvBN, x: Tensor, every: int) -> tuple[Tensor, Tensor]:
+    """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if layer.training and fits(conv, x):
-        return conv_bn_through(conv, bn, x, relu=True)
-    return apply(layer, x, relu=True), x
+        return conv_bn_through(conv, bn, x, relu=True, every=every)
+    return apply(layer, x, relu=True), x[:, :, ::every, ::every]
 
 
 def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -56,6 +58,8 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if layer.training and fits(conv, x):
         return conv_bn(conv, bn, x, added, relu)
+    if fits(conv, x) and isinstance(bn, nn.BatchNorm2d) and not torch.is_grad_enabled():
+        return conv_bn_scores(conv, bn, x, added, relu)
     result = bn(conv(x))
     if added is not None:
         result = result.add_(added)
@@ -92,3 +96,8 @@ def accelerate(net: nn.Module) -> None:
             module.__class__ = FastBlock
         elif type(module) is ConvBN:
             module.__class__ = FastConvBN
+
+
+def runs_on_kernels(net: nn.Module) -> bool:
+    """Whether `accelerate` has found blocks in `net`; then it needs no folding of BN to be tested fast."""
+    return any(isinstance(module, FastBlock) for module in net.modules())
