@@ -255,7 +255,7 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
 
 
 def test_freed_maps_are_used_again_and_tensors_in_use_are_not():
-    pool = Pool()
+    pool = Pool(limit=2**30)
     first = pool.maps(2, 16, 8, 8)
     assert first.is_contiguous(**CHANNELS_LAST)
     place, view = first.data_ptr(), first[1]

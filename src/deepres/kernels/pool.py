@@ -5,6 +5,7 @@ a step; told to keep them, it does not find an aligned block again in a hole of 
 """
 
 import mmap
+import os
 import weakref
 from collections import OrderedDict
 
@@ -12,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LIMIT = 2**30  # bytes kept that nobody uses
+SHARE = 4  # of the machine's memory, what is kept at most that nobody uses
 PAGE = 1 << 16
 
 
 class Pool:
     """Blocks of memory by size; what is freed is kept for the next tensor of that size, up to `limit` bytes."""
 
-    def __init__(self, limit: int = LIMIT):
+    def __init__(self, limit: int):
         self.limit, self.idle = limit, 0
         self.free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size freed last stands last
 
@@ -52,4 +53,4 @@ class Pool:
             self.idle -= oldest
 
 
-POOL = Pool()
+POOL = Pool(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)

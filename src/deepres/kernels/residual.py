@@ -17,6 +17,7 @@ from deepres.kernels.pool import POOL
 
 _backward = torch.ops.aten.convolution_backward.default
 SMALL = 28 * 28
+WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
 
 
 class Statistics(NamedTuple):
@@ -66,7 +67,7 @@ def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor
         x = x.to(torch.get_autocast_dtype("cpu"))
     x, kernel = _dense(x), conv.weight
     stride, padding = cast(tuple[int, int], conv.stride), conv.padding
-    if _winograd(kernel, stride):
+    if _winograd(x, kernel, stride):
         result = _convolve(x, kernel, None)
     else:
         result = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
@@ -96,7 +97,7 @@ class _ConvBN(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         given, x = x, _dense(x)
         sums = torch.empty(2, len(kernel), dtype=torch.float64)
-        if _winograd(kernel, stride):
+        if _winograd(x, kernel, stride):
             convolved = _convolve(x, kernel, sums)
         else:
             convolved = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
@@ -133,7 +134,7 @@ class _ConvBN(torch.autograd.Function):
         places = map(address, (found[0], found[1], weight, dweight, dbias, *slope))
         library().differentiate_normalization(_narrow(x), *maps, *_rows(convolved), *places)
         need_x, need_kernel = ctx.needs_input_grad[:2]
-        if _winograd(kernel, ctx.stride):
+        if _winograd(x, kernel, ctx.stride):
             adds = through is not None and ctx.every == 1
             dx = (_dense(through) if adds else POOL.maps(*x.shape, x.dtype)) if need_x else None
             through = None if adds else through
@@ -155,14 +156,21 @@ class _ConvBN(torch.autograd.Function):
         return dx, dkernel, dweight, dbias, dadded, None, None, None, None, None
 
 
-def _winograd(kernel: Tensor, stride: tuple[int, int]) -> bool:
-    """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here."""
-    return kernel.shape[2:] == (3, 3) and stride == (1, 1) and kernel.shape[1] % CHANNELS == 0
+def _winograd(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
+    """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here.
+
+    They are faster up to so many channels, by measurement: oneDNN multiplies bf16 twice as fast as the fp32 that they
+    keep to, and many channels make the transform of a kernel's gradient long.
+    """
+    most = 128 if x.dtype == torch.bfloat16 else 256 if WIDE else 512
+    channels = kernel.shape[:2]
+    return kernel.shape[2:] == (3, 3) and stride == (1, 1) and channels[1] % CHANNELS == 0 and max(channels) <= most
 
 
 def _is_product(kernel: Tensor, stride: tuple[int, int], x: Tensor) -> bool:
     """Whether `_by_product` is faster, by measurement: 1x1 with a stride, or on small maps."""
-    return kernel.shape[2:] == (1, 1) and (stride != (1, 1) or x.shape[2] * x.shape[3] <= SMALL)
+    small = _products(x) and x.shape[2] * x.shape[3] <= SMALL
+    return kernel.shape[2:] == (1, 1) and (stride != (1, 1) or small)
 
 
 def _by_library(
@@ -173,17 +181,21 @@ def _by_library(
     return dx, dkernel
 
 
+def _products(x: Tensor) -> bool:
+    """Whether PyTorch's products of matrices are as fast as its convolutions: MKL's have no AVX-512 on some processors."""
+    return x.dtype == torch.bfloat16 or not WIDE
+
+
 def _by_product(
     dy: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], *need: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """As `_by_library`, for 1x1: that of the kernel is a product of matrices, and a stride skips positions of x."""
-    read, dx, dkernel = x[:, :, :: stride[0], :: stride[1]], None, None
-    if need[0]:
-        dx, _ = _by_library(dy, read, kernel, (1, 1), padding, True, False)
-        if stride != (1, 1) and dx is not None:
-            dx, of_read = POOL.maps(*x.shape, x.dtype).zero_(), dx
-            dx[:, :, :: stride[0], :: stride[1]] = of_read
-    if need[1]:
+    """As `_by_library`, for 1x1: a stride skips positions of x, and that of the kernel may be a product of matrices."""
+    read, products = x[:, :, :: stride[0], :: stride[1]], _products(x)
+    dx, dkernel = _by_library(dy, read, kernel, (1, 1), padding, need[0], need[1] and not products)
+    if need[0] and stride != (1, 1) and dx is not None:
+        dx, of_read = POOL.maps(*x.shape, x.dtype).zero_(), dx
+        dx[:, :, :: stride[0], :: stride[1]] = of_read
+    if need[1] and products:
         rows = [maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (dy, read)]
         dkernel = (rows[0].T @ rows[1]).reshape(kernel.shape)
     return dx, dkernel
