@@ -50,7 +50,14 @@ def maps(*shape):
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize(
     ("into", "out", "kernel", "stride", "side"),
-    [(16, 16, 3, 1, 32), (64, 64, 3, 1, 8), (16, 32, 3, 2, 12), (3, 16, 3, 1, 9), (256, 256, 3, 1, 5), (64, 32, 1, 2, 8)],
+    [
+        (16, 16, 3, 1, 32),
+        (64, 64, 3, 1, 8),
+        (16, 32, 3, 2, 12),
+        (3, 16, 3, 1, 9),
+        (256, 256, 3, 1, 5),
+        (64, 32, 1, 2, 8),
+    ],
 )
 def test_maps_of_bf16_give_what_double_precision_gives_but_for_their_rounding(into, out, kernel, stride, side, adds):
     """Results, gradients and running statistics to the rounding of bf16, in norm; statistics stay in fp32."""
@@ -70,7 +77,9 @@ def test_maps_of_bf16_give_what_double_precision_gives_but_for_their_rounding(in
     theirs.backward(dy.double())
     assert ours.dtype == x.dtype and conv.weight.grad.dtype == torch.float32
     found = [(ours, theirs), (bn.running_mean, exact[1].running_mean), (bn.running_var, exact[1].running_var)]
-    leaves = zip([conv.weight, *bn.parameters(), *inputs], [exact[0].weight, *exact[1].parameters(), *doubles], strict=True)
+    leaves = zip(
+        [conv.weight, *bn.parameters(), *inputs], [exact[0].weight, *exact[1].parameters(), *doubles], strict=True
+    )
     for mine, other in [*found, *((leaf.grad, twin.grad) for leaf, twin in leaves)]:
         assert (mine - other).norm() <= 2 * ROUNDING * other.norm()
 

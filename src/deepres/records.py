@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from deepres.errors import InputError
 
 Json = dict[str, Any]
+VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,16 @@ def _commit() -> str | None:
 
 
 def _cpu_name() -> str:
-    """The processor's name; `platform.processor()` is empty on most Linux machines."""
+    """The processor's name and, since a maker gives one name to several, its widest vectors."""
+    import torch
+
+    features = torch.cpu.get_capabilities()
+    vectors = [name for feature, name in VECTORS.items() if features.get(feature)]
+    return f"{_model_name()} ({', '.join(vectors)})" if vectors else _model_name()
+
+
+def _model_name() -> str:
+    """`platform.processor()` is empty on most Linux machines."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

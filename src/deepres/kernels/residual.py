@@ -114,7 +114,7 @@ class _ConvBN(torch.autograd.Function):
             address(statistics.variance),
             *map(address, found),
         )
-        result = POOL.maps(*convolved.shape, x.dtype)
+        result = POOL.maps(*convolved.shape, dtype=x.dtype)
         added = None if added is None else _dense(added.to(x.dtype))
         arguments = (_narrow(x), address(convolved), address(added), address(result), *_rows(convolved))
         library().normalise_add_relu(*arguments, address(found[2]), address(found[3]), relu)
@@ -126,25 +126,26 @@ class _ConvBN(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
-        dy = _dense(gradients[0].to(x.dtype))
-        through = gradients[1]
-        dadded = POOL.maps(*convolved.shape, x.dtype) if ctx.added else None
+        dy, through = _dense(gradients[0].to(x.dtype)), cast(Tensor | None, gradients[1])
+        dadded = POOL.maps(*convolved.shape, dtype=x.dtype) if ctx.added else None
         dweight, dbias, *slope = torch.empty(5, len(weight))
         maps = (address(dy), address(result), address(convolved))
         places = map(address, (found[0], found[1], weight, dweight, dbias, *slope))
         library().differentiate_normalization(_narrow(x), *maps, *_rows(convolved), *places)
         need_x, need_kernel = ctx.needs_input_grad[:2]
         if _winograd(x, kernel, ctx.stride):
-            adds = through is not None and ctx.every == 1
-            dx = (_dense(through) if adds else POOL.maps(*x.shape, x.dtype)) if need_x else None
-            through = None if adds else through
+            into = through if ctx.every == 1 else None  # what the gradient of x is added to in the same pass
+            through = None if ctx.every == 1 else through
+            dx = None
+            if need_x:
+                dx = POOL.maps(*x.shape, dtype=x.dtype) if into is None else _dense(into)
             dkernel = torch.empty_like(kernel)
             stride = torch.tensor([kernel.stride(), dkernel.stride()])
             places = (address(x), address(kernel), address(stride), *maps, address(dadded), *map(address, slope))
-            found = (address(dx), adds, address(dkernel))
+            found = (address(dx), into is not None, address(dkernel))
             library().winograd_backward(_narrow(x), *places, *found, *_sizes(x), len(kernel))
         else:
-            dconvolved = POOL.maps(*convolved.shape, x.dtype)
+            dconvolved = POOL.maps(*convolved.shape, dtype=x.dtype)
             places = (_narrow(x), *maps, address(dconvolved), address(dadded))
             library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
             differentiate = _by_product if _is_product(kernel, ctx.stride, x) else _by_library
@@ -182,7 +183,7 @@ def _by_library(
 
 
 def _products(x: Tensor) -> bool:
-    """Whether PyTorch's products of matrices are as fast as its convolutions: MKL's have no AVX-512 on some processors."""
+    """Whether PyTorch's products of matrices are as fast as its convolutions: MKL's go without AVX-512 on some."""
     return x.dtype == torch.bfloat16 or not WIDE
 
 
@@ -193,7 +194,7 @@ def _by_product(
     read, products = x[:, :, :: stride[0], :: stride[1]], _products(x)
     dx, dkernel = _by_library(dy, read, kernel, (1, 1), padding, need[0], need[1] and not products)
     if need[0] and stride != (1, 1) and dx is not None:
-        dx, of_read = POOL.maps(*x.shape, x.dtype).zero_(), dx
+        dx, of_read = POOL.maps(*x.shape, dtype=x.dtype).zero_(), dx
         dx[:, :, :: stride[0], :: stride[1]] = of_read
     if need[1] and products:
         rows = [maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (dy, read)]
@@ -203,7 +204,7 @@ def _by_product(
 
 def _convolve(x: Tensor, kernel: Tensor, sums: Tensor | None) -> Tensor:
     """x * kernel; `sums` (2, channels), where given, is filled with those of the result and of its squares."""
-    result = POOL.maps(len(x), len(kernel), *x.shape[2:], x.dtype)
+    result = POOL.maps(len(x), len(kernel), *x.shape[2:], dtype=x.dtype)
     stride = torch.tensor(kernel.stride())
     places = (address(x), address(kernel), address(stride), address(result))
     filled = (None, None) if sums is None else (address(sums[0]), address(sums[1]))

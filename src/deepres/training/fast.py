@@ -34,9 +34,13 @@ class FastBlock(Block):
             return _in_turn(layers, x, None)
         if len(layers) == 1:
             return _in_turn(layers, x, self.shortcut.carried(x))
-        picks = isinstance(self.shortcut, PaddedIdentity)
-        f, x = _apply_through(layers[0], x, self.shortcut.stride if picks else 1)
-        return _in_turn(layers[1:], f, self.shortcut.padded(x) if picks else self.shortcut.carried(x))
+        if isinstance(self.shortcut, PaddedIdentity):
+            f, picked = _apply_through(layers[0], x, self.shortcut.stride)
+            carried = self.shortcut.padded(picked)
+        else:
+            f, x = _apply_through(layers[0], x)
+            carried = self.shortcut.carried(x)
+        return _in_turn(layers[1:], f, carried)
 
 
 def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
@@ -45,7 +49,7 @@ def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
     return apply(layers[-1], x, added, relu=True)
 
 
-def _apply_through(layer: ConvBN, x: Tensor, every: int) -> tuple[Tensor, Tensor]:
+def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
     """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if layer.training and fits(conv, x):
@@ -58,7 +62,8 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if layer.training and fits(conv, x):
         return conv_bn(conv, bn, x, added, relu)
-    if fits(conv, x) and isinstance(bn, nn.BatchNorm2d) and not torch.is_grad_enabled():
+    normalises = isinstance(layer.bn, nn.BatchNorm2d)  # not where it is folded into the convolution
+    if normalises and not layer.training and not torch.is_grad_enabled() and fits(conv, x):
         return conv_bn_scores(conv, bn, x, added, relu)
     result = bn(conv(x))
     if added is not None:
