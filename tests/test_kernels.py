@@ -255,7 +255,7 @@ def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
 
 
 def test_freed_maps_are_used_again_and_tensors_in_use_are_not():
-    pool = Pool(limit=2**30)
+    pool = Pool()
     first = pool.maps(2, 16, 8, 8)
     assert first.is_contiguous(**CHANNELS_LAST)
     place, view = first.data_ptr(), first[1]
@@ -265,9 +265,14 @@ def test_freed_maps_are_used_again_and_tensors_in_use_are_not():
     assert pool.maps(2, 16, 8, 8).data_ptr() == place
 
 
-def test_what_nobody_uses_goes_back_to_the_system_beyond_the_limit():
-    pool = Pool(limit=2**18)
+def test_what_nobody_uses_goes_back_to_the_system_beyond_what_was_in_use_at_once():
+    """Maps of one size, then of another: both are kept only as far as the first ones took the room already."""
+    pool = Pool()
     held = [pool.maps(1, 16, 64, 64) for _ in range(4)]  # 2**18 bytes each
-    assert pool.idle == 0
+    assert (pool.used, pool.idle) == (2**20, 0)
     del held
-    assert pool.idle <= 2**18
+    assert (pool.used, pool.idle) == (0, 2**20)
+    held = [pool.maps(1, 16, 32, 64) for _ in range(8)]  # 2**17 bytes each
+    assert pool.used == 2**20 and pool.idle <= 2**18
+    del held
+    assert pool.idle <= 1.25 * 2**20

@@ -134,6 +134,8 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
     if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
         compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.exists else "auto")
+    if asked == "auto":
+        asked = ranks.by_first(lambda: run.config.get("kernels", "auto") if run.exists else "auto")
     if compile == "on" and asked == "auto":
         asked = "off"
     kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"

@@ -1,4 +1,4 @@
-// Batch normalization, addition and ReLU in one pass over channels-last float maps (rows x channels), and their
+// Batch normalization, addition and ReLU in one pass over channels-last maps (rows x channels), and their
 // gradients in two. Channels are a multiple of 16. Sums are taken in blocks of rows in float, then in double; each
 // thread has its part of the rows, so that the same number of threads gives the same bits.
 #include <algorithm>

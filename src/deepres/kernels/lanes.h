@@ -28,7 +28,7 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 static inline vec load(const bf16* place) {
     return reinterpret_cast<vec>(__builtin_convertvector(*reinterpret_cast<const halves*>(place), words) << 16);
 }
-static inline void store(bf16* place, vec value) {  // rounded to nearest, ties to even
+static inline void store(bf16* place, vec value) {  // to nearest, ties to even; the instruction makes the smallest 0
 #ifdef __AVX512BF16__
     const auto rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
     *reinterpret_cast<halves*>(place) = reinterpret_cast<halves>(rounded);

@@ -5,7 +5,6 @@ a step; told to keep them, it does not find an aligned block again in a hole of 
 """
 
 import mmap
-import os
 import weakref
 from collections import OrderedDict
 
@@ -13,21 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARE = 4  # of the machine's memory, what is kept at most that nobody uses
 PAGE = 1 << 16
+SLACK = 1.25  # of the most bytes in use at once, what is held at most, in use or not
+# Private memory, of which other processes hold nothing after a fork, where the system knows the difference.
+HOW = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Pool:
-    """Blocks of memory by size; what is freed is kept for the next tensor of that size, up to `limit` bytes."""
+    """Blocks of memory by size; what is freed is kept for the next tensor of that size.
 
-    def __init__(self, limit: int):
-        self.limit, self.idle = limit, 0
+    All that is held stays within `SLACK` times the most bytes that were in use at once.
+    """
+
+    def __init__(self) -> None:
+        self.used, self.idle, self.most = 0, 0, 0  # bytes
         self.free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size freed last stands last
 
     def maps(self, count: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """An uninitialised tensor (count, channels, height, width), channels-last in memory."""
         size = count * channels * height * width * dtype.itemsize
-        block = self._take(-(-size // PAGE) * PAGE)
+        block = self._take(max(1, -(-size // PAGE)) * PAGE)
         array = np.frombuffer(block, dtype=np.uint8, count=size)
         weakref.finalize(array, self._give, block).atexit = False  # when the last tensor on it is gone
         steps = (height * width * channels, 1, width * channels, channels)
@@ -36,21 +40,29 @@ class Pool:
         return torch.empty(0, dtype=dtype).set_(storage, 0, (count, channels, height, width), steps)
 
     def _take(self, size: int) -> mmap.mmap:
+        self.used += size
+        self.most = max(self.most, self.used)
         kept = self.free.get(size)
         if kept:
             self.idle -= size
             return kept.pop()
-        return mmap.mmap(-1, max(size, PAGE))
+        self._shrink()
+        return mmap.mmap(-1, size, **HOW)
 
     def _give(self, block: mmap.mmap) -> None:
         size = len(block)
         self.free.setdefault(size, []).append(block)
         self.free.move_to_end(size)
+        self.used -= size
         self.idle += size
-        while self.idle > self.limit:  # the sizes that were not freed for longest go back to the system
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Give back to the system the sizes that were not freed for longest."""
+        while self.idle and self.used + self.idle > SLACK * self.most:
             oldest = next(other for other, blocks in self.free.items() if blocks)
             self.free[oldest].pop()
             self.idle -= oldest
 
 
-POOL = Pool(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)
+POOL = Pool()

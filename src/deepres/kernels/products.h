@@ -42,7 +42,7 @@ inline void product(const float* points, const float* kernel, float* m, const Ma
 // sum[c to c + COUNT][columns] += (where `fresh`, =) points^T gradients, for one panel of WIDTH vectors of gradients
 template <int COUNT, int WIDTH>
 inline void add_outer_products(const float* points, const float* gradients, float* sum, int64_t group, int64_t count,
-                        bool fresh, int64_t c) {
+                               bool fresh, int64_t c) {
     constexpr int COLUMNS = WIDTH * LANES;
     const auto channel = [=](int64_t i) { return points + i / LANES * LANES * group + i % LANES; };
     const float *first = channel(c), *values[COUNT];  // six channels fall into two panels at times, others never
@@ -68,13 +68,13 @@ inline void add_outer_products(const float* points, const float* gradients, floa
 // sum += (where `fresh`, =) points^T gradients, for one point; `sum` is [out / columns][in][columns], the others are in panels
 template <int WIDTH>
 inline void outer_products(const float* points, const float* gradients, float* sum, const Maps& maps, int64_t count,
-                    bool fresh) {
+                           bool fresh) {
     constexpr int MANY = LANES == 16 ? 16 / WIDTH : 6;  // channels in of a register block
     const int64_t in = maps.channels_in, group = maps.group;
     for (int64_t k = 0; k < maps.channels_out; k += WIDTH * LANES) {
         const float* panel = gradients + k * group;
         int64_t c = 0;
-        for (; in - c >= MANY && in - c != 8; c += MANY)
+        for (; in - c >= MANY && (LANES % MANY == 0 || in - c != 8); c += MANY)  // the last 8 as 4 + 4, not as 6 + 2
             add_outer_products<MANY, WIDTH>(points, panel, sum + k * in, group, count, fresh, c);
         for (; c < in; c += 4) add_outer_products<4, WIDTH>(points, panel, sum + k * in, group, count, fresh, c);
     }

@@ -16,7 +16,7 @@ from deepres.kernels.library import CHANNELS, address, library
 from deepres.kernels.pool import POOL
 
 _backward = torch.ops.aten.convolution_backward.default
-SMALL = 28 * 28
+SMALL = 28 * 28  # positions of a map
 WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
 
 
@@ -30,8 +30,11 @@ class Statistics(NamedTuple):
 
 
 def fits(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the kernels can run `conv` and its normalization on images like x."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and conv.out_channels % CHANNELS == 0
+    """Whether the kernels can run `conv` and its normalization on images like x: weights of float32, maps of bf16 too."""
+    narrow = torch.is_autocast_enabled("cpu")
+    known = torch.get_autocast_dtype("cpu") == torch.bfloat16 if narrow else x.dtype in (torch.float32, torch.bfloat16)
+    weights = conv.weight.dtype == torch.float32 and conv.out_channels % CHANNELS == 0
+    return x.device.type == "cpu" and known and weights
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -47,7 +50,7 @@ def conv_bn_through(
 ) -> tuple[Tensor, Tensor]:
     """As `conv_bn`, and x at each `every`-th position for a shortcut, whose gradient is added to that of x on the way.
 
-    That gradient may be changed in place, so that nobody else may hold it.
+    That gradient may be changed in place, so that nobody else may hold it. The result has to be used, not x alone.
     """
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
@@ -126,7 +129,7 @@ class _ConvBN(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
-        dy, through = _dense(gradients[0].to(x.dtype)), cast(Tensor | None, gradients[1])
+        dy, through = _dense(gradients[0]), cast(Tensor | None, gradients[1])
         dadded = POOL.maps(*convolved.shape, dtype=x.dtype) if ctx.added else None
         dweight, dbias, *slope = torch.empty(5, len(weight))
         maps = (address(dy), address(result), address(convolved))
@@ -142,8 +145,8 @@ class _ConvBN(torch.autograd.Function):
             dkernel = torch.empty_like(kernel)
             stride = torch.tensor([kernel.stride(), dkernel.stride()])
             places = (address(x), address(kernel), address(stride), *maps, address(dadded), *map(address, slope))
-            found = (address(dx), into is not None, address(dkernel))
-            library().winograd_backward(_narrow(x), *places, *found, *_sizes(x), len(kernel))
+            wanted = (address(dx), into is not None, address(dkernel))
+            library().winograd_backward(_narrow(x), *places, *wanted, *_sizes(x), len(kernel))
         else:
             dconvolved = POOL.maps(*convolved.shape, dtype=x.dtype)
             places = (_narrow(x), *maps, address(dconvolved), address(dadded))
@@ -160,8 +163,9 @@ class _ConvBN(torch.autograd.Function):
 def _winograd(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
     """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here.
 
-    They are faster up to so many channels, by measurement: oneDNN multiplies bf16 twice as fast as the fp32 that they
-    keep to, and many channels make the transform of a kernel's gradient long.
+    By measurement (Zen 3 and 5, 32 images) they are faster up to 128 channels in bf16, which oneDNN multiplies twice as
+    fast as the fp32 that they keep to, and up to 256 or, without AVX-512, 512 in fp32: the transforms of a kernel and
+    of its gradient grow with the square of the channels.
     """
     most = 128 if x.dtype == torch.bfloat16 else 256 if WIDE else 512
     channels = kernel.shape[:2]
@@ -190,9 +194,10 @@ def _products(x: Tensor) -> bool:
 def _by_product(
     dy: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], *need: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """As `_by_library`, for 1x1: a stride skips positions of x, and that of the kernel may be a product of matrices."""
-    read, products = x[:, :, :: stride[0], :: stride[1]], _products(x)
-    dx, dkernel = _by_library(dy, read, kernel, (1, 1), padding, need[0], need[1] and not products)
+    """As `_by_library`, for 1x1: a stride skips positions of x, and the kernel's gradient may be a matrix product."""
+    read, products, dx, dkernel = x[:, :, :: stride[0], :: stride[1]], _products(x), None, None
+    if need[0] or not products:
+        dx, dkernel = _by_library(dy, read, kernel, (1, 1), padding, need[0], need[1] and not products)
     if need[0] and stride != (1, 1) and dx is not None:
         dx, of_read = POOL.maps(*x.shape, dtype=x.dtype).zero_(), dx
         dx[:, :, :: stride[0], :: stride[1]] = of_read

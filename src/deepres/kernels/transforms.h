@@ -8,6 +8,7 @@
 #include "sums.h"
 
 constexpr int ROWS = LANES == 16 ? 12 : 6;    // of the register block of the products
+constexpr int64_t TILES = 48;                 // worked on at once, see `Maps::shared`
 constexpr int LINE = 16;                      // floats of a cache line
 constexpr int64_t DEPTH = 256;                // channels in of a product whose weights stay in the nearest cache
 
@@ -18,10 +19,11 @@ struct Maps {
     int64_t tiles() const { return images * down() * across(); }
     // Of the register block: two vectors of channels out where there are so many.
     int64_t columns() const { return channels_out % (2 * LANES) ? LANES : 2 * LANES; }
-    // For `threads` of them: tiles worked on at once, few enough for the caches and for each thread to have some, and
-    // many enough to use a kernel's channels well.
+    // For `threads` of them: tiles worked on at once, about TILES, which is few enough for the caches and many enough to use
+    // a kernel's channels well; an image's are spread evenly, and each thread has some.
     Maps shared(int64_t threads) const {
-        const int64_t most = std::max(channels_in, channels_out) < 32 ? 48 / ROWS : 48 / ROWS, rows = threads * ROWS;
+        const int64_t each = down() * across(), rounds = (each + TILES / 2) / TILES, rows = threads * ROWS;
+        const int64_t most = rounds ? (each + rounds * ROWS - 1) / (rounds * ROWS) : TILES / ROWS;
         Maps some = *this;
         some.group = ROWS * std::min(most, (tiles() + rows - 1) / rows);
         return some;
@@ -120,6 +122,7 @@ inline void transform_outputs(const float* m, const Maps& maps, int64_t first, i
                 const int64_t place = (origin + i * width + j) * channels + c;
                 vec value = o[i * OUT + j];
                 store(y + place, adds ? load(y + place) + value : value);
+                if (sizeof(T) == 2) value = load(y + place);  // the sums are of what is normalised: rounded values
                 value -= shift;
                 total += value;
                 squares += value * value;

@@ -1,4 +1,4 @@
-// 3x3 convolutions of stride 1 and padding 1 on channels-last float maps, by Winograd's F(4x4, 3x3):
+// 3x3 convolutions of stride 1 and padding 1 on channels-last maps, by Winograd's F(4x4, 3x3):
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015).
 //
 // A tile of 4x4 outputs needs 6x6 inputs d. With the kernel g,  output = A^T [ (G g G^T) . (B^T d B) ] A:

@@ -11,7 +11,7 @@ from deepres.kernels.processor import multiplies_bf16
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, -1  # of <malloc.h>
 
 
 def resolve_device(device: str) -> str:
@@ -59,10 +59,10 @@ def keep_freed_memory() -> None:
     """Let the C library (glibc) keep freed memory for the next tensor, for the life of this process.
 
     By default it gives large blocks back and takes fresh pages for the next ones, a tenth of the time of a training
-    step on a processor. Kept memory falls into pieces, so that a process may hold up to twice what it uses. Elsewhere
-    than on glibc nothing happens.
+    step on a processor. Kept memory falls into pieces, so that a process may hold up to twice the most that it ever
+    used. Elsewhere than on glibc nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_TRIM_THRESHOLD, NEVER)

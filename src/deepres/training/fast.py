@@ -52,7 +52,7 @@ def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
 def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
     """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
-    if layer.training and fits(conv, x):
+    if layer.training and x.requires_grad and fits(conv, x):
         return conv_bn_through(conv, bn, x, relu=True, every=every)
     return apply(layer, x, relu=True), x[:, :, ::every, ::every]
 

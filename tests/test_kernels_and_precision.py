@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import deepres
 from deepres.kernels import library as kernels
+from deepres.kernels import residual
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through
 from deepres.training.fast import accelerate, runs_on_kernels
 
@@ -24,6 +25,7 @@ def lanes(request, monkeypatch):
         if platform.machine() != "x86_64" or not torch.cpu.get_capabilities()["avx512_f"]:
             pytest.skip("the vectors here have eight lanes as they are")
         monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-mno-avx512f"))
+        monkeypatch.setattr(residual, "WIDE", False)
         kernels.library.cache_clear()
         yield
         kernels.library.cache_clear()
@@ -86,24 +88,51 @@ def test_maps_of_bf16_give_what_double_precision_gives_but_for_their_rounding(in
 
 @pytest.mark.usefixtures("lanes")
 def test_bf16_is_rounded_to_the_nearest_and_ties_to_even():
-    """As PyTorch rounds, for values of all sizes, infinities and NaN."""
-    values = torch.randn(64, 16, 4, 4) * 10.0 ** torch.randint(-30, 30, (64, 16, 4, 4))
-    values[0, 0, 0] = torch.tensor([float("inf"), -float("inf"), 1 + 2**-8, 1 + 3 * 2**-8])
-    values[1, 3, 1, 2] = float("nan")
-    conv, bn = nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16, eps=0).eval()
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(bn.bias)
-    nothing = torch.zeros(64, 16, 4, 4).bfloat16().contiguous(**CHANNELS_LAST)
-    rounded = values.bfloat16().contiguous(**CHANNELS_LAST)
-    ours = conv_bn_scores(conv, bn, nothing, rounded, False)  # 0 + what is added: read and written again
-    assert torch.equal(ours.nan_to_num(7), rounded.nan_to_num(7)) and ours.isnan().sum() == 1
-    scale = torch.linspace(0.5, 2, 16)
+    """As PyTorch rounds: 1 scaled by ties, values of all sizes, beyond the largest, and NaN."""
+    ties = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 1 + 5 * 2**-8, -1 - 2**-8, -1 - 3 * 2**-8, 2.0**100 + 2.0**92])
+    values = torch.cat([ties, torch.randn(64 - len(ties)) * 10.0 ** torch.linspace(-35, 35, 64 - len(ties))])
+    values[-3:] = torch.tensor([3.4e38, -3.4e38, float("nan")])  # beyond the largest
+    conv, bn = nn.Conv2d(64, 64, 1, bias=False), nn.BatchNorm2d(64, eps=0).eval()
     with torch.no_grad():
         nn.init.dirac_(conv.weight)
-        bn.weight.copy_(scale)
-    finite = torch.randn(64, 16, 4, 4).bfloat16().contiguous(**CHANNELS_LAST)
-    ours = conv_bn_scores(conv, bn, finite, None, False)
-    assert torch.equal(ours, (finite.float() * scale[:, None, None]).bfloat16())
+        bn.weight.copy_(values)
+    ours = conv_bn_scores(conv, bn, torch.ones(3, 64, 2, 2).bfloat16(), None, False)
+    theirs = values.bfloat16()[:, None, None].expand(3, 64, 2, 2)
+    assert torch.equal(ours.nan_to_num(7), theirs.nan_to_num(7)) and torch.equal(ours.isnan(), theirs.isnan())
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize(("into", "out"), [(320, 288), (16, 48), (48, 16), (32, 32), (64, 64)])
+def test_both_widths_of_vectors_give_what_double_precision_gives(into, out):
+    conv, bn = layer(into, out, 3, 1)
+    exact = [copy.deepcopy(module).double() for module in (conv, bn)]
+    x = torch.randn(4, into, 7, 9).contiguous(**CHANNELS_LAST).requires_grad_()
+    double = x.detach().double().requires_grad_()
+    ours, theirs = conv_bn(conv, bn, x), exact[1](exact[0](double))
+    dy = torch.randn_like(ours)
+    ours.backward(dy)
+    theirs.backward(dy.double())
+    for mine, other in ((ours, theirs), (x.grad, double.grad), (conv.weight.grad, exact[0].weight.grad)):
+        assert (mine - other).norm() <= 2e-5 * other.norm()
+
+
+@pytest.mark.parametrize("network", ["resnet8", "plain8", "resnet18", "resnet50"])
+def test_a_step_behind_frozen_stages_gives_the_plain_networks_gradients(network):
+    """The first stage's weights stay; what lies behind it needs no gradient of its input."""
+    torch.manual_seed(0)
+    net = deepres.build(network, num_classes=4).train().to(**CHANNELS_LAST)
+    for stage in (net.conv1, net.conv2_x):
+        stage.requires_grad_(False)
+    images = torch.randn(4, 3, 64, 64).contiguous(**CHANNELS_LAST)
+    fast, exact = copy.deepcopy(net), copy.deepcopy(net).double()
+    accelerate(fast)
+    found = []
+    for one, batch in ((exact, images.double()), (net, images), (fast, images)):
+        F.cross_entropy(one(batch), torch.arange(4)).backward()
+        found.append(torch.cat([each.grad.flatten().double() for each in one.parameters() if each.requires_grad]))
+    assert all(parameter.grad is None for parameter in fast.conv2_x.parameters())
+    plain, ours = ((gradient - found[0]).norm() / found[0].norm() for gradient in found[1:])
+    assert ours <= 3 * plain + 1e-5  # float32 puts values on the other side of a ReLU
 
 
 @pytest.mark.usefixtures("lanes")
