@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
 
 
 def fits(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the kernels can run `conv` and its normalization on images like x: weights of float32, maps of bf16 too."""
+    """Whether the kernels can run `conv` and its normalization on images like x, with weights of float32."""
     narrow = torch.is_autocast_enabled("cpu")
     known = torch.get_autocast_dtype("cpu") == torch.bfloat16 if narrow else x.dtype in (torch.float32, torch.bfloat16)
     weights = conv.weight.dtype == torch.float32 and conv.out_channels % CHANNELS == 0

@@ -8,7 +8,6 @@
 #include "sums.h"
 
 constexpr int ROWS = LANES == 16 ? 12 : 6;    // of the register block of the products
-constexpr int64_t TILES = 48;                 // worked on at once, see `Maps::shared`
 constexpr int LINE = 16;                      // floats of a cache line
 constexpr int64_t DEPTH = 256;                // channels in of a product whose weights stay in the nearest cache
 
@@ -19,11 +18,11 @@ struct Maps {
     int64_t tiles() const { return images * down() * across(); }
     // Of the register block: two vectors of channels out where there are so many.
     int64_t columns() const { return channels_out % (2 * LANES) ? LANES : 2 * LANES; }
-    // For `threads` of them: tiles worked on at once, about TILES, which is few enough for the caches and many enough to use
-    // a kernel's channels well; an image's are spread evenly, and each thread has some.
+    // For `threads` of them: tiles worked on at once, few enough for the caches and for each thread to have some, and
+    // many enough to use a kernel's channels well, by measurement.
     Maps shared(int64_t threads) const {
-        const int64_t each = down() * across(), rounds = (each + TILES / 2) / TILES, rows = threads * ROWS;
-        const int64_t most = rounds ? (each + rounds * ROWS - 1) / (rounds * ROWS) : TILES / ROWS;
+        const bool few = LANES == 16 || std::max(channels_in, channels_out) < 32;
+        const int64_t most = (few ? 36 : 90) / ROWS, rows = threads * ROWS;
         Maps some = *this;
         some.group = ROWS * std::min(most, (tiles() + rows - 1) / rows);
         return some;
