@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 PAGE = 1 << 16
-SLACK = 1.25  # of the most bytes in use at once, what is held at most, in use or not
+SLACK = 1.5  # of the most bytes in use at once, what is held at most, in use or not
 # Private memory, of which other processes hold nothing after a fork, where the system knows the difference.
 HOW = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
