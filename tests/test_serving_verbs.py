@@ -194,13 +194,15 @@ def test_file_names_are_read_from_standard_input(deepres, trained, photographs, 
 def test_an_engine_gives_the_same_predictions(deepres, refused, trained, photographs):
     pytest.importorskip("onnxruntime")
     command = ("predict", trained, photographs / "test", "--format", "jsonl")
+    engine = ("--engine", "onnxruntime")  # which has no bf16: without --precision it takes fp32 everywhere
     plain, other = (
-        lines(deepres(*command, "--protocol", "10-crop", *how)) for how in ((), ("--engine", "onnxruntime"))
+        lines(deepres(*command, "--protocol", "10-crop", *how)) for how in (("--precision", "fp32"), engine)
     )
     assert len(plain) == len(other) == 10
     for one, two in zip(plain, other, strict=True):
         assert [best["score"] for best in one["top"]] == pytest.approx([best["score"] for best in two["top"]], abs=1e-4)
-    assert "views of one size" in refused(*command, "--protocol", "dense", "--engine", "onnxruntime")
+    assert "views of one size" in refused(*command, "--protocol", "dense", *engine)
+    assert "onnxruntime has no bf16" in refused(*command, *engine, "--precision", "bf16")
 
 
 def test_whole_images_of_another_size_are_brought_to_that_of_the_training(deepres, folder, tmp_path):

@@ -15,6 +15,7 @@ from deepres.evaluation.views import Protocol
 from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
+from deepres.serving.engine import KINDS
 from deepres.serving.engine import engine as made_engine
 from deepres.training.device import resolve_device, resolve_precision
 
@@ -87,7 +88,9 @@ def predictor(
     """
     protocol, crop = protocol or usual_protocol([trained]), crop_of(trained)
     place = resolve_device(device)
-    precision = resolve_precision(precision, place)
+    asked, precision = precision, resolve_precision(precision, place)
+    if asked == "auto" and engine in KINDS and precision not in KINDS[engine].precisions:
+        precision = "fp32"  # which every engine has
     fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
         raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
