@@ -1,5 +1,7 @@
 """Resident batches: an endless stream that depends on (seed, epoch, position) alone."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,11 @@ from deepres.data.augment import normalise
 from deepres.data.memory import Batches
 from deepres.data.memory import test_batches as in_order
 from deepres.data.sets import ImageSet
+from deepres.data.sources import load
 from deepres.errors import InputError
+from deepres.experiments.material import material
+from deepres.training.ranks import ALONE
+from deepres.training.recipe import CIFAR, Config
 
 CPU = torch.device("cpu")
 
@@ -115,3 +121,17 @@ def test_an_empty_batch_is_refused(count: int, size: int):
     """No images, or a batch size of 0."""
     with pytest.raises(InputError, match="empty"):
         batches(count, size)
+
+
+def test_a_recipe_that_pads_by_nothing_shows_whole_images_and_their_mirror_images(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path))
+    recipe = dataclasses.replace(CIFAR, batch_size=48, pad=0)
+    config = Config("resnet8", str(folder), device="cpu", precision="fp32", recipe=recipe)
+    data = load(str(folder))
+    shown = material(config, data, ALONE, print).batch_at(0)[0] + data.mean()
+    images = data.train.images / 255
+    whole, mirrored = (
+        (shown[:, None] - choices).abs().flatten(2).amax(2).lt(1e-5).any(1) for choices in (images, images.flip(3))
+    )
+    assert whole.sum() >= 12
+    assert torch.equal(mirrored, ~whole)

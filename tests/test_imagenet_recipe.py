@@ -17,8 +17,9 @@ from deepres.errors import InputError
 from deepres.records import Run
 from deepres.training.fast import accelerate
 from deepres.training.ranks import ALONE
-from deepres.training.recipe import IMAGENET, Recipe, from_json, merge, paper_recipe
+from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
 from deepres.training.schedule import rate
+from deepres.training.settings import from_json, merge
 from deepres.training.trainer import Trainer
 from test_ranks import together
 

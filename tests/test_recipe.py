@@ -10,8 +10,9 @@ from deepres.errors import InputError
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.optimizer import SGD
-from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, Recipe, from_json, merge, paper_recipe
+from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, Recipe, paper_recipe
 from deepres.training.schedule import rate
+from deepres.training.settings import from_json, merge
 
 
 def test_the_cifar_recipe_is_the_papers():

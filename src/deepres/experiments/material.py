@@ -83,7 +83,9 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     own = ranks.part(recipe.batch_size)
-    batches = Batches(data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, part=own)
+    batches = Batches(
+        data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, pad=recipe.pad, part=own
+    )
     part = spread(data.test, config.test_images)
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:

@@ -13,7 +13,8 @@ from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
 from deepres.models.catalog import depth
 from deepres.records import Run, read_record, write_json
-from deepres.training.recipe import Config, Recipe, build, paper_recipe
+from deepres.training.recipe import Config, Recipe, paper_recipe
+from deepres.training.settings import build
 from deepres.training.trainer import Monitor
 
 Scale = Literal["smoke", "quick", "paper"]

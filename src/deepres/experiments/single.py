@@ -25,16 +25,8 @@ from deepres.training.fast import resolve_kernels
 from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
-from deepres.training.recipe import (
-    RECIPES,
-    Config,
-    Recipe,
-    differences,
-    from_json,
-    merge,
-    paper_recipe,
-    read_settings,
-)
+from deepres.training.recipe import RECIPES, Config, Recipe, paper_recipe
+from deepres.training.settings import differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
 

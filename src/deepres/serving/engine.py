@@ -18,7 +18,8 @@ from deepres.serving.int8 import quantized
 from deepres.serving.pytorch import Run
 
 PRECISIONS = ("fp32", "bf16", "int8")
-TURNS = 3  # runs of each candidate that are timed
+TURNS = 3  # of each candidate that are timed
+SETTLE = 0.05  # seconds: so long run untimed, then timed, in a turn; the threads of the runtime before still spin
 
 Say = Callable[[str], None]
 
@@ -151,15 +152,22 @@ def _made(name: str, source: _Source) -> Engine:
     return made
 
 
+def _seconds_a_run(engine: Engine, example: Tensor) -> float:
+    """Mean over the runs of a short while."""
+    start, runs = time.perf_counter(), 0
+    while time.perf_counter() - start < SETTLE or not runs:
+        engine(example)
+        runs += 1
+    return (time.perf_counter() - start) / runs
+
+
 def _fastest(engines: list[Engine], example: Tensor, say: Say) -> Engine:
     """The engine with the smallest median time, where all are run in turn."""
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     for _ in range(TURNS):
         for engine in engines:
-            engine(example)  # not timed: the threads and caches of the one before settle
-            start = time.perf_counter()
-            engine(example)
-            seconds[engine.name].append(time.perf_counter() - start)
+            _seconds_a_run(engine, example)
+            seconds[engine.name].append(_seconds_a_run(engine, example))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ranked = sorted(engines, key=lambda engine: medians[engine.name])
     told = ", ".join(f"{engine.name} {1000 * medians[engine.name]:.1f} ms" for engine in ranked)

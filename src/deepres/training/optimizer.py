@@ -1,9 +1,16 @@
-"""The paper's SGD."""
+"""The paper's SGD, and Muon, by which the recipe `fast` moves the kernels of convolutions."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from deepres.training.recipe import Recipe
+
+ROUNDS = 3
+SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # steep at 0, flat around 1
+TINY = 1e-7
 
 
 class SGD(torch.optim.SGD):
@@ -45,3 +52,87 @@ class SGD(torch.optim.SGD):
         self.param_groups[0]["lr"] = lr
         for mine, saved in zip(self.velocity, velocity, strict=True):
             mine.copy_(saved)
+
+
+def optimizer_for(parameters: Iterable[nn.Parameter], recipe: Recipe) -> SGD:
+    """The optimizer that a recipe asks for."""
+    if recipe.optimizer == "sgd":
+        return SGD(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    return Muon(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov, recipe.lr, recipe.kernel_lr)
+
+
+class Muon(SGD):
+    """SGD whose steps of convolutions' kernels are orthogonal matrices (Muon, Jordan et al. 2024). Not the paper's.
+
+    The velocity of a kernel, as a matrix of outputs by inputs, has its singular values brought near to one, so that a
+    step is of one size in all directions. It is `kernel_lr` times as long as the kernel, which then gets its old length
+    back: batch normalization makes lengths meaningless, and weight decay on kernels with them. All else goes by SGD at
+    the rate `lr`, and where a schedule gives a part of that, kernels go by the same part of `kernel_lr`.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool,
+        lr: float,
+        kernel_lr: float,
+    ):
+        super().__init__(parameters, momentum, weight_decay, nesterov)
+        self.kernel_lr_per_lr = kernel_lr / lr
+
+    def step_at(self, lr: float) -> None:
+        """As `SGD.step_at`, kernels first."""
+        alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.ndim == 4 and parameter.grad is not None:
+                alike[parameter.shape].append(parameter)
+        with torch.no_grad():
+            for kernels in alike.values():
+                self._turn(kernels, self.kernel_lr_per_lr * lr)
+        super().step_at(lr)  # which leaves alone what has no gradient any more
+
+    def _turn(self, kernels: Sequence[nn.Parameter], rate: float) -> None:
+        """One step of kernels of one shape."""
+        gradients = [kernel.grad for kernel in kernels if kernel.grad is not None]
+        velocity = [self.state[k].setdefault("momentum_buffer", torch.zeros_like(k)) for k in kernels]
+        group = self.param_groups[0]
+        torch._foreach_mul_(velocity, group["momentum"])
+        torch._foreach_add_(velocity, gradients)
+        ahead = velocity
+        if group["nesterov"]:
+            ahead = torch._foreach_add(gradients, velocity, alpha=group["momentum"])
+        weights = torch.stack([_matrix(kernel) for kernel in kernels])
+        steps = orthogonal(torch.stack([_matrix(step) for step in ahead]))
+        length = _length(weights)
+        weights = weights - rate * length * steps / _length(steps).clamp(min=TINY)
+        weights *= length / _length(weights).clamp(min=TINY)
+        for kernel, new in zip(kernels, weights, strict=True):
+            count, inputs, *size = kernel.shape
+            kernel.copy_(new.view(count, *size, inputs).permute(0, 3, 1, 2))
+            kernel.grad = None
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices (N, R, C) with the same singular vectors, and singular values of 0.68 to 1.21 in place of all that were
+    above a fiftieth of the matrix's length.
+
+    Three rounds of Jordan's polynomial of the fifth degree, which needs products of matrices alone.
+    """
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    x = x / _length(x).clamp(min=TINY)
+    for _ in range(ROUNDS):
+        square = x @ x.mT
+        x = SLOPE * x + (CUBE * square + FIFTH * square @ square) @ x
+    return x if wide else x.mT
+
+
+def _matrix(kernel: Tensor) -> Tensor:
+    """A kernel (outputs, inputs, height, width) as (outputs, height * width * inputs), a view where channels-last."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)
+
+
+def _length(matrices: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(matrices, keepdim=True)

@@ -17,7 +17,7 @@ from deepres.training import checkpoint
 from deepres.training.device import autocast
 from deepres.training.freeze import set_training
 from deepres.training.loss import classification_loss
-from deepres.training.optimizer import SGD
+from deepres.training.optimizer import optimizer_for
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
@@ -73,7 +73,7 @@ class Trainer:
         buffers = [buffer for module in changing for buffer in module.buffers(recurse=False)]
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.device, self.precision, self.mean, self.header = device, precision, mean, header
-        self.optimizer = SGD(net.parameters(), recipe.momentum, recipe.weight_decay, recipe.nesterov)
+        self.optimizer = optimizer_for(net.parameters(), recipe)
         empty = torch.zeros(recipe.window, device=device)
         self.progress = Progress(losses=empty, wrong=empty.clone())
         self.folder = run.path / "checkpoints"

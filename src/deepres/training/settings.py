@@ -1,0 +1,122 @@
+"""Recipes and configurations from records, files and the command line."""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from deepres.errors import InputError
+from deepres.records import Run
+from deepres.training.recipe import Config, Recipe
+
+T = TypeVar("T")
+
+
+def from_json(record: Mapping[str, Any], where: str) -> Config:
+    """A configuration from its record. `where` names the record in an `InputError` for a field that is wrong."""
+    values = dict(record)
+    recipe = build(Recipe, values.pop("recipe", {}), where)
+    return dataclasses.replace(build(Config, values, where), recipe=recipe)
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A frozen value of `kind` from plain values, each checked against its field's type."""
+    hints = get_type_hints(kind)
+    for name in values:
+        _require_known(name, hints, where)
+    return kind(**{name: _convert(value, hints[name], name, where) for name, value in values.items()})
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`)."""
+    if file.is_dir():
+        return Run(file).config
+    try:
+        text = file.read_text()
+        return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"there is no configuration {file}; give a JSON or TOML file or a run folder") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"the configuration {file} cannot be read: {error}") from None
+
+
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with `changes` laid over it; a name of the recipe's goes into `recipe`.
+
+    A change of `iterations` scales all marks of the recipe, unless `milestones` are changed as well. These imply the
+    decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
+    """
+    known = {**get_type_hints(Config), **get_type_hints(Recipe)}
+    for name in changes:
+        _require_known(name, known, "the command line")
+    merged = dict(settings)
+    recipe = dict(merged.get("recipe", {}))
+    fields = get_type_hints(Recipe)
+    ours = {name: value for name, value in changes.items() if name in fields}
+    iterations = ours.get("iterations")
+    if iterations is not None and "milestones" not in ours:
+        scaled = build(Recipe, recipe, "the recipe").scaled(_convert(iterations, int, "iterations", "--iterations"))
+        recipe = dataclasses.asdict(scaled)
+    steps = str(ours.get("decay", "steps" if "milestones" in ours else recipe.get("decay", "steps"))) == "steps"
+    if "decay" in ours and steps and not ours.get("milestones", recipe.get("milestones")):
+        raise InputError("the decay steps takes milestones; give the iterations, as in --set milestones=30000,60000")
+    if ours.get("milestones") and not steps:
+        raise InputError(f"the decay {ours['decay']} has no milestones; leave them out, or give decay=steps")
+    if "milestones" in ours:
+        ours.setdefault("decay", "steps")
+    elif not steps:
+        ours["milestones"] = ()
+    merged |= {name: value for name, value in changes.items() if name not in fields}
+    return merged | {"recipe": recipe | ours}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two records differ, as `name: old -> new`."""
+    found: list[str] = []
+    for name in ours.keys() | theirs.keys():
+        old, new = theirs.get(name), ours.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(new, old, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name}: {old!r} -> {new!r}")
+    return sorted(found)
+
+
+def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
+    """`value`, perhaps text from the command line, as the type of its field."""
+    if get_origin(hint) in (Union, UnionType):
+        if value is None or value in ("none", "null"):
+            return None
+        hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+    origin, expected = (
+        get_origin(hint),
+        getattr(hint, "__name__", "one of " + ", ".join(map(str, get_args(hint)))),
+    )
+    try:
+        if origin is tuple:
+            parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+            return tuple(_convert(part, get_args(hint)[0], name, where) for part in parts)
+        if origin is Literal and value in get_args(hint):
+            return value
+        if hint is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if hint is int and isinstance(value, (str, int)) and not isinstance(value, bool):
+            return int(value.replace("_", "")) if isinstance(value, str) else value
+        if hint is float and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(hint, type) and isinstance(value, hint):
+            return value
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{where}: {name} is {value!r}, but must be {expected}")
+
+
+def _require_known(name: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise InputError(f"{where} has an unknown field {name!r}; {hint}")
