@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,10 @@ class SGD(torch.optim.SGD):
     @property
     def velocity(self) -> list[Tensor]:
         """PyTorch's u for each parameter, zero before the first step."""
-        parameters = self.param_groups[0]["params"]
-        return [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+        return [self._velocity(parameter) for parameter in self.param_groups[0]["params"]]
+
+    def _velocity(self, parameter: nn.Parameter) -> Tensor:
+        return self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     @property
     def lr(self) -> float:
@@ -95,23 +98,21 @@ class Muon(SGD):
 
     def _turn(self, kernels: Sequence[nn.Parameter], rate: float) -> None:
         """One step of kernels of one shape."""
-        gradients = [kernel.grad for kernel in kernels if kernel.grad is not None]
-        velocity = [self.state[k].setdefault("momentum_buffer", torch.zeros_like(k)) for k in kernels]
-        group = self.param_groups[0]
-        torch._foreach_mul_(velocity, group["momentum"])
-        torch._foreach_add_(velocity, gradients)
-        ahead = velocity
-        if group["nesterov"]:
-            ahead = torch._foreach_add(gradients, velocity, alpha=group["momentum"])
+        momentum, nesterov = self.param_groups[0]["momentum"], self.param_groups[0]["nesterov"]
+        ahead: list[Tensor] = []
+        for kernel in kernels:
+            gradient, velocity = cast(Tensor, kernel.grad), self._velocity(kernel)
+            velocity.mul_(momentum).add_(gradient)
+            ahead.append(_matrix(gradient.add(velocity, alpha=momentum) if nesterov else velocity))
+            kernel.grad = None
+        steps = orthogonal(torch.stack(ahead))
         weights = torch.stack([_matrix(kernel) for kernel in kernels])
-        steps = orthogonal(torch.stack([_matrix(step) for step in ahead]))
         length = _length(weights)
         weights = weights - rate * length * steps / _length(steps).clamp(min=TINY)
         weights *= length / _length(weights).clamp(min=TINY)
         for kernel, new in zip(kernels, weights, strict=True):
             count, inputs, *size = kernel.shape
             kernel.copy_(new.view(count, *size, inputs).permute(0, 3, 1, 2))
-            kernel.grad = None
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
