@@ -12,7 +12,7 @@ from deepres.records import Json, Run
 Kind = Literal["plain", "residual", "highway"]
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
-Points = tuple[Sequence[int], Sequence[float]]
+Points = tuple[Sequence[float], Sequence[float]]
 Range = tuple[Sequence[float], Sequence[float]]
 
 _NAMES: dict[str, tuple[str, Kind]] = {
@@ -68,10 +68,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Error against iteration, as in Figs. 1 and 6: training error thin and dashed, test error bold."""
+    """Error against iteration, as in Figs. 1 and 6: training error thin and dashed, test error bold.
+
+    `against` names what stands in place of the iterations, if something else does.
+    """
 
     title: str
     curves: tuple[Curve, ...]
+    against: str = "iteration"
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _draw(
     if isinstance(panel, Panel):
         axes.set_ylabel("error (%)")
         axes.set_xlim(0, last)
-        axes.set_xlabel("iter. (1e4)" if last >= 10_000 else "iteration")
+        axes.set_xlabel("iter. (1e4)" if last >= 10_000 else panel.against)
         if last >= 10_000:
             axes.xaxis.set_major_formatter(FuncFormatter(_ten_thousands))
     else:
