@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from deepres.kernels.library import CHANNELS, address, library
 from deepres.kernels.pool import POOL
+from deepres.kernels.processor import multiplies_bf16
 
 _backward = torch.ops.aten.convolution_backward.default
 SMALL = 28 * 28  # positions of a map
 WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
+EMULATED = not multiplies_bf16()
 
 
 class Statistics(NamedTuple):
@@ -73,7 +75,7 @@ def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor
     if _winograd(x, kernel, stride):
         result = _convolve(x, kernel, None)
     else:
-        result = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
+        result = _by_pytorch(x, kernel, stride, padding)
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale
     added = None if added is None else _dense(added.to(x.dtype))
@@ -103,7 +105,7 @@ class _ConvBN(torch.autograd.Function):
         if _winograd(x, kernel, stride):
             convolved = _convolve(x, kernel, sums)
         else:
-            convolved = _dense(F.conv2d(x, kernel.to(x.dtype), None, stride, padding))
+            convolved = _by_pytorch(x, kernel, stride, padding)
             library().sum_rows(_narrow(x), address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
         found = torch.empty(4, len(kernel))  # mean, 1 / standard deviation, scale, shift
         library().finish_statistics(
@@ -153,7 +155,8 @@ class _ConvBN(torch.autograd.Function):
             library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
             differentiate = _by_product if _is_product(kernel, ctx.stride, x) else _by_library
             sizes = (ctx.stride, ctx.padding, need_x, need_kernel)
-            dx, dkernel = differentiate(dconvolved, x, kernel.to(x.dtype), *sizes)
+            dx, dkernel = differentiate(*_factors(dconvolved, x, kernel.to(x.dtype)), *sizes)
+            dx = None if dx is None else dx.to(x.dtype)
             dkernel = None if dkernel is None else dkernel.to(kernel.dtype)
         if dx is not None and through is not None:
             dx[:, :, :: ctx.every, :: ctx.every].add_(through)
@@ -176,6 +179,17 @@ def _is_product(kernel: Tensor, stride: tuple[int, int], x: Tensor) -> bool:
     """Whether `_by_product` is faster, by measurement: 1x1 with a stride, or on small maps."""
     small = _products(x) and x.shape[2] * x.shape[3] <= SMALL
     return kernel.shape[2:] == (1, 1) and (stride != (1, 1) or small)
+
+
+def _factors(*factors: Tensor) -> tuple[Tensor, ...]:
+    """The same values in fp32 where PyTorch would emulate products of bf16, at several times their cost."""
+    return tuple(factor.float() for factor in factors) if EMULATED else factors
+
+
+def _by_pytorch(x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """x * kernel in maps like x."""
+    with torch.autocast("cpu", enabled=False):
+        return _dense(F.conv2d(*_factors(x, kernel.to(x.dtype)), None, stride, padding).to(x.dtype))
 
 
 def _by_library(
