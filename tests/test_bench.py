@@ -50,6 +50,16 @@ def test_an_epoch_is_run_in_turn_by_all_and_the_ratios_are_those_of_the_pairs(de
     assert f"| {records[1]['ratio']['median']:.2f} (" in kept
 
 
+def test_the_recipe_fast_runs_beside_the_papers_where_it_is_asked_for(deepres, folder):
+    more = ("--data", folder, "--batch-size", 16, "--pairs", 1, "--warm-up", 0)
+    result = deepres("bench", "train", "resnet8", *more, "--against", "fast")
+    assert result.returncode == 0, result.stderr
+    assert "kernels, recipe fast" in result.stdout
+    refused = deepres("bench", "train", "resnet18", "--against", "fast")
+    assert refused.returncode == 2
+    assert "epochs alone" in refused.stderr
+
+
 def test_loading_prints_a_table_with_a_row_for_each_contestant(deepres, folder):
     output = deepres("bench", "load", "--data", folder, "--part", 0.5, "--pairs", 1, "--warm-up", 0).stdout
     for word in ("ours", "textbook", "tuned", "0.5 of the images", "PIL, DataLoader with 2 workers"):

@@ -30,8 +30,8 @@ def table(name: str) -> str:
         cells = [network, ", ".join(str(row["seed"]) for row in runs)]
         for figure in ("train_error", "test_error"):
             values = [row[figure] for row in runs]
-            spread = f", mean {mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(", ".join(f"{value:.1f}" for value in values) + spread)
+            spread = f", mean {mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(", ".join(f"{value:.2f}" for value in values) + spread)
         cells.append(", ".join(f"{row['seconds']:.0f}" for row in runs))
         lines.append(f"| {' | '.join(cells)} |")
     first = rows[0]

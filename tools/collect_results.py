@@ -1,6 +1,7 @@
 """Keep the records of finished runs with the docs: python tools/collect_results.py NAME RUN_FOLDER...
 
-Writes docs/results/NAME.json; `python tools/check_docs.py --write` then renews the tables that show it.
+Writes docs/results/NAME.json, with the curve of the test error; `python tools/check_docs.py --write` then renews the tables
+that show it, and `python tools/draw_curves.py` the picture.
 """
 
 import json
@@ -24,7 +25,9 @@ def main(name: str, places: list[str]) -> None:
         kept["data"] = Path(config["data"]).name if Path(config["data"]).is_absolute() else config["data"]
         recipe = {key: config["recipe"][key] for key in ("name", "iterations", "batch_size", "lr")}
         where = {key: environment[key] for key in ("commit", "cpu", "cores", "threads", "started")}
-        rows.append(kept | {"recipe": recipe} | where | {"torch": environment["versions"]["torch"]} | done)
+        curve = dict(zip(("iteration", "test_error"), run.curve("test_error"), strict=True))
+        more = {"torch": environment["versions"]["torch"], "curve": curve}
+        rows.append(kept | {"recipe": recipe} | where | more | done)
     write_json(RESULTS / f"{name}.json", rows)
     print(json.dumps([row["network"] for row in rows]))
 

@@ -1,43 +1,36 @@
-"""Draw runs for the docs against the minutes that they take: python tools/draw_curves.py FILE.svg LABEL=RUN[,RUN...]...
+"""Draw the test error over time of the paper's recipe and of `fast`: python tools/draw_curves.py.
 
-The runs of a label are its seeds. A minute has as many iterations as in the median interval between two tests of a run,
-tests included: spells in which a run was held still, or shared the machine, do not count.
+The errors are those of docs/results, whose runs shared their machines with other work at times, and were not all on the
+same one. The minutes are those of the iterations where both recipes ran in turn on one machine, which
+`deepres bench train resnet20 --against fast --save benchmarks/records` keeps.
 """
 
-import dataclasses
-import statistics
-import sys
-from itertools import pairwise
+import json
 from pathlib import Path
 
-from deepres.experiments.findings import Curve, Figure, Panel, Points, curve_of
-from deepres.records import Run
+from deepres.experiments.findings import Curve, Figure, Panel, Points, mean_points
 from deepres.report import plots
 
-
-def minutes_an_iteration(run: Run) -> float:
-    """The median over the intervals between tests."""
-    marks = [(0, 0.0), *((row["iteration"], row["seconds"]) for row in run.timing())]
-    pace = [(later - sooner) / (end - start) for (start, sooner), (end, later) in pairwise(marks)]
-    return statistics.median(pace) / 60
+ROOT = Path(__file__).parents[1]
+RECORD = "train-resnet20-b128-fast"
+RECIPES = {"the paper's recipe": ("resnet20-paper", "ours"), "fast": ("resnet20-fast", "rival")}
 
 
-def curve(label: str, runs: list[Run]) -> Curve:
-    """The curve of a recipe, over minutes."""
-    drawn = curve_of(runs, label)
-    pace = statistics.median(map(minutes_an_iteration, runs))
-
-    def moved(points: Points) -> Points:
-        return tuple(pace * at for at in points[0]), points[1]
-
-    return dataclasses.replace(drawn, train_error=moved(drawn.train_error), test_error=moved(drawn.test_error))
+def read(folder: str, name: str):
+    return json.loads((ROOT / folder / f"{name}.json").read_text())
 
 
-def main(file: str, *labelled: str) -> None:
-    groups = [name.split("=") for name in labelled]
-    curves = tuple(curve(label, [Run(Path(place)) for place in places.split(",")]) for label, places in groups)
-    panel = Panel("Training and test error", curves, against="minutes")
-    plots.save(Figure("Recipes", "", (panel,)), Path(file))
+def curve(label: str, name: str, side: str) -> Curve:
+    """The test errors of a result, a seed each, against minutes at the pace of one side of the record."""
+    record, runs = read("benchmarks/records", RECORD), read("docs/results", name)
+
+    def over_time(run: dict) -> Points:
+        pace = run["recipe"]["batch_size"] / record[side]["images_per_second"] / 60
+        return [pace * iteration for iteration in run["curve"]["iteration"]], run["curve"]["test_error"]
+
+    test, spread = mean_points([over_time(run) for run in runs])
+    return Curve(label, 20, "residual", ((), ()), test, test_range=spread, seeds=len(runs))
 
 
-main(*sys.argv[1:])
+panel = Panel("Test error", tuple(curve(label, *place) for label, place in RECIPES.items()), against="minutes")
+plots.save(Figure("Recipes", "", (panel,)), ROOT / "docs" / "pictures" / "resnet20-recipes.svg")

@@ -7,6 +7,7 @@ from deepres.bench.work import OURS, Contestant, Work, is_from_disk
 from deepres.errors import InputError
 from deepres.serving.engine import require
 
+NO_RIVAL = (OURS, "fast")  # our other recipe takes part where it is asked for
 # Where each contestant is written: module and function of this package.
 CONTESTANTS: dict[str, dict[str, str]] = {
     "train": {
@@ -15,6 +16,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         "tuned": "tuned:train",
         "torchvision": "zoo:torchvision",
         "timm": "zoo:timm",
+        "fast": "ours:fast",
     },
     "infer": {
         OURS: "inference:ours",
@@ -45,7 +47,7 @@ def contestants(work: Work) -> dict[str, str]:
 
 def rivals(work: Work) -> list[str]:
     """Names to give after --against: whoever knows such a network, and computes in that precision here."""
-    return [name for name in contestants(work) if name != OURS and _absence(name, work) is None]
+    return [name for name in contestants(work) if name not in NO_RIVAL and _absence(name, work) is None]
 
 
 def check(name: str, work: Work) -> None:

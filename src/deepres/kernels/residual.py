@@ -72,10 +72,7 @@ def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor
         x = x.to(torch.get_autocast_dtype("cpu"))
     x, kernel = _dense(x), conv.weight
     stride, padding = cast(tuple[int, int], conv.stride), conv.padding
-    if _winograd(x, kernel, stride):
-        result = _convolve(x, kernel, None)
-    else:
-        result = _by_pytorch(x, kernel, stride, padding)
+    result = _convolve(x, kernel, None) if _winograd(x, kernel, stride) else _by_pytorch(x, kernel, stride, padding)
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale
     added = None if added is None else _dense(added.to(x.dtype))
