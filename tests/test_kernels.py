@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import deepres
 from deepres.errors import InputError
 from deepres.kernels import library as kernels
+from deepres.kernels import residual, stock, unfolded
 from deepres.kernels.pool import Pool
 from deepres.kernels.residual import conv_bn
 from deepres.models.blocks import bottleneck
@@ -19,6 +20,7 @@ from deepres.models.shortcuts import option_b
 from deepres.training.fast import FastBlock, accelerate, resolve_kernels
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
+convolve = unfolded.convolve
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,12 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def winograd(monkeypatch):
+    """Also for as few positions as are enough for a test."""
+    monkeypatch.setattr(residual, "FEW", 0)
 
 
 def layer(into, out, kernel, stride):
@@ -95,6 +103,39 @@ def test_the_kernels_compute_what_pytorch_computes(into, out, kernel, stride, he
     assert flipped == 0 or not relu, "a value this near to 0 makes the gradients differ: draw others"
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine - other).norm() <= 2e-5 * other.norm()
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(("into", "out", "stride", "side"), [(64, 64, 1, 2), (32, 64, 2, 4), (48, 16, 2, 5)])
+def test_few_positions_go_through_unfolded_products_and_compute_the_same(into, out, stride, side, relu, monkeypatch):
+    monkeypatch.setattr(residual, "FEW", 512)
+    monkeypatch.setattr(stock, "WIDE", False)
+    taken = []
+    monkeypatch.setattr(unfolded, "convolve", lambda *given: taken.append(1) or convolve(*given))
+    conv, bn = layer(into, out, 3, stride)
+    exact = [copy.deepcopy(module).double() for module in (conv, bn)]
+    x = torch.randn(3, into, side, side)
+    dy = torch.randn(conv(x).shape)
+    ours = gradients(conv_bn, conv, bn, x, None, relu, dy)
+    theirs = gradients(twin, *exact, x.double(), None, relu, dy.double())
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).norm() <= 2e-5 * other.norm()
+    assert taken
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize(("size", "padding"), [((3, 3), (1, 1)), ((1, 1), (0, 0)), ((3, 1), (1, 0)), ((5, 3), (0, 2))])
+def test_unfolded_products_are_the_convolution_and_its_gradients(size, padding, stride):
+    """In double precision, for kernels and maps of any shape."""
+    x = torch.randn(2, 4, 7, 6, dtype=torch.double, requires_grad=True)
+    kernel = torch.randn(5, 4, *size, dtype=torch.double, requires_grad=True)
+    y = F.conv2d(x, kernel, None, stride, padding)
+    dy = torch.randn_like(y)
+    expected = torch.autograd.grad(y, (x, kernel), dy)
+    with torch.no_grad():
+        torch.testing.assert_close(unfolded.convolve(x, kernel, stride, padding), y)
+        torch.testing.assert_close(unfolded.differentiate(dy, x, kernel, stride, padding, True, True), expected)
+    assert unfolded.differentiate(dy, x, kernel, stride, padding, False, False) == (None, None)
 
 
 @pytest.mark.parametrize("channels", [16, 64])

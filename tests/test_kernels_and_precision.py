@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import deepres
 from deepres.kernels import library as kernels
-from deepres.kernels import residual
+from deepres.kernels import residual, stock
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through
 from deepres.training.fast import accelerate, runs_on_kernels
 
@@ -25,12 +25,19 @@ def lanes(request, monkeypatch):
         if platform.machine() != "x86_64" or not torch.cpu.get_capabilities()["avx512_f"]:
             pytest.skip("the vectors here have eight lanes as they are")
         monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-mno-avx512f"))
-        monkeypatch.setattr(residual, "WIDE", False)
+        for module in (residual, stock):
+            monkeypatch.setattr(module, "WIDE", False)
         kernels.library.cache_clear()
         yield
         kernels.library.cache_clear()
     else:
         yield
+
+
+@pytest.fixture(autouse=True)
+def winograd(monkeypatch):
+    """Also for as few positions as are enough for a test."""
+    monkeypatch.setattr(residual, "FEW", 0)
 
 
 def layer(into, out, kernel, stride):

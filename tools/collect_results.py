@@ -1,7 +1,7 @@
 """Keep the records of finished runs with the docs: python tools/collect_results.py NAME RUN_FOLDER...
 
-Writes docs/results/NAME.json, with the curve of the test error; `python tools/check_docs.py --write` then renews the tables
-that show it, and `python tools/draw_curves.py` the picture.
+Writes docs/results/NAME.json, with the curve of the test error; `python tools/check_docs.py --write` then renews the
+tables that show it, and `python tools/draw_curves.py` the picture.
 """
 
 import json

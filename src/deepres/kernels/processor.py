@@ -2,6 +2,8 @@
 
 import torch
 
+WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
+
 
 def multiplies_bf16() -> bool:
     """Whether it multiplies bf16; where it does not, bf16 is emulated, about ten times slower than fp32."""

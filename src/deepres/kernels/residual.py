@@ -10,16 +10,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from deepres.kernels import stock
 from deepres.kernels.library import CHANNELS, address, library
 from deepres.kernels.pool import POOL
-from deepres.kernels.processor import multiplies_bf16
+from deepres.kernels.processor import WIDE
 
-_backward = torch.ops.aten.convolution_backward.default
-SMALL = 28 * 28  # positions of a map
-WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
-EMULATED = not multiplies_bf16()
+FEW = 512  # positions of all images
 
 
 class Statistics(NamedTuple):
@@ -71,8 +68,11 @@ def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     x, kernel = _dense(x), conv.weight
-    stride, padding = cast(tuple[int, int], conv.stride), conv.padding
-    result = _convolve(x, kernel, None) if _winograd(x, kernel, stride) else _by_pytorch(x, kernel, stride, padding)
+    stride, padding = cast(stock.Pair, conv.stride), cast(stock.Pair, conv.padding)
+    if _winograd(x, kernel, stride):
+        result = _convolve(x, kernel, None)
+    else:
+        result = _dense(stock.convolve(x, kernel, stride, padding))
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale
     added = None if added is None else _dense(added.to(x.dtype))
@@ -90,8 +90,8 @@ class _ConvBN(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         added: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
+        stride: stock.Pair,
+        padding: stock.Pair,
         statistics: Statistics,
         relu: bool,
         every: int,
@@ -102,7 +102,7 @@ class _ConvBN(torch.autograd.Function):
         if _winograd(x, kernel, stride):
             convolved = _convolve(x, kernel, sums)
         else:
-            convolved = _by_pytorch(x, kernel, stride, padding)
+            convolved = _dense(stock.convolve(x, kernel, stride, padding))
             library().sum_rows(_narrow(x), address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
         found = torch.empty(4, len(kernel))  # mean, 1 / standard deviation, scale, shift
         library().finish_statistics(
@@ -150,72 +150,25 @@ class _ConvBN(torch.autograd.Function):
             dconvolved = POOL.maps(*convolved.shape, dtype=x.dtype)
             places = (_narrow(x), *maps, address(dconvolved), address(dadded))
             library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
-            differentiate = _by_product if _is_product(kernel, ctx.stride, x) else _by_library
             sizes = (ctx.stride, ctx.padding, need_x, need_kernel)
-            dx, dkernel = differentiate(*_factors(dconvolved, x, kernel.to(x.dtype)), *sizes)
-            dx = None if dx is None else dx.to(x.dtype)
-            dkernel = None if dkernel is None else dkernel.to(kernel.dtype)
+            dx, dkernel = stock.differentiate(dconvolved, x, kernel, *sizes)
         if dx is not None and through is not None:
             dx[:, :, :: ctx.every, :: ctx.every].add_(through)
         return dx, dkernel, dweight, dbias, dadded, None, None, None, None, None
 
 
-def _winograd(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
+def _winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
     """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here.
 
     By measurement (Zen 3 and 5, 32 images) they are faster up to 128 channels in bf16, which oneDNN multiplies twice as
     fast as the fp32 that they keep to, and up to 256 or, without AVX-512, 512 in fp32: the transforms of a kernel and
-    of its gradient grow with the square of the channels.
+    of its gradient grow with the square of the channels. With few positions they are dearer than what they save.
     """
+    few = x.numel() < FEW * x.shape[1]
     most = 128 if x.dtype == torch.bfloat16 else 256 if WIDE else 512
     channels = kernel.shape[:2]
-    return kernel.shape[2:] == (3, 3) and stride == (1, 1) and channels[1] % CHANNELS == 0 and max(channels) <= most
-
-
-def _is_product(kernel: Tensor, stride: tuple[int, int], x: Tensor) -> bool:
-    """Whether `_by_product` is faster, by measurement: 1x1 with a stride, or on small maps."""
-    small = _products(x) and x.shape[2] * x.shape[3] <= SMALL
-    return kernel.shape[2:] == (1, 1) and (stride != (1, 1) or small)
-
-
-def _factors(*factors: Tensor) -> tuple[Tensor, ...]:
-    """The same values in fp32 where PyTorch would emulate products of bf16, at several times their cost."""
-    return tuple(factor.float() for factor in factors) if EMULATED else factors
-
-
-def _by_pytorch(x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """x * kernel in maps like x."""
-    with torch.autocast("cpu", enabled=False):
-        return _dense(F.conv2d(*_factors(x, kernel.to(x.dtype)), None, stride, padding).to(x.dtype))
-
-
-def _by_library(
-    dy: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], *need: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of x and of the kernel, each where it is needed (two in `need`)."""
-    dx, dkernel, _ = _backward(dy, x, kernel, None, stride, padding, [1, 1], False, [0, 0], 1, [*need, False])
-    return dx, dkernel
-
-
-def _products(x: Tensor) -> bool:
-    """Whether PyTorch's products of matrices are as fast as its convolutions: MKL's go without AVX-512 on some."""
-    return x.dtype == torch.bfloat16 or not WIDE
-
-
-def _by_product(
-    dy: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], *need: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """As `_by_library`, for 1x1: a stride skips positions of x, and the kernel's gradient may be a matrix product."""
-    read, products, dx, dkernel = x[:, :, :: stride[0], :: stride[1]], _products(x), None, None
-    if need[0] or not products:
-        dx, dkernel = _by_library(dy, read, kernel, (1, 1), padding, need[0], need[1] and not products)
-    if need[0] and stride != (1, 1) and dx is not None:
-        dx, of_read = POOL.maps(*x.shape, dtype=x.dtype).zero_(), dx
-        dx[:, :, :: stride[0], :: stride[1]] = of_read
-    if need[1] and products:
-        rows = [maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]) for maps in (dy, read)]
-        dkernel = (rows[0].T @ rows[1]).reshape(kernel.shape)
-    return dx, dkernel
+    fitting = channels[1] % CHANNELS == 0 and max(channels) <= most and not few
+    return kernel.shape[2:] == (3, 3) and stride == (1, 1) and fitting
 
 
 def _convolve(x: Tensor, kernel: Tensor, sums: Tensor | None) -> Tensor:
