@@ -55,7 +55,13 @@ def maps(*shape):
     return torch.randn(shape).bfloat16().contiguous(**CHANNELS_LAST)
 
 
-@pytest.mark.usefixtures("lanes")
+@pytest.fixture(params=["products of bf16", "products of fp32"])
+def products(request, monkeypatch):
+    """By processors that multiply bf16, and by those that do not."""
+    monkeypatch.setattr(stock, "EMULATED", request.param == "products of fp32")
+
+
+@pytest.mark.usefixtures("lanes", "products")
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize(
     ("into", "out", "kernel", "stride", "side"),
@@ -66,6 +72,7 @@ def maps(*shape):
         (3, 16, 3, 1, 9),
         (256, 256, 3, 1, 5),
         (64, 32, 1, 2, 8),
+        (64, 32, 3, 2, 4),
     ],
 )
 def test_maps_of_bf16_give_what_double_precision_gives_but_for_their_rounding(into, out, kernel, stride, side, adds):

@@ -165,7 +165,7 @@ def _winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
     of its gradient grow with the square of the channels. With few positions they are dearer than what they save.
     """
     few = x.numel() < FEW * x.shape[1]
-    most = 128 if x.dtype == torch.bfloat16 else 256 if WIDE else 512
+    most = 128 if stock.multiplied_narrow(x) else 256 if WIDE else 512
     channels = kernel.shape[:2]
     fitting = channels[1] % CHANNELS == 0 and max(channels) <= most and not few
     return kernel.shape[2:] == (3, 3) and stride == (1, 1) and fitting

@@ -38,6 +38,11 @@ def differentiate(
     return None if dx is None else dx.to(x.dtype), None if dkernel is None else dkernel.to(kernel.dtype)
 
 
+def multiplied_narrow(x: Tensor) -> bool:
+    """Whether maps like x are multiplied as bf16."""
+    return x.dtype == torch.bfloat16 and not EMULATED
+
+
 def _factors(*factors: Tensor) -> tuple[Tensor, ...]:
     """The same values in fp32 where PyTorch would emulate products of bf16, at several times their cost."""
     return tuple(factor.float() for factor in factors) if EMULATED else factors
@@ -65,7 +70,7 @@ def _by_library(
 
 def _products(x: Tensor) -> bool:
     """Whether PyTorch's products of matrices are as fast as its convolutions: MKL's go without AVX-512 on some."""
-    return x.dtype == torch.bfloat16 or not WIDE
+    return multiplied_narrow(x) or not WIDE
 
 
 def _by_product(

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,11 +24,13 @@ def differentiate(
     dx, dkernel = None, None
     if need[0]:
         parts = (rows @ _matrix(kernel)).view(count, *places, down, across, channels)
-        padded = x.new_zeros(count, height + 2 * padding[0], width + 2 * padding[1], channels)
+        precise = torch.promote_types(x.dtype, torch.float32)  # for the sums of as many parts as the kernel has places
+        padded = x.new_zeros(count, height + 2 * padding[0], width + 2 * padding[1], channels, dtype=precise)
         for i, j in product(range(down), range(across)):
             ends = i + stride[0] * (places[0] - 1) + 1, j + stride[1] * (places[1] - 1) + 1
             padded[:, i : ends[0] : stride[0], j : ends[1] : stride[1]] += parts[:, :, :, i, j]
-        dx = padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width].permute(0, 3, 1, 2)
+        inside = padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+        dx = inside.permute(0, 3, 1, 2).to(x.dtype)
     if need[1]:
         windows = _windows(x, kernel, stride, padding).flatten(0, 2).flatten(1)
         dkernel = (rows.T @ windows).view(-1, down, across, channels).permute(0, 3, 1, 2)
