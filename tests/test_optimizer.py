@@ -76,6 +76,17 @@ def test_muon_moves_kernels_alike_in_both_orders_of_memory():
     torch.testing.assert_close(rows, last)
 
 
+def test_the_velocity_of_a_kernel_is_a_sum_of_gradients_whatever_the_rate():
+    """u = 0.9 u + g, from the first step on: its steps do not depend on the length of u."""
+    weight, u = kernel(8, 4, 3, 3), torch.zeros(8, 4, 3, 3)
+    optimizer = muon(weight)
+    for lr in (0.001, 0.2, 0.02):
+        weight.grad = torch.randn(8, 4, 3, 3)
+        u = 0.9 * u + weight.grad
+        optimizer.step_at(lr)
+        torch.testing.assert_close(optimizer.velocity[0], u)
+
+
 def test_muon_leaves_all_but_kernels_to_sgd():
     def vectors():
         return [nn.Parameter(torch.arange(5.0)), nn.Parameter(torch.ones(2, 3))]

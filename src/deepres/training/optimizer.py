@@ -44,11 +44,15 @@ class SGD(torch.optim.SGD):
     def step_at(self, lr: float) -> None:
         """One step at rate `lr` from the gradients of the last backward pass, which are then dropped."""
         if lr != self.lr:
-            for u in self.velocity:
+            for u in self._carried():
                 u.mul_(self.lr / lr)
             self.param_groups[0]["lr"] = lr
         self.step()
         self.zero_grad(set_to_none=True)
+
+    def _carried(self) -> Iterable[Tensor]:
+        """The velocities that keep their size, in steps, when the rate changes."""
+        return self.velocity
 
     def restore(self, lr: float, velocity: Sequence[Tensor]) -> None:
         """Take over the rate and velocity of a checkpoint."""
@@ -67,10 +71,10 @@ def optimizer_for(parameters: Iterable[nn.Parameter], recipe: Recipe) -> SGD:
 class Muon(SGD):
     """SGD whose steps of convolutions' kernels are orthogonal matrices (Muon, Jordan et al. 2024). Not the paper's.
 
-    The velocity of a kernel, as a matrix of outputs by inputs, has its singular values brought near to one, so that a
-    step is of one size in all directions. It is `kernel_lr` times as long as the kernel, which then gets its old length
-    back: batch normalization makes lengths meaningless, and weight decay on kernels with them. All else goes by SGD at
-    the rate `lr`, and where a schedule gives a part of that, kernels go by the same part of `kernel_lr`.
+    The velocity of a kernel (u = m * u + g), as a matrix of outputs by inputs, has its singular values brought near to
+    one, so that a step is of one size in all directions. It is `kernel_lr` times as long as the kernel, which then gets
+    its old length back: batch normalization makes lengths meaningless, and weight decay on kernels with them. All else
+    goes by SGD at the rate `lr`, and where a schedule gives a part of that, kernels go by the same part of `kernel_lr`.
     """
 
     def __init__(
@@ -95,6 +99,10 @@ class Muon(SGD):
             for kernels in alike.values():
                 self._turn(kernels, self.kernel_lr_per_lr * lr)
         super().step_at(lr)  # which leaves alone what has no gradient any more
+
+    def _carried(self) -> Iterable[Tensor]:
+        """Those of all but kernels, whose steps are as long whatever the length of their velocity."""
+        return [self._velocity(other) for other in self.param_groups[0]["params"] if other.ndim != 4]
 
     def _turn(self, kernels: Sequence[nn.Parameter], rate: float) -> None:
         """One step of kernels of one shape."""
