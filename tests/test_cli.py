@@ -93,6 +93,8 @@ def test_settings_come_from_toml_and_the_command_line(deepres, folder, tmp_path)
         (("train", "resnet20", "--data", "cifar10", "--set", "momentum"), "field=value"),
         (("train", "resnet20", "--data", "cifar10", "--set", "momentun=0.5"), "momentum"),
         (("train", "resnet20", "--data", "cifar10", "--recipe", "imagined"), "cifar-deep"),
+        (("train", "vgg16", "--data", "cifar10", "--recipe", "fast"), "optimizer=sgd"),
+        (("train", "resnet20", "--data", "cifar10", "--iterations", 9, "--set", "milestones=10"), "within the 9 iter"),
         (("reproduce", "fig66"), "did you mean fig6"),
         (("reproduce", "fig6", "--seeds", 0), "--seeds"),
         (("report", "nowhere"), "nowhere"),

@@ -8,6 +8,7 @@ from PIL import Image
 
 import images
 from deepres.data import decode
+from deepres.data.pictures import pictures_of_test
 from deepres.data.sources import describe, load
 from deepres.errors import InputError
 
@@ -69,6 +70,13 @@ def test_a_parquet_file_cut_short_is_named(tmp_path: Path):
     file = images.write_parquet_set(tmp_path / "set") / "train.parquet"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert f"{file} is not a whole Parquet file" in refusal(tmp_path / "set")
+
+
+def test_the_test_pictures_are_found_without_reading_those_of_the_training(tmp_path: Path):
+    """Of ImageNet these are 140 GB."""
+    pictures = pictures_of_test(str(images.write_parquet_set(tmp_path / "set")), None, False, print)
+    (tmp_path / "set" / "train.parquet").unlink()
+    assert [found.name for found in pictures.decoded()] == [f"test.parquet row {row}" for row in range(4)]
 
 
 def test_a_parquet_file_damaged_inside_is_refused(tmp_path: Path):

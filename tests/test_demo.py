@@ -1,6 +1,7 @@
 """The page of `deepres demo`: in a real browser, with a real picture where there is one."""
 
 import json
+import os
 import shutil
 import socket
 from importlib.util import find_spec
@@ -70,6 +71,22 @@ def test_what_is_no_picture_is_refused(two, tmp_path):
     (tmp_path / "note.jpg").write_text("no picture")
     with pytest.raises(InputError, match=r"plain-18: it is not a picture"):
         demo.look(demo.exhibits(two, print), tmp_path / "note.jpg")
+
+
+def test_the_newest_finished_run_is_found_in_an_experiments_folder_too(tmp_path):
+    for place in ("runs/mine", "runs/cifar10-quick/plain20-seed0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "done.json").touch()
+    os.utime(tmp_path / "runs/mine/done.json", (1, 1))
+    assert demo.newest_run(tmp_path / "runs") == tmp_path / "runs/cifar10-quick/plain20-seed0"
+
+
+def test_two_classes_of_one_name_are_both_shown():
+    assert demo._by_name([("crane", 0.6), ("crane", 0.3), ("kite", 0.1)]) == {
+        "crane": 0.6,
+        "crane (another)": 0.3,
+        "kite": 0.1,
+    }
 
 
 def test_without_weights_and_runs_the_demo_is_refused(refused):

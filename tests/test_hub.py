@@ -136,6 +136,7 @@ def test_what_the_hub_does_not_have_is_refused_in_one_sentence(hub, refused):
         with pytest.raises(InputError, match="could not be fetched") as caught:
             package.load(place)
         assert "\n" not in str(caught.value)
+        assert ("no file or folder" in str(caught.value)) == (place == "me/net")
     with pytest.raises(InputError, match="no weights file"):
         package.load("nowhere.safetensors")
     assert "could not be fetched" in refused("convert", "hf:me/net", "--to", "net.safetensors")

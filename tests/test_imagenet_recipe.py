@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,6 +17,7 @@ import deepres
 from deepres.errors import InputError
 from deepres.records import Run
 from deepres.training.fast import accelerate
+from deepres.training.progress import ConsoleMonitor
 from deepres.training.ranks import ALONE
 from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
 from deepres.training.schedule import rate
@@ -185,7 +187,8 @@ def test_averaged_statistics_are_the_plain_mean_of_those_of_the_batches(tmp_path
         accelerate(net)
     recipe = dataclasses.replace(Recipe(iterations=5, batch_size=4), milestones=(), bn_average=10)
     batches = [torch.randn(4, 3, 16, 16) + step for step in range(8)]
-    trainer(net, recipe, tmp_path).average_statistics(lambda step: (batches[step], torch.zeros(4).long()))
+    ours, monitor = trainer(net, recipe, tmp_path), ConsoleMonitor(Console(), "", 5, 4)
+    ours.average_statistics(lambda step: (batches[step], torch.zeros(4).long()), monitor)
     first = net.conv1
     maps = [first.conv(batches[step]) for step in (5, 6, 7)]  # ten images take three batches
     means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)

@@ -1,16 +1,18 @@
 """The recipe, its schedule, the paper's SGD, and batch statistics over groups."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from deepres.errors import InputError
+from deepres.experiments.single import rate_for, slug
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.optimizer import SGD
-from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, Recipe, paper_recipe
+from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, FINETUNE, IMAGENET, Recipe, paper_recipe
 from deepres.training.schedule import rate
 from deepres.training.settings import from_json, merge
 
@@ -99,6 +101,24 @@ def test_a_recipe_that_makes_no_sense_is_refused_with_its_field(field, value):
         Recipe(**{field: value})
 
 
+def test_what_is_not_among_the_choices_is_told_with_the_choices():
+    with pytest.raises(InputError, match="optimizer is 'adam', but must be one of sgd, muon"):
+        from_json({"network": "resnet20", "data": "x", "recipe": {"optimizer": "adam"}}, "file")
+
+
+def test_drops_at_epochs_become_iterations_of_the_data():
+    base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
+    recipe = from_json(merge(base, {"epochs": "30,60", "iterations": "10000", "batch_size": "100"}), "test").recipe
+    assert (recipe.decay, recipe.epochs, recipe.bn_average) == ("steps", (30, 60), 2560)
+    found = recipe.in_iterations(images=1234)
+    assert (found.milestones, found.epochs) == ((370, 740), ())
+    assert found.in_iterations(images=1) == found
+    with pytest.raises(InputError, match=r"milestones is \[4680, 9360\], but must be within the 9000 iterations"):
+        dataclasses.replace(recipe, iterations=9000).in_iterations(images=15_600)
+    with pytest.raises(InputError, match="epochs"):
+        dataclasses.replace(found, epochs=(1,))
+
+
 def test_an_unknown_field_suggests_the_nearest():
     with pytest.raises(InputError, match="weight_decay"):
         from_json({"network": "resnet20", "data": "x", "recipe": {"wieght_decay": 1}}, "file")
@@ -168,3 +188,19 @@ def test_unknown_devices_and_precisions_are_refused():
 def test_auto_precision_is_bf16_only_where_the_processor_multiplies_it(monkeypatch, features):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert resolve_precision("auto", "cpu") == ("fp32" if "avx2" in features else "bf16")
+
+
+def test_networks_without_batch_normalization_go_at_a_tenth_of_the_rate():
+    assert rate_for("vgg16", IMAGENET).lr == pytest.approx(0.01)
+    assert rate_for("vgg16", FINETUNE).lr == pytest.approx(0.001)
+    assert rate_for("resnet18", FINETUNE) == FINETUNE
+    assert rate_for("vgg16", CIFAR) == CIFAR
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("hf:me/my-set", "my-set"), ("wds:/d/train-{000..146}.tar", "train--000..146-.tar"), ("a/b c/", "b-c")],
+)
+def test_a_folder_is_named_after_the_data(data, name):
+    assert slug(data) == name
+    assert slug(".") == slug(str(Path.cwd()))

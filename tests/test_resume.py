@@ -80,6 +80,35 @@ def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, folder, un
     assert_same_bits(run, undisturbed)
 
 
+def test_the_fast_recipe_goes_on_to_the_same_bits(process, folder, tmp_path):
+    """Muon's velocities and the place in its schedule are in the checkpoint."""
+    fast = ("train", "resnet8", "--data", folder, "--recipe", "fast", "--iterations", 40, "--batch-size", 8, *MARKS)
+    assert process(*fast, "--run", "whole").returncode == 0
+    child = process(*fast, "--run", "stopped", wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
+    while not list((tmp_path / "stopped").glob("checkpoints/[0-9]*")):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert process(*fast, "--run", "stopped").returncode == 0
+    assert_same_bits(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_bad_images_may_be_left_out_from_any_moment_on(process, folder, undisturbed, tmp_path):
+    """Or a run that met its first one in a test could not go on."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    assert process(*arguments(folder, "run"), "--skip-bad").returncode == 0
+
+
+def test_a_run_from_before_a_field_of_the_recipe_was_known_goes_on(process, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    config = json.loads((undisturbed / "config.json").read_text())
+    for field in ("optimizer", "kernel_lr", "pad", "epochs"):
+        del config["recipe"][field]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert process("train", "--run", "run").returncode == 0
+
+
 def test_a_finished_run_is_not_trained_again(process, undisturbed):
     before = last_weights(undisturbed).stat().st_mtime_ns
     result = process("train", "--run", undisturbed, "--json")

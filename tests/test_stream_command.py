@@ -111,3 +111,4 @@ def test_bad_input_is_one_sentence(refused, tmp_path):
     assert "does not exist" in refused("data", "check", tmp_path / "missing")
     assert "there is no shard" in refused("data", "stats", f"wds:{tmp_path}/train-{{0..3}}.tar")
     assert "there is no shard" in refused("data", f"wds:{tmp_path}/x.tar")
+    assert "shards are read from disk" in refused("data", "wds:https://example.org/{train,test}.tar")

@@ -62,6 +62,7 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     facts = json.loads(deepres("convert", run, "--to", "net.safetensors", "--json").stdout)
     found = weights.read(tmp_path / "net.safetensors")
     done = json.loads((run / "done.json").read_text())
+    (environment,) = json.loads((run / "environment.json").read_text())
     expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
     assert expected.items() <= found.header.items()
     assert {"commit", "seed", "iteration"} <= found.header.keys()
@@ -74,6 +75,20 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     report = json.loads(deepres("eval", "net.safetensors", "--data", folder, "--json").stdout)
     assert report["protocol"] == "single"
     assert report["top1_error"] == pytest.approx(done["test_error"])
+    assert report["members"][0]["precision"] in ("fp32", "bf16")
+    assert {"device": "cpu", "cpu": environment["cpu"]}.items() <= report["members"][0].items()
+
+
+def test_errors_by_other_protocols_go_into_the_header(deepres, refused, folder, tmp_path):
+    build("resnet8", 3).save_pretrained(tmp_path / "net")
+    report = {"protocol": "dense", "scales": [32, 40], "images": 18, "top1_error": 50.0, "top5_error": 0.0}
+    (tmp_path / "dense.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}]}))
+    assert deepres("convert", "net", "--to", "out.safetensors", "--errors", "dense.json").returncode == 0
+    expected = {"top1": 50.0, "top5": 0.0, "scales": [32, 40], "images": 18}
+    assert weights.read(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
+    (tmp_path / "two.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}] * 2}))
+    for file in ("two.json", "nowhere.json"):
+        assert "deepres eval" in refused("convert", "net", "--to", "other.safetensors", "--errors", file)
 
 
 def test_weights_of_elsewhere_are_tested_as_our_own(deepres, folder, tmp_path):

@@ -12,8 +12,9 @@ from deepres.errors import InputError
 if TYPE_CHECKING:
     from deepres.experiments.exchange import load
     from deepres.models.catalog import build
+    from deepres.models.network import Network
 
-__all__ = ["InputError", "build", "load"]
+__all__ = ["InputError", "Network", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from deepres.models.catalog import build
 
         return build
+    if name == "Network":
+        from deepres.models.network import Network
+
+        return Network
     if name == "load":
         from deepres.experiments.exchange import load
 

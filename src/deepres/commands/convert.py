@@ -21,6 +21,9 @@ def convert(
         str | None, typer.Option(help="A .binaryproto of Caffe, or a number a channel in 0..1: 0.485,0.456,0.406.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="What images are divided by, a number a channel.")] = None,
+    errors: Annotated[
+        list[Path] | None, typer.Option(help="A report of deepres eval --json, for the header; repeatable.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
 ) -> None:
     """Bring weights in (torchvision, timm, fb.resnet.torch, the authors' Caffe release) or out (torchvision).
@@ -34,7 +37,7 @@ def convert(
     def say(message: str) -> None:
         console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
-    facts = exchange.convert(source, to, say, network=network, form=form, mean=mean, std=std)
+    facts = exchange.convert(source, to, say, network=network, form=form, mean=mean, std=std, reports=errors or ())
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:

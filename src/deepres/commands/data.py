@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
+
+from deepres.commands.evaluation import progress_bar, ticker
 
 
 class DataGroup(TyperGroup):
@@ -57,13 +58,13 @@ def stats(
         "max_pixels": max_pixels or MAX_PIXELS,
         "say": _say,
     }
-    with _bar() as bar:
-        task = bar.add_task("statistics", total=len(index))
+    with progress_bar(err) as bar:
+        tick = ticker(bar, _say, "images seen")
         found = statistics(
             index,
             crop=crop,
             side=round(crop * 256 / 224) if side is None else side,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda done: tick(done, len(index)),
             **how,
         )
     facts = {
@@ -95,14 +96,13 @@ def check(name: Name, workers: Workers = None, max_pixels: MaxPixels = None, jso
 
     parts = open_index(name, _say)
     wrong: list[dict[str, str]] = []
-    with _bar() as bar:
-        task = bar.add_task("checked", total=sum(map(len, parts)))
+    with progress_bar(err) as bar:
+        tick, before = ticker(bar, _say, "images checked"), 0
         for index in parts:
-            before = 0
             for done, found in faults(index, workers=workers, max_pixels=max_pixels or MAX_PIXELS):
-                bar.update(task, advance=done - before)
-                before = done
+                tick(before + done, sum(map(len, parts)))
                 wrong += [{"name": name, "reason": reason} for name, reason in found]
+            before += len(index)
     images = sum(map(len, parts))
     if json:
         typer.echo(json_format.dumps({"images": images, "wrong": wrong}, indent=2))
@@ -127,9 +127,3 @@ def _line(console: Console, text: str) -> None:
 
 def _say(message: str) -> None:
     err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def _bar() -> Progress:
-    """A progress bar in a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, disable=not err.is_terminal)

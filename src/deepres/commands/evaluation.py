@@ -1,7 +1,6 @@
 """The verb `deepres eval`."""
 
 import json as json_format
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +14,6 @@ from deepres.errors import InputError
 if TYPE_CHECKING:
     from deepres.evaluation.views import Protocol
 
-LINE_SECONDS = 30.0
 Name = Literal["single", "center", "10-crop", "dense"]
 
 
@@ -70,7 +68,7 @@ def evaluate(
             err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
         with progress_bar(err) as bar:
-            table = protocols.evaluate(weights, setting, say, _ticker(bar, say), ranks)
+            table = protocols.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
     if not ranks.first:
         return
     if save_scores is not None:
@@ -109,15 +107,15 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **how)
 
 
-def _ticker(bar: Progress, say: Callable[[str], None]) -> Callable[[int, int | None], None]:
+def ticker(bar: Progress, say: Callable[[str], None], what: str) -> Callable[[int, int | None], None]:
     """Moves the bar; elsewhere than in a terminal, says a line every so often."""
-    task, told = bar.add_task("images", total=None), time.monotonic()
+    from deepres.training.progress import every_so_often
+
+    task, tell = bar.add_task("images", total=None), every_so_often(say, what)
 
     def tick(done: int, total: int | None) -> None:
-        nonlocal told
         bar.update(task, completed=done, total=total)
-        if bar.disable and time.monotonic() - told > LINE_SECONDS:
-            say(f"{done:,}" + (f" of {total:,}" if total else "") + " images tested")
-            told = time.monotonic()
+        if bar.disable:
+            tell(done, total)
 
     return tick

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from deepres.commands.evaluation import Name, chosen_protocol, numbers, progress_bar
+from deepres.commands.evaluation import Name, chosen_protocol, numbers, progress_bar, ticker
 from deepres.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def predict(
     def good(found: "Iterable[Prediction]") -> "Iterable[Prediction]":
         """Those without a fault, while the bar moves."""
         with progress_bar(Console(quiet=True) if streamed else err) as bar:
-            for one in bar.track(found, total=len(files), description="pictures"):
+            tick = ticker(bar, say, "pictures seen")
+            for number, one in enumerate(found, 1):
+                tick(number, len(files))
                 if one.fault is None:
                     yield one
                 else:

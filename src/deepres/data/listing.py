@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 
@@ -47,6 +47,15 @@ class Picture:
     label: int
     part: Part
     content: Content
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """Pictures of which one part can be gone through without reading the other."""
+
+    def of(self, part: Part) -> Iterable[Picture]:
+        """The pictures of one part."""
+        ...
 
 
 @dataclass(frozen=True)

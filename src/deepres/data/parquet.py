@@ -93,6 +93,11 @@ class _Pictures:
         pictures = (picture for file in self.files for picture in _rows(file))
         return divided(pictures) if self.divide else pictures
 
+    def of(self, part: Part) -> Iterator[Picture]:
+        """The pictures of one part; files of the other are read only where the parts are of the same files."""
+        files = self.files if self.divide else [file for file in self.files if file.part == part]
+        return (picture for picture in _Pictures(files, self.divide) if picture.part == part)
+
 
 def _rows(file: _File) -> Iterator[Picture]:
     """The pictures of one file; a row without bytes or label gets b"" or -1, which `decode` refuses."""

@@ -1,6 +1,9 @@
-"""Test pictures at their own size, decoded one after another, so that memory does not grow with the data set."""
+"""Test pictures at their own size, a few decoded ahead, so that memory does not grow with the data set."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
@@ -10,10 +13,13 @@ import torch
 from torch import Tensor
 
 from deepres.data.decode import picture_pixels
-from deepres.data.listing import Picture, Say
+from deepres.data.listing import Part, Parted, Picture, Say
 from deepres.data.sets import held_out
 from deepres.data.sources import find
 from deepres.errors import InputError
+
+AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
+Listed = tuple[int, Picture]
 
 
 class Decoded(NamedTuple):
@@ -39,20 +45,42 @@ class Pictures:
     def decoded(
         self, *, image_size: int | None = None, skip_bad: bool = False, first: int = 0, step: int = 1
     ) -> Iterator[Decoded]:
-        """Every `step`-th picture from `first` on, in order, each when it is asked for.
+        """Every `step`-th picture from `first` on, in order, some decoded ahead.
 
         With `image_size`, a picture of another size is resized by its shorter side and cut at its centre. Raises
         `InputError` for a picture that does not decode; with `skip_bad` its name goes to `skipped` instead.
         """
-        for place, picture in islice(enumerate(self.listed), first, None, step):
-            try:
-                pixels = picture_pixels(self.root, picture, image_size)
-            except InputError:
-                if not skip_bad:
-                    raise
-                self.skipped.append(picture.name)
-                continue
-            yield Decoded(place, pixels, picture.label, picture.name)
+        listed = islice(enumerate(self.listed), first, None, step)
+
+        def decode(entry: Listed) -> Tensor:
+            return picture_pixels(self.root, entry[1], image_size)
+
+        with ThreadPoolExecutor(AHEAD) as pool:
+            for (place, picture), decoding in _ahead(pool, listed, decode):
+                try:
+                    pixels = decoding.result()
+                except InputError:
+                    if not skip_bad:
+                        raise
+                    self.skipped.append(picture.name)
+                    continue
+                yield Decoded(place, pixels, picture.label, picture.name)
+
+
+def _ahead(
+    pool: Executor, items: Iterable[Listed], task: Callable[[Listed], Tensor]
+) -> Iterator[tuple[Listed, Future[Tensor]]]:
+    """Items with what `task` gives of them, in order, the next `AHEAD` of them at work."""
+    waiting: deque[tuple[Listed, Future[Tensor]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(task, item)))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        for _, decoding in waiting:
+            decoding.cancel()
 
 
 def pictures_of_test(data: str, split: str | None, skip_bad: bool, say: Say) -> Pictures:
@@ -90,9 +118,10 @@ class _Part:
     """The pictures of one part, or those of them that are `chosen`; can be gone through more than once."""
 
     pictures: Iterable[Picture]
-    part: str
+    part: Part
     chosen: list[bool] | None = None
 
     def __iter__(self) -> Iterator[Picture]:
-        own = (picture for picture in self.pictures if picture.part == self.part)
+        read = self.pictures.of(self.part) if isinstance(self.pictures, Parted) else self.pictures
+        own = (picture for picture in read if picture.part == self.part)
         return own if self.chosen is None else compress(own, self.chosen)

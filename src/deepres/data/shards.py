@@ -83,6 +83,8 @@ def expand(pattern: str) -> list[str]:
 
 def _found(pattern: str) -> list[Path]:
     """The files of a pattern, each once."""
+    if "://" in pattern:
+        raise InputError(f"{PREFIX}{pattern}: shards are read from disk; fetch them, and give the files' pattern")
     paths: dict[Path, None] = {}
     for name in expand(str(Path(pattern).expanduser().absolute())):
         path = Path(name)

@@ -43,7 +43,9 @@ def deploy(
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
     channels, classes = ends(trained.net)
     if trained.mean is None and (preprocess or calibrate is not None):
-        raise InputError("the weights carry no mean image, which is subtracted from pictures; add it to them")
+        raise InputError(
+            "the weights carry no mean image, which is subtracted from pictures; add it with deepres convert --mean"
+        )
     if preprocess and channels != 3:
         raise InputError("--preprocess is for networks of colour images; leave it out")
     crop = crop_of(trained)

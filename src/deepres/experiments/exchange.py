@@ -5,7 +5,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from deepres.models.convert import to_torchvision
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import WEIGHTS, Network
 from deepres.models.weights import Weights
-from deepres.records import Json, Run, replacing
+from deepres.records import Json, Run, read_record, replacing
 from deepres.training import checkpoint
 
 Format = Literal["safetensors", "torchvision"]
@@ -35,9 +35,12 @@ def load(place: str | Path, network: str | None = None) -> Network:
     `net.header` says what is known of it: `classes`, the recipe, errors. Raises `InputError` where there is none.
     """
     path = Path(place)
-    if not path.exists() and HUB.fullmatch(str(place)):
-        path = Path(f"hf:{str(place).removeprefix('hf:')}")
-    return pretrained.load(find(path, lambda message: warnings.warn(message, stacklevel=2)), network)
+    guessed = not path.exists() and not str(place).startswith("hf:") and HUB.fullmatch(str(place)) is not None
+    try:
+        file = find(Path(f"hf:{place}") if guessed else path, lambda message: warnings.warn(message, stacklevel=3))
+    except InputError as error:
+        raise InputError(f"there is no file or folder {place}, and {error}" if guessed else str(error)) from None
+    return pretrained.load(file, network)
 
 
 def find(place: Path, say: Callable[[str], None]) -> Path:
@@ -61,11 +64,13 @@ def convert(
     form: Format | None = None,
     mean: str | None = None,
     std: str | None = None,
+    reports: Sequence[Path] = (),
 ) -> Json:
     """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
 
     `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
-    `std` is; of foreign weights they are ImageNet's where None. `say` is told what the new file does not carry.
+    `std` is; of foreign weights they are ImageNet's where None. `reports` are those of `deepres eval --json` on these
+    weights, whose errors go into the header. `say` is told what the new file does not carry.
     Raises `InputError` for weights that are not read here, or that the form cannot hold.
     """
     form = form or SUFFIXES.get(to.suffix)
@@ -78,7 +83,11 @@ def convert(
     if std is not None:
         read.header["std"] = _std(std)
     net = pretrained.network(read, network, file)
-    net.header |= _errors(source, net.header)
+    errors = _errors(source, net.header)
+    for report in reports:
+        errors |= _reported(report, net.name)
+    if errors:
+        net.header["errors"] = errors
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
     if form == "torchvision":
@@ -144,9 +153,19 @@ def _errors(source: Path, header: Json) -> Json:
     """The final errors of a run, by the protocol that training tests with, where these are its final weights."""
     done = Run(source).done if source.is_dir() else None
     if done is None or done["iteration"] != header.get("iteration"):
-        return {}
+        return header.get("errors", {})
     protocol = "center" if header.get("crop") else "single"
-    return {"errors": {protocol: {"top1": done["test_error"], "top5": done["test_top5_error"]}}}
+    return {protocol: {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+
+
+def _reported(file: Path, network: str) -> Json:
+    """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
+    report = read_record(file, hint="it is written by deepres eval --json")
+    names = [member.get("network") for member in report.get("members", [])]
+    if names != [network]:
+        raise InputError(f"{file} is no report on {network} alone (deepres eval WEIGHTS --json); give one")
+    kept = {name: report[name] for name in ("scales", "data", "images") if name in report}
+    return {report["protocol"]: {"top1": report["top1_error"], "top5": report["top5_error"]} | kept}
 
 
 def _mean(text: str) -> Tensor:

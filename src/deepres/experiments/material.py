@@ -25,6 +25,7 @@ from deepres.records import Json
 from deepres.serving.fold import folded
 from deepres.training.device import autocast
 from deepres.training.fast import runs_on_kernels
+from deepres.training.progress import every_so_often
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Config
 from deepres.training.trainer import BatchAt, Evaluate
@@ -105,8 +106,18 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
     """Crops of pictures on disk, augmented as in Sec. 3.4, and tested by the protocol `center`."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
+    seen = every_so_often(say, "training pictures seen for the mean image")
+
     with ranks.one_first():
-        found = statistics(parts.train, crop=crop, side=low, workers=config.workers, skip_bad=config.skip_bad, say=say)
+        found = statistics(
+            parts.train,
+            crop=crop,
+            side=low,
+            workers=config.workers,
+            skip_bad=config.skip_bad,
+            say=say,
+            progress=lambda done: seen(done, len(parts.train)),
+        )
     mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
     axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
@@ -136,7 +147,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
         own = slice(ranks.rank * step, None, ranks.world * step)
         with autocast(config.precision, config.device):
-            counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell)
+            counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
         return _figures(ranks.sum(counts))
 
     facts: Json = {"crop": crop}
@@ -150,12 +161,13 @@ def _for_scores(net: nn.Module) -> nn.Module:
 
 
 def _test_counts(
-    net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config, tell: Callable[[str, str], None]
+    net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config, tell: Callable[[str, str], None], say: Say
 ) -> list[int]:
     """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
     view = partial(_center, crop=crop)
     counts = [0, 0, 0]
+    seen, total = every_so_often(say, "pictures tested"), len(range(*own.indices(len(index))))
     size = max(1, TEST_PIXELS // crop**2)
     for answer in in_order(index, view, batch_size=size, workers=config.workers, own=own):
         for name, reason in answer.bad:
@@ -166,6 +178,7 @@ def _test_counts(
             images = normalise(answer.made.to(mean.device), mean)
             hits = _hits(score(net, [(images, answer.labels)]))
             counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
+            seen(counts[2], total)
     return counts
 
 

@@ -19,7 +19,7 @@ from deepres.experiments import scores
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained, load_trained
-from deepres.records import Json, Run
+from deepres.records import Json, Run, describe_environment
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.ranks import ALONE, Ranks
 
@@ -125,8 +125,12 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     rows = torch.cat(found, dim=1)[:, order]
     members: list[Member] = []
+    device = resolve_device(setting.device)
+    environment = describe_environment()
+    how = {"device": device, "precision": resolve_precision(setting.precision, device)}
+    how |= {name: environment[name] for name in ("commit", "cpu")}
     for path, net, own in zip(paths, nets, rows, strict=True):
-        facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net))
+        facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
         members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
     labels = torch.tensor([seen[index].label for index in order])
     names = tuple(seen[index].name for index in order)

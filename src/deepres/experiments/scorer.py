@@ -65,7 +65,10 @@ def scorer(
     """
     mean, crop, place = trained.mean, crop_of(trained), torch.device(device)
     if mean is None:
-        raise InputError(f"the weights carry no mean image, which --protocol {protocol.name} subtracts; add it to them")
+        raise InputError(
+            f"the weights carry no mean image, which --protocol {protocol.name} subtracts; add it with "
+            "deepres convert --mean"
+        )
     channels, views = ends(trained.net)[0], protocol.views(crop)
     dense = protocol.name == "dense"
     net = (fully_convolutional(trained.net, crop) if dense else trained.net).eval()

@@ -1,6 +1,7 @@
 """One network on one data set: the hop from a configuration to the training loop."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from deepres.training.fast import resolve_kernels
 from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
-from deepres.training.recipe import RECIPES, Config, Recipe, paper_recipe
+from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
 from deepres.training.settings import differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
@@ -40,7 +41,7 @@ class Trained:
 
 
 # The fingerprint tells, not the place, of data and of start weights; the others change no result.
-ANY_VALUE = ("data", "start", "memory_budget", "workers")
+ANY_VALUE = ("data", "start", "memory_budget", "workers", "skip_bad")
 FACTS = (
     "num_classes",
     "classes",
@@ -72,15 +73,22 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     where = str(sources[-1]) if sources else "the command line"
-    return from_json(merge(settings, changes), where)
+    config = from_json(merge(settings, changes), where)
+    if config.recipe.optimizer == "muon" and config.network in WITHOUT_BN:
+        raise InputError(
+            f"muon keeps the lengths of kernels, which {config.network} learns, as it has no batch normalization; give "
+            "--set optimizer=sgd, or another recipe than fast"
+        )
+    return config
 
 
 def rate_for(network: str, recipe: Recipe) -> Recipe:
     """A recipe of crops (Sec. 3.4) for `network`: a tenth of the rate where it has no batch normalization to stand it.
 
-    Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. Any other recipe as it is.
+    Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. So with `finetune`; any other recipe
+    as it is.
     """
-    lower = network in WITHOUT_BN and recipe.crop
+    lower = network in WITHOUT_BN and (recipe.crop or recipe.name == FINETUNE.name)
     return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
 
 
@@ -90,8 +98,11 @@ def default_name(config: Config) -> str:
 
 
 def slug(data: str) -> str:
-    """A data set's short name for folders."""
-    return data.removeprefix("hf:").rstrip("/").split("/")[-1]
+    """A data set's short name for folders: of a pattern of shards, what is not letters becomes dashes."""
+    name = data.removeprefix("hf:").rstrip("/").split("/")[-1]
+    if name in (".", ".."):
+        name = Path(data).resolve().name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
 def train_run(
@@ -104,6 +115,7 @@ def train_run(
     naming the fields that differ, where another process is at work on it, and where the batch does not divide
     among the ranks.
     """
+    config = dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train)))
     own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
     if (own.stop - own.start) % config.recipe.accumulate:
         raise InputError(
@@ -126,8 +138,8 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
     if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
         compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.exists else "auto")
-    if asked == "auto":
-        asked = ranks.by_first(lambda: run.config.get("kernels", "auto") if run.exists else "auto")
+    if asked == "auto" and ranks.by_first(lambda: run.exists and run.config.get("kernels") == "off"):
+        asked = "off"  # where they were on, and cannot be any more, the configurations differ
     if compile == "on" and asked == "auto":
         asked = "off"
     kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"
@@ -186,7 +198,9 @@ def open_run(
     Returns the commit of the code, and the final figures of a run that is complete.
     """
     if run.exists:
-        fields = differences(record, {"compile": "off"} | run.config)  # older runs do not tell, and were not compiled
+        recorded = {"compile": "off"} | run.config  # older runs do not tell of fields that came later
+        begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
+        fields = differences(record, recorded | {"recipe": begun})
         fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
         if fields:
             raise InputError(

@@ -65,7 +65,7 @@ def look(shown: Sequence[Exhibit], file: Path) -> Sight:
         (found,) = one.predictor.predict([file], TOP)
         if found.fault is not None:
             raise InputError(f"this picture cannot be shown to {one.label}: {found.fault}")
-        tops.append(dict(found.top))
+        tops.append(_by_name(found.top))
         values = [value for _, value in _responses(one.trained, file)]
         _, depth, kind = describe(one.trained.net.name)
         series += [Series(one.label, depth, kind, values)] * bool(values)
@@ -113,7 +113,7 @@ def serve(blocks: Any, host: str, port: int) -> str:
 
 def newest_run(root: Path) -> Path:
     """The run under `root` that was finished last. Raises `InputError` where there is none."""
-    done = sorted(root.glob("*/done.json"), key=lambda file: file.stat().st_mtime)
+    done = sorted(root.rglob("done.json"), key=lambda file: file.stat().st_mtime)
     if not done:
         raise InputError(f"no weights are given, and {root}/ holds no finished run; give a run or a weights file")
     return done[-1].parent
@@ -129,6 +129,14 @@ def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
     device = next(trained.net.parameters()).device
     images = normalise(view[None], fitted(trained.mean, crop, crop)).to(device)
     return layer_responses(trained.net, [images])
+
+
+def _by_name(top: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Scores by class, where ImageNet has two of a name."""
+    named: dict[str, float] = {}
+    for name, score in top:
+        named[f"{name} (another)" if name in named else name] = score
+    return named
 
 
 def _image(svg: bytes | None) -> str:

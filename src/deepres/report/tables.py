@@ -39,7 +39,7 @@ def in_order(values: Sequence[float], panel: ResponsePanel) -> Sequence[float]:
 
 def _errors(panel: Panel) -> Table:
     columns = ["iteration"]
-    traces: list[dict[int, str]] = []
+    traces: list[dict[float, str]] = []
     for curve in panel.curves:
         for name, points, spread in kinds_of_error(curve):
             if points[0]:
@@ -56,7 +56,7 @@ def kinds_of_error(curve: Curve) -> Iterator[tuple[str, Points, Range]]:
     yield "test", curve.test_error, curve.test_range
 
 
-def _by_iteration(points: Points, spread: Range) -> dict[int, str]:
+def _by_iteration(points: Points, spread: Range) -> dict[float, str]:
     if not spread[0]:
         return {at: text(value) for at, value in zip(*points, strict=True)}
     rows = zip(*points, *spread, strict=True)

@@ -84,7 +84,7 @@ def train(
             if trainer.at_mark(recipe.window):
                 trainer.write_window()
             if progress.iteration == recipe.iterations:
-                trainer.average_statistics(batch_at)
+                trainer.average_statistics(batch_at, monitor)
             if trainer.at_mark(recipe.evaluate_every):
                 trainer.write_test(evaluate)
             progress.seconds += time.monotonic() - started

@@ -1,7 +1,7 @@
 """What a person sees while a network trains: a progress bar in a terminal, a plain line every so often elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +53,19 @@ class ConsoleMonitor:
         (self.bar.console if self.bar else self.console).print(
             f"{self.label}: {message}", highlight=False, markup=False
         )
+
+
+def every_so_often(say: Callable[[str], None], what: str) -> Callable[[int, int | None], None]:
+    """A function of how much is done, and of how much where that is known, which says it every `LINE_SECONDS`."""
+    told = time.monotonic()
+
+    def tick(done: int, total: int | None) -> None:
+        nonlocal told
+        if time.monotonic() - told > LINE_SECONDS:
+            say(f"{done:,}" + (f" of {total:,}" if total else "") + f" {what}")
+            told = time.monotonic()
+
+    return tick
 
 
 def _bar(console: Console) -> Progress:

@@ -24,7 +24,7 @@ class Recipe:
     """How a network is trained. The defaults are the paper's CIFAR-10 recipe (Sec. 4.2).
 
     Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations, and go along
-    with their number, as do `bn_average` and `patience`; rates are those of v = momentum * v + lr * g. Raises
+    with their number, as do `epochs`, `bn_average` and `patience`; rates are those of v = momentum * v + lr * g. Raises
     `InputError` for a value that makes no sense.
     """
 
@@ -37,6 +37,7 @@ class Recipe:
     patience: int = 6
     threshold: float = 0.1
     milestones: tuple[int, ...] = (32_000, 48_000)
+    epochs: tuple[int, ...] = ()  # milestones in passes over the training images: they become iterations at the start
     gamma: float = 0.1
     optimizer: Optimizer = "sgd"  # `muon` moves kernels of convolutions at `kernel_lr`, a part of their length a step
     kernel_lr: float = 0.03
@@ -74,6 +75,7 @@ class Recipe:
         _require(self.bn_group != 1, "bn_group", 1, "0 (whole batch) or at least 2 images")
         marks = self.milestones
         _require(list(marks) == sorted(marks), "milestones", list(marks), "in rising order")
+        _require(not (marks and self.epochs), "epochs", list(self.epochs), "left out where milestones are given")
         _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
         _require(self.decay in get_args(Decay), "decay", self.decay, "one of steps, linear, plateau")
         _require(self.optimizer in get_args(Optimizer), "optimizer", self.optimizer, "one of sgd, muon")
@@ -95,12 +97,26 @@ class Recipe:
             self,
             iterations=iterations,
             milestones=tuple(scale(mark) for mark in self.milestones),
+            epochs=tuple(scale(mark) for mark in self.epochs),
             warmup_iterations=scale(self.warmup_iterations),
             bn_average=max(scale(self.bn_average), min(self.bn_average, AVERAGE_AT_LEAST * self.batch_size)),
             window=max(scale(self.window), min(self.window, WINDOW_AT_LEAST, iterations)),
             evaluate_every=every,
             patience=max(1, round(span / every)),
         )
+
+    def in_iterations(self, images: int) -> Self:
+        """The same recipe for so many training images: `epochs` as milestones."""
+        if not self.epochs:
+            return self
+        marks = tuple(round(epoch * images / self.batch_size) for epoch in self.epochs)
+        return dataclasses.replace(self, epochs=(), milestones=marks).within()
+
+    def within(self) -> Self:
+        """The same recipe. Raises `InputError` where the rate would fall after the end."""
+        late = any(mark > self.iterations for mark in self.milestones)
+        _require(not late, "milestones", list(self.milestones), f"within the {self.iterations} iterations")
+        return self
 
 
 CIFAR = Recipe()

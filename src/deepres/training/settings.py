@@ -13,6 +13,7 @@ from deepres.errors import InputError
 from deepres.records import Run
 from deepres.training.recipe import Config, Recipe
 
+DROPS = ("milestones", "epochs")
 T = TypeVar("T")
 
 
@@ -47,8 +48,8 @@ def read_settings(file: Path) -> dict[str, Any]:
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with `changes` laid over it; a name of the recipe's goes into `recipe`.
 
-    A change of `iterations` scales all marks of the recipe, unless `milestones` are changed as well. These imply the
-    decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
+    A change of `iterations` scales all marks of the recipe that are not changed as well. `milestones` or `epochs` imply
+    the decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
     """
     known = {**get_type_hints(Config), **get_type_hints(Recipe)}
     for name in changes:
@@ -58,18 +59,23 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     fields = get_type_hints(Recipe)
     ours = {name: value for name, value in changes.items() if name in fields}
     iterations = ours.get("iterations")
-    if iterations is not None and "milestones" not in ours:
+    if iterations is not None:
         scaled = build(Recipe, recipe, "the recipe").scaled(_convert(iterations, int, "iterations", "--iterations"))
         recipe = dataclasses.asdict(scaled)
-    steps = str(ours.get("decay", "steps" if "milestones" in ours else recipe.get("decay", "steps"))) == "steps"
-    if "decay" in ours and steps and not ours.get("milestones", recipe.get("milestones")):
-        raise InputError("the decay steps takes milestones; give the iterations, as in --set milestones=30000,60000")
-    if ours.get("milestones") and not steps:
+    given = [name for name in DROPS if name in ours]
+    steps = str(ours.get("decay", "steps" if given else recipe.get("decay", "steps"))) == "steps"
+    if "decay" in ours and steps and not any(ours.get(name, recipe.get(name)) for name in DROPS):
+        raise InputError(
+            "the decay steps takes milestones; give the iterations, as in --set milestones=30000,60000, or epochs=30,60"
+        )
+    if any(ours.get(name) for name in DROPS) and not steps:
         raise InputError(f"the decay {ours['decay']} has no milestones; leave them out, or give decay=steps")
-    if "milestones" in ours:
+    if given:
         ours.setdefault("decay", "steps")
-    elif not steps:
-        ours["milestones"] = ()
+    if given or not steps:
+        ours = dict.fromkeys(DROPS, ()) | ours
+    if ours.get("milestones"):
+        build(Recipe, recipe | ours, "the command line").within()
     merged |= {name: value for name, value in changes.items() if name not in fields}
     return merged | {"recipe": recipe | ours}
 
@@ -92,10 +98,8 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
         if value is None or value in ("none", "null"):
             return None
         hint = next(kind for kind in get_args(hint) if kind is not NoneType)
-    origin, expected = (
-        get_origin(hint),
-        getattr(hint, "__name__", "one of " + ", ".join(map(str, get_args(hint)))),
-    )
+    origin = get_origin(hint)
+    expected = "one of " + ", ".join(map(str, get_args(hint))) if origin is Literal else hint.__name__
     try:
         if origin is tuple:
             parts = [part for part in value.split(",") if part] if isinstance(value, str) else value

@@ -18,6 +18,7 @@ from deepres.training.device import autocast
 from deepres.training.freeze import set_training
 from deepres.training.loss import classification_loss
 from deepres.training.optimizer import optimizer_for
+from deepres.training.progress import every_so_often
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
@@ -165,7 +166,7 @@ class Trainer:
         if progress.tests == self.recipe.patience:
             progress.tests, progress.drops = 0, progress.drops + 1
 
-    def average_statistics(self, batch_at: BatchAt) -> None:
+    def average_statistics(self, batch_at: BatchAt, monitor: Monitor) -> None:
         """Put a plain average over training images in place of BN's running statistics, where the recipe asks for it.
 
         The images are those of the steps after the last; all augmentation is on them. Sec. 3.4 is silent; the
@@ -174,8 +175,11 @@ class Trainer:
         recipe, steps = self.recipe, -(-self.recipe.bn_average // self.recipe.batch_size)
         size = recipe.bn_group or recipe.batch_size // recipe.accumulate // self.ranks.world
 
+        tick = every_so_often(monitor.say, "batches seen for the statistics of batch normalization")
+
         def parts() -> Generator[Tensor]:
             for step in range(recipe.iterations, recipe.iterations + steps):
+                tick(step - recipe.iterations, steps)
                 yield from batch_at(step)[0].split(size)
 
         if steps:

@@ -175,7 +175,10 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     if isinstance(content, Path):
         return Span(content)
     if isinstance(content, Image.Image):
-        raise InputError(f"{data} has its pixels in a file of its own; give a folder, Parquet or tar shards")
+        raise InputError(
+            f"{data} has its pixels in a file of its own, from which no crops are taken; give a folder, Parquet or tar "
+            "shards, or train on whole images (--recipe cifar)"
+        )
     return Span(unpacked, blob.tell(), blob.write(content))
 
 
