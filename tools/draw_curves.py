@@ -12,17 +12,14 @@ from deepres.experiments.findings import Curve, Figure, Panel, Points, mean_poin
 from deepres.report import plots
 
 ROOT = Path(__file__).parents[1]
-RECORD = "train-resnet20-b128-fast"
+RECORD = "train-resnet20-b128*-fast.json"  # with bf16 in its name where it was used
 RECIPES = {"the paper's recipe": ("resnet20-paper", "ours"), "fast": ("resnet20-fast", "rival")}
-
-
-def read(folder: str, name: str):
-    return json.loads((ROOT / folder / f"{name}.json").read_text())
 
 
 def curve(label: str, name: str, side: str) -> Curve:
     """The test errors of a result, a seed each, against minutes at the pace of one side of the record."""
-    record, runs = read("benchmarks/records", RECORD), read("docs/results", name)
+    (record,) = (json.loads(file.read_text()) for file in (ROOT / "benchmarks" / "records").glob(RECORD))
+    runs = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
 
     def over_time(run: dict) -> Points:
         pace = run["recipe"]["batch_size"] / record[side]["images_per_second"] / 60
