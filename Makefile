@@ -13,7 +13,7 @@ demo: .venv/ready
 test: check slow
 
 check: .venv/ready lint
-	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15 --cov --cov-report=term
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
