@@ -109,7 +109,8 @@ def test_what_is_not_among_the_choices_is_told_with_the_choices():
 def test_drops_at_epochs_become_iterations_of_the_data():
     base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
     recipe = from_json(merge(base, {"epochs": "30,60", "iterations": "10000", "batch_size": "100"}), "test").recipe
-    assert (recipe.decay, recipe.epochs, recipe.bn_average) == ("steps", (30, 60), 2560)
+    assert (recipe.decay, recipe.epochs, recipe.bn_average) == ("steps", (30, 60), 1667)
+    assert from_json(merge(base, {"iterations": 20, "batch_size": 16}), "test").recipe.bn_average == 160
     found = recipe.in_iterations(images=1234)
     assert (found.milestones, found.epochs) == ((370, 740), ())
     assert found.in_iterations(images=1) == found

@@ -180,7 +180,7 @@ def test_bad_files_are_reported_and_left_out_and_the_exit_code_is_1(deepres, tra
     result = deepres("predict", trained, "cut.jpg", good, "missing.jpg", "long.png", good, "--format", "jsonl")
     assert result.returncode == 1
     assert [one["picture"] for one in lines(result)] == [str(good), str(good)]
-    for name, reason in (("cut.jpg", "truncated"), ("missing.jpg", "No such file"), ("long.png", "more than")):
+    for name, reason in (("cut.jpg", "truncated"), ("missing.jpg", "no such file"), ("long.png", "more than")):
         assert any(line.startswith(name) and reason in line for line in result.stderr.splitlines()), result.stderr
     assert "3 of 5 pictures were left out" in result.stderr
 

@@ -88,7 +88,8 @@ def _table(found: "Iterable[Prediction]") -> None:
     for one in found:
         for rank, (name, score) in enumerate(one.top):
             rows.append((one.name if rank == 0 else "", name, f"{100 * score:.2f}"))
-    print_tables(Console(), [Table("Predictions", "", ("picture", "class", "score %"), tuple(rows))])
+    if rows:
+        print_tables(Console(), [Table("Predictions", "", ("picture", "class", "score %"), tuple(rows))])
 
 
 def _csv(found: "Iterable[Prediction]") -> None:

@@ -75,6 +75,8 @@ def upright(image: Image.Image) -> Image.Image:
 
 def fault(error: Exception) -> str:
     """Why a picture does not decode, in a few words, without the address of the buffer that Pillow names."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return "it is not a picture" if "cannot identify image file" in reason else reason
 

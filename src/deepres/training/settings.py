@@ -60,7 +60,9 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     ours = {name: value for name, value in changes.items() if name in fields}
     iterations = ours.get("iterations")
     if iterations is not None:
-        scaled = build(Recipe, recipe, "the recipe").scaled(_convert(iterations, int, "iterations", "--iterations"))
+        batch = {name: ours[name] for name in ours if name == "batch_size"}  # some marks are a least number of batches
+        length = _convert(iterations, int, "iterations", "--iterations")
+        scaled = build(Recipe, recipe | batch, "the command line").scaled(length)
         recipe = dataclasses.asdict(scaled)
     given = [name for name in DROPS if name in ours]
     steps = str(ours.get("decay", "steps" if given else recipe.get("decay", "steps"))) == "steps"
