@@ -1,17 +1,20 @@
 """The loop by itself: warm-up by measured error, evaluation marks, what travels with the weights."""
 
 import dataclasses
+import io
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores, score
 from deepres.models import weights
 from deepres.records import Run
-from deepres.training import checkpoint
+from deepres.training import checkpoint, progress
 from deepres.training.loop import train
+from deepres.training.progress import ConsoleMonitor
 from deepres.training.recipe import Recipe
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
@@ -122,3 +125,16 @@ def test_scores_do_not_depend_on_the_batch_size():
     parts = score(model, zip(images.split(3), labels.split(3), strict=True))
     torch.testing.assert_close(whole.scores, parts.scores)
     assert model.training
+
+
+def test_progress_counts_from_where_it_began(monkeypatch):
+    """A test of pictures moves on by many at a time, and a run that goes on begins in the middle."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    for steps, speed in (((0, 392, 649), "32 images/s"), ((401, 649), "12 images/s")):
+        now[0], out = 0.0, io.StringIO()
+        monitor = ConsoleMonitor(Console(file=out), "test", 649, 1)
+        for step in steps:
+            now[0] = 20.0 if step == 649 else now[0]
+            monitor.step(step, {})
+        assert speed in out.getvalue()

@@ -33,6 +33,7 @@ def measure_scores(plan: Plan, base: Config, images: int, say: Say, watch: Watch
         if run.done is None or _is_current(file, protocol, images):
             continue
         with watch(f"{run.path.name}, {protocol.name}", images, 1) as told:
+            told.step(0, {})
             table = protocols.evaluate([run.path], setting, say, lambda done, _, told=told: told.step(done, {}))
         scores.write(file, table)
 

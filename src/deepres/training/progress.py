@@ -31,10 +31,10 @@ class ConsoleMonitor:
             self.bar.stop()
 
     def step(self, iteration: int, row: Mapping[str, Any]) -> None:
-        """One iteration is done; `row` holds the newest figures."""
+        """So many iterations are done, 0 where the clock starts before the first; `row` holds the newest figures."""
         now = time.monotonic()
         if self.first is None:  # a resumed run starts its clock here
-            self.first = (iteration - 1, self.told)
+            self.first = (max(iteration - 1, 0), self.told)
         speed = (iteration - self.first[0]) / max(now - self.first[1], 1e-9)
         figures = _figures(row) + f"  {speed * self.batch_size:,.0f} images/s"
         if self.bar:
