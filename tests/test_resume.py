@@ -103,7 +103,7 @@ def test_bad_images_may_be_left_out_from_any_moment_on(process, folder, undistur
 def test_a_run_from_before_a_field_of_the_recipe_was_known_goes_on(process, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     config = json.loads((undisturbed / "config.json").read_text())
-    for field in ("optimizer", "kernel_lr", "pad", "epochs"):
+    for field in ("optimizer", "kernel_lr", "pad", "alternate_flips", "epochs"):
         del config["recipe"][field]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert process("train", "--run", "run").returncode == 0

@@ -31,8 +31,9 @@ class Batches:
     goes on across the end of an epoch, so that all have exactly `batch_size` images (popular code drops or
     shortens the last one; the paper does not say). The order of an epoch and the draws of the augmentation
     at a position (row and column 0 to 2*pad, flip) depend on (seed, epoch, position) alone: not on the batch
-    size, and not on what was asked before, so that a resumed run needs no state. `part` is the slice of each
-    batch that is made, of those who share a batch among them; without it the whole.
+    size, and not on what was asked before, so that a resumed run needs no state. With `alternate_flips` an image is
+    flipped in every second epoch, one half of the images in each: over two epochs both ways of each are seen. `part` is
+    the slice of each batch that is made, of those who share a batch among them; without it the whole.
 
     Raises `InputError` for a set without images or a batch size below 1.
     """
@@ -46,6 +47,7 @@ class Batches:
         device: torch.device,
         augment: bool,
         pad: int = 4,
+        alternate_flips: bool = False,
         part: slice = slice(None),
     ):
         if not len(images) or batch_size < 1:
@@ -54,7 +56,7 @@ class Batches:
         self.labels = images.labels.to(device)
         self.mean = channels_last(mean.to(device))
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.augment, self.pad, self.part = augment, pad, part
+        self.augment, self.pad, self.alternate_flips, self.part = augment, pad, alternate_flips, part
         self._epoch: _Epoch | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -78,12 +80,11 @@ class Batches:
         if self._epoch is None or self._epoch.number != number:
             generator = epoch_generator(self.seed, number)
             total, offsets = len(self.labels), 2 * self.pad + 1
-            drawn = (
-                torch.randperm(total, generator=generator),
-                torch.randint(offsets, (total,), generator=generator),
-                torch.randint(offsets, (total,), generator=generator),
-                torch.randint(2, (total,), generator=generator).bool(),
-            )
+            order = torch.randperm(total, generator=generator)
+            rows, columns = (torch.randint(offsets, (total,), generator=generator) for _ in range(2))
+            chances = torch.randint(2, (total,), generator=generator)
+            flips = (order + number) % 2 if self.alternate_flips else chances
+            drawn = (order, rows, columns, flips.bool())
             self._epoch = _Epoch(number, *(draw.to(self.device) for draw in drawn))
         return self._epoch
 

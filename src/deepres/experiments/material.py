@@ -85,7 +85,15 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     own = ranks.part(recipe.batch_size)
     batches = Batches(
-        data.train, mean, recipe.batch_size, config.seed, place, augment=recipe.augment, pad=recipe.pad, part=own
+        data.train,
+        mean,
+        recipe.batch_size,
+        config.seed,
+        place,
+        augment=recipe.augment,
+        pad=recipe.pad,
+        alternate_flips=recipe.alternate_flips,
+        part=own,
     )
     part = spread(data.test, config.test_images)
 

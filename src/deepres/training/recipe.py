@@ -51,6 +51,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: bool = True
     pad: int = 4  # pixels of black on each side of a resident image, out of which it is cut anew
+    alternate_flips: bool = False  # a resident image is flipped in every second epoch, and not by chance
     crop: int = 0  # pixels a side of random crops out of pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
     sides: tuple[int, ...] = (256, 480)  # with `crop`: the least and the largest shorter side of a picture
     colour: float = 0.0  # with `crop`: standard deviation of the colour augmentation
@@ -82,6 +83,7 @@ class Recipe:
         fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
         _require(fits, "sides", list(self.sides), f"two numbers of pixels, from the crop ({self.crop}) up")
         _require(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, "a divisor of the batch size")
+        _require(not (self.alternate_flips and self.crop), "alternate_flips", True, "false where crops are taken")
         _require(self.augment or not self.crop, "augment", False, "true where crops are taken (crop=0: whole images)")
 
     def scaled(self, iterations: int) -> Self:
@@ -136,6 +138,7 @@ FAST = Recipe(
     warmup_iterations=1_350,
     label_smoothing=0.1,
     pad=2,
+    alternate_flips=True,
     evaluate_every=1_000,
 )
 IMAGENET = Recipe(  # Sec. 3.4; patience, threshold and the number of averaged images are ours
