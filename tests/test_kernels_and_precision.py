@@ -184,3 +184,13 @@ def test_evaluation_on_the_kernels_gives_the_plain_networks_scores(network):
     assert (ours - plain).abs().max() <= 1e-5 * plain.abs().max()
     assert (narrow - plain).norm() <= 0.1 * plain.norm()
     assert torch.equal(fast(images), net(images))
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_scores_of_an_image_do_not_depend_on_the_number_of_images(size, monkeypatch):
+    """Although in training the number of positions decides which way a convolution goes."""
+    monkeypatch.setattr(residual, "FEW", 512)
+    conv, bn = layer(64, 64, 3, 1)
+    images = torch.randn(20, 64, size, size).contiguous(**CHANNELS_LAST)
+    together = conv_bn_scores(conv, bn, images, None, True)
+    assert torch.equal(together, torch.cat([conv_bn_scores(conv, bn, image, None, True) for image in images.split(1)]))

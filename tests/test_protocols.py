@@ -335,6 +335,20 @@ def test_scores_that_were_kept_are_members_without_running_the_nets(deepres, pho
         assert own.scores.allclose(same.scores, atol=1e-6)
 
 
+def test_the_kernels_are_used_where_they_can_be_and_can_be_left_out(deepres, refused, photos, weights, tmp_path):
+    how = (weights / "resnet18.safetensors", "--data", photos, "--protocol", "10-crop")
+    reports = [
+        evaluated(deepres, *how, "--kernels", kernels, "--save-scores", f"{kernels}.safetensors")
+        for kernels in ("auto", "off")
+    ]
+    assert [report["kernels"] for report in reports] == ["on", "off"]
+    with_kernels, without = (
+        scores.read(tmp_path / f"{name}.safetensors").members[0].scores for name in ("auto", "off")
+    )
+    assert with_kernels.allclose(without, atol=1e-5) and not torch.equal(with_kernels, without)
+    assert "unknown value none" in refused("eval", *how, "--kernels", "none").replace("'", "")
+
+
 def test_scores_kept_as_json_are_members_too(deepres, photos, weights, tmp_path):
     how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
     report = evaluated(deepres, *how, "--save-scores", "kept.json")

@@ -21,6 +21,7 @@ from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained, load_trained
 from deepres.records import Json, Run, describe_environment
 from deepres.training.device import resolve_device, resolve_precision
+from deepres.training.fast import accelerate, resolve_kernels
 from deepres.training.ranks import ALONE, Ranks
 
 MOST_IMAGES = 500  # decoded at a time
@@ -46,6 +47,7 @@ class Setting:
     batch_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    kernels: str = "auto"
 
 
 def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
@@ -117,6 +119,10 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
+    kernels = resolve_kernels(setting.kernels, resolve_device(setting.device), 0, say)
+    if kernels:
+        for net in nets:
+            accelerate(net.net)
     seen, found = _score(nets, pictures, protocol, setting, tick, ranks)
     seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
     skipped = chain(*ranks.gather(pictures.skipped))
@@ -127,7 +133,8 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     members: list[Member] = []
     device = resolve_device(setting.device)
     environment = describe_environment()
-    how = {"device": device, "precision": resolve_precision(setting.precision, device)}
+    how: Json = {"device": device, "precision": resolve_precision(setting.precision, device)}
+    how |= {"kernels": "on" if kernels else "off"}
     how |= {name: environment[name] for name in ("commit", "cpu")}
     for path, net, own in zip(paths, nets, rows, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how

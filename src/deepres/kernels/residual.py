@@ -17,6 +17,7 @@ from deepres.kernels.pool import POOL
 from deepres.kernels.processor import WIDE
 
 FEW = 512  # positions of all images
+TILE = 4 * 4  # positions of a map that Winograd's kernels compute at a time
 
 
 class Statistics(NamedTuple):
@@ -63,16 +64,19 @@ def conv_bn_through(
 
 @torch.no_grad()
 def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
-    """As `conv_bn` with the running statistics, for evaluation: without gradients."""
+    """As `conv_bn` with the running statistics, for evaluation: without gradients.
+
+    Which way a convolution goes does not depend on the number of images, so that the scores of one do not either.
+    """
     assert bn.running_mean is not None and bn.running_var is not None
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     x, kernel = _dense(x), conv.weight
     stride, padding = cast(stock.Pair, conv.stride), cast(stock.Pair, conv.padding)
-    if _winograd(x, kernel, stride):
+    if _fits_winograd(x, kernel, stride) and x.shape[2] * x.shape[3] >= TILE:
         result = _convolve(x, kernel, None)
     else:
-        result = _dense(stock.convolve(x, kernel, stride, padding))
+        result = _dense(stock.convolve(x, kernel, stride, padding, unfolds=False))
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale
     added = None if added is None else _dense(added.to(x.dtype))
@@ -158,16 +162,23 @@ class _ConvBN(torch.autograd.Function):
 
 
 def _winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
-    """Whether the Winograd kernels take this convolution; padding 1 goes with 3x3 in all networks here.
+    """Whether the Winograd kernels take this convolution in training.
+
+    The transforms of a kernel and of its gradient grow with the square of the channels: with few positions they are
+    dearer than what they save.
+    """
+    return _fits_winograd(x, kernel, stride) and x.numel() >= FEW * x.shape[1]
+
+
+def _fits_winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
+    """Whether the Winograd kernels can take this convolution; padding 1 goes with 3x3 in all networks here.
 
     By measurement (Zen 3 and 5, 32 images) they are faster up to 128 channels in bf16, which oneDNN multiplies twice as
-    fast as the fp32 that they keep to, and up to 256 or, without AVX-512, 512 in fp32: the transforms of a kernel and
-    of its gradient grow with the square of the channels. With few positions they are dearer than what they save.
+    fast as the fp32 that they keep to, and up to 256 or, without AVX-512, 512 in fp32.
     """
-    few = x.numel() < FEW * x.shape[1]
     most = 128 if stock.multiplied_narrow(x) else 256 if WIDE else 512
     channels = kernel.shape[:2]
-    fitting = channels[1] % CHANNELS == 0 and max(channels) <= most and not few
+    fitting = channels[1] % CHANNELS == 0 and max(channels) <= most
     return kernel.shape[2:] == (3, 3) and stride == (1, 1) and fitting
 
 

@@ -15,11 +15,11 @@ EMULATED = not multiplies_bf16()
 Pair = tuple[int, int]
 
 
-def convolve(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """x (N, C, H, W) * kernel (K, C, h, w), in maps like x."""
+def convolve(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, unfolds: bool = True) -> Tensor:
+    """x (N, C, H, W) * kernel (K, C, h, w), in maps like x; without `unfolds` the same way for any N."""
     with torch.autocast("cpu", enabled=False):
         maps, weights = _factors(x, kernel.to(x.dtype))
-        if _unfolds(x, kernel, stride):
+        if unfolds and _unfolds(x, kernel, stride):
             result = unfolded.convolve(maps, weights, stride, padding)
         else:
             result = F.conv2d(maps, weights, None, stride, padding)
