@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +66,26 @@ def test_a_table_1_network_is_trained_by_it_and_its_weights_tell_the_crop(undist
     assert (report["protocol"], report["crop"], report["images"]) == ("center", 32, 10)
     done = json.loads((undisturbed / "done.json").read_text())
     assert report["top1_error"] == pytest.approx(done["test_error"])  # the same view in training and afterwards
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_sentence(process, photographs, tmp_path):
+    """As the kernel does where memory runs out."""
+    children = Path("/proc/self/task") / str(os.getpid()) / "children"
+    if not children.exists():
+        pytest.skip("this system does not tell the children of a process")
+    longer = ("--iterations", 100_000)
+    child = process(*arguments(photographs, "run"), *longer, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
+    while not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
+    workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    assert workers
+    for worker in workers:
+        os.kill(int(worker), signal.SIGKILL)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 2, errors
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == errors.splitlines()[-1:], errors
+    assert "a process that decodes pictures was lost" in errors.splitlines()[-1]
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(process, photographs, undisturbed, tmp_path):
