@@ -58,6 +58,7 @@ def test_eval_of_a_run_gives_the_figures_of_its_end(deepres, trained, folder):
     assert sum(map(sum, report["confusion"])) == report["images"] == 18
     text = deepres("eval", weights(trained), "--data", folder).stdout
     assert "0 ant" in text
+    assert "top-1 error" in text and "top-5 error" not in text  # of three classes it says nothing
 
 
 def test_eval_reads_a_plain_state_dict_when_the_network_is_named(deepres, trained, folder, tmp_path):
@@ -100,10 +101,26 @@ def test_settings_come_from_toml_and_the_command_line(deepres, folder, tmp_path)
         (("report", "nowhere"), "nowhere"),
         (("eval", "nowhere.safetensors", "--data", "cifar10"), "nowhere.safetensors"),
         (("train", "--like", "nowhere"), "nowhere"),
+        (("finetune", "resnet50", "--data", "cifar10"), "give one, a run folder, or hf:owner/name"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(refused, arguments, words):
     assert words in refused(*arguments)
+
+
+def test_pictures_of_different_sizes_are_led_to_what_takes_them(refused, photographs):
+    assert "deepres data check" in refused("data", photographs)
+
+
+def test_a_folder_of_pictures_in_place_of_weights_is_named(refused, photographs):
+    assert f"{photographs} is no run folder" in refused("eval", photographs, "--data", photographs)
+
+
+def test_a_run_begins_by_saying_how_it_will_train(deepres, folder):
+    """`--image-size` makes whole images of pictures, and with them another recipe."""
+    more = ("--iterations", 1, "--batch-size", 4, "--lr", 0.01)
+    result = deepres("train", "resnet18", "--data", folder, "--image-size", 32, *more)
+    assert "resnet18: recipe cifar, 1 iterations of 4 whole images, rate 0.01" in result.stderr
 
 
 def test_weights_of_another_net_are_refused_with_the_keys(refused, trained, folder, tmp_path):

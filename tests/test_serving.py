@@ -216,7 +216,7 @@ def test_auto_says_what_is_missing_and_goes_on_without(resnet20, monkeypatch, tm
     assert fastest.startswith("the fastest") and "eager" in fastest
     for sentence, part in zip(missing, ("C++ compiler", "onnxruntime", "openvino"), strict=True):
         assert part in sentence and "\n" not in sentence
-    assert all("pip install 'deepres[serve]'" in sentence for sentence in missing[1:])
+    assert all("pip install -e '.[serve]'" in sentence for sentence in missing[1:])
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_auto_says_what_is_missing_and_goes_on_without(resnet20, monkeypatch, tm
 )
 def test_a_named_engine_without_its_package_is_refused(resnet20, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{name} needs the package {package}: pip install 'deepres\[serve\]'"):
+    with pytest.raises(InputError, match=rf"{name} needs the package {package}: pip install -e '.\[serve\]'"):
         engine(resnet20, pictures(2, 32), name)
 
 

@@ -1,5 +1,7 @@
 """Fail where the docs are stale: tables of results, links, and the README's tree. `--write` renews the tables."""
 
+import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -8,9 +10,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from deepres.bench.tables import markdown
+from deepres.training.recipe import RECIPES, Config, Recipe
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (results|bench|tests|equality): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|bench|tests|equality|fields): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
 
@@ -79,7 +83,30 @@ def equality(name: str) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{found['images']} images; {versions}.\n"
 
 
-MAKE = {"equality": equality, "results": table, "bench": bench, "tests": tests}
+def fields(name: str) -> str:
+    """The fields of `recipe`, with the values of all recipes, or of `config`, with what their comments say of them."""
+    kind = {"recipe": Recipe, "config": Config}[name]
+    said = {field: " ".join(text.split("# ")) for field, text in FIELD.findall(inspect.getsource(kind))}
+    said = {field: " ".join(text.split()).replace("|", "or") for field, text in said.items()}
+    columns = RECIPES if kind is Recipe else {}
+    rows = [["field", *(columns or ["default"]), "meaning"], ["---"] * (len(columns or [0]) + 2)]
+    for field in dataclasses.fields(kind):
+        if field.name not in ("name", "recipe"):
+            required = field.default is dataclasses.MISSING
+            plain = ["needed" if required else _plain(field.default)]
+            values = [_plain(getattr(recipe, field.name)) for recipe in columns.values()] or plain
+            rows.append([f"`{field.name}`", *values, said.get(field.name, "")])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _plain(value: object) -> str:
+    """A default as it is written on the command line."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+MAKE = {"equality": equality, "fields": fields, "results": table, "bench": bench, "tests": tests}
 
 
 def main(write: bool) -> int:

@@ -106,7 +106,7 @@ def train(
         typer.Option(help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None,
-    batch_size: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, of all ranks. Default: by recipe.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate before the drops.")] = None,
     bn_group: Annotated[
         int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")
@@ -114,9 +114,12 @@ def train(
     bn_average: Annotated[
         int | None, typer.Option(help="Training images that the statistics for testing are averaged over at the end.")
     ] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation. Default: 0.")] = None,
     split: Split = None,
-    image_size: ImageSize = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Resize every image to this many pixels a side; the default recipe is then cifar for all."),
+    ] = None,
     in_channels: Annotated[int | None, typer.Option(help="3 repeats grayscale images over three channels.")] = None,
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
@@ -161,10 +164,11 @@ def reproduce(
         str | None, typer.Option("--data", help="Default: cifar10; fig4 and table2 to table5 take photographs.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Runs of each network. Default: 1; as many as the paper's at its scale.")
+        int | None, typer.Option(help="Runs of each network. Default: 1; of table6 --scale paper 5.")
     ] = None,
     networks: Annotated[
-        str | None, typer.Option(help="Other networks than the sheet's, with commas; one named twice has two seeds.")
+        str | None,
+        typer.Option(help="Instead of the paper's, with commas; a name given twice is trained with two seeds."),
     ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
     split: Split = None,

@@ -1,4 +1,4 @@
-"""The one exception for bad input."""
+"""The one exception for bad input, and how to mend what it is often about."""
 
 
 class InputError(Exception):
@@ -6,3 +6,8 @@ class InputError(Exception):
 
     The command line prints the sentence and exits with code 2; there is never a traceback.
     """
+
+
+def install(extra: str) -> str:
+    """The command that installs the packages of an extra of this project."""
+    return f"pip install -e '.[{extra}]' in the project's folder"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deepres.bench.parts import batch_of, torchvision_name
 from deepres.bench.work import Contestant, Work
-from deepres.errors import InputError
+from deepres.errors import InputError, install
 from deepres.models.catalog import build, input_size
 from deepres.models.convert import load_state, torchvision_state_dict
 from deepres.serving import engine as serving
@@ -103,7 +103,7 @@ def timm_net(work: Work) -> nn.Module:
     try:
         from timm import create_model
     except ImportError:
-        raise InputError("timm is not installed; pip install 'deepres[bench]'") from None
+        raise InputError(f"timm is not installed; {install('bench')}") from None
     return create_model(name).eval()
 
 

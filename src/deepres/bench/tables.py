@@ -13,6 +13,7 @@ COLUMNS = (
     "ratio (min to max, pairs)",
     "images/s: ours, rival",
     "ours, of the machine's limits",
+    "how",
 )
 
 
@@ -39,7 +40,7 @@ def _part(work: Json) -> str:
 
 
 def cells(record: Json) -> list[str]:
-    """A row of the table."""
+    """A row of the table, but for the number of its conditions."""
     ours, rival, ratio = record["ours"], record["rival"], record["ratio"]
     return [
         what(record["work"]),
@@ -92,6 +93,9 @@ def conditions(records: Sequence[Json]) -> list[str]:
 
 def markdown(records: Sequence[Json]) -> str:
     """The table and what it was measured on."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(cells(record) for record in records)]
+    lines = conditions(records)
+    how = [str(lines.index(conditions([record])[0]) + 1) for record in records]
+    rows = [list(COLUMNS), ["---"] * len(COLUMNS)]
+    rows += [[*cells(record), number] for record, number in zip(records, how, strict=True)]
     table = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*table, "", *(f"- {line}" for line in conditions(records))]) + "\n"
+    return "\n".join([*table, "", *(f"{number}. {line}" for number, line in enumerate(lines, 1))]) + "\n"

@@ -22,7 +22,9 @@ BATCH: dict[str, dict[str, int]] = {
 def bench(
     task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
     networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
+    ] = None,
     pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
     warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
@@ -31,7 +33,9 @@ def bench(
     ] = "cifar10",
     part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0,
     precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto",
-    memory_budget: Annotated[float | None, typer.Option(help="GiB, for memory and steps in memory.")] = None,
+    memory_budget: Annotated[
+        float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")
+    ] = None,
     compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True,
     save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,

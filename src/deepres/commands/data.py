@@ -23,12 +23,14 @@ class DataGroup(TyperGroup):
 app = typer.Typer(
     cls=DataGroup,
     no_args_is_help=True,
-    help="Describe, measure or check a data set.\n\nExample: deepres data stats flowers",
+    help="Describe, measure or check a data set.\n\nExample: deepres data stats PHOTOGRAPHS",
 )
 out, err = Console(), Console(stderr=True)
 
 Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTERN of tar shards.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode; default: one a processor.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
+]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse pictures of more; default: 2**26, 67 million.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
@@ -45,7 +47,7 @@ def stats(
 ) -> None:
     """Mean image and colour axes of the training images, computed once and kept beside the data.
 
-    Example: deepres data stats flowers
+    Example: deepres data stats PHOTOGRAPHS
     """
     from deepres.data.rgb import MAX_PIXELS
     from deepres.data.stream.index import open_index

@@ -19,9 +19,15 @@ Name = Literal["single", "center", "10-crop", "dense"]
 
 def evaluate(
     weights: Annotated[list[Path], typer.Argument(help="Run folders, weights files, or files of --save-scores.")],
-    data: Annotated[str | None, typer.Option("--data", help="Default for a run: the data it was trained on.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN. Default for a run: its own."),
+    ] = None,
     protocol: Annotated[
-        Name | None, typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network.")
+        Name | None,
+        typer.Option(
+            help="single (whole images), center, 10-crop or dense. Default: center if trained on crops, else single."
+        ),
     ] = None,
     scales: Annotated[
         str | None, typer.Option(help="Shorter sides of dense. Default for 224-pixel crops: 224,256,384,480,640.")

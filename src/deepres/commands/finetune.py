@@ -11,15 +11,17 @@ from deepres.commands.training import fields, run_to_the_end
 
 def finetune(
     weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
-    data: Annotated[str, typer.Option("--data", help="A name, a folder, or hf:owner/name.")],
+    data: Annotated[str, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")],
     run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
     freeze: Annotated[
         str | None, typer.Option(help="Stages that stay, BN statistics as well: conv1,conv2_x,conv3_x")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Default: 2000.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
-    lr: Annotated[float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01; without BN (VGG) 0.001.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the new head, order and augmentation. Default: 0.")] = None,
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
     split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
     image_size: Annotated[
@@ -35,7 +37,7 @@ def finetune(
 
     A run like any other: the same command, or deepres train --run RUN, goes on with one that was interrupted.
 
-    Example: deepres finetune resnet50.safetensors --data flowers --freeze conv1,conv2_x --run runs/flowers
+    Example: deepres finetune resnet50.pth --data PHOTOGRAPHS --freeze conv1,conv2_x --run runs/mine
     """
     from deepres.experiments import finetuning, start
     from deepres.records import Run

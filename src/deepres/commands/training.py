@@ -37,6 +37,11 @@ def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | Non
         def say(message: str) -> None:
             console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
+        what = f"crops of {recipe.crop} pixels" if recipe.crop else "whole images"
+        say(
+            f"{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of {recipe.batch_size} {what}, "
+            f"rate {recipe.lr:g}"
+        )
         images = load_source(config, say, ranks)
         with ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as monitor:
             done = single.train_run(config, run, images, monitor, ranks, start)

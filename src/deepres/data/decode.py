@@ -146,7 +146,10 @@ def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int
         raise InputError(f"{root} has no picture that decodes; give a folder of images")
     if len(first) > 1:
         two = " and ".join(f"{name} {width}x{height}" for (width, height), name in list(first.items())[:2])
-        raise InputError(f"{root} has pictures of different sizes ({two}); give --image-size 32, or another size")
+        raise InputError(
+            f"{root} has pictures of different sizes ({two}); give --image-size 32, or another (networks of Table 1, "
+            "as resnet18, take crops of pictures as they are, and deepres data check reads them all)"
+        )
     width, height = next(iter(first))
     return height, width
 

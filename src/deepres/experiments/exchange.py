@@ -46,13 +46,20 @@ def load(place: str | Path, network: str | None = None) -> Network:
 def find(place: Path, say: Callable[[str], None]) -> Path:
     """The weights file of a run (its newest whole checkpoint), of a folder as the hub has them, of `hf:owner/name`.
 
-    Another `place` is returned as it is. Raises `InputError` where a run has no whole checkpoint or the hub no weights.
+    Another `place` is returned as it is. Raises `InputError` for a folder without weights, a run without a whole
+    checkpoint, and where the hub has none.
     """
     if str(place).startswith("hf:"):
         return pretrained.fetch(str(place).removeprefix("hf:"))
     if not place.is_dir():
         return place
-    return place / WEIGHTS if (place / WEIGHTS).exists() else checkpoint.latest_weights(place / "checkpoints", say)
+    if (place / WEIGHTS).exists():
+        return place / WEIGHTS
+    if not Run(place).exists:
+        raise InputError(
+            f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
+        )
+    return checkpoint.latest_weights(place / "checkpoints", say)
 
 
 def convert(

@@ -12,7 +12,7 @@ so that table2 after fig4 trains nothing, table4 after table3 neither, and table
     deepres reproduce table3 --scale paper --data IMAGENET        600k iterations a run: weeks on a GPU each
 
 At every scale every row runs. On a machine with several GPUs a run of the paper's scale is trained by `torchrun ... -m
-deepres train NET --recipe imagenet --data DIR --run runs/DIR-paper/NET-seed0`, and `reproduce` takes it as it is.
+deepres -- train NET --recipe imagenet --data DIR --run runs/DIR-paper/NET-seed0`, and `reproduce` takes it as it is.
 """
 
 import dataclasses

@@ -125,7 +125,7 @@ class Evaluated:
             label, layers, _ = describe(network)
             label = f"ensemble of {len(self.plan.networks)}" if network == "ensemble" else label
             errors, printed = self.networks[network], paper.get(network, (None, None))
-            ours = (_text([each[top] for each in errors]) for top in (1, 5))
+            ours = (self._shown([each[top] for each in errors], top) for top in (1, 5))
             rows.append((label, layers or None, *ours, len(errors), *printed))
         rows += [(label, None, None, None, None, *printed) for label, printed in OTHERS.get(name, {}).items()]
         caption = (
@@ -141,7 +141,7 @@ class Evaluated:
         for run in self.every:
             done, errors = run.done or {}, self.errors.get(run.path)
             figures = [done.get(key) for key in ("train_error", "test_error")]
-            tested = [_text([errors[top]]) if errors else None for top in (1, 5)]
+            tested = [self._shown([errors[top]], top) if errors else None for top in (1, 5)]
             rows.append((run.path.name, *figures, *tested, done.get("seconds")))
         protocol = self.protocol.name
         return Table(
@@ -151,6 +151,10 @@ class Evaluated:
             ("run", "training error", "test error", f"{protocol}: top-1", f"{protocol}: top-5", "seconds"),
             tuple(rows),
         )
+
+    def _shown(self, errors: Sequence[tuple[float, float, float]], top: int) -> str | None:
+        """Errors as text; of five classes, the true one is always among the best five."""
+        return None if self.classes <= top else _text(errors)
 
     def _how(self) -> str:
         """How errors were measured, in a sentence."""

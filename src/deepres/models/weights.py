@@ -75,7 +75,7 @@ def read(file: Path) -> Weights:
     it carries.
     """
     if not file.is_file():
-        raise InputError(f"there is no weights file {file}")
+        raise InputError(f"there is no weights file {file}; give one, a run folder, or hf:owner/name")
     try:
         with safe_open(file, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)

@@ -51,10 +51,11 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
     """Errors with their intervals, those of each member, then the confusion matrix with the error of each class."""
-    protocol = f", {report['protocol']}" if "protocol" in report else ""
+    protocol, count = f", {report['protocol']}" if "protocol" in report else "", len(report["classes"])
     console.print(
         f"{report['network']} on {report['images']:,} test images of {report['data']}{protocol}: "
-        f"top-1 error {_error(report, 'top1')} %, top-5 error {_error(report, 'top5')} %",
+        f"top-1 error {_error(report, 'top1', count)} %"
+        + (f", top-5 error {_error(report, 'top5', count)} %" if count > 5 else ""),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -86,13 +87,15 @@ def _members(report: Mapping[str, Any]) -> Table:
         gap, low, high = own["top1_difference"]
         against = f"{gap:+.2f} ({low:+.2f} to {high:+.2f})" if rows else ""
         weight = f"{own['weight']:.3f}" if "weight" in own else ""
-        errors = (_error(own, top) for top in TOPS)
+        errors = (_error(own, top, len(report["classes"])) for top in TOPS)
         rows.append((own["weights"], own["network"], own["protocol"], weight, *errors, against))
     columns = ("member", "network", "protocol", "weight", "top-1 error %", "top-5 error %", "top-1 against the first")
     return Table("Members", "In brackets: bootstrap 95 % interval.", columns, tuple(rows))
 
 
-def _error(figures: Mapping[str, Any], top: str) -> str:
+def _error(figures: Mapping[str, Any], top: str, classes: int) -> str:
+    if top == "top5" and classes <= 5:
+        return "-"  # the true class is always among them
     low, high = figures[f"{top}_interval"]
     return f"{figures[f'{top}_error']:.2f} ({low:.2f} to {high:.2f})"
 

@@ -12,7 +12,7 @@ from deepres.analysis.responses import layer_responses
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture, Say
-from deepres.errors import InputError
+from deepres.errors import InputError, install
 from deepres.evaluation.views import Protocol, fitted
 from deepres.experiments.findings import Figure, ResponsePanel, Series, describe
 from deepres.experiments.prediction import Predictor, predictor
@@ -151,4 +151,4 @@ def _gradio() -> Any:
     try:
         return importlib.import_module("gradio")
     except ImportError:
-        raise InputError("the page needs Gradio: pip install 'deepres[demo]'") from None
+        raise InputError(f"the page needs Gradio: {install('demo')}") from None

@@ -84,7 +84,8 @@ def _final_errors(summaries: Sequence[RunSummary]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for run in summaries:
         done = run.done or {}
-        figures = [done.get(name) for name in ("train_error", "test_error", "test_top5_error")]
+        top5 = done.get("test_top5_error") if run.settings.get("num_classes", 10) > 5 else None  # else always 0
+        figures = (done.get("train_error"), done.get("test_error"), top5)
         rows.append((run.name, describe(run.network)[0], run.seed, run.iteration, *figures))
     return Table(
         "Final errors (%)",

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.errors import InputError, install
 from deepres.kernels.processor import multiplies_bf16
 from deepres.serving import onnx, openvino, pytorch
 from deepres.serving.fold import folded
@@ -116,7 +116,7 @@ def engine(
         except InputError as trouble:
             say(f"passed over: {trouble}")
     if not made:
-        raise InputError(f"no engine for {precision} can be had here: pip install 'deepres[serve]'")
+        raise InputError(f"no engine for {precision} can be had here: {install('serve')}")
     return _fastest(made, example, say)
 
 
@@ -129,7 +129,7 @@ def require(name: str, precision: str) -> None:
         try:
             importlib.import_module(package)
         except ImportError:
-            raise InputError(f"{name} needs the package {package}: pip install 'deepres[serve]'") from None
+            raise InputError(f"{name} needs the package {package}: {install('serve')}") from None
     if name == "openvino" and precision == "bf16" and not openvino.multiplies_bf16():
         raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.errors import InputError, install
 from deepres.serving import onnx
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.fold import folded
@@ -68,7 +68,7 @@ def export(
         try:
             importlib.import_module(package)
         except ImportError:
-            raise InputError(f"--format {form} needs the package {package}: pip install 'deepres[serve]'") from None
+            raise InputError(f"--format {form} needs the package {package}: {install('serve')}") from None
 
     def whole(inner: nn.Module) -> nn.Module:
         return inner if mean is None else Preprocessed(inner, mean)

@@ -48,8 +48,8 @@ class Recipe:
     warmup_lr: float = 0.01  # `error`: the rate until the training error is under `warmup_error`
     warmup_error: float = 80.0  # percent, over the last `window` iterations
     warmup_iterations: int = 0  # `linear`: the rate rises to `lr` over so many
-    label_smoothing: float = 0.0
-    augment: bool = True
+    label_smoothing: float = 0.0  # the part of the target that is spread over all classes
+    augment: bool = True  # crops and flips (and of pictures on disk, colours)
     pad: int = 4  # pixels of black on each side of a resident image, out of which it is cut anew
     alternate_flips: bool = False  # a resident image is flipped in every second epoch, and not by chance
     crop: int = 0  # pixels a side of random crops out of pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
@@ -59,7 +59,7 @@ class Recipe:
     bn_group: int = 0  # images a batch statistic is taken over; 0 is the whole batch
     bn_average: int = 0  # training images over which BN's statistics for testing are averaged at the end; 0: running
     window: int = 100  # training error and loss are means over so many iterations
-    evaluate_every: int = 2_000
+    evaluate_every: int = 2_000  # iterations between two tests
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -181,18 +181,18 @@ class Config:
 
     network: str
     data: str
-    split: str | None = None
-    image_size: int | None = None
+    split: str | None = None  # 45k/5k: a part of the training images is held out as test images
+    image_size: int | None = None  # pixels a side that every image is brought to; None: as they are
     in_channels: int | None = None  # None: as many as the images have
-    skip_bad: bool = False
+    skip_bad: bool = False  # images that do not decode are left out, and counted
     test_images: int = 0  # the curve's test error over so many images, spread over all; 0 and the end: over all
-    seed: int = 0
+    seed: int = 0  # of weights, order, augmentation and dropout
     device: str = "auto"
     precision: str = "auto"
     kernels: str = "auto"  # the residual block's own kernels: auto, on, off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
     memory_budget: float | None = None  # GiB: activations kept, gradients and velocity; None: no limit
-    workers: int | None = None  # processes that decode pictures on disk; None: one a processor
+    workers: int | None = None  # processes that decode pictures on disk; None: one a processor, eight at most
     start: str | None = None  # the trained weights that the run begins with; None: start values
     freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay
     recipe: Recipe = CIFAR
