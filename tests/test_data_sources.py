@@ -171,8 +171,10 @@ def test_a_test_folder_without_classes_gives_way_to_the_validation_folder(tmp_pa
 def test_a_folder_of_classes_is_divided_by_a_fixed_stratified_rule(tmp_path: Path):
     """Every fifth picture of each class, by file name, is a test picture."""
     images.write_folder(tmp_path / "set", {"a": 10, "b": 5})
-    data = load(str(tmp_path / "set"))
+    said: list[str] = []
+    data = load(str(tmp_path / "set"), progress=said.append)
     assert data.train.labels.bincount().tolist() == [8, 4] and data.test.labels.tolist() == [0, 0, 1]
+    assert "every fifth picture" in said[0]
     assert torch.equal(data.test.images[1], pixels(images.picture(9)))
 
 

@@ -48,7 +48,7 @@ def image_folder(root: Path) -> Listing:
         return _named(root, classes), pictures if test is not None else list(divided(pictures))
 
     names = root / IMAGENET_NAMES
-    return Listing(root, (*(file.path for file in files), *[names] * names.is_file()), read)
+    return Listing(root, (*(file.path for file in files), *[names] * names.is_file()), read, divides=test is None)
 
 
 def _named(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -63,12 +63,13 @@ class Listing:
     """A data set that was found: the folder, the files that its content depends on, and how to read them.
 
     `read()` gives the class names (None where the files have none) and the pictures, which can be gone
-    through more than once.
+    through more than once. `divides` says that there is no test part but the one that `divided` makes.
     """
 
     root: Path
     files: tuple[Path, ...]
     read: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
+    divides: bool = False
 
 
 def divided(pictures: Iterable[Picture]) -> Iterator[Picture]:

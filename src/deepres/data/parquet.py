@@ -52,7 +52,7 @@ def parquet_folder(root: Path) -> Listing:
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
         return _class_names(files), _Pictures(files, divide=not test)
 
-    return Listing(root, tuple(file.path for file in files), read)
+    return Listing(root, tuple(file.path for file in files), read, divides=not test)
 
 
 def _split_of(path: Path, root: Path) -> str | None:

@@ -57,14 +57,16 @@ def shard_listing(pattern: str) -> Listing:
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
 
+    divides = all(shard.part == "train" for shard in shards)
+
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
         for shard in shards:
             _read(shard)
         classes = _class_names(shards, names)
         pictures = list(_pictures(shards, root, classes or ()))
-        return classes, pictures if any(shard.part == "test" for shard in shards) else list(divided(pictures))
+        return classes, list(divided(pictures)) if divides else pictures
 
-    return Listing(root, tuple(files), read)
+    return Listing(root, tuple(files), read, divides)
 
 
 def expand(pattern: str) -> list[str]:

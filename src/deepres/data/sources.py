@@ -88,16 +88,20 @@ def describe(data: Data) -> dict[str, Any]:
 
 
 def find(data: str, say: Say) -> Listing:
-    """The pictures of `data`, as `load` takes it, fetched if need be and not decoded.
+    """The pictures of `data`, as `load` takes it, not decoded; `say` is told of a test part that is made.
 
     Raises `InputError` where they cannot be found, fetched or read.
     """
     try:
         if data.startswith(shards.PREFIX):
-            return shards.shard_listing(data.removeprefix(shards.PREFIX))
-        return _listing(_folder(data, say))
+            found = shards.shard_listing(data.removeprefix(shards.PREFIX))
+        else:
+            found = _listing(_folder(data, say))
     except OSError as error:
         raise _unreadable(data, error) from None
+    if found.divides:
+        say(f"{data} has no test part: every fifth picture of each class, by name, is a test picture")
+    return found
 
 
 def _folder(data: str, say: Say) -> Path:
