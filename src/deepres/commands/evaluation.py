@@ -18,7 +18,12 @@ Name = Literal["single", "center", "10-crop", "dense"]
 
 
 def evaluate(
-    weights: Annotated[list[Path], typer.Argument(help="Run folders, weights files, or files of --save-scores.")],
+    weights: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders, weights files, files of --save-scores, or FILE.onnx or .xml of export --preprocess."
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN. Default for a run: its own."),

@@ -20,7 +20,12 @@ Format = Literal["table", "csv", "jsonl"]
 
 
 def predict(
-    weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, a weights file of any kind, hf:owner/name, or FILE.onnx or .xml of export --preprocess."
+        ),
+    ],
     pictures: Annotated[list[str], typer.Argument(help="Files, folders, or - for file names on standard input.")],
     form: Annotated[Format, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
     top: Annotated[int, typer.Option(help="So many classes a picture.")] = 5,
@@ -42,7 +47,7 @@ def predict(
     Example: deepres predict runs/resnet34 holiday/ --format csv > classes.csv
     """
     from deepres.experiments import prediction
-    from deepres.experiments.single import load_trained
+    from deepres.experiments.exported import load_any
 
     for name, value in (("--top", top), ("--batch-size", batch_size)):
         if value is not None and value < 1:
@@ -54,7 +59,7 @@ def predict(
         err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
-    trained = load_trained(weights, say, network)
+    trained = load_any(weights, say, network)
     files = list(prediction.files_of(pictures, sys.stdin))
     maker = prediction.predictor(
         trained, how, engine=engine, batch_size=batch_size, device=device, precision=precision, say=say

@@ -12,6 +12,7 @@ from deepres.data.listing import Picture, Say
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol, fitted
 from deepres.experiments.prediction import pictures_under
+from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import crop_of, ends, with_channels
 from deepres.experiments.single import Trained
 from deepres.records import Json
@@ -63,6 +64,7 @@ def deploy(
         "crop": crop,
         "classes": list(trained.header.get("classes") or map(str, range(classes))),
         "precision": "int8" if int8 else "fp32",
+        "protocol": usual_protocol([trained]).name,
         "input": _input(channels, crop, preprocess),
         "output": f"float32 (N, {classes}), scores before softmax",
     }

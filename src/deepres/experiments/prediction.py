@@ -12,6 +12,7 @@ from deepres.data.folders import IMAGE_SUFFIXES
 from deepres.data.listing import Picture, Say
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
+from deepres.experiments.exported import FileNetwork
 from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
@@ -91,6 +92,8 @@ def predictor(
     asked, precision = precision, resolve_precision(precision, place)
     if asked == "auto" and engine in KINDS and precision not in KINDS[engine].precisions:
         precision = "fp32"  # which every engine has
+    if engine != "eager" and isinstance(trained.net, FileNetwork):
+        raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
     fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
         raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")

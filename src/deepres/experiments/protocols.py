@@ -16,9 +16,10 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import CROP, Protocol
 from deepres.experiments import scores
+from deepres.experiments.exported import load_any
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
-from deepres.experiments.single import Say, Trained, load_trained
+from deepres.experiments.single import Say, Trained
 from deepres.records import Json, Run, describe_environment
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.fast import accelerate, resolve_kernels
@@ -110,7 +111,7 @@ def _errors(found: Scores, first: Scores) -> Json:
 
 def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
-    nets = [load_trained(path, say, setting.network) for path in paths]
+    nets = [load_any(path, say, setting.network) for path in paths]
     setting = _recorded(paths, setting)
     protocol = setting.protocol or usual_protocol(nets, setting.image_size)
     if protocol.name != "single":
@@ -138,6 +139,7 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     how |= {name: environment[name] for name in ("commit", "cpu")}
     for path, net, own in zip(paths, nets, rows, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
+        facts |= {name: net.header[name] for name in ("precision",) if name in net.header}  # of a file
         members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
     labels = torch.tensor([seen[index].label for index in order])
     names = tuple(seen[index].name for index in order)

@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepres.data.augment import normalise
 from deepres.errors import InputError
 from deepres.evaluation.views import CROP, Protocol, fitted, score_views
+from deepres.experiments.exported import FileNetwork
 from deepres.experiments.single import Trained
 from deepres.models.catalog import input_size
 from deepres.models.convolutional import fully_convolutional
+from deepres.models.network import Network
 from deepres.training.device import autocast
 
 BATCH_PIXELS = 32 * CROP * CROP
@@ -42,10 +44,10 @@ def crop_of(trained: Trained) -> int:
     return int(recorded or input_size(str(trained.net.name)))
 
 
-def ends(net: nn.Module) -> tuple[int, int]:
-    """Input channels and classes of a network, from its first and its last parameter."""
+def ends(net: Network) -> tuple[int, int]:
+    """Input channels and classes of a network, from its first and its last parameter; a file says them."""
     every = list(net.parameters())
-    return every[0].shape[1], len(every[-1])
+    return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
 
 
 def scorer(
@@ -71,6 +73,8 @@ def scorer(
         )
     channels, views = ends(trained.net)[0], protocol.views(crop)
     dense = protocol.name == "dense"
+    if dense and isinstance(trained.net, FileNetwork):
+        raise InputError("a file takes views of one size, which the protocol dense has not; give another")
     net = (fully_convolutional(trained.net, crop) if dense else trained.net).eval()
     net = net.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

@@ -22,6 +22,7 @@ Form = Literal["onnx", "torch-export", "openvino"]
 LARGEST_CHANGE = 1e-4  # of a score in fp32, relative to the largest score
 LEAST_SAME = 0.9  # share of images whose best class stays, for int8
 METADATA = "deepres"
+FACTS = ("network", "crop", "classes", "precision", "protocol", "input")  # that a file says of itself
 
 
 class Preprocessed(nn.Module):
@@ -85,6 +86,45 @@ def export(
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error}); give another --out") from None
     return found
+
+
+def read(file: Path) -> tuple[Run, dict[str, Any]]:
+    """A file of `export` in the form onnx or openvino: uint8 or float32 images to scores, and its facts.
+
+    Raises `InputError` where its package is missing, and for a file that is damaged or not from here.
+    """
+    package, facts_of = READERS[file.suffix]
+    if not file.is_file():
+        raise InputError(f"there is no file {file}; write one with deepres export")
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        raise InputError(f"{file} needs the package {package}: {install('serve')}") from None
+    try:
+        run, facts = FORMS[form_of(file, None)].read(file), facts_of(file)
+    except Exception as error:  # the runtimes raise almost anything for a file that is damaged
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
+    if missing := [name for name in FACTS if name not in facts]:
+        raise InputError(f"{file} does not say its {missing[0]}, as files of deepres export do; write it with that")
+    return run, facts
+
+
+def _onnx_facts(file: Path) -> dict[str, Any]:
+    import onnxruntime
+
+    texts = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    facts = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
+    return facts | ({"classes": json.loads(facts["classes"])} if "classes" in facts else {})
+
+
+def _openvino_facts(file: Path) -> dict[str, Any]:
+    import openvino
+
+    return json.loads(openvino.Core().read_model(file).get_rt_info([METADATA]).value)
+
+
+READERS = {".onnx": ("onnxruntime", _onnx_facts), ".xml": ("openvino", _openvino_facts)}
 
 
 def _require(found: Agreement, int8: bool, out: Path) -> None:

@@ -1,0 +1,47 @@
+"""Networks in files of `deepres export --preprocess`, tested and used as the programs do that they are for."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.data.listing import Say
+from deepres.errors import InputError
+from deepres.experiments.single import Trained, load_trained
+from deepres.models.network import Network
+from deepres.serving.export import read
+from deepres.serving.pytorch import Run
+
+SUFFIXES = (".onnx", ".xml")
+
+
+class FileNetwork(Network):
+    """RGB in 0..1 (N, 3, crop, crop) to scores (N, K), by the runtime of the file, which takes uint8 pictures."""
+
+    run: Run
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The pixels are what they were before `normalise` divided them by 255, to the last bit."""
+        pixels = (images.cpu() * 255).round().byte()
+        return self.run(pixels.permute(0, 2, 3, 1).contiguous()).to(images.device)
+
+
+def load_any(path: Path, say: Say, network: str | None = None) -> Trained:
+    """As `load_trained`, or a file of `deepres export --preprocess` for ONNX Runtime or OpenVINO.
+
+    Raises `InputError` for a file that others wrote, that takes no pictures, or whose runtime is not installed.
+    """
+    return _opened(path) if path.suffix in SUFFIXES else load_trained(path, say, network)
+
+
+def _opened(file: Path) -> Trained:
+    run, facts = read(file)
+    if not str(facts["input"]).startswith("uint8"):
+        raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
+    crop, classes = int(facts["crop"]), list(facts["classes"])
+    net = FileNetwork()
+    net.name, net.run = facts["network"], run
+    net.header = {"network": net.name, "classes": classes, "num_classes": len(classes), "in_channels": 3}
+    net.header |= {"precision": facts["precision"]} | ({"crop": crop} if facts["protocol"] != "single" else {})
+    net.mean = torch.zeros(3, crop, crop)  # it is subtracted inside
+    return Trained(net, net.mean, net.header)
