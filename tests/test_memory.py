@@ -115,10 +115,16 @@ def test_measuring_leaves_the_statistics_alone():
 
 def test_the_fewest_blocks_that_fit_run_twice():
     blocks = [Footprint(input=10, saved=40)] * 9
-    assert choose(blocks, 360).blocks == 0
-    assert choose(blocks, 359).blocks == 1
-    assert choose(blocks, 150) == Segments(blocks=6, length=3, peak=140)
-    assert choose(blocks, 0).peak == min(choose(blocks, budget).peak for budget in range(0, 400, 10))
+    assert choose(blocks, 360, [9]).blocks == 0
+    assert choose(blocks, 359, [9]).blocks == 1
+    assert choose(blocks, 150, [9]) == Segments(blocks=6, length=3, peak=140)
+    assert choose(blocks, 0, [9]).peak == min(choose(blocks, budget, [9]).peak for budget in range(0, 400, 10))
+
+
+def test_segments_begin_anew_with_a_stage_also_where_they_are_chosen():
+    """Two segments of three are not to be had where the first stage ends after two blocks."""
+    blocks = [Footprint(input=10, saved=40)] * 9
+    assert choose(blocks, 150, [2, 7]) == Segments(blocks=6, length=2, peak=150)
 
 
 def test_state_dict_names_stay():

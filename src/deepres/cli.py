@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -235,10 +236,17 @@ def _rank() -> str:
 
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names of files that are not in the system's encoding
     try:
         app()
     except InputError as error:
         err.print(Text.assemble(_rank(), ("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a file where a folder should be, a place without permission
+        what = f"the system refuses: {error}; check the place, its permissions and its free space"
+        err.print(Text.assemble(_rank(), ("error: ", "bold red"), what), soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it

@@ -25,6 +25,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from deepres.errors import InputError
+from deepres.files import replacing
 
 Json = dict[str, Any]
 VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}
@@ -96,8 +97,8 @@ def read_lines(file: Path) -> list[Json]:
     """
     if not file.exists():
         return []
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [row | {"iteration": int(row["iteration"])} for row in rows]
     except (KeyError, TypeError, ValueError) as error:
@@ -108,6 +109,13 @@ def append_line(file: Path, row: Mapping[str, Any]) -> None:
     """Append one row, flushed to the operating system before returning."""
     with file.open("a") as stream:
         stream.write(json.dumps(row) + "\n")
+
+
+def flush(file: Path) -> None:
+    """See that what was appended to `file`, if it is there, is on the disk."""
+    if file.exists():
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())
 
 
 def cut_after(file: Path, iteration: int) -> None:
@@ -125,23 +133,6 @@ def write_text(file: Path, text: str) -> None:
     """Write text atomically (write, fsync, rename)."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacing(file: Path) -> Generator[Path]:
-    """Yield the place for the new contents of `file`: flushed to the disk and renamed where the block ends well.
-
-    Where it raises, what `file` held before stays, and nothing half-written does.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")  # a kill leaves at most this one, and the next write takes it
-    try:
-        yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def describe_environment() -> Json:
@@ -166,11 +157,15 @@ def describe_environment() -> Json:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, `+` where it has changes; None outside a checkout."""
-    here = Path(__file__).parent
+    """The commit of the source tree, `+` where it has changes; None outside a checkout, also within another's."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        run = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -200,7 +195,7 @@ def read_json(file: Path, hint: str = "") -> Any:
         return json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}); move it away or restore it") from None
 
 

@@ -15,7 +15,7 @@ from deepres.records import Json, write_json
 
 BATCH: dict[str, dict[str, int]] = {
     "cifar": {"infer": 1},
-    "imagenet": {"train": 32, "infer": 1, "load": 32, "memory": 32},
+    "imagenet": {"train": 32, "infer": 1, "load": 32, "dense": 1, "memory": 32},
 }
 
 
@@ -25,8 +25,8 @@ def bench(
     against: Annotated[
         list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
-    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
+    pairs: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 7,
+    warm_up: Annotated[int, typer.Option(min=0, help="Turns of each before those that count.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
     data: Annotated[
         str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")
@@ -57,9 +57,11 @@ def bench(
         _work(task, network, batch_size, data, part, precision, memory_budget, compile)
         for network in networks or ["resnet20"]
     ]
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)  # refused now, and not after the contest
     records: list[Json] = []
     for work in works:
-        chosen = against or rivals(work)
+        chosen = list(dict.fromkeys(against or rivals(work)))
         made = contest(work, chosen, pairs, warm_up, say)
         if task in ("train", "infer"):
             limits, need = machine_limits(work.precision), asked(work)

@@ -67,6 +67,8 @@ def evaluate(
     for name, value in (("--image-size", image_size), ("--batch-size", batch_size)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, but must be 1 or more")
+    if save_scores is not None and save_scores.is_dir():
+        raise InputError(f"--save-scores {save_scores} is a folder; name a file")
     shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
@@ -81,13 +83,19 @@ def evaluate(
             table = protocols.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
     if not ranks.first:
         return
+    trouble: InputError | None = None
     if save_scores is not None:
-        scores.write(save_scores, table)
+        try:
+            scores.write(save_scores, table)
+        except InputError as error:  # the figures are told all the same
+            trouble = error
     report = protocols.report(table, shares)
     if json:
         typer.echo(json_format.dumps(report, indent=2, allow_nan=False))
     else:
         tables.print_evaluation(Console(), report)
+    if trouble is not None:
+        raise trouble
 
 
 def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":

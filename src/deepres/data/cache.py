@@ -1,9 +1,7 @@
 """Decoded data sets in the cache folder, so that a set is decoded once."""
 
-import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from deepres.cache import cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
+from deepres.files import replacing
 
 LAYOUT = 2  # raise it when decoding changes its result
 
@@ -65,13 +64,8 @@ def write(file: Path, data: Data, say: Say) -> None:
         "fingerprint": data.fingerprint,
         "skipped": {"train": data.train.skipped, "test": data.test.skipped},
     }
-    partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, {"facts": json.dumps(facts)})
-        partial.replace(file)
+        with replacing(file) as partial:
+            save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
         say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again")
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -62,10 +62,11 @@ def finish(
     """A batch for the network, float32 (N, 3, H, W): per-pixel mean subtracted, colours shifted.
 
     `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1; of `draws` (N, DRAWS) the
-    last three of a row make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`.
+    last three of a row make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`; these
+    and `draws` are on the processor, since some devices have no float64.
     """
     shift = pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma)
-    return normalise(images, mean).add_(shift[:, :, None, None].float())
+    return normalise(images, mean).add_(shift[:, :, None, None].float().to(images.device))
 
 
 def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:

@@ -16,6 +16,7 @@ from deepres.errors import InputError
 Say = Callable[[str], None]
 Part = Literal["train", "test"]
 TEST_EVERY = 5
+MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
 SAY_EVERY_SECONDS = 5.0
 T = TypeVar("T")
@@ -90,8 +91,8 @@ def numbered(labels: Iterable[int]) -> tuple[str, ...]:
 
 def check_label(root: Path, picture: Picture, classes: tuple[str, ...] | None) -> None:
     """Raise `InputError` for a label that is no class."""
-    if picture.label < 0 or (classes is not None and picture.label >= len(classes)):
-        known = "0 or more" if classes is None else f"0 to {len(classes) - 1}"
+    if not 0 <= picture.label < (MOST_CLASSES if classes is None else len(classes)):
+        known = f"0 to {(MOST_CLASSES if classes is None else len(classes)) - 1}"
         raise InputError(f"{root}: {picture.name} has the label {picture.label}, not {known}; mend the label")
 
 

@@ -32,8 +32,8 @@ class Batches:
     shortens the last one; the paper does not say). The order of an epoch and the draws of the augmentation
     at a position (row and column 0 to 2*pad, flip) depend on (seed, epoch, position) alone: not on the batch
     size, and not on what was asked before, so that a resumed run needs no state. With `alternate_flips` an image is
-    flipped in every second epoch, one half of the images in each: over two epochs both ways of each are seen. `part` is
-    the slice of each batch that is made, of those who share a batch among them; without it the whole.
+    flipped in every second epoch, by chance from the first or the second one on: over two epochs both ways are seen.
+    `part` is the slice of each batch that is made, of those who share a batch among them; without it the whole.
 
     Raises `InputError` for a set without images or a batch size below 1.
     """
@@ -83,8 +83,10 @@ class Batches:
             order = torch.randperm(total, generator=generator)
             rows, columns = (torch.randint(offsets, (total,), generator=generator) for _ in range(2))
             chances = torch.randint(2, (total,), generator=generator)
-            flips = (order + number) % 2 if self.alternate_flips else chances
-            drawn = (order, rows, columns, flips.bool())
+            if self.alternate_flips:
+                first = torch.randint(2, (total,), generator=epoch_generator(self.seed, 0))
+                chances = (first[order] + number) % 2
+            drawn = (order, rows, columns, chances.bool())
             self._epoch = _Epoch(number, *(draw.to(self.device) for draw in drawn))
         return self._epoch
 

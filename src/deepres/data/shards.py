@@ -121,6 +121,11 @@ def _read(shard: _Shard) -> None:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
                     _take(shard, tar, member)
+                elif member.islnk() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                    raise InputError(
+                        f"{shard.path}: {member.name} is a link to {member.linkname}; make the shard with "
+                        "tar --hard-dereference"
+                    )
     except (tarfile.TarError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{shard.path} is not a whole, uncompressed tar shard ({reason}); make it again") from None
@@ -152,7 +157,8 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
             except ValueError:
                 raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
         elif sample.label is None:
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # it may hold what else is known of the picture
+            # It may hold what else is known of the picture.
+            with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
                 sample.label = int(json.loads(text)["label"])
 
 
@@ -186,4 +192,7 @@ def _class_names(shards: list[_Shard], file: Path) -> tuple[str, ...] | None:
         raise InputError(f"{shards[0].path} and its like give some pictures a number and some only a folder; mend them")
     if named:
         return tuple(named)
-    return (tuple(file.read_text().splitlines()) or None) if file.is_file() else None
+    try:
+        return (tuple(file.read_text(encoding="utf-8").splitlines()) or None) if file.is_file() else None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not in UTF-8; save it so") from None

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.files import replacing
 from deepres.models import pretrained, weights
 from deepres.models.catalog import RIVALS
 from deepres.models.convert import to_torchvision
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import WEIGHTS, Network
 from deepres.models.weights import Weights
-from deepres.records import Json, Run, read_record, replacing
+from deepres.records import Json, Run, read_record
 from deepres.training import checkpoint
 
 Format = Literal["safetensors", "torchvision"]

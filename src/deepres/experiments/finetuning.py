@@ -6,7 +6,7 @@ from typing import Any
 
 from deepres.evaluation.views import CROP
 from deepres.experiments import single
-from deepres.experiments.scorer import crop_of
+from deepres.experiments.scorer import crop_of, is_cropped
 from deepres.experiments.single import Trained
 from deepres.experiments.start import Start
 from deepres.records import Run
@@ -23,8 +23,9 @@ def configure(start: Start, place: str, run: Path | None, changes: Mapping[str, 
     begun = {"network": start.net.name, "start": place}
     if run is not None and Run(run).exists:
         return single.configure([run], None, begun | dict(changes))
-    crop = crop_of(Trained(start.net, start.mean, start.net.header))
-    if "image_size" not in changes and ("crop" in start.net.header or crop == CROP):
+    trained = Trained(start.net, start.mean, start.net.header)
+    crop = crop_of(trained)
+    if "image_size" not in changes and is_cropped(trained):
         low, high = (round(side * crop / CROP) for side in IMAGENET.sides)
         begun |= {"crop": crop, "sides": (low, high), "colour": IMAGENET.colour}
     else:

@@ -127,7 +127,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
             progress=lambda done: seen(done, len(parts.train)),
         )
     mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
-    axes = {"values": found.values.to(place), "vectors": found.vectors.to(place)}
+    axes = {"values": found.values, "vectors": found.vectors}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
     ready = partial(finish, mean=channels_last(mean.to(place)), sigma=recipe.colour, **axes)
     stream = Stream(

@@ -14,15 +14,16 @@ from deepres.data.sources import load
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
-from deepres.evaluation.views import CROP, Protocol
+from deepres.evaluation.views import Protocol
 from deepres.experiments import scores
-from deepres.experiments.exported import load_any
-from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, pieces, scorer
+from deepres.experiments.exported import FileNetwork, load_any
+from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained
+from deepres.models.blocks import Block
 from deepres.records import Json, Run, describe_environment
 from deepres.training.device import resolve_device, resolve_precision
-from deepres.training.fast import accelerate, resolve_kernels
+from deepres.training.fast import accelerate, resolve_kernels, runs_on_kernels
 from deepres.training.ranks import ALONE, Ranks
 
 MOST_IMAGES = 500  # decoded at a time
@@ -120,8 +121,9 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
-    kernels = resolve_kernels(setting.kernels, resolve_device(setting.device), 0, say)
-    if kernels:
+    device = resolve_device(setting.device)
+    blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
+    if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
         for net in nets:
             accelerate(net.net)
     seen, found = _score(nets, pictures, protocol, setting, tick, ranks)
@@ -132,14 +134,14 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     rows = torch.cat(found, dim=1)[:, order]
     members: list[Member] = []
-    device = resolve_device(setting.device)
     environment = describe_environment()
     how: Json = {"device": device, "precision": resolve_precision(setting.precision, device)}
-    how |= {"kernels": "on" if kernels else "off"}
     how |= {name: environment[name] for name in ("commit", "cpu")}
     for path, net, own in zip(paths, nets, rows, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
-        facts |= {name: net.header[name] for name in ("precision",) if name in net.header}  # of a file
+        facts |= {"kernels": "on" if runs_on_kernels(net.net) else "off"}
+        if isinstance(net.net, FileNetwork):
+            facts |= {"device": "cpu", "precision": net.header["precision"]}
         members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
     labels = torch.tensor([seen[index].label for index in order])
     names = tuple(seen[index].name for index in order)
@@ -218,8 +220,8 @@ def _recorded(paths: Iterable[Path], setting: Setting) -> Setting:
 
 def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Protocol:
     """The protocol where none is named, as `Setting` has it."""
-    cropped = any("crop" in net.header or crop_of(net) == CROP for net in nets)
-    return Protocol("center" if cropped and image_size is None else "single")
+    cropped = image_size is None and any(map(is_cropped, nets))
+    return Protocol("center" if cropped else "single")
 
 
 def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:

@@ -87,8 +87,8 @@ def _results(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, floa
     """Final figures a network and seed, with the mean response where it was measured."""
     found: dict[str, list[dict[str, float]]] = {}
     for network, its_runs in runs.items():
-        done = [(place, run, run.done) for place, run in enumerate(its_runs)]
-        found[network] = [figures | _response(run) | {"place": place} for place, run, figures in done if figures]
+        done = [(run, run.done) for run in its_runs]
+        found[network] = [figures | _response(run) | {"place": run.config["seed"]} for run, figures in done if figures]
     return found
 
 

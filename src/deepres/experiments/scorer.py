@@ -44,6 +44,13 @@ def crop_of(trained: Trained) -> int:
     return int(recorded or input_size(str(trained.net.name)))
 
 
+def is_cropped(trained: Trained) -> bool:
+    """Whether the network was trained on crops: ours say so, those of others for ImageNet were."""
+    said = trained.header.get("protocol")  # of an exported file
+    foreign = "recipe" not in trained.header and crop_of(trained) == CROP
+    return said != "single" if said else "crop" in trained.header or foreign
+
+
 def ends(net: Network) -> tuple[int, int]:
     """Input channels and classes of a network, from its first and its last parameter; a file says them."""
     every = list(net.parameters())

@@ -12,7 +12,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.errors import InputError
-from deepres.records import Json, replacing
+from deepres.files import replacing
+from deepres.records import Json
 
 HEADER = "deepres.scores"
 

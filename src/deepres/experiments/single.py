@@ -74,10 +74,11 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     where = str(sources[-1]) if sources else "the command line"
     config = from_json(merge(settings, changes), where)
-    if config.recipe.optimizer == "muon" and config.network in WITHOUT_BN:
+    learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
+    if config.recipe.optimizer == "muon" and learns_lengths:
         raise InputError(
-            f"muon keeps the lengths of kernels, which {config.network} learns, as it has no batch normalization; give "
-            "--set optimizer=sgd, or another recipe than fast"
+            f"muon keeps the lengths of kernels, which {config.network} learns where it has no batch normalization; "
+            "give --set optimizer=sgd, or another recipe than fast"
         )
     return config
 
@@ -123,7 +124,8 @@ def train_run(
             "give another --batch-size or accumulate"
         )
     each = (own.stop - own.start) // config.recipe.accumulate
-    if config.recipe.crop and 1 in (each, each % (config.recipe.bn_group or each)):
+    small = config.recipe.crop or family(config.network) == "imagenet"  # whose last maps may have one position
+    if small and 1 in (each, each % (config.recipe.bn_group or each)):
         raise InputError("batch normalization would see one image; give a larger --batch-size or another --bn-group")
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from deepres.errors import InputError
 from deepres.experiments.exchange import find
+from deepres.files import replacing
 from deepres.models import pretrained
 from deepres.models.catalog import build
 from deepres.models.convert import AUXILIARY
 from deepres.models.network import Network
 from deepres.models.pretrained import STRUCTURE
 from deepres.models.weights import serialise
-from deepres.records import Run, replacing
+from deepres.records import Run
 
 FILE = "start.safetensors"
 

@@ -139,7 +139,8 @@ def _place(name: str) -> tuple[str | None, str]:
 def _array(blob: Any, file: Path) -> Tensor:
     """A blob's numbers as float32, in its shape."""
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
-    values = np.frombuffer(blob.double_data, "<f8") if blob.double_data else np.frombuffer(blob.data, "<f4")
+    content, kind = (blob.double_data, "<f8") if blob.double_data else (blob.data, "<f4")
+    values = np.frombuffer(content[: len(content) // 8 * 8 if kind == "<f8" else len(content) // 4 * 4], kind)
     if min(shape) < 0 or values.size != np.prod(shape, dtype=np.int64):
         raise InputError(f"{file} is damaged: {values.size} numbers where {shape} is said; copy it again")
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)

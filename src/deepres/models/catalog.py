@@ -19,6 +19,7 @@ from deepres.errors import InputError
 from deepres.models import shortcuts
 from deepres.models.blocks import Residual, Shortcut, basic, bottleneck
 from deepres.models.cifar import CifarNet, highway_units
+from deepres.models.classifier import give_scores_in_full
 from deepres.models.imagenet import STEM_32, STEM_224, TABLE_1, ImageNetNet
 from deepres.models.init import he_initialise
 from deepres.models.network import Network
@@ -117,7 +118,9 @@ def build(
         "pool_padding": pool_padding,
     }
     if name in RIVALS:
-        return _rival(name, classes, in_channels, residual_layers, header)
+        net = _rival(name, classes, in_channels, residual_layers, header)
+        give_scores_in_full(net)
+        return net
     spec = _parse(name)
     residual, blocks = _residual(spec, stride_on, residual_layers)
     if spec.in_table_1:
@@ -128,6 +131,7 @@ def build(
         net = CifarNet(blocks, residual, spec.shortcut, classes, in_channels)
     net.name, net.header = name, header
     he_initialise(net)
+    give_scores_in_full(net)
     return net
 
 

@@ -117,8 +117,9 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises a dozen kinds for a foreign, cut or hostile file, and all mean the same here
         raise InputError(refusal) from None
-    while isinstance(state, dict) and (nest := next((name for name in NESTS if name in state), None)):
-        state = state[nest]
+    for _ in NESTS:  # and no deeper: a dictionary may hold itself
+        nest = next((name for name in NESTS if name in state), None) if isinstance(state, dict) else None
+        state = state if nest is None else state[nest]
     if not isinstance(state, dict) or not all(isinstance(key, str) and _is_dense(state[key]) for key in state):
         raise InputError(refusal)
     return dict(state)

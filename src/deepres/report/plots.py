@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from deepres.errors import InputError
 from deepres.experiments.findings import Curve, Figure, Panel, ResponsePanel
-from deepres.records import replacing
+from deepres.files import replacing
 from deepres.report.colours import LIGHT, line_colours
 from deepres.report.svg import Mark, inline
 from deepres.report.tables import in_order, kinds_of_error

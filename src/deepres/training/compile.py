@@ -100,7 +100,9 @@ def _conflict(config: Config, net: nn.Module) -> str | None:
 
 def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> bool:
     """Train a copy of `net` for a few steps; False where compiling does not pay in time and `config` leaves it open."""
-    steps, device = config.recipe.iterations, config.device
+    parts, device = config.recipe.accumulate, config.device
+    steps = config.recipe.iterations * parts
+    images, labels = images.chunk(parts)[0], labels.chunk(parts)[0]
     trial = copy.deepcopy(net)
     group_batch_norm(trial, config.recipe.bn_group)
     trial.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]

@@ -83,22 +83,23 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
     with autocast(precision, example.device.type):
         footprints, outside, fixed = measure(net, blocks, example[:1])
     fixed += 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    chosen = choose(footprints, (budget - fixed) // len(example) - outside)
-    left, total = chosen.blocks, 0
-    for stage in stages:
-        count = sum(isinstance(child, Block) for child in stage)
-        here = min(count, left)
-        left -= here
+    counts = [sum(isinstance(child, Block) for child in stage) for stage in stages]
+    chosen = choose(footprints, (budget - fixed) // len(example) - outside, counts)
+    cuts = _cuts(counts, chosen.blocks, chosen.length)
+    for number, stage in enumerate(stages):
+        first = sum(counts[:number])
         stage.__class__ = SegmentedStage
-        segmented = cast(SegmentedStage, stage)
-        segmented.segments = [min(chosen.length, here - start) for start in range(0, here, chosen.length or 1)]
-        total += len(segmented.segments)
-    return Kept(total, fixed + len(example) * (outside + chosen.peak))
+        own = [stop - start for start, stop in cuts if first <= start < first + counts[number]]
+        cast(SegmentedStage, stage).segments = own
+    return Kept(len(cuts), fixed + len(example) * (outside + chosen.peak))
 
 
-def choose(footprints: Sequence[Footprint], budget: int) -> Segments:
-    """The fewest checkpointed blocks, counted from the first, whose peak is within `budget` bytes an image."""
-    options = [_best(footprints, blocks) for blocks in range(len(footprints) + 1)]
+def choose(footprints: Sequence[Footprint], budget: int, counts: Sequence[int]) -> Segments:
+    """The fewest checkpointed blocks, counted from the first, whose peak is within `budget` bytes an image.
+
+    `counts` are the blocks of each stage; segments begin anew with a stage.
+    """
+    options = [_best(footprints, blocks, counts) for blocks in range(len(footprints) + 1)]
     return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
 
 
@@ -146,23 +147,35 @@ def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list
     return inputs, saved
 
 
-def _best(footprints: Sequence[Footprint], blocks: int) -> Segments:
+def _best(footprints: Sequence[Footprint], blocks: int, counts: Sequence[int]) -> Segments:
     """The segment length with the lowest peak for the first `blocks` blocks."""
     saved = list(accumulate((each.saved for each in footprints), initial=0))
     if not blocks:
         return Segments(0, 0, saved[-1])
     longest = min(blocks, 3 * math.isqrt(blocks))  # the best is near the square root
-    peaks = [(_peak(footprints, saved, blocks, length), length) for length in range(1, longest + 1)]
+    cuts = {length: _cuts(counts, blocks, length) for length in range(1, longest + 1)}
+    peaks = [(_peak(footprints, saved, blocks, own), length) for length, own in cuts.items()]
     peak, length = min(peaks)
     return Segments(blocks, length, peak)
 
 
-def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, length: int) -> int:
+def _cuts(counts: Sequence[int], blocks: int, length: int) -> list[tuple[int, int]]:
+    """First block and end of each segment: the first `blocks`, by `length`, anew in each stage of so many blocks."""
+    cuts: list[tuple[int, int]] = []
+    first = 0
+    for count in counts:
+        stop = min(first + count, blocks)
+        cuts += [(start, min(start + length, stop)) for start in range(first, stop, max(length, 1))]
+        first += count
+    return cuts
+
+
+def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, cuts: Sequence[tuple[int, int]]) -> int:
     """The most bytes held at once: when the forward pass ends, or while a segment is run again."""
     held, peak = 0, 0
-    for start in range(0, blocks, length):
+    for start, stop in cuts:
         held += footprints[start].input
-        peak = max(peak, held + saved[min(start + length, blocks)] - saved[start])
+        peak = max(peak, held + saved[stop] - saved[start])
     return max(peak, held + saved[-1] - saved[blocks])
 
 

@@ -76,6 +76,7 @@ class Recipe:
         _require(self.bn_group != 1, "bn_group", 1, "0 (whole batch) or at least 2 images")
         marks = self.milestones
         _require(list(marks) == sorted(marks), "milestones", list(marks), "in rising order")
+        _require(min((*marks, *self.epochs), default=1) >= 1, "milestones", [*marks, *self.epochs], "1 or more")
         _require(not (marks and self.epochs), "epochs", list(self.epochs), "left out where milestones are given")
         _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
         _require(self.decay in get_args(Decay), "decay", self.decay, "one of steps, linear, plateau")
@@ -200,7 +201,8 @@ class Config:
     def __post_init__(self) -> None:
         """Check what no other place checks."""
         budget = self.memory_budget
-        _require(budget is None or budget > 0, "memory_budget", budget, "more than 0 (GiB)")
+        _require(budget is None or 0 < budget < float("inf"), "memory_budget", budget, "more than 0 (GiB)")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
         _require((self.workers or 0) >= 0, "workers", self.workers, "0 or more")
         average = self.recipe.bn_average
         _require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")

@@ -38,11 +38,16 @@ def read_settings(file: Path) -> dict[str, Any]:
         return Run(file).config
     try:
         text = file.read_text()
-        return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        read: Any = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except FileNotFoundError:
         raise InputError(f"there is no configuration {file}; give a JSON or TOML file or a run folder") from None
     except (ValueError, OSError) as error:
         raise InputError(f"the configuration {file} cannot be read: {error}") from None
+    if not isinstance(read, dict) or not isinstance(read.get("recipe", {}), dict):
+        raise InputError(f"{file} must be a table of fields, with those of the recipe in a table `recipe`; mend it")
+    if wrong := [name for name in ("network", "data") if not isinstance(read.get(name, ""), str)]:
+        raise InputError(f"{wrong[0]} of {file} must be text; mend it")
+    return read
 
 
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
 from deepres.models.convert import load_state
-from deepres.records import Json, Run, append_line, cut_after, write_json
+from deepres.records import Json, Run, append_line, cut_after, flush, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast
 from deepres.training.freeze import set_training
@@ -22,6 +22,8 @@ from deepres.training.progress import every_so_often
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
+
+RECORDS = ("metrics.jsonl", "timing.jsonl")
 
 BatchAt = Callable[[int], tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
@@ -131,8 +133,8 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         count = progress.iteration % recipe.window or recipe.window
         self.check_finite()
-        error = 100 * progress.wrong[:count].double().mean().item()
-        loss = progress.losses[:count].double().mean().item()
+        error = 100 * progress.wrong[:count].cpu().double().mean().item()
+        loss = progress.losses[:count].cpu().double().mean().item()
         row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
         lr = self.rate(progress.iteration - 1)
         if self.ranks.first:
@@ -192,8 +194,15 @@ class Trainer:
         """Write a checkpoint of this moment."""
         progress = self.progress
         self.check_finite()
+        if not all(value.isfinite().all() for value in self.net.state_dict().values()):
+            raise InputError(
+                f"the weights are not finite after iteration {progress.iteration} of {self.run.path}; last good "
+                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
+            )
         if not self.ranks.first:
             return
+        for name in RECORDS:
+            flush(self.run.path / name)  # or a power cut may leave a checkpoint without the rows before it
         header = self.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
@@ -221,7 +230,7 @@ class Trainer:
             )
         if not self.ranks.first:
             return
-        for name in ("metrics.jsonl", "timing.jsonl"):
+        for name in RECORDS:
             if (self.run.path / name).exists():
                 cut_after(self.run.path / name, self.progress.iteration)
 

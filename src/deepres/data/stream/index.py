@@ -20,6 +20,7 @@ from deepres.data import sources
 from deepres.data.cache import cache_file
 from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, each, numbered
 from deepres.errors import InputError
+from deepres.files import replacing
 
 PARTS: tuple[Part, ...] = ("train", "test")
 
@@ -155,6 +156,8 @@ def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
                 span = _span(data, picture.content, blob, unpacked)
                 builders[picture.part].add(picture, span, listing.root, digest)
             written = blob.tell()
+            blob.flush()
+            os.fsync(blob.fileno())
         if written:
             partial.replace(unpacked)
     finally:
@@ -203,13 +206,8 @@ def _save(file: Path, parts: Parts) -> None:
             strings = getattr(index, name)
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
-    partial = file.with_suffix(".partial")
-    try:
+    with replacing(file) as partial:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
-        partial.replace(file)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _load(file: Path, root: Path) -> Parts | None:

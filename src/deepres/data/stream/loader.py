@@ -177,8 +177,7 @@ class Stream:
                 self._told.add(name)
         if not len(answer.labels):
             raise InputError(f"{self.index.root} has no picture that decodes; give a folder of images")
-        images, draws = answer.made.to(self.device), answer.draws.to(self.device)
-        return self.finish(images, draws), answer.labels.to(self.device)
+        return self.finish(answer.made.to(self.device), answer.draws), answer.labels.to(self.device)
 
     def close(self) -> None:
         """End the worker processes. A later `batch` starts new ones."""

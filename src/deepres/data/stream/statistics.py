@@ -1,9 +1,7 @@
 """What the augmentation needs to know of a training set: its mean image and the principal axes of its colours."""
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +19,7 @@ from deepres.data.rgb import MAX_PIXELS
 from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
 from deepres.errors import InputError
+from deepres.files import replacing
 
 BESIDE = ".deepres"  # hidden, so that it is no class folder
 BATCH = 32
@@ -68,13 +67,20 @@ def statistics(
         raise InputError(f"a crop of {crop} pixels does not fit a shorter side of {side}; give a crop from 1 to {side}")
     key = json.dumps([LAYOUT, index.fingerprint, crop, side, skip_bad, max_pixels])
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    places = (index.root / BESIDE / name, cache_folder() / "statistics" / name)
+    places = (cache_folder() / "statistics" / name,)
+    if not _has_classes_alone(index.root):
+        places = (index.root / BESIDE / name, *places)
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
     made = _compute(index, crop, side, workers, skip_bad, max_pixels, progress)
     _keep(places, made, say)
     return made
+
+
+def _has_classes_alone(root: Path) -> bool:
+    """Whether the folder has nothing but class folders, among which others would take one more for a class."""
+    return not any(path.name == "train" or path.is_file() for path in root.iterdir())
 
 
 def _compute(
@@ -130,15 +136,11 @@ def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
     facts = {"images": made.images, "skipped": made.skipped, "side": made.side}
     tensors = {"mean": made.mean, "values": made.values.contiguous(), "vectors": made.vectors.contiguous()}
     for place in places:
-        partial_file = place.with_name(f".{place.name}.{os.getpid()}.partial")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial_file.write_bytes(save(tensors, {"facts": json.dumps(facts)}))
-            partial_file.replace(place)
+            with replacing(place) as partial_file:
+                partial_file.write_bytes(save(tensors, {"facts": json.dumps(facts)}))
         except (OSError, SafetensorError):
-            with contextlib.suppress(OSError):
-                partial_file.unlink(missing_ok=True)
-        else:
-            say(f"the statistics are kept in {place}")
-            return
+            continue
+        say(f"the statistics are kept in {place}")
+        return
     say("the statistics are not kept, since neither the data's folder nor the cache can be written to")

@@ -1,0 +1,25 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(file: Path) -> Generator[Path]:
+    """Yield the place for the new contents of `file`: flushed to the disk and renamed where the block ends well.
+
+    Where it raises, what `file` held before stays, and nothing half-written does. Each process has a place of its own.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
