@@ -13,6 +13,7 @@ from deepres.bench import inference
 from deepres.bench.contest import Process, contest
 from deepres.bench.contestants import CONTESTANTS, ready, rivals
 from deepres.bench.limits import asked, machine_limits, shares
+from deepres.bench.parts import data_of
 from deepres.bench.tables import markdown, reached
 from deepres.bench.work import OURS, Work
 from deepres.errors import InputError
@@ -202,6 +203,7 @@ def test_a_dead_contestant_is_named_with_its_last_words():
 def test_bad_works_are_refused_in_a_sentence(refused):
     assert "above 0 and at most 1" in refused("bench", "load", "--part", 0)
     assert "a pair of turns or more" in refused("bench", "load", "--pairs", 0)
+    assert "--warm-up is -1" in refused("bench", "load", "--warm-up", -1)
     assert "int8 is for infer" in refused("bench", "train", "resnet8", "--precision", "int8")
     assert "nobody called 'me'" in refused("bench", "load", "--against", "me")
     assert "dense is for networks at 224" in refused("bench", "dense", "resnet8")
@@ -219,3 +221,9 @@ def test_every_contestant_is_there():
         for place in known.values():
             module, _, function = place.partition(":")
             assert callable(getattr(import_module(f"deepres.bench.{module}"), function)), place
+
+
+def test_data_that_the_rivals_loops_do_not_take_are_refused(tmp_path):
+    images.write_folder(tmp_path / "gray", {"a": 5, "b": 5}, size=(28, 28))
+    with pytest.raises(InputError, match="such as cifar10"):
+        data_of(Work("train", "resnet8", 4, str(tmp_path / "gray")))

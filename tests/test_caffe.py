@@ -160,6 +160,7 @@ def test_files_of_caffe_that_are_none_are_refused_in_one_sentence(refused, tmp_p
         "vgg": layer("conv1_1", np.zeros((4, 3, 3, 3))),
         "few": layer("bn_conv1", [1.0]),
         "sizes": field(100, field(1, b"conv1") + field(7, sizes)),
+        "odd": field(100, field(1, b"conv1") + field(7, field(7, field(1, varint(1))) + field(5, bytes(3)))),
         "padded": unit() + layer("pool1", pooling=field(4, 1)),
         "whole": unit(),
     }.items():
@@ -171,6 +172,7 @@ def test_files_of_caffe_that_are_none_are_refused_in_one_sentence(refused, tmp_p
         "vgg": "unexpected layer conv1_1",
         "few": "unexpected layer bn_conv1",
         "sizes": "is damaged",
+        "odd": "is damaged",
         "padded": "pool1 has padding",
         "whole": "no network that is known",
         "gone": "no weights file",

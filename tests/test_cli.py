@@ -155,3 +155,31 @@ def test_a_folder_that_is_no_run_is_left_alone(refused, folder, tmp_path):
 def test_a_broken_configuration_file_is_named(refused, tmp_path):
     (tmp_path / "mine.toml").write_text("network = [")
     assert "mine.toml" in refused("train", "--config", "mine.toml")
+
+
+def test_what_the_system_refuses_is_one_sentence(refused, folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    more = ("--data", folder, "--iterations", 1, "--batch-size", 4)
+    assert "the system refuses" in refused("train", "resnet8", *more, "--run", "file")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"network": "resnet20", "data": "cifar10", "recipe": "fast"}', "table"),
+        ("[]", "table"),
+        ('{"network": 20, "data": "cifar10"}', "network"),
+        ('{"network": "resnet8", "data": "cifar10", "recipe": {"milestones": [-5, 3]}}', "milestones"),
+        ('{"network": "resnet8", "data": "cifar10", "seed": 18446744073709551616}', "seed"),
+        ('{"network": "resnet8", "data": "cifar10", "memory_budget": 1e999}', "memory_budget"),
+        ('{"network": "highway19", "data": "cifar10", "recipe": {"optimizer": "muon"}}', "optimizer=sgd"),
+    ],
+)
+def test_a_configuration_of_another_shape_is_one_sentence(refused, tmp_path, text, words):
+    (tmp_path / "mine.json").write_text(text)
+    assert words in refused("train", "--config", "mine.json")
+
+
+def test_a_batch_of_one_value_a_channel_is_refused(refused, folder):
+    more = ("--image-size", 32, "--iterations", 1, "--batch-size", 3, "--bn-group", 2)
+    assert "would see one image" in refused("train", "resnet18", "--data", folder, *more)

@@ -285,3 +285,13 @@ def test_beside_the_kernels_or_a_memory_budget_auto_is_off_without_a_trial(long_
         assert not resolve_compile(dataclasses.replace(CONFIG, **change), resnet(), no_trial, print)
     with pytest.raises(InputError, match="not for mps"):
         resolve_compile(dataclasses.replace(CONFIG, device="mps", compile="on"), resnet(), no_trial, print)
+
+
+def test_the_trial_takes_parts_of_a_batch_as_training_does(traced, long_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compiling, "compile_blocks", lambda net: seen.append("compiled"))
+    recipe = dataclasses.replace(CONFIG.recipe, accumulate=4)
+    net = resnet()
+    net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    resolve_compile(dataclasses.replace(CONFIG, compile="auto", recipe=recipe), net, batch, lambda message: None)
+    assert "compiled" in seen and {size for size in seen if size != "compiled"} == {2}

@@ -287,3 +287,30 @@ def test_describe_tells_counts_size_and_mean_by_channel(tmp_path: Path):
     assert facts["mean"] == [0.5, 0, 0] and facts["size"] == [6, 4] and facts["channels"] == 3
     assert facts["train"] == {"images": 2, "per_class": {"red": 1, "black": 1}, "skipped": []}
     assert facts["source"] == str(tmp_path / "set")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    images.write_folder(tmp_path / "set", {"car": 5, "train": 5})
+    assert load(str(tmp_path / "set")).classes == ("car", "train")
+    images.write_folder(tmp_path / "set" / "train", {"steam": 5})
+    assert "car/ beside it" in refusal(tmp_path / "set")
+
+
+def test_a_class_of_hidden_files_alone_is_empty(tmp_path: Path):
+    """As archives of a Mac have them."""
+    images.write_folder(tmp_path / "set", {"a": 5, "b": 5})
+    for file in (tmp_path / "set" / "b").iterdir():
+        file.rename(file.with_name(f"._{file.name}"))
+    assert "has no pictures" in refusal(tmp_path / "set")
+
+
+def test_a_label_that_is_an_id_is_refused(tmp_path: Path):
+    contents = [images.png(images.picture(index)) for index in range(6)]
+    images.write_parquet(tmp_path / "set" / "train.parquet", contents, [1234567890] * 6)
+    assert "label 1234567890" in refusal(tmp_path / "set")
+
+
+def test_postscript_under_the_name_of_a_picture_runs_nothing(tmp_path: Path):
+    images.write_folder(tmp_path / "set", {"a": 5, "b": 5})
+    (tmp_path / "set" / "a" / "000.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EOF\n")
+    assert "it is not a picture" in refusal(tmp_path / "set")

@@ -194,3 +194,9 @@ def test_scores_of_an_image_do_not_depend_on_the_number_of_images(size, monkeypa
     images = torch.randn(20, 64, size, size).contiguous(**CHANNELS_LAST)
     together = conv_bn_scores(conv, bn, images, None, True)
     assert torch.equal(together, torch.cat([conv_bn_scores(conv, bn, image, None, True) for image in images.split(1)]))
+
+
+def test_one_value_a_channel_has_no_batch_statistics():
+    conv, bn = layer(64, 64, 3, 1)
+    with pytest.raises(ValueError, match="more than one value"):
+        conv_bn(conv, bn, torch.randn(1, 64, 1, 1).contiguous(**CHANNELS_LAST))

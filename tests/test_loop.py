@@ -138,3 +138,15 @@ def test_progress_counts_from_where_it_began(monkeypatch):
             now[0] = 20.0 if step == 649 else now[0]
             monitor.step(step, {})
         assert speed in out.getvalue()
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
+    """The loss of the last step was finite, its gradients were not."""
+
+    def damage(net, last):
+        net[0].weight.data[0] = float("nan")
+        return {"test_error": 0.0}
+
+    with pytest.raises(InputError, match="weights are not finite after iteration 12"):
+        run_loop(tmp_path, dataclasses.replace(RECIPE, evaluate_every=12), damage)
+    assert not Run(tmp_path).done

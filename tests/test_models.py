@@ -15,6 +15,7 @@ from deepres.errors import InputError
 from deepres.models import catalog
 from deepres.models.blocks import Block
 from deepres.models.catalog import build
+from deepres.models.classifier import Classifier
 from deepres.models.convert import load_state, torchvision_state_dict
 
 PARAMETERS = {
@@ -217,3 +218,20 @@ def test_the_package_gives_build_without_loading_torch_before_it_is_wanted():
     assert deepres.build is build
     with pytest.raises(AttributeError, match="nothing"):
         _ = deepres.nothing
+
+
+def test_scores_are_not_rounded_under_autocast():
+    """Rounded to bf16, those of many classes tie."""
+    torch.manual_seed(0)
+    net = build("resnet8", 50).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = net(torch.randn(2, 3, 32, 32))
+    assert scores.dtype == torch.float32 and not torch.equal(scores, scores.bfloat16().float())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet", "vgg16-bn", "googlenet", "prelu-net"])
+def test_the_scores_of_every_network_come_from_such_a_layer(name):
+    with torch.device("meta"):
+        layers = [module for module in build(name, 50).modules() if isinstance(module, nn.Linear)]
+    assert [type(layer) is Classifier for layer in layers] == [False] * (len(layers) - 1) + [True]
+    assert layers[-1].out_features == 50

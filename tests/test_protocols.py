@@ -14,6 +14,7 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.experiments import scores
+from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import pieces, scorer
 from deepres.experiments.single import Trained
 from deepres.models.convolutional import fully_convolutional
@@ -504,3 +505,23 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
         found = scorer(trained, Protocol(name, scales=(112, 128)), "cpu", "fp32", PIXELS)(images)
         assert found.shape == (4, 5)
         assert found.sum(1).allclose(torch.ones(4, dtype=torch.float64))
+
+
+def test_scores_that_cannot_be_kept_are_told_beside_the_figures(deepres, refused, photos, weights, tmp_path):
+    how = (weights / "resnet20.safetensors", "--data", photos)
+    (tmp_path / "file").write_text("")
+    result = deepres("eval", *how, "--save-scores", "file/kept.safetensors")
+    assert result.returncode == 2 and "top-1 error" in result.stdout and "error: " in result.stderr
+    (tmp_path / "folder").mkdir()
+    assert "is a folder" in refused("eval", *how, "--save-scores", "folder")
+
+
+def test_whole_images_of_224_pixels_are_no_crops():
+    """By the header: ours of crops say so; weights of others for ImageNet were trained on crops."""
+    net, mean = build("resnet18", 3), torch.zeros(3, 224, 224)
+    for facts, name in (
+        ({"recipe": "cifar"}, "single"),
+        ({"recipe": "imagenet", "crop": 224}, "center"),
+        ({}, "center"),
+    ):
+        assert usual_protocol([Trained(net, mean, net.header | facts)]).name == name

@@ -147,3 +147,11 @@ def test_real_photographs_fill_the_crop(real_data: Path):
     for file in files:
         view = scale_crop_flip(file.read_bytes(), torch.rand(7, generator=generator).tolist())
         assert view.shape == (3, 224, 224) and view.dtype == torch.uint8 and view.float().std() > 5
+
+
+def test_colours_are_shifted_on_a_device_without_float64():
+    """Their draws and axes stay on the processor."""
+    pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8, device="meta")
+    axes = {"values": torch.ones(3, dtype=torch.float64), "vectors": torch.eye(3, dtype=torch.float64)}
+    made = finish(pictures, torch.rand(2, 7), mean=torch.zeros(3, 8, 8, device="meta"), **axes)
+    assert (made.device.type, made.dtype, made.shape) == ("meta", torch.float32, (2, 3, 8, 8))

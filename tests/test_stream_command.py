@@ -112,3 +112,11 @@ def test_bad_input_is_one_sentence(refused, tmp_path):
     assert "there is no shard" in refused("data", "stats", f"wds:{tmp_path}/train-{{0..3}}.tar")
     assert "there is no shard" in refused("data", f"wds:{tmp_path}/x.tar")
     assert "shards are read from disk" in refused("data", "wds:https://example.org/{train,test}.tar")
+
+
+def test_stats_of_class_folders_alone_add_no_folder_to_them(deepres, tmp_path):
+    """Others would take it for a class."""
+    images.write_folder(tmp_path / "set", {"a": 5, "b": 5})
+    result = deepres("data", "stats", "set", "--crop", 16)
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b"]

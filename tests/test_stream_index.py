@@ -268,3 +268,12 @@ def test_real_photographs_are_found(real_data: Path):
     parts = index(real_data / "flowers")
     assert len(parts.train) == 3019 and len(parts.test) == 649 and len(parts.train.classes) == 5
     assert parts.test.read(648)[:2] == b"\xff\xd8"
+
+
+def test_a_picture_that_is_a_link_in_a_shard_is_not_lost_in_silence(tmp_path: Path):
+    images.write_folder(tmp_path / "set", {"ant": 5, "bee": 5})
+    twin = tmp_path / "set" / "bee" / "005.png"
+    twin.hardlink_to(tmp_path / "set" / "bee" / "000.png")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(tmp_path / "set", arcname=".")
+    assert "--hard-dereference" in refusal(f"wds:{tmp_path}/set.tar")

@@ -256,3 +256,10 @@ def test_names_go_to_torchvisions_and_back():
     assert foreign_state_dict(state) is None
     with pytest.raises(InputError, match=r"no name for conv2_x\.1\.shortcut\.gate\.weight"):
         to_torchvision(build("highway8").state_dict())
+
+
+def test_a_dictionary_that_holds_itself_is_refused(refused, tmp_path):
+    endless: dict[str, object] = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pth")
+    assert "is refused" in refused("convert", "endless.pth", "--to", "out.safetensors")

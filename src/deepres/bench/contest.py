@@ -76,10 +76,12 @@ def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Sa
     """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones; a record for each rival.
 
     A ratio is the rival's time over ours in the same round: above 1 we are faster. Raises `InputError` for fewer
-    than one pair, no rivals, and for a contestant that cannot take part, or dies.
+    than one pair, a warm-up below 0, no rivals, and for a contestant that cannot take part, or dies.
     """
     if pairs < 1:
         raise InputError(f"a contest needs a pair of turns or more, not {pairs}; give --pairs")
+    if warm_up < 0:
+        raise InputError(f"--warm-up is {warm_up}, but must be 0 or more")
     if not rivals:
         raise InputError(f"no rival takes part in {work.task} of {work.network} with such data")
     names = [OURS, *rivals]

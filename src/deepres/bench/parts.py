@@ -13,8 +13,13 @@ from deepres.models.catalog import family, input_size
 
 
 def data_of(work: Work) -> Data:
-    """The first `part` of the training and of the test images."""
+    """The first `part` of the training and of the test images.
+
+    Raises `InputError` for images that the rivals' loops and networks, which are those for CIFAR-10, do not take.
+    """
     whole = load(work.data)
+    if whole.channels != 3 or whole.size != (32, 32) or len(whole.classes) > 10:
+        raise InputError(f"{work.data} is not colour images of 32 pixels in ten classes at most; give such as cifar10")
     return dataclasses.replace(whole, train=_first(whole.train, work.part), test=_first(whole.test, work.part))
 
 

@@ -25,8 +25,8 @@ def bench(
     against: Annotated[
         list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 7,
-    warm_up: Annotated[int, typer.Option(min=0, help="Turns of each before those that count.")] = 1,
+    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
+    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
     data: Annotated[
         str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")

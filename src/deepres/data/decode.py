@@ -1,7 +1,8 @@
 """From pictures to whole tensors: looked at once for size and mode, then decoded once, in a thread pool."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,7 +49,9 @@ def decode(
     its centre. Raises `InputError` for a label out of range, a picture that does not decode (unless
     `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4 GiB of pixels.
     """
-    looks = _looks(root, classes, pictures, skip_bad, say, name)
+    if image_size is not None and isinstance(pictures, Sequence):
+        _check_memory(name, len(pictures) * image_size**2)  # of one channel at least: refused before all are read
+    looks = _looks(root, classes, pictures, skip_bad, say, name, image_size)
     if classes is None:
         classes = numbered(looks.labels)
     good = [look for look in looks.found if isinstance(look, _Look)]
@@ -104,7 +107,6 @@ class _Looks:
     """One entry a picture, in order."""
 
     found: list[_Look | _Bad]
-    names: list[str]
     parts: list[Part]
     labels: list[int]
 
@@ -120,15 +122,20 @@ def _looks(
     skip_bad: bool,
     say: Say,
     name: str,
+    image_size: int | None,
 ) -> _Looks:
-    """Look at every picture; refuse labels out of range and, unless `skip_bad`, what does not open."""
-    looks = _Looks([], [], [], [])
-    for picture, look in each(pictures, _look, say, name, "looked at"):
+    """Look at every picture; refuse labels out of range, unless `skip_bad` what does not open, and a second size."""
+    looks, sizes = _Looks([], [], []), dict[tuple[int, int], str]()
+    task = partial(_look, image_size=image_size)
+    for picture, look in each(pictures, task, say, name, "looked at"):
         check_label(root, picture, classes)
-        if isinstance(look, _Bad) and not skip_bad:
-            raise refusal(root, picture.name, look.reason)
+        if isinstance(look, _Bad):
+            if not skip_bad:
+                raise refusal(root, picture.name, look.reason)
+        elif look.size not in sizes:
+            sizes[look.size] = picture.name
+            _require_same(root, sizes)
         looks.found.append(look)
-        looks.names.append(picture.name)
         looks.parts.append(picture.part)
         looks.labels.append(picture.label)
     return looks
@@ -138,26 +145,29 @@ def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int
     """Height and width of all decoded images."""
     if image_size is not None:
         return image_size, image_size
-    first: dict[tuple[int, int], str] = {}
-    for look, name in zip(looks.found, looks.names, strict=True):
-        if isinstance(look, _Look):
-            first.setdefault(look.size, name)
-    if not first:
+    sizes = [look.size for look in looks.found if isinstance(look, _Look)]
+    if not sizes:
         raise InputError(f"{root} has no picture that decodes; give a folder of images")
-    if len(first) > 1:
-        two = " and ".join(f"{name} {width}x{height}" for (width, height), name in list(first.items())[:2])
+    width, height = sizes[0]
+    return height, width
+
+
+def _require_same(root: Path, sizes: dict[tuple[int, int], str]) -> None:
+    """Refuse a second size; `sizes` has the first picture of each."""
+    if len(sizes) > 1:
+        two = " and ".join(f"{name} {width}x{height}" for (width, height), name in sizes.items())
         raise InputError(
             f"{root} has pictures of different sizes ({two}); give --image-size 32, or another (networks of Table 1, "
             "as resnet18, take crops of pictures as they are, and deepres data check reads them all)"
         )
-    width, height = next(iter(first))
-    return height, width
 
 
-def _look(picture: Picture) -> _Look | _Bad:
+def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
+    """Of a PNG, Pillow tells the orientation only once it is decoded: not where the size will be another anyway."""
     try:
         with open_picture(picture.content) as image:
-            return _Look(seen_size(image), is_gray(image))
+            size = seen_size(image) if image_size is None else (image_size, image_size)
+            return _Look(size, is_gray(image))
     except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
         return _Bad(fault(error))
 
@@ -181,16 +191,7 @@ def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | 
     return task
 
 
-def picture_pixels(root: Path, picture: Picture, image_size: int | None = None) -> Tensor:
-    """One picture as RGB, uint8 (3, H, W), made as `decode` makes it. Raises `InputError` where it does not decode."""
-    pixels = pixels_or_fault(picture, image_size)
-    if isinstance(pixels, str):
-        raise refusal(root, picture.name, pixels)
-    return pixels
-
-
 def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
-    """As `picture_pixels`; of a picture that does not decode, why, in a few words."""
-    look = _look(picture)
-    pixels = look if isinstance(look, _Bad) else _decoder("RGB", image_size)(picture)
+    """One picture as RGB, uint8 (3, H, W), made as `decode` makes it; of one that does not decode, why, in short."""
+    pixels = _decoder("RGB", image_size)(picture)
     return pixels.reason if isinstance(pixels, _Bad) else pixels

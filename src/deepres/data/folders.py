@@ -1,5 +1,6 @@
 """Image folders: `class/name.jpg`, or `train/` and `test/` (or `val/`) of such; torchvision's ImageNet is one."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,12 @@ def image_folder(root: Path) -> Listing:
     """
     train = root / "train"
     named = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    beside = [name for name in _class_folders(root) if name not in ("train", *TEST_FOLDERS)] if train.is_dir() else []
+    beside = [name for name in beside if any(map(_is_picture, (root / name).iterdir()))]
+    if beside and _class_folders(train):
+        raise InputError(f"{root} has class folders in train/ and {beside[0]}/ beside it; move one of them away")
     test = next((folder for folder in named if _class_folders(folder)), named[0] if named else None)
-    if not train.is_dir():
+    if not train.is_dir() or beside:  # a class may be called train
         if test is not None:
             raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
         train = root
@@ -44,7 +49,10 @@ def image_folder(root: Path) -> Listing:
         files += _files(test, classes, "test")
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
-        pictures = [Picture(file.path.relative_to(root).as_posix(), file.label, file.part, file.path) for file in files]
+        within = root.as_posix().rstrip("/") + "/"
+        pictures = [
+            Picture(file.path.as_posix().removeprefix(within), file.label, file.part, file.path) for file in files
+        ]
         return _named(root, classes), pictures if test is not None else list(divided(pictures))
 
     names = root / IMAGENET_NAMES
@@ -85,9 +93,17 @@ def _files(folder: Path, classes: tuple[str, ...], part: Part) -> Iterator[_File
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        )
+        found = pictures_below(folder / name)
         if not found:
             raise InputError(f"the class folder {folder / name} has no pictures; fill it or remove it")
-        yield from (_File(path, label, part) for path in found if not path.name.startswith("."))
+        yield from (_File(path, label, part) for path in found)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All picture files in a folder and those below it, sorted; hidden ones (`._1.jpg`) are none."""
+    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sorted(filter(_is_picture, found))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

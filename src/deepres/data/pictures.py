@@ -3,23 +3,23 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from deepres.data.decode import picture_pixels
-from deepres.data.listing import Part, Parted, Picture, Say
+from deepres.data.decode import pixels_or_fault
+from deepres.data.listing import Part, Parted, Picture, Say, each, refusal
 from deepres.data.sets import held_out
 from deepres.data.sources import find
-from deepres.errors import InputError
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
-Listed = tuple[int, Picture]
+T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 class Decoded(NamedTuple):
@@ -52,35 +52,32 @@ class Pictures:
         """
         listed = islice(enumerate(self.listed), first, None, step)
 
-        def decode(entry: Listed) -> Tensor:
-            return picture_pixels(self.root, entry[1], image_size)
+        def decode(entry: tuple[int, Picture]) -> Tensor | str:
+            return pixels_or_fault(entry[1], image_size)
 
-        with ThreadPoolExecutor(AHEAD) as pool:
-            for (place, picture), decoding in _ahead(pool, listed, decode):
-                try:
-                    pixels = decoding.result()
-                except InputError:
-                    if not skip_bad:
-                        raise
-                    self.skipped.append(picture.name)
-                    continue
+        for (place, picture), pixels in ahead(listed, decode):
+            if isinstance(pixels, Tensor):
                 yield Decoded(place, pixels, picture.label, picture.name)
+            elif skip_bad:
+                self.skipped.append(picture.name)
+            else:
+                raise refusal(self.root, picture.name, pixels)
 
 
-def _ahead(
-    pool: Executor, items: Iterable[Listed], task: Callable[[Listed], Tensor]
-) -> Iterator[tuple[Listed, Future[Tensor]]]:
-    """Items with what `task` gives of them, in order, the next `AHEAD` of them at work."""
-    waiting: deque[tuple[Listed, Future[Tensor]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(task, item)))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft()
-        yield from waiting
-    finally:
-        for _, decoding in waiting:
-            decoding.cancel()
+def ahead(items: Iterable[T], task: Callable[[T], Made]) -> Iterator[tuple[T, Made]]:
+    """Items with what `task` makes of them, in order, the next `AHEAD` of them at work in threads."""
+    waiting: deque[tuple[T, Future[Made]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(task, item)))
+                if len(waiting) > AHEAD:
+                    first, making = waiting.popleft()
+                    yield first, making.result()
+            yield from ((item, making.result()) for item, making in waiting)
+        finally:
+            for _, making in waiting:
+                making.cancel()
 
 
 def pictures_of_test(data: str, split: str | None, skip_bad: bool, say: Say) -> Pictures:
@@ -90,27 +87,22 @@ def pictures_of_test(data: str, split: str | None, skip_bad: bool, say: Say) -> 
     """
     listing = find(data, say)
     classes, pictures = listing.read()
-    listed = _held_out(data, listing.root, pictures, split, skip_bad) if split else _Part(pictures, "test")
+    listed = _held_out(data, pictures, split, skip_bad, say) if split else _Part(pictures, "test")
     count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else it takes to read them all
     return Pictures(data, listing.root, classes, listed, count)
 
 
-def _held_out(data: str, root: Path, pictures: Iterable[Picture], split: str, skip_bad: bool) -> "_Part":
+def _held_out(data: str, pictures: Iterable[Picture], split: str, skip_bad: bool, say: Say) -> "_Part":
     """The training pictures that training on `split` did not see: it left out the bad ones before it divided."""
-    train = _Part(pictures, "train")
-    good = [not skip_bad or _decodes(root, picture) for picture in train]
-    labels = torch.tensor([picture.label for picture in compress(train, good)])
+
+    def is_good(picture: Picture) -> bool:
+        return not skip_bad or isinstance(pixels_or_fault(picture), Tensor)
+
+    found = each(_Part(pictures, "train"), is_good, say, data, "looked at")
+    labels, good = zip(*((picture.label, kept) for picture, kept in found), strict=True)
     chosen = torch.tensor(good)
-    chosen[chosen.clone()] = held_out(data, labels, split)
+    chosen[chosen.clone()] = held_out(data, torch.tensor(labels)[chosen], split)
     return _Part(pictures, "train", chosen.tolist())
-
-
-def _decodes(root: Path, picture: Picture) -> bool:
-    try:
-        picture_pixels(root, picture)
-    except InputError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

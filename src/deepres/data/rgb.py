@@ -9,7 +9,7 @@ from deepres.data.listing import Content, Span
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels`
 MAX_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "MPO")  # Pillow knows more, of which EPS runs a program
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # Pillow knows more, of which EPS runs a program
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)

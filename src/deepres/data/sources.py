@@ -148,6 +148,6 @@ def _listing(root: Path) -> Listing:
     known = torchvision_folder(root)
     if known is not None:
         return known
-    if next(root.rglob("*.parquet"), None) is not None:
+    if any(name.endswith(".parquet") for _, _, names in os.walk(root) for name in names):
         return parquet_folder(root)
     return image_folder(root)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from deepres.data.decode import pixels_or_fault
-from deepres.data.folders import IMAGE_SUFFIXES
+from deepres.data.folders import IMAGE_SUFFIXES, pictures_below
 from deepres.data.listing import Picture, Say
+from deepres.data.pictures import ahead
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.exported import FileNetwork
@@ -43,7 +44,11 @@ class Predictor:
 
     def predict(self, files: Iterable[Path], top: int = 5) -> Iterator[Prediction]:
         """A prediction a file, in order; one that cannot be read, decoded or scored has a fault."""
-        decoded = ((file, pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size)) for file in files)
+
+        def decode(file: Path) -> Tensor | str:
+            return pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size)
+
+        decoded = ahead(files, decode)
         for piece in pieces(decoded, self.at_once, _pixels):
             found = iter(self._scores([image for _, image in piece if isinstance(image, Tensor)]))
             for file, image in piece:
@@ -124,7 +129,7 @@ def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:
 
 def pictures_under(folder: Path) -> list[Path]:
     """All picture files in a folder and those below it, sorted. Raises `InputError` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    found = pictures_below(folder)
     if not found:
         raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
     return found

@@ -58,6 +58,8 @@ def conv_bn_through(
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
     momentum = bn.momentum if bn.momentum is not None else 1 / int(bn.num_batches_tracked or 1)  # a plain average
+    if x.numel() == x.shape[1]:
+        raise ValueError(f"batch statistics need more than one value a channel, and here are maps {tuple(x.shape)}")
     statistics = Statistics(bn.running_mean, bn.running_var, bn.eps, momentum)
     return _ConvBN.apply(x, conv.weight, bn.weight, bn.bias, added, conv.stride, conv.padding, statistics, relu, every)  # pyright: ignore[reportReturnType]
 
@@ -66,7 +68,8 @@ def conv_bn_through(
 def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
     """As `conv_bn` with the running statistics, for evaluation: without gradients.
 
-    Which way a convolution goes does not depend on the number of images, so that the scores of one do not either.
+    Which way a convolution goes here does not depend on the number of images. (PyTorch's own may choose by it: the
+    scores of an image are the same in any batch to rounding.)
     """
     assert bn.running_mean is not None and bn.running_var is not None
     if torch.is_autocast_enabled("cpu"):

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from numpy import uint64
+from numpy.random import SeedSequence
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -87,6 +89,9 @@ class Trainer:
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         """Forward, backward, update; loss and error stay on the device until their window ends."""
+        if self.ranks.world > 1:  # or all ranks would drop the same values
+            place = (int(self.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
+            torch.manual_seed(int(SeedSequence(place).generate_state(1, uint64)[0]) % 2**63)
         count, slot = self.recipe.accumulate, self.progress.iteration % self.recipe.window
         self.progress.losses[slot] = self.progress.wrong[slot] = 0
         parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
