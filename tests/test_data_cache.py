@@ -26,7 +26,7 @@ def test_a_set_is_decoded_once_until_a_file_or_a_parameter_changes(tmp_path: Pat
     root, said = images.write_folder(tmp_path / "set", {"a": 5}), list[str]()
     first = load(str(root))
     second = load(str(root), progress=said.append)
-    assert said == [] and second.fingerprint == first.fingerprint and second.classes == first.classes
+    assert not any("decod" in message for message in said) and second.fingerprint == first.fingerprint and second.classes == first.classes
     assert torch.equal(second.train.images, first.train.images)
     assert decodings(lambda: load(str(root), image_size=4, progress=said.append), said) == 1
     images.picture(77).save(root / "a" / "000.png")
@@ -42,7 +42,7 @@ def test_a_damaged_copy_is_decoded_again(tmp_path: Path, cache: Path, damage: Ca
     (file,) = (cache / "decoded").iterdir()
     file.write_bytes(damage(file.read_bytes()))
     assert load(str(root), progress=said.append).fingerprint == expected.fingerprint
-    assert "decoding again" in said[0]
+    assert any("decoding again" in message for message in said)
     assert decodings(lambda: load(str(root), progress=said.append), said) == 0
 
 
