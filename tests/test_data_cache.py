@@ -26,7 +26,11 @@ def test_a_set_is_decoded_once_until_a_file_or_a_parameter_changes(tmp_path: Pat
     root, said = images.write_folder(tmp_path / "set", {"a": 5}), list[str]()
     first = load(str(root))
     second = load(str(root), progress=said.append)
-    assert not any("decod" in message for message in said) and second.fingerprint == first.fingerprint and second.classes == first.classes
+    assert (
+        not any("decoding" in message for message in said)
+        and second.fingerprint == first.fingerprint
+        and second.classes == first.classes
+    )
     assert torch.equal(second.train.images, first.train.images)
     assert decodings(lambda: load(str(root), image_size=4, progress=said.append), said) == 1
     images.picture(77).save(root / "a" / "000.png")
