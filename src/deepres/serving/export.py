@@ -79,7 +79,7 @@ def export(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             staged = Path(folder) / out.name
             kind.write(whole(folded(net).cpu()), batches[0], calibrate, facts, staged)
-            found = agreement(kind.read(staged), whole(net.cpu().eval()), batches)
+            found = agreement(kind.read(staged)[0], whole(net.cpu().eval()), batches)
             _require(found, calibrate is not None, out)
             for file in sorted(staged.parent.iterdir()):  # the .bin before the .xml, which is nothing without it
                 file.replace(out.parent / file.name)
@@ -89,42 +89,25 @@ def export(
 
 
 def read(file: Path) -> tuple[Run, dict[str, Any]]:
-    """A file of `export` in the form onnx or openvino: uint8 or float32 images to scores, and its facts.
+    """A file of `export`, images to scores as its runtime computes them, and its facts.
 
-    Raises `InputError` where its package is missing, and for a file that is damaged or not from here.
+    Raises `InputError` where the runtime is missing, and for a file that is damaged or not from here.
     """
-    package, facts_of = READERS[file.suffix]
+    kind = FORMS[form_of(file, None)]
     if not file.is_file():
         raise InputError(f"there is no file {file}; write one with deepres export")
     try:
-        importlib.import_module(package)
+        importlib.import_module(kind.runtime)
     except ImportError:
-        raise InputError(f"{file} needs the package {package}: {install('serve')}") from None
+        raise InputError(f"{file} needs the package {kind.runtime}: {install('serve')}") from None
     try:
-        run, facts = FORMS[form_of(file, None)].read(file), facts_of(file)
+        run, facts = kind.read(file)
     except Exception as error:  # the runtimes raise almost anything for a file that is damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
     if missing := [name for name in FACTS if name not in facts]:
         raise InputError(f"{file} does not say its {missing[0]}, as files of deepres export do; write it with that")
     return run, facts
-
-
-def _onnx_facts(file: Path) -> dict[str, Any]:
-    import onnxruntime
-
-    texts = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
-    facts = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
-    return facts | ({"classes": json.loads(facts["classes"])} if "classes" in facts else {})
-
-
-def _openvino_facts(file: Path) -> dict[str, Any]:
-    import openvino
-
-    return json.loads(openvino.Core().read_model(file).get_rt_info([METADATA]).value)
-
-
-READERS = {".onnx": ("onnxruntime", _onnx_facts), ".xml": ("openvino", _openvino_facts)}
 
 
 def _require(found: Agreement, int8: bool, out: Path) -> None:
@@ -171,36 +154,43 @@ def _write_program(net: nn.Module, example: Tensor, calibrate: object, facts: An
     torch.export.save(program, file, extra_files={f"{METADATA}.json": json.dumps(facts)})
 
 
-def _read_onnx(file: Path) -> Run:
-    return onnx.onnxruntime_run(file.read_bytes())
+def _read_onnx(file: Path) -> tuple[Run, dict[str, Any]]:
+    run, texts = onnx.onnxruntime_opened(file.read_bytes())
+    facts: dict[str, Any] = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
+    return run, facts | ({"classes": json.loads(facts["classes"])} if "classes" in facts else {})
 
 
-def _read_openvino(file: Path) -> Run:
+def _read_openvino(file: Path) -> tuple[Run, dict[str, Any]]:
     import openvino
 
     core = openvino.Core()
+    model = core.read_model(file)
     # Of the file as it is: by default OpenVINO computes in bf16 where the processor does.
-    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: torch.from_numpy(compiled(images.contiguous().numpy())[0].copy())
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = json.loads(model.get_rt_info([METADATA]).value)
+    return lambda images: torch.from_numpy(compiled(images.contiguous().numpy())[0].copy()), facts
 
 
-def _read_program(file: Path) -> Run:
-    return torch.export.load(file).module()
+def _read_program(file: Path) -> tuple[Run, dict[str, Any]]:
+    extra = {f"{METADATA}.json": ""}
+    program = torch.export.load(file, extra_files=extra).module()
+    return program, json.loads(extra[f"{METADATA}.json"])
 
 
 @dataclass(frozen=True)
 class _Kind:
     suffix: str
     packages: tuple[str, ...]
+    runtime: str
     int8: bool
     write: Callable[[nn.Module, Tensor, Iterable[Tensor] | None, Any, Path], None]
-    read: Callable[[Path], Run]
+    read: Callable[[Path], tuple[Run, dict[str, Any]]]
 
 
 FORMS: dict[Form, _Kind] = {
-    "onnx": _Kind(".onnx", ("onnx", "onnxscript", "onnxruntime"), True, _write_onnx, _read_onnx),
-    "torch-export": _Kind(".pt2", (), False, _write_program, _read_program),
-    "openvino": _Kind(".xml", ("onnx", "onnxscript", "openvino"), True, _write_openvino, _read_openvino),
+    "onnx": _Kind(".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, _write_onnx, _read_onnx),
+    "torch-export": _Kind(".pt2", (), "torch", False, _write_program, _read_program),
+    "openvino": _Kind(".xml", ("onnx", "onnxscript", "openvino"), "openvino", True, _write_openvino, _read_openvino),
 }
 
 

@@ -40,6 +40,11 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
 
 def onnxruntime_run(model: bytes) -> Run:
     """The ONNX model as ONNX Runtime runs it on the processor, on as many threads as PyTorch has."""
+    return onnxruntime_opened(model)[0]
+
+
+def onnxruntime_opened(model: bytes) -> tuple[Run, dict[str, str]]:
+    """As `onnxruntime_run`, and what the model says of itself."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -51,4 +56,4 @@ def onnxruntime_run(model: bytes) -> Run:
         (scores,) = session.run([SCORES], {IMAGES: images.contiguous().numpy()})
         return torch.from_numpy(scores)
 
-    return run
+    return run, session.get_modelmeta().custom_metadata_map
