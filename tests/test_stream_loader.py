@@ -215,7 +215,7 @@ def test_in_order_gives_each_picture_once(folder: Path, damaged: Path):
     test = open_index(str(folder), lambda message: None).test
     make = partial(center_crop, crop=8, side=8)
     for own in (slice(None), slice(1, None, 2)):
-        answers = list(in_order(test, make, batch_size=2, workers=2, own=own))
+        answers = list(in_order(test, make, batch_size=2, workers=2, places=torch.arange(len(test))[own]))
         assert torch.equal(torch.cat([answer.labels for answer in answers]), test.labels[own])
         expected = [make(test.read(place)) for place in range(len(test))[own]]
         assert torch.equal(torch.cat([answer.made for answer in answers]), torch.stack(expected))

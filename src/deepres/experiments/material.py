@@ -152,8 +152,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
             told.add(name)
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
-        step = 1 if last or not config.test_images else max(1, len(parts.test) // config.test_images)
-        own = slice(ranks.rank * step, None, ranks.world * step)
+        own = evenly(len(parts.test), 0 if last else config.test_images)[ranks.rank :: ranks.world]
         with autocast(config.precision, config.device):
             counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
         return _figures(ranks.sum(counts))
@@ -169,15 +168,15 @@ def _for_scores(net: nn.Module) -> nn.Module:
 
 
 def _test_counts(
-    net: nn.Module, index: Index, mean: Tensor, own: slice, config: Config, tell: Callable[[str, str], None], say: Say
+    net: nn.Module, index: Index, mean: Tensor, own: Tensor, config: Config, tell: Callable[[str, str], None], say: Say
 ) -> list[int]:
     """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
     view = partial(_center, crop=crop)
     counts = [0, 0, 0]
-    seen, total = every_so_often(say, "pictures tested"), len(range(*own.indices(len(index))))
+    seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
-    for answer in in_order(index, view, batch_size=size, workers=config.workers, own=own):
+    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own):
         for name, reason in answer.bad:
             if not config.skip_bad:
                 raise refusal(index.root, name, reason)
@@ -207,10 +206,14 @@ def _figures(counts: list[int]) -> dict[str, float]:
     return {"test_error": percent_wrong(top1, images), "test_top5_error": percent_wrong(top5, images)}
 
 
+def evenly(total: int, count: int) -> Tensor:
+    """`count` places of `total` at even distances (all where `count` is 0 or more than there are), int64."""
+    return torch.arange(count) * total // count if 0 < count < total else torch.arange(total)
+
+
 def spread(images: ImageSet, count: int) -> ImageSet:
-    """`count` images at even distances (all where `count` is 0 or more than there are)."""
-    total = len(images.labels)
-    if not 0 < count < total:
+    """The images at the places of `evenly`."""
+    chosen = evenly(len(images.labels), count)
+    if len(chosen) == len(images.labels):
         return images
-    chosen = torch.arange(count) * total // count
     return dataclasses.replace(images, images=images.images[chosen], labels=images.labels[chosen])

@@ -185,13 +185,13 @@ class Stream:
 
 
 def in_order(
-    index: Index, make: Make, *, batch_size: int, workers: int | None = None, own: slice = slice(None)
+    index: Index, make: Make, *, batch_size: int, workers: int | None = None, places: Tensor | None = None
 ) -> Iterator[Answer]:
-    """All pictures of the index in order (`own`: this slice of them), each made once without draws.
+    """All pictures of the index in order (or those at `places`, int64 (n,)), each made once without draws.
 
     The last answer may be shorter. What does not decode is in the answers' `bad`.
     """
-    pieces = torch.arange(len(index))[own].split(batch_size)
+    pieces = (torch.arange(len(index)) if places is None else places).split(batch_size)
     requests = [Request(places, torch.empty(len(places), 0)) for places in pieces]
     workers = min(default_workers() if workers is None else workers, len(requests))
     with _endings_held():
