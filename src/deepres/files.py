@@ -21,5 +21,5 @@ def replacing(file: Path) -> Generator[Path]:
             os.fsync(stream.fileno())
         partial.replace(file)
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # which would hide what went wrong before
             partial.unlink(missing_ok=True)
