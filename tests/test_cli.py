@@ -31,6 +31,10 @@ def test_every_verb_has_help_with_an_example(deepres):
         assert f"Example: deepres {verb}" in deepres(verb, "--help").stdout
 
 
+def test_the_version_is_printed(deepres):
+    assert deepres("--version").stdout.startswith("deepres 0.")
+
+
 def test_info_of_a_network_prints_its_stages(deepres):
     table = json.loads(deepres("info", "resnet50", "--json").stdout)[0]
     assert table["rows"][-1]["parameters"] == 25_557_032
@@ -38,8 +42,8 @@ def test_info_of_a_network_prints_its_stages(deepres):
     assert table["rows"][-1]["weighted layers"] == 50
 
 
-def test_info_prints_table_1_and_the_cifar_table(deepres):
-    output = deepres("info").stdout
+def test_info_prints_table_1_and_the_cifar_table_in_80_columns(process):
+    output = process("info", COLUMNS="80").stdout
     for figure in ("60,192,808", "11,282,415,616", "19,421,274", "highway32", "resnet50-32px"):
         assert figure in output
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,6 @@ from deepres.errors import InputError
 
 app = typer.Typer(
     name="deepres",
-    help="Deep Residual Learning for Image Recognition, whole: train, test and reproduce.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,6 +38,21 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deepres {metadata.version('deepres')}, torch {metadata.version('torch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def general(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+):
+    """Deep Residual Learning for Image Recognition, whole: train, test and reproduce."""
 
 
 def _say(message: str) -> None:
@@ -61,9 +76,11 @@ def info(
     from deepres.experiments import architectures
     from deepres.report import console
 
-    tables = architectures.comparison() if compare else architectures.overview()
-    if network:
-        tables = (architectures.stage_table(network), *(tables if compare else ()))
+    tables = (architectures.stage_table(network),) if network else ()
+    if compare:
+        tables += architectures.comparison()
+    elif not network:
+        tables = architectures.overview()
     if json:
         _print_json([architectures.as_json(table) for table in tables])
     else:

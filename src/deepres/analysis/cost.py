@@ -1,6 +1,7 @@
 """Parameters and multiply-adds, stage by stage, as in Table 1."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,12 +78,25 @@ def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> d
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     try:
-        with evaluating(net), torch.no_grad():
+        with evaluating(net), _without_normalization(net), torch.no_grad():
             net(_blank_image(net, input_size))
     finally:
         for handle in handles:
             handle.remove()
     return outputs
+
+
+@contextmanager
+def _without_normalization(net: nn.Module) -> Generator[None]:
+    """It changes no shape, and on "meta" it would take most of the time."""
+    layers = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.forward = nn.Identity().forward
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _size(output: torch.Size) -> str:

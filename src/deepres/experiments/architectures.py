@@ -54,19 +54,20 @@ def overview() -> tuple[Table, ...]:
     pairs = [(f"{kind}{layers}", millions) for layers, millions in CIFAR.items() for kind in ("plain", "resnet")]
     cifar = tuple((*_facts(name), millions) for name, millions in pairs if name != "plain1202")
     highway = tuple((*_facts(name), None) for name in HIGHWAY)
-    columns = ("network", "layers", "input", "blocks", "parameters", "multiply-adds")
+    columns = ("network", "layers", "blocks", "parameters", "multiply-adds")
     return (
         Table(
             "Table 1: ImageNet networks",
-            "Option B shortcuts; stride 2 of a bottleneck on its first 1x1. The paper prints one decimal: 3.66 and "
-            "3.86 are cut there, 7.57 and 11.28 rounded.",
-            (*columns, "paper: multiply-adds (1e9)"),
+            "224x224 pixels (-32px: 32x32). Option B shortcuts; stride 2 of a bottleneck on its first 1x1. The paper's "
+            "figures are 1e9 multiply-adds with one decimal: 3.66 and 3.86 are cut there, 7.57 and 11.28 rounded.",
+            (*columns, "paper"),
             imagenet + others,
         ),
         Table(
             "Sec. 4.2: CIFAR networks",
-            "6n+2 weighted layers, option A shortcuts: a plain network has as many parameters as its residual twin.",
-            (*columns, "paper: parameters (M)"),
+            "32x32 pixels. 6n+2 weighted layers, option A shortcuts: a plain network has as many parameters as its "
+            "residual twin. The paper's figures are 1e6 parameters.",
+            (*columns, "paper"),
             cifar + highway,
         ),
     )
@@ -104,11 +105,10 @@ def _stages(network: str) -> list[Stage]:
     return stages(net, input_size(network))
 
 
-def _facts(network: str) -> tuple[str, int, str, str, int, int]:
-    size = input_size(network)
+def _facts(network: str) -> tuple[str, int, str, int, int]:
     rows = _stages(network)
     blocks = "-".join(str(row.blocks) for row in rows if row.blocks and row.name != "total")
-    return network, depth(network), f"{size}x{size}", blocks, rows[-1].parameters, rows[-1].multiply_adds
+    return network, depth(network), blocks, rows[-1].parameters, rows[-1].multiply_adds
 
 
 def _costs(kind: Family) -> list[tuple[str, int, int, int, int]]:
