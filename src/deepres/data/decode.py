@@ -1,10 +1,11 @@
 """From pictures to whole tensors: looked at once for size and mode, then decoded once, in a thread pool."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -60,7 +61,7 @@ def decode(
     _check_memory(name, len(good) * channels * height * width)
     say(f"{name}: decoding {len(good):,} images of {width}x{height}")
     makers = {part: _Maker(looks.count(part), (channels, height, width)) for part in ("train", "test")}
-    task = _decoder("RGB" if channels == 3 else "L", image_size)
+    task = partial(_decode, mode="RGB" if channels == 3 else "L", image_size=image_size)
     for index, (picture, pixels) in enumerate(each(pictures, task, say, name, "decoded")):
         look = looks.found[index]
         bad = look if isinstance(look, _Bad) else pixels
@@ -172,26 +173,22 @@ def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
         return _Bad(fault(error))
 
 
-def _decoder(mode: str, image_size: int | None) -> Callable[[Picture], Tensor | _Bad]:
-    """The task that makes one picture a uint8 tensor (C, H, W)."""
-    from torchvision.transforms.functional import pil_to_tensor  # here, since torchvision takes seconds to load
-
-    def task(picture: Picture) -> Tensor | _Bad:
-        try:
-            with open_picture(picture.content) as opened:
-                image = upright(opened)
-                if image.mode != mode:
-                    image = image.convert(mode)
-                if image_size is not None and image.size != (image_size, image_size):
-                    image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
-                return pil_to_tensor(image)
-        except Exception as error:  # as above
-            return _Bad(fault(error))
-
-    return task
+def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
+    """One picture as a uint8 tensor (C, H, W)."""
+    try:
+        with open_picture(picture.content) as opened:
+            image = upright(opened)
+            if image.mode != mode:
+                image = image.convert(mode)
+            if image_size is not None and image.size != (image_size, image_size):
+                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+            # not torchvision's pil_to_tensor, which takes seconds to load
+            return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(2, 0).contiguous()
+    except Exception as error:  # as above
+        return _Bad(fault(error))
 
 
 def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
     """One picture as RGB, uint8 (3, H, W), made as `decode` makes it; of one that does not decode, why, in short."""
-    pixels = _decoder("RGB", image_size)(picture)
+    pixels = _decode(picture, mode="RGB", image_size=image_size)
     return pixels.reason if isinstance(pixels, _Bad) else pixels
