@@ -11,6 +11,7 @@ from PIL import Image
 os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # test processes side by side share the cores
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # as do the threads of those that take two
 
 from deepres import cli
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import pytest
 import torch
@@ -33,6 +34,15 @@ def test_every_verb_has_help_with_an_example(deepres):
 
 def test_the_version_is_printed(deepres):
     assert deepres("--version").stdout.startswith("deepres 0.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP is not GNU's here")
+def test_threads_that_wait_for_each_other_sleep_soon(process, monkeypatch):
+    """Or they would take the time of what else runs; what the user has set stays."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    told = {"OMP_DISPLAY_ENV": "verbose"}
+    assert "GOMP_SPINCOUNT = '10000'" in process("info", "resnet20", **told).stderr
+    assert "GOMP_SPINCOUNT = '7'" in process("info", "resnet20", **told, GOMP_SPINCOUNT="7").stderr
 
 
 def test_info_of_a_network_prints_its_stages(deepres):

@@ -228,7 +228,7 @@ def bottlenecks():
 @pytest.mark.parametrize(
     ("name", "lr", "together"),
     [("resnet20", 1e-4, False)]
-    + [(name, 0.01, True) for name in ("resnet20", "plain20", "resnet20-c", "highway7", "bottlenecks")],
+    + [(name, 0.01, True) for name in ("resnet20", "plain8", "resnet8-c", "highway7", "bottlenecks")],
 )
 def test_thirty_steps_are_those_of_the_plain_network(name, lr, together):
     """Losses and weights to 1e-4, relative, in fp32: the fast path is the paper's training.
