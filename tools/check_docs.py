@@ -42,7 +42,8 @@ def table(name: str) -> str:
     commits = ", ".join(sorted({row["commit"] or "unknown" for row in rows}))
     recipe = first["recipe"]
     length = f"{recipe['iterations']:,} iterations of {recipe['batch_size']}, rate {recipe['lr']}"
-    machine = f"{first['cpu']}, {first['threads']} threads, torch {first['torch']}"
+    threads = " or ".join(str(number) for number in sorted({row["threads"] for row in rows}))
+    machine = f"{first['cpu']}, {threads} {'thread' if threads == '1' else 'threads'}, torch {first['torch']}"
     what = f"Data {first['data']}; recipe {recipe['name']} ({length}); {first['precision']}"
     lines += ["", f"{what}; {machine}; commit {commits}; {first['started'][:10]}."]
     return "\n".join(lines) + "\n"
