@@ -150,3 +150,12 @@ def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="weights are not finite after iteration 12"):
         run_loop(tmp_path, dataclasses.replace(RECIPE, evaluate_every=12), damage)
     assert not Run(tmp_path).done
+
+
+def test_a_damaged_checkpoint_does_not_count_among_the_two_that_are_kept(tmp_path):
+    for iteration in (10, 20):
+        checkpoint.save(tmp_path, iteration, b"weights", {})
+    (tmp_path / "000000020" / checkpoint.WEIGHTS).write_bytes(b"")
+    assert checkpoint.newest(tmp_path).endswith("000000010")
+    checkpoint.save(tmp_path, 15, b"weights", {})
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["000000010", "000000015"]

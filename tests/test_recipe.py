@@ -40,9 +40,9 @@ def test_a_linear_warm_up_rises_to_the_rate():
 
 
 def test_a_linear_decay_falls_from_the_end_of_the_warm_up_to_nothing():
-    recipe = dataclasses.replace(CIFAR, iterations=10, decay="linear", milestones=(), warmup="linear")
+    recipe = dataclasses.replace(CIFAR, iterations=10, decay="linear", milestones=())
     assert [rate(recipe, i) for i in (0, 5, 9)] == pytest.approx([0.1, 0.05, 0.01])
-    warmed = dataclasses.replace(recipe, warmup_iterations=5)
+    warmed = dataclasses.replace(recipe, warmup="linear", warmup_iterations=5)
     assert [rate(warmed, i) for i in (0, 4, 5, 9)] == pytest.approx([0.02, 0.1, 0.1, 0.02])
     assert all(rate(FAST.scaled(length), i) > 0 for length in (1, 2, 7) for i in range(length))
 
@@ -73,6 +73,14 @@ def test_another_length_scales_all_marks_in_proportion():
     assert short.scaled(64_000).milestones == CIFAR.milestones
 
 
+def test_the_same_length_again_leaves_marks_set_by_hand_alone():
+    """Or the same command would be refused by the run that it began."""
+    base = {"network": "resnet20", "data": "x"}
+    for every in (50, 2_000_000):
+        changes = {"iterations": 4_000, "evaluate_every": every}
+        assert (once := merge(base, changes)) == merge(once, changes)
+
+
 def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
     base = {"network": "resnet20", "data": "x"}
     config = from_json(merge(base, {"iterations": 640}), "test")
@@ -92,6 +100,7 @@ def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
         ("milestones", (20, 10)),
         ("bn_group", 1),
         ("warmup", "slowly"),
+        ("warmup_iterations", 500),
         ("decay", "cosine"),
         ("label_smoothing", 1.0),
     ],
@@ -99,6 +108,11 @@ def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
 def test_a_recipe_that_makes_no_sense_is_refused_with_its_field(field, value):
     with pytest.raises(InputError, match=field):
         Recipe(**{field: value})
+
+
+def test_a_linear_warm_up_needs_its_length():
+    with pytest.raises(InputError, match="warmup_iterations is 0"):
+        Recipe(warmup="linear")
 
 
 def test_what_is_not_among_the_choices_is_told_with_the_choices():

@@ -166,6 +166,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(refused, folder,
     assert "last good checkpoint" in message
 
 
+def test_a_run_that_has_not_begun_takes_another_configuration(deepres, refused, folder, tmp_path):
+    """What its first step was stopped by can be mended in its own folder: nothing is lost."""
+    refused(*arguments(folder, tmp_path / "hot"), "--lr", 1e30)
+    result = deepres(*arguments(folder, tmp_path / "hot", "--iterations", 4))
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "hot" / "config.json").read_text())["recipe"]["lr"] == 0.05
+    assert "iterations: 4 -> 5" in refused(*arguments(folder, tmp_path / "hot", "--iterations", 5))
+
+
+def test_memory_that_runs_out_is_one_sentence(refused, folder, tmp_path):
+    message = refused(*arguments(folder, tmp_path / "wide"), "--set", "pad=1000000")
+    assert "memory ran out" in message and "smaller --batch-size" in message
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_on_a_full_disk_the_last_checkpoint_survives(process, folder, tmp_path):
     """A tmpfs that holds two checkpoints of resnet14 but not a third."""

@@ -1,5 +1,6 @@
 """The command line: one function a verb, each of which parses, calls the library and prints."""
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out, err = Console(), Console(stderr=True)
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of PyTorch, on a GPU and here
 
 Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
 Split = Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")]
@@ -268,16 +270,26 @@ def main() -> None:
             stream.reconfigure(errors="surrogateescape")  # names of files that are not in the system's encoding
     try:
         app()
-    except InputError as error:
-        err.print(Text.assemble(_rank(), ("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a file where a folder should be, a place without permission
-        what = f"the system refuses: {error}; check the place, its permissions and its free space"
-        err.print(Text.assemble(_rank(), ("error: ", "bold red"), what), soft_wrap=True)
-        sys.exit(2)
     except Exception as error:
+        told = _sentence(error)
+        if told is not None:
+            err.print(Text.assemble(_rank(), ("error: ", "bold red"), told), soft_wrap=True)
+            sys.exit(2)
         code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
         if code is None:
             raise
         err.print(_rank() + str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(code)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What is wrong outside of the program; None for any other error."""
+    if isinstance(error, InputError):
+        return str(error)
+    no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if no_memory or any(sign in str(error) for sign in NO_MEMORY):
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"memory ran out ({reason}); give a smaller --batch-size, in training also --set accumulate=2"
+    if isinstance(error, OSError):  # a full disk, a file where a folder should be, a place without permission
+        return f"the system refuses: {error}; check the place, its permissions and its free space"
+    return None

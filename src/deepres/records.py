@@ -59,6 +59,11 @@ class Run:
         """Whether a run was started here."""
         return (self.path / "config.json").exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has trained: there is a checkpoint, or all of it is done."""
+        return self.done is not None or any((self.path / "checkpoints").glob("[0-9]*"))
+
     @contextmanager
     def locked(self) -> Generator[None]:
         """Make the folder and hold it for this process alone; a killed process lets go of it.
@@ -86,7 +91,7 @@ class Run:
         return [row["iteration"] for row in rows], [row[key] for row in rows]
 
     def timing(self) -> list[Json]:
-        """Rows of `timing.jsonl`: `iteration`, `seconds` of work so far, `images_per_second`."""
+        """Rows of `timing.jsonl`: `iteration` and `seconds` of work so far, at every test."""
         return read_lines(self.path / "timing.jsonl")
 
 

@@ -73,7 +73,7 @@ def at_work(name: str, work: Work) -> Generator[Process]:
 
 
 def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Say) -> list[Json]:
-    """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones; a record for each rival.
+    """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones (memory: none); a record for each.
 
     A ratio is the rival's time over ours in the same round: above 1 we are faster. Raises `InputError` for fewer
     than one pair, a warm-up below 0, no rivals, and for a contestant that cannot take part, or dies.
@@ -87,8 +87,10 @@ def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Sa
     names = [OURS, *rivals]
     for name in names:
         check(name, work)
-    ahead = _fresh_turns if work.task == "memory" else _standing_turns
-    settings, turns = ahead(work, names, pairs, 0 if work.task == "memory" else warm_up, say)
+    if work.task == "memory":
+        settings, turns = _fresh_turns(work, names, pairs, say)
+    else:
+        settings, turns = _standing_turns(work, names, pairs, warm_up, say)
     environment = describe_environment()
     ours = _side(OURS, settings[OURS], turns[OURS])
     return [
@@ -127,17 +129,15 @@ def _standing_turns(
         return settings, turns
 
 
-def _fresh_turns(work: Work, names: Sequence[str], pairs: int, warm_up: int, say: Say) -> tuple[dict[str, Json], Turns]:
-    """A new process for every turn, so that no memory is left over from the one before."""
+def _fresh_turns(work: Work, names: Sequence[str], pairs: int, say: Say) -> tuple[dict[str, Json], Turns]:
+    """A new process for every turn, so that no memory is left over from the one before, and nothing is warm."""
     settings: dict[str, Json] = {}
     turns: Turns = {name: [] for name in names}
-    for round_ in range(warm_up + pairs):
+    for _ in range(pairs):
         for name in names:
             with at_work(name, work) as process:
                 settings[name] = process.setup()
-                turn = process.turn()
-            if round_ >= warm_up:
-                turns[name].append(turn)
+                turns[name].append(process.turn())
         _say_round(turns, say)
     return settings, turns
 

@@ -8,6 +8,7 @@ from deepres.evaluation.views import CROP, Protocol, Views, dense, score_views
 from deepres.models.catalog import build
 from deepres.models.convolutional import fully_convolutional
 from deepres.models.network import Network
+from deepres.training.device import autocast
 
 HEIGHT, WIDTH, STRIDE = 375, 500, 32  # the middle size of ImageNet's pictures; pixels from a position to the next
 PIXELS = 32 * CROP * CROP
@@ -51,6 +52,7 @@ def _scores(work: Work, net: torch.nn.Module, views: Views, setting: str) -> Con
         return batch.contiguous(memory_format=torch.channels_last).float() / 255 - 0.5
 
     def turn() -> int:
-        return len(score_views(net, images, views, prepare, PIXELS))
+        with autocast(work.precision, "cpu"):
+            return len(score_views(net, images, views, prepare, PIXELS))
 
     return Contestant(turn, setting)

@@ -1,7 +1,7 @@
 """Scores of a batch in memory: our engines, and what people deploy with, as its users run it.
 
-All sides have the same start weights (seed 0), those of torchvision where it has the network; ours then has its
-stride on the 3x3, as torchvision's. A few passes in training mode fit batch normalization's statistics, since
+All sides but timm have the same start weights (seed 0), those of torchvision where it has the network; ours then has
+its stride on the 3x3, as torchvision's. A few passes in training mode fit batch normalization's statistics, since
 without them the scores of an untrained deep net are out of all proportion.
 """
 
@@ -12,10 +12,10 @@ from importlib import metadata
 import torch
 from torch import Tensor, nn
 
-from deepres.bench.parts import batch_of, torchvision_name
+from deepres.bench.parts import batch_of, our_network, torchvision_name
 from deepres.bench.work import Contestant, Work
 from deepres.errors import InputError, install
-from deepres.models.catalog import build, input_size
+from deepres.models.catalog import input_size
 from deepres.models.convert import load_state, torchvision_state_dict
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
@@ -82,8 +82,8 @@ def network(work: Work) -> nn.Module:
         theirs = torchvision_net(work)
     except InputError:
         torch.manual_seed(0)
-        return _fitted(build(work.network), work)
-    net = build(work.network, stride_on="3x3")
+        return _fitted(our_network(work), work)
+    net = our_network(work)
     load_state(net, torchvision_state_dict(theirs.state_dict()))
     return net.eval()
 

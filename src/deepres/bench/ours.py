@@ -1,4 +1,4 @@
-"""Our own side, as the command line runs it."""
+"""Our own side: an epoch as the command line runs it, or a step of the same network without the loop around it."""
 
 import dataclasses
 import tempfile
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepres.bench.parts import batch_of, data_of
+from deepres.bench.parts import batch_of, data_of, our_network
 from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.memory import Batches
 from deepres.errors import InputError
 from deepres.experiments.single import train_run
-from deepres.models.catalog import build, depth
+from deepres.models.catalog import depth
 from deepres.records import Run
 from deepres.training.device import autocast, keep_freed_memory
 from deepres.training.fast import accelerate, resolve_kernels
@@ -86,7 +86,7 @@ def training_step(work: Work) -> tuple[Callable[[], int], str]:
 
 def trainer(work: Work, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int], str]:
     """A function that takes a training step on a batch like `images`, and what it runs on."""
-    net = build(work.network).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net = our_network(work).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     kernels, runs_on = _kernels(work)
     if kernels:
         accelerate(net)

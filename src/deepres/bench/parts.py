@@ -9,7 +9,8 @@ from deepres.bench.work import Work
 from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
 from deepres.errors import InputError
-from deepres.models.catalog import family, input_size
+from deepres.models.catalog import build, family, input_size
+from deepres.models.network import Network
 
 
 def data_of(work: Work) -> Data:
@@ -35,6 +36,15 @@ def batch_of(work: Work) -> tuple[Tensor, Tensor]:
     classes = 10 if size == 32 else 1000
     images = torch.randn(work.batch_size, 3, size, size, generator=generator)
     return images, torch.randint(classes, (work.batch_size,), generator=generator)
+
+
+def our_network(work: Work) -> Network:
+    """Ours, its stride where torchvision has it, if torchvision has the network: both sides then do the same work."""
+    try:
+        torchvision_name(work)
+    except InputError:
+        return build(work.network)
+    return build(work.network, stride_on="3x3")
 
 
 def torchvision_name(work: Work) -> str:

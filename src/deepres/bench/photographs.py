@@ -14,6 +14,7 @@ from deepres.bench.inference import torchvision_net
 from deepres.bench.ours import trainer
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
 from deepres.bench.work import Contestant, Work
+from deepres.errors import InputError
 
 WORKERS = 2
 
@@ -53,6 +54,8 @@ def torchvision(work: Work) -> Contestant:
         ]
     )
     folder = ImageFolder((index.root / index.files[0]).parents[1], transform)
+    if len(folder) < work.batch_size:  # its loader drops the rest of an epoch, which would be all
+        raise InputError(f"{work.data} has {len(folder)} training pictures, fewer than --batch-size {work.batch_size}")
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         folder, work.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
     )

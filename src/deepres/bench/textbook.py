@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from deepres.bench.parts import batch_of, data_of
+from deepres.bench.parts import batch_of, data_of, our_network
 from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.sets import ImageSet
-from deepres.models.catalog import build
 from deepres.training.loss import classification_loss
 
 SETTING = "PIL, DataLoader with 2 workers, fp32 eager, NCHW, .item() a step"
@@ -61,7 +60,7 @@ def _accuracy(scores: Tensor, labels: Tensor) -> float:
 
 def train(work: Work) -> Contestant:
     """An epoch and the test after it, or a step on a batch in memory."""
-    net = build(work.network).train()
+    net = our_network(work).train()
     optimizer = _optimizer(net)
 
     def step(images: Tensor, labels: Tensor) -> tuple[float, float]:

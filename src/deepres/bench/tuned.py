@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.parts import batch_of, data_of
+from deepres.bench.parts import batch_of, data_of, our_network
 from deepres.bench.textbook import DEVIATION, MEAN
 from deepres.bench.work import Contestant, Work, is_epoch
 from deepres.data.sets import ImageSet
-from deepres.models.catalog import build
 from deepres.training.device import autocast, resolve_precision
 from deepres.training.loss import classification_loss
 
@@ -92,7 +91,7 @@ def best(work: Work) -> tuple[Trainer, dict[str, float | str]]:
     """The setting with the fastest step on this machine, and every setting's time in seconds."""
     precisions = ["fp32", "bf16"] if resolve_precision("auto", "cpu") == "bf16" else ["fp32"]
     settings = itertools.product(precisions, [False, True] if work.compile else [False])
-    tried = [trainer(build(work.network), precision, compiled) for precision, compiled in settings]
+    tried = [trainer(our_network(work), precision, compiled) for precision, compiled in settings]
     batch = batch_of(work)
     seconds = [each.seconds(*batch) for each in tried]
     facts: dict[str, float | str] = {each.setting: time_ for each, time_ in zip(tried, seconds, strict=True)}

@@ -15,6 +15,7 @@ from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments.exchange import find
 from deepres.experiments.material import Material, Say, Source, material
+from deepres.experiments.start import FILE as START
 from deepres.experiments.start import Start, of_run
 from deepres.models import pretrained
 from deepres.models.catalog import WITHOUT_BN, build, depth, family
@@ -139,8 +140,8 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
     device = resolve_device(config.device)
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
     if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
-        compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.exists else "auto")
-    if asked == "auto" and ranks.by_first(lambda: run.exists and run.config.get("kernels") == "off"):
+        compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.begun else "auto")
+    if asked == "auto" and ranks.by_first(lambda: run.begun and run.config.get("kernels") == "off"):
         asked = "off"  # where they were on, and cannot be any more, the configurations differ
     if compile == "on" and asked == "auto":
         asked = "off"
@@ -195,7 +196,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
 def open_run(
     record: Json, run: Run, start: Start | None = None, ranks: Ranks = ALONE
 ) -> tuple[str | None, Json | None]:
-    """Write down the configuration of a new run and its start weights, or check it against the one of the folder.
+    """Write down the configuration of a new run and its start weights; of one that has begun, check it.
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
@@ -204,11 +205,14 @@ def open_run(
         begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
         fields = differences(record, recorded | {"recipe": begun})
         fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
-        if fields:
+        if fields and run.begun:
             raise InputError(
                 f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
                 "the recorded values to go on with it"
             )
+        if not run.begun:  # as after a first step at too high a rate: nothing is lost
+            (run.path / START).unlink(missing_ok=True)
+            write_json(run.path / "config.json", record)
     else:
         if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
             raise InputError(f"{run.path} is not empty and holds no run; give another --run")

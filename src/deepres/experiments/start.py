@@ -77,7 +77,7 @@ def take(place: Path, say: Callable[[str], None], network: str | None = None) ->
 def of_run(run: Run, place: str, say: Callable[[str], None]) -> Start:
     """What `run` began with, from its folder; of a new run, the weights at `place`."""
     file = run.path / FILE
-    if not file.exists():
+    if not file.exists() or (not run.begun and run.config.get("start") != place):
         return take(Path(place), say)
     return Start(pretrained.load(file), file.read_bytes())
 

@@ -59,8 +59,10 @@ def save(folder: Path, iteration: int, weights: bytes, state: Mapping[str, Any])
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(_disk_trouble(error, folder)) from None
-    for old in _places(folder)[:-KEEP]:
-        shutil.rmtree(old)
+    places = [other for other in _places(folder) if other <= place]
+    for other in _places(folder):
+        if other not in places[-KEEP:]:  # a later one is damaged, or training would have gone on from it
+            shutil.rmtree(other)
     return place
 
 
@@ -94,9 +96,9 @@ def latest_weights(folder: Path, warn: Callable[[str], None]) -> Path:
 
 
 def newest(folder: Path) -> str:
-    """How the newest checkpoint under `folder` is named to a person."""
-    places = _places(folder)
-    return str(places[-1]) if places else "none was written yet"
+    """How the newest whole checkpoint under `folder` is named to a person."""
+    whole = (str(place) for place in reversed(_places(folder)) if _damage(place) is None)
+    return next(whole, "none was written yet")
 
 
 def _places(folder: Path) -> list[Path]:

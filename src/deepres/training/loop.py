@@ -54,7 +54,8 @@ def train(
 
     `batch_at(i)` gives images (N, C, H, W) and labels (N,) of step i on `device`; `evaluate(net, last)` gives
     test figures in percent, over all test images where `last`. An existing run goes on from its newest whole
-    checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads).
+    checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads; on GPUs, which
+    were not run, by the deterministic ones of the algorithms of cuDNN).
     `mean` and `header` travel with the weights. Several `ranks` each call this with their part of the batches; all
     end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT or SIGTERM (to any rank),
     and `InputError` where the loss is not finite or the disk is full.
@@ -65,6 +66,8 @@ def train(
         run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
     set_training(net.to(device=device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+    if device == "cuda":
+        torch.backends.cudnn.deterministic = True  # or its gradients are other bits each time
     if device == "cpu" and memory_budget is None:
         keep_freed_memory()
     if kernels:

@@ -79,6 +79,8 @@ class Recipe:
         _require(min((*marks, *self.epochs), default=1) >= 1, "milestones", [*marks, *self.epochs], "1 or more")
         _require(not (marks and self.epochs), "epochs", list(self.epochs), "left out where milestones are given")
         _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
+        warms, wanted = self.warmup_iterations > 0, "more than 0 with warmup=linear, and 0 without"
+        _require(warms == (self.warmup == "linear"), "warmup_iterations", self.warmup_iterations, wanted)
         _require(self.decay in get_args(Decay), "decay", self.decay, "one of steps, linear, plateau")
         _require(self.optimizer in get_args(Optimizer), "optimizer", self.optimizer, "one of sgd, muon")
         fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
@@ -90,6 +92,8 @@ class Recipe:
     def scaled(self, iterations: int) -> Self:
         """The same recipe over `iterations`, all its marks moved in proportion."""
         _require(iterations >= 1, "iterations", iterations, "a whole number from 1 up")
+        if iterations == self.iterations:  # or marks set by hand would be brought to what a scaled recipe has at least
+            return self
 
         def scale(mark: int) -> int:
             return max(1, round(mark * iterations / self.iterations)) if mark else 0
