@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deepres.commands.bench import bench
+from deepres.commands.console import sayer
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.demo import demo
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out, err = Console(), Console(stderr=True)
+_say = sayer(err)
 NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of PyTorch, on a GPU and here
 
 Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
@@ -55,10 +57,6 @@ def general(
     ] = False,
 ):
     """Deep Residual Learning for Image Recognition, whole: train, test and reproduce."""
-
-
-def _say(message: str) -> None:
-    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepres.bench.work import Task, Work, is_from_disk
+from deepres.commands.console import sayer
 from deepres.errors import InputError
 from deepres.records import Json, write_json
 
@@ -48,11 +49,7 @@ def bench(
     from deepres.bench.contestants import rivals
     from deepres.bench.limits import asked, machine_limits, shares
 
-    console = Console(stderr=True)
-
-    def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(Console(stderr=True))
     works = [
         _work(task, network, batch_size, data, part, precision, memory_budget, compile)
         for network in networks or ["resnet20"]

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from deepres.commands.console import sayer
+
 
 def convert(
     source: Annotated[
@@ -32,11 +34,7 @@ def convert(
     """
     from deepres.experiments import exchange
 
-    console = Console(stderr=True)
-
-    def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(Console(stderr=True))
     facts = exchange.convert(source, to, say, network=network, form=form, mean=mean, std=std, reports=errors or ())
     if json:
         typer.echo(json_format.dumps(facts, indent=2))

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from deepres.commands.evaluation import progress_bar, ticker
+from deepres.commands.console import progress_bar, sayer, ticker
 
 
 class DataGroup(TyperGroup):
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Describe, measure or check a data set.\n\nExample: deepres data stats PHOTOGRAPHS",
 )
 out, err = Console(), Console(stderr=True)
+_say = sayer(err)
 
 Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTERN of tar shards.")]
 Workers = Annotated[
@@ -125,7 +126,3 @@ def _shown(value: Any) -> str:
 
 def _line(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _say(message: str) -> None:
-    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from deepres.commands.console import sayer
+
 
 def demo(
     weights: Annotated[
@@ -21,11 +23,7 @@ def demo(
     """
     from deepres.report import demo as page
 
-    console = Console(stderr=True)
-
-    def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(Console(stderr=True))
     blocks = page.page(page.exhibits(weights or [page.newest_run(Path("runs"))], say, network))
     typer.echo(f"{page.serve(blocks, host, port)} (Ctrl-C ends it)")
     blocks.block_thread()

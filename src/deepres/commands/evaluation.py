@@ -1,14 +1,13 @@
 """The verb `deepres eval`."""
 
 import json as json_format
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepres.commands.console import progress_bar, sayer, ticker
 from deepres.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,10 +74,7 @@ def evaluate(
     setting = protocols.Setting(data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels)
     with joined(device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
-
-        def say(message: str) -> None:
-            err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+        say = sayer(err)
         with progress_bar(err) as bar:
             table = protocols.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
     if not ranks.first:
@@ -115,25 +111,3 @@ def numbers(option: str, text: str | None, kind: type[int] | type[float]) -> lis
         return [kind(part) for part in text.split(",")] if text is not None else []
     except ValueError:
         raise InputError(f"{option} is {text!r}; give numbers with commas between") from None
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar that counts what is done and is gone afterwards; nothing elsewhere than in a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Else what is printed while it is shown would go to the console of the bar, and not to the file of `> file`.
-    how: dict[str, Any] = {"redirect_stdout": False, "redirect_stderr": False}
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **how)
-
-
-def ticker(bar: Progress, say: Callable[[str], None], what: str) -> Callable[[int, int | None], None]:
-    """Moves the bar; elsewhere than in a terminal, says a line every so often."""
-    from deepres.training.progress import every_so_often
-
-    task, tell = bar.add_task("images", total=None), every_so_often(say, what)
-
-    def tick(done: int, total: int | None) -> None:
-        bar.update(task, completed=done, total=total)
-        if bar.disable:
-            tell(done, total)
-
-    return tick

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from deepres.commands.console import sayer
+
 
 def export(
     weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
@@ -33,11 +35,7 @@ def export(
     from deepres.experiments.single import load_trained
     from deepres.serving.export import form_of
 
-    console = Console(stderr=True)
-
-    def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(Console(stderr=True))
     chosen = form_of(out, form)
     trained = load_trained(weights, say, network)
     made = deploy(trained, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from deepres.commands.console import sayer
 from deepres.commands.training import fields, run_to_the_end
 
 
@@ -42,11 +43,7 @@ def finetune(
     from deepres.experiments import finetuning, start
     from deepres.records import Run
 
-    console = Console(stderr=True)
-
-    def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(Console(stderr=True))
     names = ("data", "freeze", "iterations", "batch_size", "lr", "seed", "split", "image_size", "skip_bad")
     given = locals()
     changes = {name: given[name] for name in (*names, "device", "precision") if given[name] is not None}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from deepres.commands.evaluation import Name, chosen_protocol, numbers, progress_bar, ticker
+from deepres.commands.console import progress_bar, sayer, ticker
+from deepres.commands.evaluation import Name, chosen_protocol, numbers
 from deepres.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def predict(
             raise InputError(f"{name} is {value}, but must be 1 or more")
     err = Console(stderr=True)
     streamed = form != "table" and sys.stdout.isatty()  # a bar would stand between the lines
-
-    def say(message: str) -> None:
-        err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+    say = sayer(err)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
     trained = load_any(weights, say, network)
     files = list(prediction.files_of(pictures, sys.stdin))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from deepres.commands.console import sayer
 from deepres.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | Non
     recipe = config.recipe
     with joined(config.device, recipe.batch_size) as ranks:
         console = Console(stderr=True, quiet=not ranks.first)
-
-        def say(message: str) -> None:
-            console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
-
+        say = sayer(console)
         what = f"crops of {recipe.crop} pixels" if recipe.crop else "whole images"
         say(
             f"{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of {recipe.batch_size} {what}, "
