@@ -8,7 +8,7 @@ BIN    := .venv/bin
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
-	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) --out runs
+	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) $(if $(SIZE),--image-size $(SIZE)) --out runs
 
 test: check slow
 

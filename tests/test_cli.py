@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+import images
+
 VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench", "convert")
 VERBS += ("finetune", "predict", "export", "demo")
 
@@ -73,6 +75,14 @@ def test_eval_of_a_run_gives_the_figures_of_its_end(deepres, trained, folder):
     text = deepres("eval", weights(trained), "--data", folder).stdout
     assert "0 ant" in text
     assert "top-1 error" in text and "top-5 error" not in text  # of three classes it says nothing
+
+
+def test_what_nothing_can_be_learned_from_is_refused(refused, tmp_path):
+    """A folder too many above the classes, and whole images that are not square."""
+    images.write_folder(tmp_path / "wrapped" / "flowers", {"rose": 5, "tulip": 5})
+    assert "has one class alone" in refused("train", "resnet8", "--data", "wrapped", "--iterations", 1)
+    images.write_folder(tmp_path / "wide", {"rose": 5, "tulip": 5}, size=(12, 8))
+    assert "give --image-size 8" in refused("train", "resnet8", "--data", "wide", "--iterations", 1)
 
 
 def test_eval_reads_a_plain_state_dict_when_the_network_is_named(deepres, trained, folder, tmp_path):

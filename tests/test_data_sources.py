@@ -168,6 +168,26 @@ def test_a_test_folder_without_classes_gives_way_to_the_validation_folder(tmp_pa
     assert len(load(str(tmp_path / "set")).test) == 2
 
 
+def test_parts_may_be_called_training_and_testing_in_any_case(tmp_path: Path):
+    for train, test in (("Training", "Testing"), ("TRAIN", "Test")):
+        images.write_folder(tmp_path / train / train, {"a": 2, "b": 2})
+        images.write_folder(tmp_path / train / test, {"a": 1, "b": 1})
+        data = load(str(tmp_path / train))
+        assert data.classes == ("a", "b") and (len(data.train), len(data.test)) == (4, 2)
+
+
+def test_what_is_not_read_is_told(tmp_path: Path):
+    """A validation part beside a test part, and files whose names are not those of pictures."""
+    for part in ("train", "val", "test"):
+        images.write_folder(tmp_path / "set" / part, {"a": 2, "b": 2})
+    for name in ("1.heic", "2.HEIC", "notes.txt", ".hidden"):
+        (tmp_path / "set" / "train" / "a" / name).write_bytes(b"")
+    said: list[str] = []
+    load(str(tmp_path / "set"), progress=said.append)
+    assert f"{tmp_path / 'set'}: val/ is not used, since test/ is the test part" in said
+    assert f"{tmp_path / 'set'}: not read, by the names of the files: 2 .heic, 1 .txt" in said
+
+
 def test_a_folder_of_classes_is_divided_by_a_fixed_stratified_rule(tmp_path: Path):
     """Every fifth picture of each class, by file name, is a test picture."""
     images.write_folder(tmp_path / "set", {"a": 10, "b": 5})

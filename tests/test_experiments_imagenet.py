@@ -21,6 +21,7 @@ from deepres.experiments.imagenet import (
     QUICK,
     SINGLE,
     SMOKE,
+    TRAINING,
     recipe_of,
 )
 from deepres.experiments.photographs import Evaluated
@@ -235,6 +236,14 @@ def test_an_order_holds_where_every_seed_shows_it():
     assert "plain-34 28.50, ResNet-34 A 25.50, ResNet-34 B 24.00" in detail
     rows["resnet34-b"] = (24, 27)
     assert not judge({name: [{"top1": value} for value in values] for name, values in rows.items()})[0]
+
+
+def test_at_the_quick_scale_a_hair_is_no_difference():
+    """Of 650 test images and a few hundred training images."""
+    rows = {"plain34": [{"train_error": 60.2}], "plain18": [{"train_error": 60.0}]}
+    assert TRAINING[0].verdict(rows, "quick").status == "not held"
+    assert TRAINING[0].verdict(rows, "paper").status == "held"
+    assert TRAINING[0].verdict(rows | {"plain34": [{"train_error": 65.2}]}, "quick").status == "held"
 
 
 def test_the_scales_keep_the_proportions_of_the_papers_recipe():

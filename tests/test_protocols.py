@@ -1,6 +1,9 @@
 """The test protocols: views of an image, dense scores, ensembles, intervals, scores files, and `deepres eval`."""
 
+import csv
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,6 +200,14 @@ def test_the_interval_holds_the_error_and_narrows_with_more_images():
     assert found(1000).interval(top=2) == (0, 0)
 
 
+def test_no_error_among_few_images_is_no_proof_of_none():
+    """The bound of Clopper and Pearson, of scipy's binomtest(0, 20): every draw of a bootstrap would be 0."""
+    none = Scores(torch.tensor([[0.9, 0.1]]).expand(20, -1), torch.zeros(20, dtype=torch.int64))
+    assert none.interval() == pytest.approx((0, 16.84), abs=0.01)
+    every = Scores(torch.tensor([[0.9, 0.1]]).expand(20, -1), torch.ones(20, dtype=torch.int64))
+    assert every.interval() == pytest.approx((83.16, 100), abs=0.01)
+
+
 def test_the_difference_of_two_is_judged_image_by_image():
     labels, right = torch.zeros(1000, dtype=torch.int64), torch.tensor([0.9, 0.1])
     one, other = (right.repeat(1000, 1) for _ in range(2))
@@ -272,8 +283,8 @@ def test_every_protocol_tests_photographs_of_any_size(deepres, photos, weights, 
     more = ("--scales", "64,80", "--no-flip") if protocol == "dense" else ()
     report = evaluated(deepres, weights / "resnet18.safetensors", "--data", photos, "--protocol", protocol, *more)
     assert report["images"] == 15
-    assert report["top1_error"] == 0  # the colours are easy: a wrong view, mean or class order would show
-    assert report["top1_interval"] == [0, 0]
+    assert report["top1_error"] == 0  # the colours are easy: a wrong mean or class order would show
+    assert report["top1_interval"] == pytest.approx([0, 100 * (1 - 0.025 ** (1 / 15))])
     assert report["class_errors"] == [0, 0, 0]
     assert report["protocol"] == protocol
     assert report["crop"] == 64
@@ -285,7 +296,7 @@ def test_weights_with_a_crop_are_tested_at_the_centre_by_default(deepres, photos
     assert evaluated(deepres, weights / "resnet20.safetensors", "--data", photos)["protocol"] == "center"
     text = deepres("eval", weights / "resnet20.safetensors", "--data", photos).stdout
     assert "resnet20 on 15 test images" in text
-    assert "top-1 error 0.00 (0.00 to 0.00) %" in text
+    assert "top-1 error 0.00 (0.00 to 21.80) %" in text
 
 
 def test_classes_in_another_order_are_told_apart_by_their_names(deepres, photos, weights, tmp_path):
@@ -471,6 +482,7 @@ def test_bad_pictures_are_named_and_left_out_only_on_request(deepres, refused, p
         (("--member-weights", "1,2"), "2 member weights for 1 members"),
         (("--batch-size", 0), "--batch-size"),
         (("--save-scores", "/dev/null/scores"), "cannot be written"),
+        (("--wrong", "list.txt"), "ends in .csv"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(refused, photos, weights, arguments, words):
@@ -494,6 +506,43 @@ def test_a_damaged_scores_file_is_refused(refused, photos, weights, deepres, tmp
     table = scores.ScoreTable("photos", ("x", "y", "z"), torch.zeros(3).long(), ("a", "b"), (member,))
     scores.write(tmp_path / "short.safetensors", table)
     assert "is damaged" in refused("eval", "short.safetensors")
+
+
+def test_what_is_read_is_not_written_over(refused, photos, weights, tmp_path):
+    net, other = tmp_path / "net.safetensors", tmp_path / "other.safetensors"
+    for file in (net, other):
+        shutil.copy(weights / "resnet18.safetensors", file)
+    before = net.read_bytes()
+    assert "would be lost" in refused("eval", net, "--data", photos, "--save-scores", net)
+    assert "something else than scores" in refused("eval", net, "--data", photos, "--save-scores", other)
+    assert "would be lost" in refused("convert", net, "--to", net)
+    assert "would be lost" in refused("export", net, "--out", net, "--format", "onnx")
+    assert net.read_bytes() == other.read_bytes() == before
+
+
+def test_wrong_images_are_listed_the_surest_first(deepres, photos, weights, tmp_path):
+    """Of labels that are exchanged, so that all images are wrong but those of one kind."""
+    how = ("eval", weights / "resnet18.safetensors", "--data", photos, "--save-scores", "right.safetensors")
+    assert deepres(*how, "--wrong", "none.csv").returncode == 0
+    assert (tmp_path / "none.csv").read_text().splitlines() == ["image,true,predicted,score,score_of_true"]
+    table = scores.read(tmp_path / "right.safetensors")
+    labels = torch.where(table.labels < 2, 1 - table.labels, table.labels)
+    scores.write(tmp_path / "other.safetensors", replace(table, labels=labels))
+    assert deepres("eval", "other.safetensors", "--wrong", "list.csv").returncode == 0
+    rows = list(csv.DictReader((tmp_path / "list.csv").read_text().splitlines()))
+    assert len(rows) == 10 and {(row["true"], row["predicted"]) for row in rows} == {("ant", "bee"), ("bee", "ant")}
+    sure = [float(row["score"]) for row in rows]
+    assert sure == sorted(sure, reverse=True) and min(sure) > max(float(row["score_of_true"]) for row in rows)
+
+
+def test_runs_of_different_splits_are_not_tested_together(deepres, refused, folder, tmp_path):
+    """One of them would be tested on images that it has seen."""
+    short = ("--data", folder, "--iterations", 1, "--batch-size", 4)
+    assert deepres("train", "resnet8", *short, "--split", "40/8", "--run", "part").returncode == 0
+    assert deepres("train", "resnet8", *short, "--run", "whole").returncode == 0
+    message = refused("eval", "part", "whole")
+    assert "different splits, 40/8 (part) and no split (whole)" in message
+    assert evaluated(deepres, "part", "whole", "--data", folder)["images"] == 18
 
 
 def test_real_photographs_are_scored_by_every_protocol(real_data):

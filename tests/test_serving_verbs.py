@@ -114,8 +114,9 @@ def test_a_killed_run_goes_on_to_the_same_bits_without_the_weights_it_started_fr
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not (run / "done.json").exists()
+    assert "is not finished: these are its weights at iteration" in process("predict", run, folder).stderr
     weights.unlink()
-    result = process("train", "--run", run)
+    result = process(*finetuning(weights, folder, run, *FROZEN))
     assert result.returncode == 0, result.stderr
     assert "going on from iteration" in result.stderr
     before, after = (weights_file.read(last_weights(place)).state for place in (finetuned, run))

@@ -92,7 +92,15 @@ def test_check_of_a_sound_set_says_so(deepres, root):
     assert result.returncode == 0 and "44 images, all decode" in result.stdout
 
 
-def test_check_names_everything_that_is_wrong(deepres, root):
+def test_photographs_of_all_sizes_are_described_and_their_classes_counted(deepres, root):
+    facts = json.loads(deepres("data", root, "--json").stdout)
+    assert facts["classes"] == ["ant", "bee"] and facts["train"] == {"images": 40, "per_class": {"ant": 20, "bee": 20}}
+    assert facts["test"]["images"] == 4
+    result = deepres("data", "check", root)
+    assert "40 training and 4 test images of 2 classes (ant, bee)" in result.stderr
+
+
+def test_check_names_everything_that_is_wrong(deepres, root, monkeypatch):
     """Exit code 1; in training and test pictures; the limit of pixels can be set."""
     (root / "test" / "ant" / "00.png").write_bytes(b"nothing")
     file = root / "train" / "bee" / "05.png"
@@ -101,7 +109,8 @@ def test_check_names_everything_that_is_wrong(deepres, root):
     assert result.returncode == 1
     assert "test/ant/00.png: it is not a picture" in result.stdout
     assert "train/bee/05.png: " in result.stdout and "44 images, 2 do not decode" in result.stdout
-    found = json.loads(deepres("data", "check", root, "--max-pixels", 1449, "--json").stdout)
+    monkeypatch.setenv("DEEPRES_MAX_PIXELS", "1449")
+    found = json.loads(deepres("data", "check", root, "--json").stdout)
     assert found["images"] == 44 and len(found["wrong"]) == 4
     assert "train/ant/38.png" in [fault["name"] for fault in found["wrong"]]
 

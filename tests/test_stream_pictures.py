@@ -13,6 +13,7 @@ import images
 from deepres.data.imagenet import whole
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.data.sources import load
+from deepres.errors import InputError
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:
@@ -114,16 +115,21 @@ def test_a_damaged_head_of_a_camera_does_not_make_a_picture_bad():
         assert torch.equal(whole(damaged), whole(good))
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded():
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     """A few kilobytes that would become 100 million pixels; the limit can be set."""
     bomb = encoded(Image.new("1", (10_000, 8_000)))
     assert len(bomb) < 20_000
     with pytest.raises(ValueError, match="10000x8000 are more than the limit of 67,108,864 pixels"):
         whole(bomb)
     small = encoded(images.picture(0))
-    assert whole(small, max_pixels=64).shape == (3, 8, 8)
+    monkeypatch.setenv("DEEPRES_MAX_PIXELS", "64")
+    assert whole(small).shape == (3, 8, 8)
+    monkeypatch.setenv("DEEPRES_MAX_PIXELS", "63")
     with pytest.raises(ValueError, match="limit of 63 pixels"):
-        whole(small, max_pixels=63)
+        whole(small)
+    monkeypatch.setenv("DEEPRES_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="DEEPRES_MAX_PIXELS is 'many'"):
+        whole(small)
 
 
 @pytest.mark.parametrize(

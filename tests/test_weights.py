@@ -87,7 +87,9 @@ def test_errors_by_other_protocols_go_into_the_header(deepres, refused, folder, 
     expected = {"top1": 50.0, "top5": 0.0, "scales": [32, 40], "images": 18}
     assert weights.read(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
     (tmp_path / "two.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}] * 2}))
-    for file in ("two.json", "nowhere.json"):
+    (tmp_path / "other.json").write_text(json.dumps({"members": ["a"]}))
+    (tmp_path / "short.json").write_text(json.dumps({"members": [{"network": "resnet8"}]}))
+    for file in ("two.json", "nowhere.json", "other.json", "short.json"):
         assert "deepres eval" in refused("convert", "net", "--to", "other.safetensors", "--errors", file)
 
 

@@ -87,29 +87,6 @@ def info(
         console.print_tables(out, tables)
 
 
-@data_app.command(name="info")
-def data(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, hf: or wds:.")],
-    split: Split = None,
-    image_size: ImageSize = None,
-    skip_bad: SkipBad = False,
-    json: AsJson = False,
-):
-    """Find, fetch, decode and describe a data set; `deepres data NAME` does the same.
-
-    Example: deepres data info fashion-mnist
-    """
-    from deepres.data.sources import describe, load
-    from deepres.report import console
-
-    loaded = load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=_say)
-    facts = describe(loaded)
-    if json:
-        _print_json(facts)
-    else:
-        console.print_facts(out, facts)
-
-
 @app.command()
 def train(
     network: Annotated[

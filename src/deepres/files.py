@@ -2,9 +2,17 @@
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+
+from deepres.errors import InputError
+
+
+def refuse_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
+    """Raise `InputError` where `output` is one of `inputs`, which would be lost."""
+    if any(output.exists() and place.exists() and output.samefile(place) for place in inputs):
+        raise InputError(f"{option} {output} is what is read, and would be lost; give another name")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The verbs `deepres data stats` and `deepres data check`."""
+"""The verbs `deepres data info`, `stats` and `check`."""
 
 import json as json_format
 from typing import Annotated, Any
@@ -32,8 +32,41 @@ Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTE
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
 ]
-MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse pictures of more; default: 2**26, 67 million.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, hf: or wds:.")],
+    split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    json: AsJson = False,
+) -> None:
+    """Find, fetch, decode and describe a data set; photographs of all sizes are listed, not decoded.
+
+    `deepres data NAME` does the same.
+
+    Example: deepres data info fashion-mnist
+    """
+    from deepres.data.decode import NotResidentError
+    from deepres.data.sources import describe, load
+    from deepres.data.stream import index
+    from deepres.report import console
+
+    try:
+        facts = describe(load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=_say))
+    except NotResidentError:
+        if split or image_size:
+            raise
+        facts = index.describe(name, index.open_index(name, _say))
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2))
+    else:
+        console.print_facts(out, facts)
 
 
 @app.command()
@@ -42,15 +75,13 @@ def stats(
     crop: Annotated[int, typer.Option(min=1, help="Pixels a side of the mean image.")] = 224,
     side: Annotated[int | None, typer.Option(min=1, help="Shorter side before the crop; default: crop * 8/7.")] = None,
     workers: Workers = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = False,
-    max_pixels: MaxPixels = None,
+    skip_bad: SkipBad = False,
     json: AsJson = False,
 ) -> None:
     """Mean image and colour axes of the training images, computed once and kept beside the data.
 
     Example: deepres data stats PHOTOGRAPHS
     """
-    from deepres.data.rgb import MAX_PIXELS
     from deepres.data.stream.index import open_index
     from deepres.data.stream.statistics import statistics
 
@@ -58,7 +89,6 @@ def stats(
     how: dict[str, Any] = {
         "workers": workers,
         "skip_bad": skip_bad,
-        "max_pixels": max_pixels or MAX_PIXELS,
         "say": _say,
     }
     with progress_bar(err) as bar:
@@ -88,12 +118,12 @@ def stats(
 
 
 @app.command()
-def check(name: Name, workers: Workers = None, max_pixels: MaxPixels = None, json: AsJson = False) -> None:
+def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
     """Decode every image and print what is wrong; exit code 1 where something is.
 
     Example: deepres data check flowers
     """
-    from deepres.data.rgb import MAX_PIXELS
+    from deepres.data.listing import counted
     from deepres.data.stream.check import faults
     from deepres.data.stream.index import open_index
 
@@ -102,11 +132,12 @@ def check(name: Name, workers: Workers = None, max_pixels: MaxPixels = None, jso
     with progress_bar(err) as bar:
         tick, before = ticker(bar, _say, "images checked"), 0
         for index in parts:
-            for done, found in faults(index, workers=workers, max_pixels=max_pixels or MAX_PIXELS):
+            for done, found in faults(index, workers=workers):
                 tick(before + done, sum(map(len, parts)))
                 wrong += [{"name": name, "reason": reason} for name, reason in found]
             before += len(index)
     images = sum(map(len, parts))
+    _say(f"{name}: {counted(len(parts.train), len(parts.test), parts.train.classes)}")
     if json:
         typer.echo(json_format.dumps({"images": images, "wrong": wrong}, indent=2))
     else:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from deepres.commands.console import progress_bar, sayer, ticker
 from deepres.errors import InputError
+from deepres.files import refuse_input
 
 if TYPE_CHECKING:
     from deepres.evaluation.views import Protocol
@@ -44,6 +45,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
     ] = None,
+    wrong: Annotated[
+        Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")
+    ] = None,
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
     split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
     image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None,
@@ -68,6 +72,12 @@ def evaluate(
             raise InputError(f"{name} is {value}, but must be 1 or more")
     if save_scores is not None and save_scores.is_dir():
         raise InputError(f"--save-scores {save_scores} is a folder; name a file")
+    if save_scores is not None:
+        refuse_input("--save-scores", save_scores, weights)
+        if save_scores.exists() and not scores.is_scores(save_scores):
+            raise InputError(f"--save-scores {save_scores} holds something else than scores; give another name")
+    if wrong is not None and (wrong.is_dir() or wrong.suffix != ".csv"):
+        raise InputError(f"--wrong {wrong} is to be a file whose name ends in .csv")
     shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
@@ -80,11 +90,13 @@ def evaluate(
     if not ranks.first:
         return
     trouble: InputError | None = None
-    if save_scores is not None:
-        try:
+    try:
+        if save_scores is not None:
             scores.write(save_scores, table)
-        except InputError as error:  # the figures are told all the same
-            trouble = error
+        if wrong is not None:
+            scores.write_wrong(wrong, table, shares)
+    except InputError as error:  # the figures are told all the same
+        trouble = error
     report = protocols.report(table, shares)
     if json:
         typer.echo(json_format.dumps(report, indent=2, allow_nan=False))

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from deepres.commands.console import sayer
+from deepres.files import refuse_input
 
 
 def export(
@@ -36,6 +37,7 @@ def export(
     from deepres.serving.export import form_of
 
     say = sayer(Console(stderr=True))
+    refuse_input("--out", out, [weights])
     chosen = form_of(out, form)
     trained = load_trained(weights, say, network)
     made = deploy(trained, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)

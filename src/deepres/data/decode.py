@@ -18,6 +18,10 @@ from deepres.errors import InputError
 LIMIT_BYTES = 4 * 2**30
 
 
+class NotResidentError(InputError):
+    """Pictures that cannot be held in memory as whole images of one size."""
+
+
 @dataclass(frozen=True)
 class _Look:
     """What the head of a picture tells: (width, height) as it is to be seen, and whether it is grayscale."""
@@ -80,7 +84,7 @@ def decode(
 
 def _check_memory(name: str, needed: int) -> None:
     if needed > LIMIT_BYTES:
-        raise InputError(
+        raise NotResidentError(
             f"{name} would need {needed / 2**30:.1f} GiB of memory decoded, more than the limit of "
             f"{LIMIT_BYTES / 2**30:.0f} GiB; give a smaller --image-size"
         )
@@ -157,7 +161,7 @@ def _require_same(root: Path, sizes: dict[tuple[int, int], str]) -> None:
     """Refuse a second size; `sizes` has the first picture of each."""
     if len(sizes) > 1:
         two = " and ".join(f"{name} {width}x{height}" for (width, height), name in sizes.items())
-        raise InputError(
+        raise NotResidentError(
             f"{root} has pictures of different sizes ({two}); give --image-size 32, or another (networks of Table 1, "
             "as resnet18, take crops of pictures as they are, and deepres data check reads them all)"
         )

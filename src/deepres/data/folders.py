@@ -1,6 +1,7 @@
 """Image folders: `class/name.jpg`, or `train/` and `test/` (or `val/`) of such; torchvision's ImageNet is one."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 from deepres.data.listing import Listing, Part, Picture, divided
 from deepres.errors import InputError
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # torchvision's
-
+# torchvision's, and two more that Pillow decodes
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
 IMAGENET_NAMES = "meta.bin"  # written by `torchvision.datasets.ImageNet`: from a folder's WordNet id to English
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+TRAIN_FOLDERS = ("train", "training")  # in any case
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,30 @@ def image_folder(root: Path) -> Listing:
     folder without class folders, a class folder without pictures, or a test class that the training set
     lacks.
     """
-    train = root / "train"
-    named = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    beside = [name for name in _class_folders(root) if name not in ("train", *TEST_FOLDERS)] if train.is_dir() else []
-    beside = [name for name in beside if any(map(_is_picture, (root / name).iterdir()))]
-    if beside and _class_folders(train):
-        raise InputError(f"{root} has class folders in train/ and {beside[0]}/ beside it; move one of them away")
-    test = next((folder for folder in named if _class_folders(folder)), named[0] if named else None)
-    if not train.is_dir() or beside:  # a class may be called train
+    parts = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    train = next((parts[name] for name in TRAIN_FOLDERS if name in parts), None)
+    named = [parts[name] for name in TEST_FOLDERS if name in parts]
+    beside: list[str] = []
+    if train is not None:
+        others = [name for name in _class_folders(root) if name.lower() not in (*TRAIN_FOLDERS, *TEST_FOLDERS)]
+        beside = [name for name in others if any(map(_is_picture, (root / name).iterdir()))]
+        if beside and _class_folders(train):
+            raise InputError(
+                f"{root} has class folders in {train.name}/ and {beside[0]}/ beside it; move one of them away"
+            )
+    tests = [folder for folder in named if _class_folders(folder)]
+    test = (tests or named or [None])[0]
+    if train is None or beside:  # a class may be called train
         if test is not None:
             raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
         train = root
-    classes = _classes(train)
-    files = list(_files(train, classes, "train"))
+    classes, unread = _classes(train), Counter[str]()
+    files = list(_files(train, classes, "train", unread))
     if test is not None:
         known = set(classes)
         if unknown := [name for name in _classes(test) if name not in known]:
             raise InputError(f"{test} has the class {unknown[0]!r}, which {train} lacks; make the class folders agree")
-        files += _files(test, classes, "test")
+        files += _files(test, classes, "test", unread)
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
         within = root.as_posix().rstrip("/") + "/"
@@ -56,7 +64,12 @@ def image_folder(root: Path) -> Listing:
         return _named(root, classes), pictures if test is not None else list(divided(pictures))
 
     names = root / IMAGENET_NAMES
-    return Listing(root, (*(file.path for file in files), *[names] * names.is_file()), read, divides=test is None)
+    notes = [f"{folder.name}/ is not used, since {tests[0].name}/ is the test part" for folder in tests[1:]]
+    if unread:
+        kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.most_common(5))
+        notes.append(f"not read, by the names of the files: {kinds}")
+    every = (*(file.path for file in files), *[names] * names.is_file())
+    return Listing(root, every, read, divides=test is None, notes=tuple(notes))
 
 
 def _named(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -88,21 +101,28 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _files(folder: Path, classes: tuple[str, ...], part: Part) -> Iterator[_File]:
-    """The picture files of each class that `folder` has, in sorted order."""
+def _files(folder: Path, classes: tuple[str, ...], part: Part, unread: Counter[str]) -> Iterator[_File]:
+    """The picture files of each class that `folder` has, in sorted order; `unread` counts the others by suffix."""
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
-        found = pictures_below(folder / name)
+        visible = list(_files_below(folder / name))
+        found = sorted(filter(_is_picture, visible))
         if not found:
             raise InputError(f"the class folder {folder / name} has no pictures; fill it or remove it")
+        if len(found) < len(visible):
+            unread.update(path.suffix.lower() for path in visible if not _is_picture(path))
         yield from (_File(path, label, part) for path in found)
 
 
 def pictures_below(folder: Path) -> list[Path]:
     """All picture files in a folder and those below it, sorted; hidden ones (`._1.jpg`) are none."""
-    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sorted(filter(_is_picture, found))
+    return sorted(filter(_is_picture, _files_below(folder)))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and those below it, but for hidden ones."""
+    return (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
 def _is_picture(path: Path) -> bool:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from deepres.data.augment import normalise
-from deepres.data.rgb import MAX_PIXELS, open_picture, upright
+from deepres.data.rgb import open_picture, upright
 
 DRAWS = 7  # uniform numbers a picture: scale, row, column, flip, and three for the colour
 
@@ -19,7 +19,6 @@ def scale_crop_flip(
     *,
     crop: int = 224,
     sides: tuple[int, int] = (256, 480),
-    max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """One training view, uint8 (3, crop, crop): random scale, random crop, random flip, resampled once.
 
@@ -32,7 +31,7 @@ def scale_crop_flip(
     """
     least, most = sides
     side = least + int(draws[0] * (most - least + 1))
-    with open_picture(encoded, max_pixels) as opened:
+    with open_picture(encoded) as opened:
         opened.draft(None, _scaled(opened.size, side))
         image = upright(opened)
         width, height = _scaled(image.size, side)
@@ -40,19 +39,17 @@ def scale_crop_flip(
         return _cut(image, (width, height), (column, row), crop, flip=draws[3] < 0.5)
 
 
-def center_crop(
-    encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256, max_pixels: int = MAX_PIXELS
-) -> Tensor:
+def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
     """The centre, uint8 (3, crop, crop), of the picture with its shorter side brought to `side`. Draws nothing."""
-    with open_picture(encoded, max_pixels) as opened:
+    with open_picture(encoded) as opened:
         image = upright(opened)
         width, height = _scaled(image.size, side)
         return _cut(image, (width, height), ((width - crop) // 2, (height - crop) // 2), crop)
 
 
-def whole(encoded: bytes, draws: Sequence[float] = (), *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
     """The picture at its own size, uint8 (3, H, W). Draws nothing."""
-    with open_picture(encoded, max_pixels) as opened:
+    with open_picture(encoded) as opened:
         return _tensor(upright(opened))
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +19,7 @@ TEST_EVERY = 5
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
 SAY_EVERY_SECONDS = 5.0
+SHOWN_CLASSES = 5
 T = TypeVar("T")
 
 
@@ -64,13 +65,15 @@ class Listing:
     """A data set that was found: the folder, the files that its content depends on, and how to read them.
 
     `read()` gives the class names (None where the files have none) and the pictures, which can be gone
-    through more than once. `divides` says that there is no test part but the one that `divided` makes.
+    through more than once. `divides` says that there is no test part but the one that `divided` makes;
+    `notes` are what a person should know of what was found.
     """
 
     root: Path
     files: tuple[Path, ...]
     read: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
     divides: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def divided(pictures: Iterable[Picture]) -> Iterator[Picture]:
@@ -87,6 +90,12 @@ def divided(pictures: Iterable[Picture]) -> Iterator[Picture]:
 def numbered(labels: Iterable[int]) -> tuple[str, ...]:
     """Class names where the files have none: "0", "1", ..."""
     return tuple(str(label) for label in range(1 + max(labels, default=-1)))
+
+
+def counted(train: int, test: int, classes: Sequence[str]) -> str:
+    """How many images and classes there are, in words, with the first classes by name."""
+    shown = ", ".join([*classes[:SHOWN_CLASSES], *["..."] * (len(classes) > SHOWN_CLASSES)])
+    return f"{train:,} training and {test:,} test images of {len(classes):,} classes ({shown})"
 
 
 def check_label(root: Path, picture: Picture, classes: tuple[str, ...] | None) -> None:

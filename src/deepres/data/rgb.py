@@ -1,14 +1,16 @@
 """The one way from an encoded picture to eight bits a channel: orientation, depth, transparency and size limits."""
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
 
 from deepres.data.listing import Content, Span
+from deepres.errors import InputError
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels`
-MAX_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
+MOST_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # Pillow knows more, of which EPS runs a program
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
@@ -24,10 +26,18 @@ TURNS = {
 }
 
 
-def open_picture(content: Content, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def max_pixels() -> int:
+    """The most pixels that a picture may have: `DEEPRES_MAX_PIXELS`, or 67 million."""
+    text = os.environ.get("DEEPRES_MAX_PIXELS", str(MOST_PIXELS))
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"DEEPRES_MAX_PIXELS is {text!r}; give a whole number from 1 up, or unset it")
+    return int(text)
+
+
+def open_picture(content: Content) -> Image.Image:
     """The picture with its head read and its pixels not yet.
 
-    Raises `ValueError` for one of more than `max_pixels`, and what Pillow raises for what is no picture.
+    Raises `ValueError` for one of more than `max_pixels()`, and what Pillow raises for what is no picture.
     """
     if isinstance(content, Image.Image):
         return content
@@ -35,9 +45,9 @@ def open_picture(content: Content, max_pixels: int = MAX_PIXELS) -> Image.Image:
         content = content.read()
     image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
     width, height = image.size
-    if width * height > max_pixels:
+    if width * height > (most := max_pixels()):
         image.close()
-        raise ValueError(f"{width}x{height} are more than the limit of {max_pixels:,} pixels")
+        raise ValueError(f"{width}x{height} are more than the limit of {most:,} pixels (DEEPRES_MAX_PIXELS)")
     return image
 
 

@@ -88,7 +88,7 @@ def describe(data: Data) -> dict[str, Any]:
 
 
 def find(data: str, say: Say) -> Listing:
-    """The pictures of `data`, as `load` takes it, not decoded; `say` is told of a test part that is made.
+    """The pictures of `data`, as `load` takes it, not decoded; `say` is told what is made of them and left out.
 
     Raises `InputError` where they cannot be found, fetched or read.
     """
@@ -101,6 +101,8 @@ def find(data: str, say: Say) -> Listing:
         raise _unreadable(data, error) from None
     if found.divides:
         say(f"{data} has no test part: every fifth picture of each class, by name, is a test picture")
+    for note in found.notes:
+        say(f"{data}: {note}")
     return found
 
 

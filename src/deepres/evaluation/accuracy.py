@@ -30,8 +30,16 @@ class Scores:
         return int(self.hits(top).sum())
 
     def interval(self, top: int = 1) -> tuple[float, float]:
-        """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores."""
-        return _bootstrap(~self.hits(top))
+        """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores.
+
+        Where all images are right, or all wrong, every draw is the same: it then reaches to the error at which that
+        would happen once in forty times, as Clopper's and Pearson's does.
+        """
+        wrong = ~self.hits(top)
+        rare = 100 * (1 - 0.025 ** (1 / len(wrong)))
+        if not wrong.any():
+            return 0.0, 0.0 if top >= self.scores.shape[1] else rare
+        return (100 - rare, 100.0) if wrong.all() else _bootstrap(wrong)
 
     def difference(self, other: "Scores", top: int = 1) -> tuple[float, float, float]:
         """`error(top)` less that of `other` on the same images, and the bootstrap 95 % interval of it, in percent.
@@ -41,11 +49,14 @@ class Scores:
         own, others = self.hits(top), other.hits(top)
         return self.error(top) - other.error(top), *_bootstrap(others & ~own, own & ~others)
 
+    def predicted(self) -> Tensor:
+        """The class with the best score of each image, int64 (N,), the same that `hits` judges where scores tie."""
+        return self.scores.topk(1, dim=1).indices[:, 0]
+
     def confusion(self) -> Tensor:
-        """Counts (K, K): row the true class, column the predicted one, the same that `hits` judges where scores tie."""
+        """Counts (K, K): row the true class, column the predicted one."""
         classes = self.scores.shape[1]
-        predicted = self.scores.topk(1, dim=1).indices[:, 0]
-        return (self.labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
+        return (self.labels * classes + self.predicted()).bincount(minlength=classes**2).view(classes, classes)
 
     def class_errors(self) -> list[float]:
         """Percent of wrongly classified images of each class; nan for a class without images."""

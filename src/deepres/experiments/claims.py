@@ -22,7 +22,8 @@ WITHIN = (1.0, 0.5)  # points that ours may be from them
 class Claim:
     """What the paper says, where, at which scales a plan can test it, and the judge of it.
 
-    `classes` is how many the data must have for it: of a claim about ImageNet alone.
+    `classes` is how many the data must have for it: of a claim about ImageNet alone. At the quick scale `quick` judges
+    in its place, where it is given: few images tell small differences from none.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Claim:
     judge: Judge
     scales: tuple[Scale, ...] = ("quick", "paper")
     classes: int | None = None
+    quick: Judge | None = None
 
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
@@ -46,7 +48,8 @@ class Claim:
             reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
         if reason is not None:
             return Verdict(self.text, self.place, "not tested", reason)
-        held, detail = self.judge(results)
+        judge = self.quick if scale == "quick" and self.quick is not None else self.judge
+        held, detail = judge(results)
         return Verdict(self.text, self.place, "held" if held else "not held", detail)
 
 
@@ -92,14 +95,15 @@ def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
     return judge
 
 
-def ordered(figure: str, *networks: str) -> Judge:
-    """Judge: `figure` of each network is above that of the next one for every seed."""
+def ordered(figure: str, *networks: str, margin: float = 0.0) -> Judge:
+    """Judge: `figure` of each network is above that of the next one by more than `margin` (points) for every seed."""
 
     def judge(results: Results) -> tuple[bool, str]:
         values = [_values(results, network, figure) for network in networks]
-        held = all(high > low for pair in pairwise(values) for high, low in zip(*pair, strict=True))
+        more = f" by more than {margin:g}" if margin else ""
+        held = all(high - low > margin for pair in pairwise(values) for high, low in zip(*pair, strict=True))
         shown = ", ".join(f"{describe(name)[0]} {mean(own):.2f}" for name, own in zip(networks, values, strict=True))
-        return held, f"{_name(figure)}: {shown}; asked: each above the next, every seed"
+        return held, f"{_name(figure)}: {shown}; asked: each above the next{more}, every seed"
 
     return judge
 

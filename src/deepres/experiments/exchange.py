@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepres.errors import InputError
-from deepres.files import replacing
+from deepres.files import refuse_input, replacing
 from deepres.models import pretrained, weights
 from deepres.models.catalog import RIVALS
 from deepres.models.convert import to_torchvision
@@ -60,7 +60,11 @@ def find(place: Path, say: Callable[[str], None]) -> Path:
         raise InputError(
             f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
         )
-    return checkpoint.latest_weights(place / "checkpoints", say)
+    file, run = checkpoint.latest_weights(place / "checkpoints", say), Run(place)
+    if run.done is None:
+        said = f"iteration {int(file.parent.name):,} of {run.config['recipe']['iterations']:,}"
+        say(f"{place} is not finished: these are its weights at {said}")
+    return file
 
 
 def convert(
@@ -85,6 +89,7 @@ def convert(
     if form is None:
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
+    refuse_input("--to", to, [file])
     read = pretrained.read(file)
     if mean is not None:
         read = dataclasses.replace(read, mean=_mean(mean))
@@ -169,11 +174,15 @@ def _errors(source: Path, header: Json) -> Json:
 def _reported(file: Path, network: str) -> Json:
     """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
     report = read_record(file, hint="it is written by deepres eval --json")
-    names = [member.get("network") for member in report.get("members", [])]
-    if names != [network]:
-        raise InputError(f"{file} is no report on {network} alone (deepres eval WEIGHTS --json); give one")
-    kept = {name: report[name] for name in ("scales", "data", "images") if name in report}
-    return {report["protocol"]: {"top1": report["top1_error"], "top5": report["top5_error"]} | kept}
+    try:
+        names = [member["network"] for member in report["members"]]
+        errors = {"top1": report["top1_error"], "top5": report["top5_error"]}
+        kept = {name: report[name] for name in ("scales", "data", "images") if name in report}
+        if names == [network]:
+            return {report["protocol"]: errors | kept}
+    except (KeyError, TypeError):
+        pass
+    raise InputError(f"{file} is no report on {network} alone (deepres eval WEIGHTS --json); give one")
 
 
 def _mean(text: str) -> Tensor:

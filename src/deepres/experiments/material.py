@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deepres.data.augment import channels_last, normalise
 from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
-from deepres.data.listing import refusal
+from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
 from deepres.data.sources import load
@@ -54,9 +54,10 @@ class Material:
 
 
 def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
-    """The data of a configuration; `say` is told what takes time. One rank of a machine prepares it for all.
+    """The data of a configuration; `say` is told what takes time, and what there is. One rank prepares it for all.
 
-    Raises `InputError` for data that cannot be had, and for options that do not go with a recipe of crops.
+    Raises `InputError` for data that cannot be had or have one class alone, for whole images that are not square, and
+    for options that do not go with a recipe of crops.
     """
     size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
     gray = config.in_channels not in (None, 3)
@@ -65,8 +66,20 @@ def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
     with ranks.one_first():
         if crop:
-            return open_index(config.data, say)
-        return load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+            source = open_index(config.data, say)
+        else:
+            source = load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+    classes = source.classes if isinstance(source, Data) else source.train.classes
+    say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
+    if len(classes) < 2:
+        raise InputError(f"{config.data} has one class alone; give the folder that holds the class folders")
+    if isinstance(source, Data) and source.size[0] != source.size[1]:
+        height, width = source.size
+        raise InputError(
+            f"{config.data} has whole images of {width}x{height} pixels, and networks take square ones; give "
+            f"--image-size {min(height, width)}"
+        )
+    return source
 
 
 def material(config: Config, source: Source, ranks: Ranks, say: Say, start_mean: Tensor | None = None) -> Material:

@@ -113,7 +113,7 @@ def _errors(found: Scores, first: Scores) -> Json:
 def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
     nets = [load_any(path, say, setting.network) for path in paths]
-    setting = _recorded(paths, setting)
+    setting = _recorded(paths, setting, say)
     protocol = setting.protocol or usual_protocol(nets, setting.image_size)
     if protocol.name != "single":
         setting = replace(setting, image_size=None)
@@ -198,17 +198,24 @@ def _score(
     return seen, found
 
 
-def _recorded(paths: Iterable[Path], setting: Setting) -> Setting:
+def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
     """`setting` with data, split, image size and treatment of bad images as the first run recorded them, if not given.
 
-    Where data are given, they alone count.
+    Where data are given, they alone count. Raises `InputError` for runs that were trained on different splits: one of
+    them would be tested on images that it has seen.
     """
-    run = next((path for path in paths if path.is_dir()), None)
     if setting.data is not None:
         return setting
-    config = Run(run).config if run is not None else {}
-    if "data" not in config:
-        raise InputError(f"{next(iter(paths))} does not say which data to test on; give --data")
+    configs = {path: Run(path).config for path in paths if path.is_dir() and Run(path).exists}
+    if not configs:
+        raise InputError(f"{paths[0]} does not say which data to test on; give --data")
+    first, config = next(iter(configs.items()))
+    for path, other in configs.items():
+        if other.get("split") != config.get("split") and setting.split is None:
+            splits = " and ".join(f"{own.get('split') or 'no split'} ({name})" for name, own in configs.items())
+            raise InputError(f"the runs were trained on different splits, {splits}; give --data to test them on")
+        if other["data"] != config["data"]:
+            say(f"{path} was trained on {other['data']}, and is tested on {config['data']}, as {first} was trained")
     return replace(
         setting,
         data=config["data"],

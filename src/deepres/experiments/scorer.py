@@ -121,5 +121,5 @@ def _check_sizes(images: Sequence[Tensor], mean: Tensor) -> None:
         if image.shape != mean.shape and mean.shape[-2:] != (1, 1):
             raise InputError(
                 f"the weights were trained on images of {tuple(mean.shape)}, and one here is {tuple(image.shape)}; "
-                f"give --image-size {mean.shape[-1]}, or --protocol center"
+                f"bring it to that size (deepres eval --image-size {mean.shape[-1]}), or give --protocol center"
             )

@@ -1,5 +1,6 @@
 """Scores of test images on disk: what networks said, to be judged and joined later without running them again."""
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.evaluation.accuracy import Scores
+from deepres.evaluation.ensemble import average, member_weights
 from deepres.files import replacing
 from deepres.records import Json
 
@@ -74,6 +77,29 @@ def write(file: Path, table: ScoreTable) -> None:
         raise InputError(f"the scores cannot be written to {file} ({error}); give another --save-scores") from None
 
 
+def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None = None) -> None:
+    """A CSV of the images that the members together take for another class, the surest of them first.
+
+    Columns: image, true class, predicted class, and the scores of both, from 0 to 1. Raises `InputError` where `file`
+    cannot be written.
+    """
+    shares = member_weights(len(table.members), weights)
+    found = Scores(average([own.scores for own in table.members], shares), table.labels)
+    best = found.predicted()
+    sure = found.scores.gather(1, best[:, None])[:, 0]
+    wrong = [row for row in sure.argsort(descending=True).tolist() if best[row] != table.labels[row]]
+    try:
+        with replacing(file) as partial, partial.open("w", newline="", errors="surrogateescape") as text:
+            writer = csv.writer(text)
+            writer.writerow(("image", "true", "predicted", "score", "score_of_true"))
+            for row in wrong:
+                true, taken = int(table.labels[row]), int(best[row])
+                both = (found.scores[row, taken].item(), found.scores[row, true].item())
+                writer.writerow((table.names[row], table.classes[true], table.classes[taken], *both))
+    except OSError as error:
+        raise InputError(f"the list cannot be written to {file} ({error}); give another --wrong") from None
+
+
 def read(file: Path) -> ScoreTable:
     """The table of a file that `write` wrote. Raises `InputError` for one that is damaged."""
     try:
@@ -85,8 +111,10 @@ def read(file: Path) -> ScoreTable:
             if own.shape != (len(names), len(classes)) or labels.shape != (len(names),):
                 raise ValueError(f"{len(names)} images of {len(classes)} classes have scores {tuple(own.shape)}")
             members.append(Member(facts, own))
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"a label is none of {len(classes)} classes")
         return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
 
 

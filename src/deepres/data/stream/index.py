@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, NamedTuple, overload
 
 import torch
 from filelock import FileLock
@@ -115,6 +115,18 @@ def open_index(data: str, say: Say) -> Parts:
         raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space") from None
 
 
+def describe(name: str, parts: Parts) -> dict[str, Any]:
+    """What there is to know of an indexed data set, ready for JSON."""
+
+    def part(index: Index) -> dict[str, Any]:
+        counts = index.labels.bincount(minlength=len(index.classes)).tolist()
+        return {"images": len(index), "per_class": dict(zip(index.classes, counts, strict=True))}
+
+    train, test = parts
+    facts = {"name": name, "source": str(train.root), "classes": list(train.classes), "size": "as on disk"}
+    return facts | {"train": part(train), "test": part(test), "fingerprint": train.fingerprint}
+
+
 class _Builder:
     """Collects the entries of one part."""
 
@@ -180,7 +192,7 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     if isinstance(content, Image.Image):
         raise InputError(
             f"{data} has its pixels in a file of its own, from which no crops are taken; give a folder, Parquet or tar "
-            "shards, or train on whole images (--recipe cifar)"
+            "shards, or --image-size for whole images"
         )
     return Span(unpacked, blob.tell(), blob.write(content))
 

@@ -13,9 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepres.cache import cache_folder
+from deepres.data.folders import TRAIN_FOLDERS
 from deepres.data.imagenet import center_crop
 from deepres.data.listing import Say, refusal
-from deepres.data.rgb import MAX_PIXELS
+from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
 from deepres.errors import InputError
@@ -54,7 +55,6 @@ def statistics(
     side: int = 256,
     workers: int | None = None,
     skip_bad: bool = False,
-    max_pixels: int = MAX_PIXELS,
     say: Say = lambda message: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Statistics:
@@ -65,7 +65,7 @@ def statistics(
     """
     if not 0 < crop <= side:
         raise InputError(f"a crop of {crop} pixels does not fit a shorter side of {side}; give a crop from 1 to {side}")
-    key = json.dumps([LAYOUT, index.fingerprint, crop, side, skip_bad, max_pixels])
+    key = json.dumps([LAYOUT, index.fingerprint, crop, side, skip_bad, max_pixels()])
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     places = (cache_folder() / "statistics" / name,)
     if not _has_classes_alone(index.root):
@@ -73,14 +73,14 @@ def statistics(
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
-    made = _compute(index, crop, side, workers, skip_bad, max_pixels, progress)
+    made = _compute(index, crop, side, workers, skip_bad, progress)
     _keep(places, made, say)
     return made
 
 
 def _has_classes_alone(root: Path) -> bool:
     """Whether the folder has nothing but class folders, among which others would take one more for a class."""
-    return not any(path.name == "train" or path.is_file() for path in root.iterdir())
+    return not any(path.name.lower() in TRAIN_FOLDERS or path.is_file() for path in root.iterdir())
 
 
 def _compute(
@@ -89,14 +89,13 @@ def _compute(
     side: int,
     workers: int | None,
     skip_bad: bool,
-    max_pixels: int,
     progress: Callable[[int], None],
 ) -> Statistics:
     """Sums of whole numbers, so that they do not depend on their order."""
     total = torch.zeros(3, crop, crop, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.int64)
     images, skipped = 0, list[str]()
-    make = partial(center_crop, crop=crop, side=side, max_pixels=max_pixels)
+    make = partial(center_crop, crop=crop, side=side)
     for answer in in_order(index, make, batch_size=BATCH, workers=workers):
         for name, reason in answer.bad:
             if not skip_bad:
