@@ -133,7 +133,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(refused, arguments, words):
 
 
 def test_pictures_of_different_sizes_are_led_to_what_takes_them(refused, photographs):
-    assert "deepres data check" in refused("data", photographs)
+    assert "deepres data check" in refused("data", photographs, "--split", "20/8")
 
 
 def test_a_folder_of_pictures_in_place_of_weights_is_named(refused, photographs):
