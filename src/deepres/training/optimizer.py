@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from deepres.training.recipe import Recipe
 
@@ -14,41 +15,50 @@ SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # steep at 0, flat around 1
 TINY = 1e-7
 
 
-class SGD(torch.optim.SGD):
+class SGD:
     """Momentum SGD in the form of the original code: v = m * v + lr * (g + decay * w), w = w - v.
 
     PyTorch keeps the rate out of its velocity u (u = m * u + g, w = w - lr * u), so that after a drop of the rate
     the old velocity shrinks at once. Here v = lr * u keeps its size: u is scaled by old / new rate at every change.
     With `nesterov` (not the paper's) the step is along m * v + lr * (g + decay * w).
     Weight decay is on all parameters (the paper names no exception).
+
+    It is PyTorch's function; PyTorch's class loads its compiler, which takes seconds. `velocity` is u for each
+    parameter, zero before the first step, and `lr` the rate of the last step.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], momentum: float, weight_decay: float, nesterov: bool = False
     ):
-        super().__init__(parameters, lr=1.0, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+        self.parameters = list(parameters)
+        self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+        self.lr = 1.0
 
-    @property
-    def velocity(self) -> list[Tensor]:
-        """PyTorch's u for each parameter, zero before the first step."""
-        return [self._velocity(parameter) for parameter in self.param_groups[0]["params"]]
-
-    def _velocity(self, parameter: nn.Parameter) -> Tensor:
-        return self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-
-    @property
-    def lr(self) -> float:
-        """The rate of the last step."""
-        return self.param_groups[0]["lr"]
-
+    @torch.no_grad()
     def step_at(self, lr: float) -> None:
         """One step at rate `lr` from the gradients of the last backward pass, which are then dropped."""
         if lr != self.lr:
             for u in self._carried():
                 u.mul_(self.lr / lr)
-            self.param_groups[0]["lr"] = lr
-        self.step()
-        self.zero_grad(set_to_none=True)
+            self.lr = lr
+        pairs = zip(self.parameters, self.velocity, strict=True)
+        moved = [(own, own.grad, u) for own, u in pairs if own.grad is not None]
+        if moved:
+            parameters, gradients, velocity = ([entry[place] for entry in moved] for place in range(3))
+            sgd(
+                parameters,
+                gradients,
+                velocity,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=self.nesterov,
+                maximize=False,
+            )
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def _carried(self) -> Iterable[Tensor]:
         """The velocities that keep their size, in steps, when the rate changes."""
@@ -56,7 +66,7 @@ class SGD(torch.optim.SGD):
 
     def restore(self, lr: float, velocity: Sequence[Tensor]) -> None:
         """Take over the rate and velocity of a checkpoint."""
-        self.param_groups[0]["lr"] = lr
+        self.lr = lr
         for mine, saved in zip(self.velocity, velocity, strict=True):
             mine.copy_(saved)
 
@@ -91,10 +101,10 @@ class Muon(SGD):
 
     def step_at(self, lr: float) -> None:
         """As `SGD.step_at`, kernels first."""
-        alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-        for parameter in self.param_groups[0]["params"]:
+        alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+        for parameter, velocity in zip(self.parameters, self.velocity, strict=True):
             if parameter.ndim == 4 and parameter.grad is not None:
-                alike[parameter.shape].append(parameter)
+                alike[parameter.shape].append((parameter, velocity))
         with torch.no_grad():
             for kernels in alike.values():
                 self._turn(kernels, self.kernel_lr_per_lr * lr)
@@ -102,23 +112,22 @@ class Muon(SGD):
 
     def _carried(self) -> Iterable[Tensor]:
         """Those of all but kernels, whose steps are as long whatever the length of their velocity."""
-        return [self._velocity(other) for other in self.param_groups[0]["params"] if other.ndim != 4]
+        return [velocity for velocity in self.velocity if velocity.ndim != 4]
 
-    def _turn(self, kernels: Sequence[nn.Parameter], rate: float) -> None:
-        """One step of kernels of one shape."""
-        momentum, nesterov = self.param_groups[0]["momentum"], self.param_groups[0]["nesterov"]
+    def _turn(self, kernels: Sequence[tuple[nn.Parameter, Tensor]], rate: float) -> None:
+        """One step of kernels of one shape, each with its velocity."""
         ahead: list[Tensor] = []
-        for kernel in kernels:
-            gradient, velocity = cast(Tensor, kernel.grad), self._velocity(kernel)
-            velocity.mul_(momentum).add_(gradient)
-            ahead.append(_matrix(gradient.add(velocity, alpha=momentum) if nesterov else velocity))
+        for kernel, velocity in kernels:
+            gradient = cast(Tensor, kernel.grad)
+            velocity.mul_(self.momentum).add_(gradient)
+            ahead.append(_matrix(gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity))
             kernel.grad = None
         steps = orthogonal(torch.stack(ahead))
-        weights = torch.stack([_matrix(kernel) for kernel in kernels])
+        weights = torch.stack([_matrix(kernel) for kernel, _ in kernels])
         length = _length(weights)
         weights = weights - rate * length * steps / _length(steps).clamp(min=TINY)
         weights *= length / _length(weights).clamp(min=TINY)
-        for kernel, new in zip(kernels, weights, strict=True):
+        for (kernel, _), new in zip(kernels, weights, strict=True):
             count, inputs, *size = kernel.shape
             kernel.copy_(new.view(count, *size, inputs).permute(0, 3, 1, 2))
 
