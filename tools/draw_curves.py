@@ -13,7 +13,7 @@ from deepres.report import plots
 
 ROOT = Path(__file__).parents[1]
 RECORD = "train-resnet20-b128*-fast.json"  # with bf16 in its name where it was used
-RECIPES = {"the paper's recipe": ("resnet20-paper", "ours"), "fast": ("resnet20-fast", "rival")}
+RECIPES = {"paper": ("resnet20-paper", "ours"), "fast": ("resnet20-fast", "rival")}
 
 
 def curve(label: str, name: str, side: str) -> Curve:
