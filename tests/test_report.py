@@ -306,6 +306,14 @@ def test_a_drawing_follows_the_theme_of_the_page(four):
         assert "font-family" not in svg
 
 
+@pytest.mark.parametrize(("train", "test"), [(True, True), (False, True), (True, False)])
+def test_a_saved_figure_names_only_the_kinds_of_error_that_it_shows(tmp_path, train, test):
+    points = ((1, 2), (9.0, 8.0))
+    curve = Curve("n", 20, "plain", points if train else ((), ()), points if test else ((), ()))
+    drawing = plots.save(Figure("one", "", (Panel("p", (curve,)),)), tmp_path / "a.svg").read_text()
+    assert ("<!-- training error -->" in drawing, "<!-- test error -->" in drawing) == (train, test)
+
+
 def test_a_figure_is_saved_as_png_or_svg_and_nothing_else(full, tmp_path):
     assert plots.save(full.figures[0], tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in plots.save(full.figures[1], tmp_path / "a.svg").read_bytes()

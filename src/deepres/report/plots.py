@@ -101,14 +101,14 @@ def drawn(figure: Figure, kind: str) -> bytes:
             axes = canvas.add_axes(_box(panel, count, index, HEIGHT + 50), facecolor=LIGHT["page"])
             axes.set_title(panel.title, loc="left", fontsize=12, fontweight="bold")
             _draw(axes, panel, colours, limits)
-        if any(isinstance(panel, Panel) for panel in figure.panels):
-            ink = LIGHT["ink"]
-            test, train = (
-                Line2D([], [], color=ink, lw=2.2),
-                Line2D([], [], color=ink, lw=1.0, ls=(0, (4, 2.5))),
-            )
-            names = ["test error", "training error"]
-            canvas.legend([test, train], names, loc="lower center", ncols=2, frameon=False)
+        curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
+        shown = {name for curve in curves for name, (x, _), _ in kinds_of_error(curve) if x}
+        styles: dict[str, dict[str, Any]] = {"test": {"lw": 2.2}, "training": {"lw": 1.0, "ls": (0, (4, 2.5))}}
+        legend = {
+            f"{n} error": Line2D([], [], color=LIGHT["ink"], **style) for n, style in styles.items() if n in shown
+        }
+        if legend:
+            canvas.legend(legend.values(), legend.keys(), loc="lower center", ncols=2, frameon=False)
         return _bytes(canvas, kind)
 
 
