@@ -25,14 +25,19 @@ TOUR = {
     ),
     "Testing": (
         "eval runs/seed0 --data flowers",
-        "eval {runs} --data flowers --protocol 10-crop --save-scores together.safetensors",
+        "eval {runs} --data flowers --save-scores together.safetensors",
+        "eval together.safetensors --member-weights {weights}",
+        "reproduce table2 --scale smoke --data flowers",
     ),
     "Using": (
+        "predict runs/seed0 {picture} --protocol dense --scales 112,128,160",
         "predict runs/seed0 flowers/test --top 2 --format csv",
         "convert runs/seed0 --to mine.safetensors",
         "convert mine.safetensors --to torchvision.pth",
         "export mine.safetensors --out mine.onnx --preprocess",
-        "export mine.safetensors --out small.onnx --int8 --calibrate flowers/train",
+        "export mine.safetensors --out mine.pt2",
+        "export mine.safetensors --out small.xml --preprocess --int8 --calibrate flowers/train",
+        "eval small.xml mine.safetensors --data flowers",
         "finetune mine.safetensors --data flowers --freeze conv1,conv2_x --iterations 20 --run runs/finetuned",
     ),
     "Errors": ("predict mine.safetensors nowhere.jpg", "train resnet50x --data flowers"),
@@ -72,9 +77,12 @@ def main(photographs: str, *runs: str) -> None:
         names = [f"runs/seed{number}" for number in range(len(runs))]
         for name, run in zip(names, runs, strict=True):
             (folder / name).symlink_to(Path(run).resolve())
+        picture = min((folder / "flowers" / "test").glob("*/*")).relative_to(folder)
+        weights = ",".join(["2", *["1"] * (len(runs) - 1)])
+        places = {"runs": " ".join(names), "weights": weights, "picture": picture}
         for title, commands in TOUR.items():
             pages.append(f"## {title}\n")
-            pages += [shown(command.format(runs=" ".join(names)), folder) for command in commands]
+            pages += [shown(command.format(**places), folder) for command in commands]
     write_text(DOC, "\n".join(pages))
 
 
