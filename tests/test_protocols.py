@@ -117,7 +117,8 @@ def test_sizes_are_the_papers_for_224_pixels_and_in_proportion_for_others():
     assert Protocol("center").sizes(224) == Protocol("10-crop").sizes(224) == (256,)
     assert Protocol("dense").sizes(224) == (224, 256, 384, 480, 640)
     assert Protocol("10-crop").sizes(112) == (128,)
-    assert Protocol("dense").sizes(112) == (112, 128, 192, 240, 320)
+    assert Protocol("dense").sizes(112) == (112, 128, 192, 256, 320)
+    assert Protocol("dense").sizes(64) == (64, 96, 128, 192)
     assert Protocol("dense", scales=(100,)).sizes(112) == (100,)
 
 

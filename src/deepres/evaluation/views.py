@@ -16,6 +16,7 @@ Name = Literal["single", "center", "10-crop", "dense"]
 Views = Callable[[Tensor], list[Tensor]]
 SCALES = (224, 256, 384, 480, 640)  # Sec. 3.4
 MOST_PIXELS = 2**26
+STEP = 32  # pixels between positions of the last map, of the networks of Table 1
 CROP, SHORTER = 224, 256  # of the networks for ImageNet; others in proportion
 
 
@@ -26,7 +27,8 @@ class Protocol:
     `single`: the whole image as it is (Sec. 4.2). `center`: the centre of the image with its shorter side at
     256, `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
     shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop
-    than 224 the sizes are in proportion; `scales` that are given are taken as they are.
+    than 224 the sizes are in proportion, those of `dense` rounded to multiples of 32; `scales` that are given are
+    taken as they are.
     """
 
     name: Name
@@ -38,7 +40,9 @@ class Protocol:
         if self.name == "single":
             return ()
         if self.name == "dense":
-            return self.scales or tuple(round(scale * crop / CROP) for scale in SCALES)
+            # As the paper's, multiples of the last map's step: else its last positions see more padding than picture.
+            larger = (max(crop, STEP * round(scale * crop / CROP / STEP)) for scale in SCALES[1:])
+            return self.scales or tuple(dict.fromkeys((crop, *larger)))
         return (round(SHORTER * crop / CROP),)
 
     def facts(self, crop: int) -> dict[str, object]:
