@@ -109,7 +109,7 @@ def test_fig6_at_the_smoke_scale_makes_a_page_and_runs_nothing_twice(deepres, fo
     assert first.returncode == 0, first.stderr
     plan = next((tmp_path / "runs").glob("fig6-smoke-*"))
     page = (plan / "report.html").read_text()
-    assert page.index("not tested") < page.index("<figure")
+    assert page.index("No claim was tested") < page.index("not tested") < page.index("<figure")
     runs = sorted(place for place in (tmp_path / "runs").glob("*-smoke/*"))
     assert [run.name for run in runs] == ["plain8-seed0", "plain8-seed1", "resnet8-seed0", "resnet8-seed1"]
     (runs[3] / "done.json").unlink()  # as if the plan had been killed in its last run

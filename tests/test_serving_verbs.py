@@ -183,7 +183,7 @@ def test_bad_files_are_reported_and_left_out_and_the_exit_code_is_1(deepres, tra
     assert [one["picture"] for one in lines(result)] == [str(good), str(good)]
     for name, reason in (("cut.jpg", "truncated"), ("missing.jpg", "no such file"), ("long.png", "more than")):
         assert any(line.startswith(name) and reason in line for line in result.stderr.splitlines()), result.stderr
-    assert "3 of 5 pictures were left out" in result.stderr
+    assert "left out: 3 of 5 pictures" in result.stderr
 
 
 def test_file_names_are_read_from_standard_input(deepres, trained, photographs, monkeypatch):

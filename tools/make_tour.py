@@ -42,7 +42,7 @@ TOUR = {
     ),
     "Errors": ("predict mine.safetensors nowhere.jpg", "train resnet50x --data flowers"),
 }
-SHOWN = 24  # lines of an output, from its start; where there are more, an ellipsis says so
+SHOWN = 40  # lines of an output, from its start; where there are more, an ellipsis says so
 WIDTH = "110"
 
 

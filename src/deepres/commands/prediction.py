@@ -79,7 +79,7 @@ def predict(
     for one in bad:
         say(f"{one.name}: {one.fault}")
     if bad:
-        say(f"{len(bad):,} of {len(files):,} pictures were left out")
+        say(f"left out: {len(bad):,} of {len(files):,} picture{'s' * (len(files) > 1)}")
         raise typer.Exit(1)
 
 

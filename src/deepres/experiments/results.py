@@ -190,7 +190,8 @@ def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[V
     done = sum(run.done is not None for its_runs in runs.values() for run in its_runs)
     held = sum(verdict.status == "held" for verdict in verdicts)
     tested = sum(verdict.status != "not tested" for verdict in verdicts)
+    outcome = f"{held} of the {tested} claims tested held" if tested else "No claim was tested"
     return (
-        f"{held} of the {tested} claims tested held. Data: {plan.data}; scale: {plan.scale}; {done} of {wanted} runs "
+        f"{outcome}. Data: {plan.data}; scale: {plan.scale}; {done} of {wanted} runs "
         f"finished ({len(plan.networks)} networks, {plan.seeds} seed{'s' if plan.seeds > 1 else ''})."
     )
