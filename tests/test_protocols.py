@@ -473,7 +473,7 @@ def test_bad_pictures_are_named_and_left_out_only_on_request(deepres, refused, p
     ("arguments", "words"),
     [
         (("--protocol", "center", "--scales", "64"), "--scales is for --protocol dense"),
-        (("--protocol", "10-crop", "--no-flip"), "--flip is for --protocol dense"),
+        (("--protocol", "10-crop", "--no-flip"), "--no-flip is for --protocol dense"),
         (("--protocol", "dense", "--scales", "64,large"), "give numbers with commas"),
         (("--protocol", "dense", "--scales", "0"), "below 1"),
         (("--protocol", "dense", "--scales", "90000"), "give smaller scales"),
@@ -515,9 +515,12 @@ def test_what_is_read_is_not_written_over(refused, photos, weights, tmp_path):
         shutil.copy(weights / "resnet18.safetensors", file)
     before = net.read_bytes()
     assert "would be lost" in refused("eval", net, "--data", photos, "--save-scores", net)
-    assert "something else than scores" in refused("eval", net, "--data", photos, "--save-scores", other)
+    assert "not a file of scores" in refused("eval", net, "--data", photos, "--save-scores", other)
+    (tmp_path / "mine.csv").write_text("name,age\nAnn,40\n")
+    for option in ("--save-scores", "--wrong"):
+        assert "give another name" in refused("eval", net, "--data", photos, option, "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "name,age\nAnn,40\n"
     assert "would be lost" in refused("convert", net, "--to", net)
-    assert "would be lost" in refused("export", net, "--out", net, "--format", "onnx")
     assert net.read_bytes() == other.read_bytes() == before
 
 
@@ -529,7 +532,8 @@ def test_wrong_images_are_listed_the_surest_first(deepres, photos, weights, tmp_
     table = scores.read(tmp_path / "right.safetensors")
     labels = torch.where(table.labels < 2, 1 - table.labels, table.labels)
     scores.write(tmp_path / "other.safetensors", replace(table, labels=labels))
-    assert deepres("eval", "other.safetensors", "--wrong", "list.csv").returncode == 0
+    for _ in range(2):  # such a list may be made anew
+        assert deepres("eval", "other.safetensors", "--wrong", "list.csv").returncode == 0
     rows = list(csv.DictReader((tmp_path / "list.csv").read_text().splitlines()))
     assert len(rows) == 10 and {(row["true"], row["predicted"]) for row in rows} == {("ant", "bee"), ("bee", "ant")}
     sure = [float(row["score"]) for row in rows]
@@ -555,6 +559,17 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
         found = scorer(trained, Protocol(name, scales=(112, 128)), "cpu", "fp32", PIXELS)(images)
         assert found.shape == (4, 5)
         assert found.sum(1).allclose(torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--protocol", "10-crop"), ("--data", "elsewhere"), ("--split", "9/1"), ("--batch-size", 3), ("--skip-bad",)],
+)
+def test_what_is_for_networks_is_refused_where_scores_alone_are_given(refused, tmp_path, option):
+    member = scores.Member({"network": "a", "protocol": "center"}, torch.eye(2))
+    table = scores.ScoreTable("photos", ("x", "y"), torch.arange(2), ("a", "b"), (member,))
+    scores.write(tmp_path / "kept.json", table)
+    assert f"{option[0]} is for networks" in refused("eval", "kept.json", *option)
 
 
 def test_scores_that_cannot_be_kept_are_told_beside_the_figures(deepres, refused, photos, weights, tmp_path):

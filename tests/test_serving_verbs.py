@@ -141,6 +141,7 @@ def test_what_does_not_go_together_is_refused(refused, trained, finetuned, folde
     (tmp_path / "other.safetensors").write_bytes(other.content)
     message = refused(*finetuning("other.safetensors", folder, finetuned, *FROZEN))
     assert "start_sha256" in message and "give another --run" in message
+    assert "no weights file typo.pth" in refused(*finetuning("typo.pth", folder, finetuned, *FROZEN))
 
 
 def lines(result):
@@ -186,10 +187,12 @@ def test_bad_files_are_reported_and_left_out_and_the_exit_code_is_1(deepres, tra
     assert "left out: 3 of 5 pictures" in result.stderr
 
 
-def test_file_names_are_read_from_standard_input(deepres, trained, photographs, monkeypatch):
+def test_file_names_are_read_from_standard_input(deepres, refused, trained, photographs, monkeypatch):
     names = [str(photographs / "test" / name / "01.jpg") for name in ("dark", "light")]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(names) + "\n"))
     assert [one["picture"] for one in lines(deepres("predict", trained, "-", "--format", "jsonl"))] == names
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert "none came" in refused("predict", trained, "-")
 
 
 def test_an_engine_gives_the_same_predictions(deepres, refused, trained, photographs):
@@ -307,9 +310,13 @@ def test_a_file_that_differs_from_the_net_is_not_kept(refused, trained, tmp_path
         (("--out", "net.onnx", "--format", "openvino"), ".xml (openvino)"),
         (("--out", "net.onnx", "--int8"), "--calibrate"),
         (("--out", "net.pt2", "--int8", "--calibrate", "."), "has no int8"),
+        (("--out", "net.pt2", "--calibrate", "nowhere"), "there is no folder nowhere"),
+        (("--out", "one.xml"), "one.bin is there already and no part of an export"),
         (("--out", "/dev/null/net.pt2"), "cannot be written"),
     ],
 )
 def test_bad_exports_are_refused_in_one_sentence(refused, trained, tmp_path, arguments, words):
     Image.new("RGB", (40, 40)).save(tmp_path / "one.png")
+    (tmp_path / "one.bin").write_text("others' weights")
     assert words in refused("export", trained, *arguments)
+    assert (tmp_path / "one.bin").read_text() == "others' weights"

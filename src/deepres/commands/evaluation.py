@@ -74,10 +74,10 @@ def evaluate(
         raise InputError(f"--save-scores {save_scores} is a folder; name a file")
     if save_scores is not None:
         refuse_input("--save-scores", save_scores, weights)
-        if save_scores.exists() and not scores.is_scores(save_scores):
-            raise InputError(f"--save-scores {save_scores} holds something else than scores; give another name")
-    if wrong is not None and (wrong.is_dir() or wrong.suffix != ".csv"):
-        raise InputError(f"--wrong {wrong} is to be a file whose name ends in .csv")
+        if save_scores.suffix == ".csv" or (save_scores.exists() and not scores.is_scores(save_scores)):
+            raise InputError(f"--save-scores {save_scores} is not a file of scores; give another name")
+    if wrong is not None:
+        scores.refuse_other_list(wrong)
     shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
@@ -111,7 +111,8 @@ def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> 
     from deepres.evaluation.views import Protocol
 
     if name != "dense" and (scales or flip is not None):
-        raise InputError(f"--{'scales' if scales else 'flip'} is for --protocol dense; give that, or leave it out")
+        option = "--scales" if scales else "--flip" if flip else "--no-flip"
+        raise InputError(f"{option} is for --protocol dense; give that, or leave it out")
     if any(scale < 1 for scale in scales):
         raise InputError("a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640")
     return None if name is None else Protocol(name, tuple(scales), flip is not False)

@@ -34,11 +34,12 @@ def export(
     """
     from deepres.experiments.deployment import deploy
     from deepres.experiments.single import load_trained
-    from deepres.serving.export import form_of
+    from deepres.serving.export import files_of, form_of
 
     say = sayer(Console(stderr=True))
-    refuse_input("--out", out, [weights])
     chosen = form_of(out, form)
+    for file in files_of(out, chosen):
+        refuse_input("--out", file, [weights])
     trained = load_trained(weights, say, network)
     made = deploy(trained, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)
     if json:

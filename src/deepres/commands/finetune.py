@@ -47,7 +47,8 @@ def finetune(
     names = ("data", "freeze", "iterations", "batch_size", "lr", "seed", "split", "image_size", "skip_bad")
     given = locals()
     changes = {name: given[name] for name in (*names, "device", "precision") if given[name] is not None}
-    gone = run is not None and Run(run).begun and not weights.exists() and not str(weights).startswith("hf:")
+    # A run goes on with its copy where the weights that it began with are gone.
+    gone = run is not None and not weights.exists() and Run(run).exists and Run(run).config.get("start") == str(weights)
     begun = start.of_run(Run(run), str(weights), say) if gone and run is not None else start.take(weights, say, network)
     config = finetuning.configure(begun, str(weights), run, changes | fields(set_field))
     run_to_the_end(config, Run(run or finetuning.default_run(config)), json, begun)

@@ -115,12 +115,15 @@ def predictor(
 def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:
     """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
 
-    What is no file is given as it is. Raises `InputError` for a folder without pictures.
+    What is no file is given as it is. Raises `InputError` for a folder without pictures, and where none are listed.
     """
     for name in names:
         path = Path(name)
         if name == "-":
-            yield from (Path(line) for line in (line.rstrip("\r\n") for line in listed) if line)
+            lines = [line for line in (line.rstrip("\r\n") for line in listed) if line]
+            if not lines:
+                raise InputError("- takes file names from standard input, a line each, and none came")
+            yield from map(Path, lines)
         elif path.is_dir():
             yield from pictures_under(path)
         else:
@@ -129,6 +132,8 @@ def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:
 
 def pictures_under(folder: Path) -> list[Path]:
     """All picture files in a folder and those below it, sorted. Raises `InputError` where there are none."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; check the path")
     found = pictures_below(folder)
     if not found:
         raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -57,12 +57,16 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
 
     `tick` is told how many images are done, and of how many where that is known. Several `ranks` share the images
     and all get the whole table. Raises `InputError` for weights that do not fit the network or the data, and for
-    members that do not fit each other.
+    members that do not fit each other, and for a setting of files of scores alone.
     """
     if setting.image_size and setting.protocol and setting.protocol.name != "single":
         raise InputError(f"--protocol {setting.protocol.name} takes pictures at their own size; leave --image-size out")
     stored = {path: scores.read(path) for path in sources if scores.is_scores(path)}
     paths = [path for path in sources if path not in stored]
+    given = [field.name for field in fields(setting) if getattr(setting, field.name) != field.default]
+    if given and not paths:
+        option = f"--{given[0].replace('_', '-')}"
+        raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
     if paths:
         tested = _test(paths, setting, say, tick, ranks)
         stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
@@ -178,7 +182,7 @@ def _score(
         scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
     ]
     classes = min(ends(net.net)[1] for net in nets)
-    at_once = size or min(MOST_IMAGES, *(max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets))
+    at_once = min(MOST_IMAGES, *([size] if size else (max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets)))
     decoded = pictures.decoded(
         image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
     )

@@ -19,6 +19,7 @@ from deepres.files import replacing
 from deepres.records import Json
 
 HEADER = "deepres.scores"
+WRONG = ("image", "true", "predicted", "score", "score_of_true")
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,23 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
     try:
         with replacing(file) as partial, partial.open("w", newline="", errors="surrogateescape") as text:
             writer = csv.writer(text)
-            writer.writerow(("image", "true", "predicted", "score", "score_of_true"))
+            writer.writerow(WRONG)
             for row in wrong:
                 true, taken = int(table.labels[row]), int(best[row])
                 both = (found.scores[row, taken].item(), found.scores[row, true].item())
                 writer.writerow((table.names[row], table.classes[true], table.classes[taken], *both))
     except OSError as error:
         raise InputError(f"the list cannot be written to {file} ({error}); give another --wrong") from None
+
+
+def refuse_other_list(file: Path) -> None:
+    """Raise `InputError` where `file` is no name for `write_wrong`, or holds something else than that writes."""
+    if file.is_dir() or file.suffix != ".csv":
+        raise InputError(f"--wrong {file} is to be a file whose name ends in .csv")
+    if file.exists():
+        with file.open(errors="replace") as text:
+            if next(csv.reader(text), list(WRONG)) != list(WRONG):
+                raise InputError(f"--wrong {file} holds something else than such a list; give another name")
 
 
 def read(file: Path) -> ScoreTable:

@@ -17,6 +17,7 @@ from deepres.errors import InputError
 
 MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it
 HEADER = "deepres"
+EXPORTED = (".onnx", ".xml", ".pt2")  # files of deepres export
 NESTS = ("state_dict", "model")  # where a checkpoint of a training keeps the weights among other things
 MOST = 2**31  # of a count
 FP32 = torch.finfo(torch.float32)
@@ -76,6 +77,8 @@ def read(file: Path) -> Weights:
     """
     if not file.is_file():
         raise InputError(f"there is no weights file {file}; give one, a run folder, or hf:owner/name")
+    if file.suffix in EXPORTED:
+        raise InputError(f"{file} is an exported network, whose weights are not read here; give those it was made of")
     try:
         with safe_open(file, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)

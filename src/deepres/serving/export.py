@@ -59,10 +59,12 @@ def export(
     The file takes the images of `batches`, any number at a time: as the network does, float32 (N, C, H, W), or with
     `mean` (C, H, W) uint8 (N, H, W, C), of which it makes that itself. With `calibrate`, such batches, it is int8.
     `facts`, plain JSON, go into the file. OpenVINO's weights stand beside `out`, in a file ending in .bin. Raises
-    `InputError` where a package is missing, a form has no int8, the scores differ too much, or nothing can be written;
-    what was at `out` then stays.
+    `InputError` where a package is missing, a form has no int8, the scores differ too much, nothing can be written,
+    or a file of another origin stands where that .bin is to be; what was at `out` then stays.
     """
     kind = FORMS[form]
+    if lost := next((file for file in files_of(out, form) if file.exists() and not out.exists()), None):
+        raise InputError(f"{lost} is there already and no part of an export; give another name than {out}")
     if calibrate is not None and not kind.int8:
         raise InputError(f"{form} has no int8 here; give --format onnx or openvino")
     for package in (*kind.packages, *(("onnxruntime",) if calibrate is not None else ())):
@@ -93,9 +95,10 @@ def read(file: Path) -> tuple[Run, dict[str, Any]]:
 
     Raises `InputError` where the runtime is missing, and for a file that is damaged or not from here.
     """
-    kind = FORMS[form_of(file, None)]
-    if not file.is_file():
-        raise InputError(f"there is no file {file}; write one with deepres export")
+    form = form_of(file, None)
+    kind = FORMS[form]
+    if missing := next((part for part in files_of(file, form) if not part.is_file()), None):
+        raise InputError(f"there is no file {missing}; write one with deepres export")
     try:
         importlib.import_module(kind.runtime)
     except ImportError:
@@ -105,8 +108,8 @@ def read(file: Path) -> tuple[Run, dict[str, Any]]:
     except Exception as error:  # the runtimes raise almost anything for a file that is damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
-    if missing := [name for name in FACTS if name not in facts]:
-        raise InputError(f"{file} does not say its {missing[0]}, as files of deepres export do; write it with that")
+    if unsaid := [name for name in FACTS if name not in facts]:
+        raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
     return run, facts
 
 
@@ -180,6 +183,7 @@ def _read_program(file: Path) -> tuple[Run, dict[str, Any]]:
 @dataclass(frozen=True)
 class _Kind:
     suffix: str
+    beside: tuple[str, ...]  # suffixes of what is written with it
     packages: tuple[str, ...]
     runtime: str
     int8: bool
@@ -188,10 +192,17 @@ class _Kind:
 
 
 FORMS: dict[Form, _Kind] = {
-    "onnx": _Kind(".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, _write_onnx, _read_onnx),
-    "torch-export": _Kind(".pt2", (), "torch", False, _write_program, _read_program),
-    "openvino": _Kind(".xml", ("onnx", "onnxscript", "openvino"), "openvino", True, _write_openvino, _read_openvino),
+    "onnx": _Kind(".onnx", (), ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, _write_onnx, _read_onnx),
+    "torch-export": _Kind(".pt2", (), (), "torch", False, _write_program, _read_program),
+    "openvino": _Kind(
+        ".xml", (".bin",), ("onnx", "onnxscript", "openvino"), "openvino", True, _write_openvino, _read_openvino
+    ),
 }
+
+
+def files_of(out: Path, form: Form) -> list[Path]:
+    """The files that an export to `out` is made of."""
+    return [out, *(out.with_suffix(suffix) for suffix in FORMS[form].beside)]
 
 
 def form_of(out: Path, form: Form | None) -> Form:
