@@ -103,6 +103,8 @@ def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
         ("warmup_iterations", 500),
         ("decay", "cosine"),
         ("label_smoothing", 1.0),
+        ("colour", 0.1),
+        ("sides", (40, 50)),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused_with_its_field(field, value):

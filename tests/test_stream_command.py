@@ -96,11 +96,13 @@ def test_photographs_of_all_sizes_are_described_and_their_classes_counted(deepre
     facts = json.loads(deepres("data", root, "--json").stdout)
     assert facts["classes"] == ["ant", "bee"] and facts["train"] == {"images": 40, "per_class": {"ant": 20, "bee": 20}}
     assert facts["test"]["images"] == 4
+    (root / "train" / "ant" / "notes.txt").write_text("")
+    assert deepres("data", root).stderr.count("not read, by the names of the files: 1 .txt") == 1
     result = deepres("data", "check", root)
     assert "40 training and 4 test images of 2 classes (ant, bee)" in result.stderr
 
 
-def test_check_names_everything_that_is_wrong(deepres, root, monkeypatch):
+def test_check_names_everything_that_is_wrong(deepres, refused, root, monkeypatch):
     """Exit code 1; in training and test pictures; the limit of pixels can be set."""
     (root / "test" / "ant" / "00.png").write_bytes(b"nothing")
     file = root / "train" / "bee" / "05.png"
@@ -113,6 +115,8 @@ def test_check_names_everything_that_is_wrong(deepres, root, monkeypatch):
     found = json.loads(deepres("data", "check", root, "--json").stdout)
     assert found["images"] == 44 and len(found["wrong"]) == 4
     assert "train/ant/38.png" in [fault["name"] for fault in found["wrong"]]
+    monkeypatch.setenv("DEEPRES_MAX_PIXELS", "many")
+    assert "DEEPRES_MAX_PIXELS is 'many'" in refused("data", "check", root)
 
 
 def test_bad_input_is_one_sentence(refused, tmp_path):

@@ -1,6 +1,7 @@
 """The verbs `deepres data info`, `stats` and `check`."""
 
 import json as json_format
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -57,12 +58,13 @@ def info(
     from deepres.data.stream import index
     from deepres.report import console
 
+    say = cache(_say)  # what both ways tell is told once
     try:
-        facts = describe(load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=_say))
+        facts = describe(load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say))
     except NotResidentError:
         if split or image_size:
             raise
-        facts = index.describe(name, index.open_index(name, _say))
+        facts = index.describe(name, index.open_index(name, say))
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:

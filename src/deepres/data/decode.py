@@ -173,6 +173,8 @@ def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
         with open_picture(picture.content) as image:
             size = seen_size(image) if image_size is None else (image_size, image_size)
             return _Look(size, is_gray(image))
+    except InputError:  # a wrong limit of pixels
+        raise
     except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
         return _Bad(fault(error))
 
@@ -188,6 +190,8 @@ def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | 
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
             # not torchvision's pil_to_tensor, which takes seconds to load
             return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(2, 0).contiguous()
+    except InputError:
+        raise
     except Exception as error:  # as above
         return _Bad(fault(error))
 

@@ -95,7 +95,8 @@ def numbered(labels: Iterable[int]) -> tuple[str, ...]:
 def counted(train: int, test: int, classes: Sequence[str]) -> str:
     """How many images and classes there are, in words, with the first classes by name."""
     shown = ", ".join([*classes[:SHOWN_CLASSES], *["..."] * (len(classes) > SHOWN_CLASSES)])
-    return f"{train:,} training and {test:,} test images of {len(classes):,} classes ({shown})"
+    alone = "classes" if len(classes) != 1 else "class alone"
+    return f"{train:,} training and {test:,} test images of {len(classes):,} {alone} ({shown})"
 
 
 def check_label(root: Path, picture: Picture, classes: tuple[str, ...] | None) -> None:

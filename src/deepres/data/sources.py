@@ -12,6 +12,7 @@ from deepres.data.folders import image_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.parquet import parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
+from deepres.data.rgb import max_pixels
 from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
 from deepres.errors import InputError
 
@@ -92,6 +93,7 @@ def find(data: str, say: Say) -> Listing:
 
     Raises `InputError` where they cannot be found, fetched or read.
     """
+    max_pixels()  # a wrong limit is told before any picture is read
     try:
         if data.startswith(shards.PREFIX):
             found = shards.shard_listing(data.removeprefix(shards.PREFIX))

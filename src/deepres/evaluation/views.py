@@ -15,7 +15,7 @@ from deepres.errors import InputError
 Name = Literal["single", "center", "10-crop", "dense"]
 Views = Callable[[Tensor], list[Tensor]]
 SCALES = (224, 256, 384, 480, 640)  # Sec. 3.4
-MOST_PIXELS = 2**26
+MOST_PIXELS = 2**23  # of a view: its maps take a hundred times the memory
 STEP = 32  # pixels between positions of the last map, of the networks of Table 1
 CROP, SHORTER = 224, 256  # of the networks for ImageNet; others in proportion
 
@@ -27,8 +27,8 @@ class Protocol:
     `single`: the whole image as it is (Sec. 4.2). `center`: the centre of the image with its shorter side at
     256, `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
     shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop
-    than 224 the sizes are in proportion, those of `dense` rounded to multiples of 32; `scales` that are given are
-    taken as they are.
+    than 224 the sizes are in proportion, those of `dense` but the first, the crop itself, rounded to multiples of 32;
+    `scales` that are given are taken as they are.
     """
 
     name: Name

@@ -27,7 +27,7 @@ class FullyConvolutional(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images of the crop's size or larger to maps of scores, before softmax; raises `InputError` for smaller."""
+        """Images to maps of scores, before softmax; raises `InputError` where the last map is smaller than a crop's."""
         features = self.net.feature_map(images)
         if features.shape[2] < self.window[0] or features.shape[3] < self.window[1]:
             height, width = images.shape[2:]

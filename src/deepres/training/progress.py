@@ -51,7 +51,7 @@ class ConsoleMonitor:
     def say(self, message: str) -> None:
         """Something a person should know."""
         (self.bar.console if self.bar else self.console).print(
-            f"{self.label}: {message}", highlight=False, markup=False
+            f"{self.label}: {message}", highlight=False, markup=False, soft_wrap=True
         )
 
 

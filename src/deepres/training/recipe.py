@@ -9,6 +9,7 @@ from deepres.errors import InputError
 
 EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
 AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches, which a short run's statistics and training errors are means of
+SIDES = (256, 480)  # Sec. 3.4
 Warmup = Literal["none", "error", "linear"]
 Decay = Literal["steps", "linear", "plateau"]
 Optimizer = Literal["sgd", "muon"]
@@ -53,7 +54,7 @@ class Recipe:
     pad: int = 4  # pixels of black on each side of a resident image, out of which it is cut anew
     alternate_flips: bool = False  # a resident image is flipped in every second epoch, and not by chance
     crop: int = 0  # pixels a side of random crops out of pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
-    sides: tuple[int, ...] = (256, 480)  # with `crop`: the least and the largest shorter side of a picture
+    sides: tuple[int, ...] = SIDES  # with `crop`: the least and the largest shorter side of a picture
     colour: float = 0.0  # with `crop`: standard deviation of the colour augmentation
     accumulate: int = 1  # parts in which a batch goes through the network; a batch statistic is over a part
     bn_group: int = 0  # images a batch statistic is taken over; 0 is the whole batch
@@ -87,6 +88,9 @@ class Recipe:
         _require(fits, "sides", list(self.sides), f"two numbers of pixels, from the crop ({self.crop}) up")
         _require(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, "a divisor of the batch size")
         _require(not (self.alternate_flips and self.crop), "alternate_flips", True, "false where crops are taken")
+        cropped, wanted = self.crop > 0, "left out where no crops are taken (crop=0)"
+        _require(cropped or not self.colour, "colour", self.colour, wanted)
+        _require(cropped or self.sides == SIDES, "sides", list(self.sides), wanted)
         _require(self.augment or not self.crop, "augment", False, "true where crops are taken (crop=0: whole images)")
 
     def scaled(self, iterations: int) -> Self:
