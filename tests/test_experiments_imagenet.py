@@ -31,6 +31,7 @@ from deepres.models.catalog import depth
 from deepres.training.recipe import IMAGENET
 
 NETWORKS = "plain18,resnet18-a"
+NAMES_OF_TABLE_2, SIX = (EXPERIMENTS[name].networks["paper"] for name in ("table2", "table5"))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,16 @@ def test_photographs_must_be_named(refused, name):
     assert "give --data" in refused("reproduce", name)
 
 
-def test_every_row_runs_at_every_scale():
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_network_of_tables_3_to_5_runs(deepres, finished, photographs):
+    """Table 3 has the rivals and those of Table 2 besides, Table 4 the members of the ensemble alone."""
+    for name, networks in (("table3", "vgg16,googlenet,prelu-net"), ("table5", ",".join(SIX))):
+        rows = reproduced(deepres, finished, photographs, name, networks)["tables"][-1]["rows"]
+        assert len(rows) == len(networks.split(",")) and all(0 <= row["test error"] <= 100 for row in rows)
+
+
+def test_every_row_is_planned_at_every_scale():
     for name, sheet in EXPERIMENTS.items():
         assert len({sheet.networks[scale] for scale in SCALES}) == 1
         known = {*sheet.networks["paper"], *(BEST_MEMBER if name == "table5" else ())}
@@ -186,8 +196,9 @@ def test_every_row_runs_at_every_scale():
         assert set(PAPER[name]) <= known
         for claim in CLAIMS[name]:
             assert set(claim.networks) <= known, claim.text
-    six = EXPERIMENTS["table5"].networks["paper"]
-    assert (len(six), six.count("resnet152")) == (6, 2)
+    assert (len(SIX), SIX.count("resnet152")) == (6, 2)
+    assert {*EXPERIMENTS["table3"].networks["paper"]} <= {"vgg16", "googlenet", "prelu-net", *NAMES_OF_TABLE_2, *SIX}
+    assert {*EXPERIMENTS["table4"].networks["paper"]} == {*SIX}
 
 
 def test_the_sheets_hold_the_papers_numbers():

@@ -70,7 +70,9 @@ TABLE3 = _sheet(
     *("vgg16", "googlenet", "prelu-net"),
     *("plain34", "resnet34-a", *SINGLE),
 )
-TABLE4 = _sheet("table4", "Table 4: errors of single models, dense testing at five scales", Protocol("dense"), *SINGLE)
+TABLE4 = _sheet(
+    "table4", "Table 4: errors of single models, dense testing at several scales", Protocol("dense"), *SINGLE
+)
 # "Six models of different depth", two of 152 layers; which the other four are is not in the paper: those of Table 4.
 TABLE5 = _sheet("table5", "Table 5: errors of ensembles", Protocol("dense"), *SINGLE, "resnet152")
 EXPERIMENTS = {sheet.name: sheet for sheet in (FIG4, TABLE2, TABLE3, TABLE4, TABLE5)}
