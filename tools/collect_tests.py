@@ -1,13 +1,18 @@
-"""Keep reports of `deepres eval --json` with the docs: python tools/collect_tests.py NAME REPORT...
+"""Keep tests by several protocols with the docs: python tools/collect_tests.py NAME SCORES...
 
-Each report is of the same networks by another protocol. Writes docs/results/NAME.json; `python tools/check_docs.py
---write` then renews the tables that show it.
+Each file of SCORES, of `deepres eval --save-scores`, is of the same networks and images by another protocol. Writes
+docs/results/NAME.json; `python tools/check_docs.py --write` then renews the tables that show it.
 """
 
-import json
 import sys
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from deepres.evaluation.accuracy import DRAWS, SEED, Scores
+from deepres.experiments import protocols, scores
+from deepres.experiments.scores import ScoreTable
 from deepres.records import write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -15,13 +20,31 @@ FACTS = ("protocol", "crop", "scales", "flip")
 ERRORS = tuple(f"top1_{what}" for what in ("error", "interval", "difference"))
 
 
+def wrong(table: ScoreTable) -> Tensor:
+    """The share of the networks that take each image for another class, float64 (N,)."""
+    each = [~Scores(own.scores, table.labels).hits() for own in table.members]
+    return torch.stack(each).double().mean(0)
+
+
+def change(values: Tensor) -> list[float]:
+    """The mean of `values` (N,) in percent, and its bootstrap 95 % interval over the images."""
+    drawn = torch.randint(len(values), (DRAWS, len(values)), generator=torch.Generator().manual_seed(SEED))
+    low, high = values[drawn].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return [100 * value for value in (values.mean().item(), low, high)]
+
+
 def main(name: str, files: list[str]) -> None:
+    tables = [scores.read(Path(file)) for file in files]
     kept = []
-    for report in (json.loads(Path(file).read_text()) for file in files):
+    for table in tables:
+        if table.names != tables[0].names:
+            raise SystemExit("the files are not of the same images")
+        report = protocols.report(table)
         first = report["members"][0]
         facts = {key: first[key] for key in FACTS if key in first} | {"images": report["images"]}
         members = [{key: member[key] for key in ("network", *ERRORS)} for member in report["members"]]
-        kept.append(facts | {"members": members, "together": {key: report[key] for key in ERRORS}})
+        mean = {"error": change(wrong(table)), "difference": change(wrong(table) - wrong(tables[0]))}
+        kept.append(facts | {"members": members, "mean": mean, "together": {key: report[key] for key in ERRORS}})
     write_json(RESULTS / f"{name}.json", kept)
 
 

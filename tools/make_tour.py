@@ -19,7 +19,7 @@ What the verbs print, written by `python tools/make_tour.py` ({cpu}, {threads} t
 The photographs are those of [Photographs](photographs.md), and so are the runs.
 """
 TOUR = {
-    "Before training": ("data check flowers", "data stats flowers", "info --compare"),
+    "Before training": ("data flowers", "data check flowers", "data stats flowers", "info --compare"),
     "Training": (
         "train resnet18 --data flowers --set crop=64 --set sides=73,137 --batch-size 16 --iterations 20 --run runs/b",
     ),
@@ -27,10 +27,13 @@ TOUR = {
         "eval runs/seed0 --data flowers",
         "eval {runs} --data flowers --save-scores together.safetensors",
         "eval together.safetensors --member-weights {weights}",
+        "eval runs/seed0 --data flowers --protocol 10-crop",
+        "eval runs/seed0 --data flowers --protocol dense --wrong wrong.csv",
         "reproduce table2 --scale smoke --data flowers",
+        "bench infer resnet18 --against torchvision --against onnxruntime --pairs 3",
     ),
     "Using": (
-        "predict runs/seed0 {picture} --protocol dense --scales 112,128,160",
+        "predict runs/seed0 {picture} --protocol dense",
         "predict runs/seed0 flowers/test --top 2 --format csv",
         "convert runs/seed0 --to mine.safetensors",
         "convert mine.safetensors --to torchvision.pth",
