@@ -303,6 +303,17 @@ def test_a_file_that_differs_from_the_net_is_not_kept(refused, trained, tmp_path
     assert (tmp_path / "net.pt2").read_text() == "the file before"
 
 
+def test_an_export_that_is_told_to_end_leaves_nothing(process, trained, tmp_path):
+    child = process("export", trained, "--out", "exports/net.pt2", wait=False)
+    while not list(tmp_path.glob("exports/.net.pt2.*")):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.005)
+    child.send_signal(signal.SIGTERM)
+    child.communicate()
+    assert child.returncode == 128 + signal.SIGTERM
+    assert list((tmp_path / "exports").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
