@@ -59,14 +59,14 @@ def tests(name: str) -> str:
     """The tests of docs/results/NAME.json, a column a protocol: top-1 errors of networks, on average, and together."""
     reports = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
     networks = [f"{member['network']}, {number}" for number, member in enumerate(reports[0]["members"], 1)]
-    rows = [[what] for what in (*networks, "mean; less the first protocol", "ensemble; less its first network")]
+    rows = [[what] for what in (*networks, "mean; less the first protocol", "ensemble; less the mean")]
     for report in reports:
         mean, together = report["mean"], report["together"]
         every = [(found["top1_error"], *found["top1_interval"]) for found in (*report["members"], together)]
         every.insert(-1, mean["error"])
         for row, found in zip(rows, every, strict=True):
             row.append("{:.1f} ({:.1f} to {:.1f})".format(*found))
-        for row, less in zip(rows[-2:], (mean["difference"], together["top1_difference"]), strict=True):
+        for row, less in zip(rows[-2:], (mean["difference"], together["mean_difference"]), strict=True):
             row[-1] += "; {:+.1f} ({:+.1f} to {:+.1f})".format(*less) if any(less) else ""
     heads = [f"{report['protocol']}, sides {', '.join(map(str, report['scales']))}" for report in reports]
     lines = [["top-1 error, % (95 % interval)", *heads], ["---"] * (len(heads) + 1), *rows]

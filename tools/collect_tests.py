@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepres.evaluation.accuracy import DRAWS, SEED, Scores
+from deepres.evaluation.ensemble import average, member_weights
 from deepres.experiments import protocols, scores
 from deepres.experiments.scores import ScoreTable
 from deepres.records import write_json
@@ -44,7 +45,10 @@ def main(name: str, files: list[str]) -> None:
         facts = {key: first[key] for key in FACTS if key in first} | {"images": report["images"]}
         members = [{key: member[key] for key in ("network", *ERRORS)} for member in report["members"]]
         mean = {"error": change(wrong(table)), "difference": change(wrong(table) - wrong(tables[0]))}
-        kept.append(facts | {"members": members, "mean": mean, "together": {key: report[key] for key in ERRORS}})
+        every = average([own.scores for own in table.members], member_weights(len(members), None))
+        together = change((~Scores(every, table.labels).hits()).double() - wrong(table))
+        errors = {key: report[key] for key in ERRORS} | {"mean_difference": together}
+        kept.append(facts | {"members": members, "mean": mean, "together": errors})
     write_json(RESULTS / f"{name}.json", kept)
 
 
