@@ -5,7 +5,18 @@ from pathlib import Path
 
 import platformdirs
 
+from deepres.errors import InputError
+
+VARIABLE = "DEEPRES_CACHE"
+REMEDY = f"set {VARIABLE} to a folder that can be written"
+
 
 def cache_folder() -> Path:
-    """`DEEPRES_CACHE`, or the user's cache folder of this system."""
-    return Path(os.environ.get("DEEPRES_CACHE") or platformdirs.user_cache_dir("deepres")).expanduser().absolute()
+    """`DEEPRES_CACHE`, or the user's cache folder of this system.
+
+    Raises `InputError` where there is neither: for a user whom the system does not know, without HOME.
+    """
+    try:
+        return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("deepres")).expanduser().absolute()
+    except RuntimeError:
+        raise InputError(f"this user has no home folder, and so no place for what is kept; {REMEDY}") from None

@@ -5,13 +5,12 @@ from functools import cache
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
 
-from deepres.commands.console import progress_bar, sayer, ticker
+from deepres.commands.console import print_lines, progress_bar, sayer, ticker
+from deepres.printing import CommandGroup, Console
 
 
-class DataGroup(TyperGroup):
+class DataGroup(CommandGroup):
     """`deepres data NAME` is `deepres data info NAME`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -116,7 +115,7 @@ def stats(
         typer.echo(json_format.dumps(facts, indent=2))
         return
     for label, value in facts.items():
-        _line(out, f"{label.replace('_', ' ')}: {_shown(value)}")
+        print_lines(f"{label.replace('_', ' ')}: {_shown(value)}")
 
 
 @app.command()
@@ -144,8 +143,8 @@ def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
         typer.echo(json_format.dumps({"images": images, "wrong": wrong}, indent=2))
     else:
         for fault in wrong:
-            _line(out, f"{fault['name']}: {fault['reason']}")
-        _line(out, f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
+            print_lines(f"{fault['name']}: {fault['reason']}")
+        print_lines(f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
     if wrong:
         raise typer.Exit(1)
 
@@ -155,7 +154,3 @@ def _shown(value: Any) -> str:
         entries = (f"({_shown(entry)})" if isinstance(entry, list) else _shown(entry) for entry in value)
         return ", ".join(entries) or "none"
     return f"{value:.6f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
