@@ -20,3 +20,12 @@ def cache_folder() -> Path:
         return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("deepres")).expanduser().absolute()
     except RuntimeError:
         raise InputError(f"this user has no home folder, and so no place for what is kept; {REMEDY}") from None
+
+
+def in_cache(place: object) -> bool:
+    """Whether the cache folder lies in the file or folder `place`, or that in the cache folder."""
+    try:
+        cache = cache_folder()
+    except InputError:
+        return False
+    return isinstance(place, str) and bool(place) and (cache.is_relative_to(place) or Path(place).is_relative_to(cache))

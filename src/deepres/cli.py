@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from deepres.cache import REMEDY, in_cache
 from deepres.commands.bench import bench
 from deepres.commands.console import print_lines, sayer
 from deepres.commands.convert import convert
@@ -280,7 +281,8 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError):  # a recorded name, in an environment that knows ASCII alone
         return f"{error.object!a} is no name of a file in this environment ({error.encoding}); set LC_ALL=C.UTF-8"
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib, for ~ and ~name
-        return "a path begins with ~, but this user's home folder is not known; give the path in full, or set HOME"
+        return "the home folder is not known, which a path with ~ or a library needs; set HOME, or give paths in full"
     if isinstance(error, OSError):  # a full disk, a file where a folder should be, a place without permission
-        return f"the system refuses: {error}; check the place, its permissions and its free space"
+        mend = REMEDY if in_cache(error.filename) else "check the place, its permissions and its free space"
+        return f"the system refuses: {error}; {mend}"
     return None

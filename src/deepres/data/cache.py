@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 from deepres.files import replacing
@@ -69,4 +69,4 @@ def write(file: Path, data: Data, say: Say) -> None:
         with replacing(file) as partial:
             save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
-        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again")
+        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again, or {REMEDY}")

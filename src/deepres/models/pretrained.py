@@ -114,7 +114,8 @@ def fetch(repository: str, **how: Any) -> Path:
     except Exception as error:  # the hub's client lets through errors of the HTTP library that it is built on
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         raise InputError(
-            f"{WEIGHTS} of hf:{repository} could not be fetched ({reason}); check the name, the network and HF_TOKEN"
+            f"{WEIGHTS} of hf:{repository} could not be fetched ({reason}); check the name, the network, "
+            "HF_TOKEN, and that HF_HOME can be written"
         ) from None
 
 

@@ -109,7 +109,7 @@ def _places(folder: Path) -> list[Path]:
 def _damage(place: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        sums = json.loads((place / SUMS).read_text())
+        sums = json.loads((place / SUMS).read_text(encoding="utf-8"))
         for name in (WEIGHTS, STATE):
             if _sha256((place / name).read_bytes()) != sums[name]:
                 return f"{name} does not match its checksum"

@@ -37,7 +37,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     if file.is_dir():
         return Run(file).config
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         read: Any = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     except FileNotFoundError:
         raise InputError(f"there is no configuration {file}; give a JSON or TOML file or a run folder") from None

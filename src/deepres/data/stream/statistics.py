@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
 from deepres.data.folders import TRAIN_FOLDERS
 from deepres.data.imagenet import center_crop
 from deepres.data.listing import Say, refusal
@@ -142,4 +142,4 @@ def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
             continue
         say(f"the statistics are kept in {place}")
         return
-    say("the statistics are not kept, since neither the data's folder nor the cache can be written to")
+    say(f"the statistics are not kept, since neither the data's folder nor the cache can be written to; {REMEDY}")
