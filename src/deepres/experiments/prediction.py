@@ -18,7 +18,7 @@ from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
 from deepres.serving.engine import engine as made_engine
-from deepres.training.device import resolve_device, tests_in
+from deepres.training.device import precision_of_tests, resolve_device
 
 AT_ONCE = 64  # pictures that are read before their predictions are given
 
@@ -93,7 +93,7 @@ def predictor(
     """
     protocol, crop = protocol or usual_protocol([trained]), crop_of(trained)
     place = resolve_device(device)
-    precision = tests_in(precision)
+    precision = precision_of_tests(precision)
     if engine != "eager" and isinstance(trained.net, FileNetwork):
         raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
     fixed = protocol.name != "dense" and place == "cpu"  # all views have one size

@@ -40,7 +40,7 @@ def use_local_gpu(local: int) -> None:
 def resolve_precision(precision: str, device: str) -> str:
     """`auto` to bf16 where the hardware multiplies it, else to fp32: emulated bf16 is about ten times slower."""
     if precision != "auto":
-        return tests_in(precision)
+        return precision_of_tests(precision)
     if device == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -48,7 +48,7 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def tests_in(precision: str) -> str:
+def precision_of_tests(precision: str) -> str:
     """`auto` to fp32, on every device.
 
     In bf16 a score moves by 0.01 with the number of images beside it, whose sums are taken in another order.
