@@ -44,8 +44,8 @@ def test_openvino_is_held_to_a_processor_without_bf16(monkeypatch):
     assert not openvino.multiplies_bf16()
 
 
-@pytest.mark.parametrize("kernels", ["on", "off"])
-def test_a_run_in_bf16_is_tested_in_fp32_and_so_as_by_eval(deepres, folder, tmp_path, monkeypatch, kernels):
+@pytest.mark.parametrize("own", ["on", "off"])
+def test_a_run_in_bf16_is_tested_in_fp32_and_so_as_by_eval(deepres, folder, tmp_path, monkeypatch, own):
     monkeypatch.setenv("DEEPRES_BF16", "1")
     score, narrow = material.score, []
 
@@ -54,7 +54,7 @@ def test_a_run_in_bf16_is_tested_in_fp32_and_so_as_by_eval(deepres, folder, tmp_
         return score(*given)
 
     monkeypatch.setattr(material, "score", noted)
-    done = deepres("train", "resnet8", "--data", folder, *TRAINING, "--kernels", kernels, "--json")
+    done = deepres("train", "resnet8", "--data", folder, *TRAINING, "--kernels", own, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "bf16"
     assert narrow and not any(narrow)
