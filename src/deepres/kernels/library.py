@@ -18,9 +18,9 @@ from deepres.errors import InputError
 from deepres.kernels.processor import WIDE
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
-if platform.machine() == "x86_64" and not WIDE:
-    FLAGS += ("-mno-avx512f",)  # vectors as wide as those of PyTorch, where it is told to keep to less
+# Vectors as wide as those of PyTorch, where it is told to keep to less than the processor has.
+_NARROW = ("-mno-avx512f",) if platform.machine() == "x86_64" and not WIDE else ()
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared", *_NARROW)
 COMPILERS = ("c++", "g++", "clang++")
 CHANNELS = 16  # the kernels take maps whose channels are a multiple of so many
 
