@@ -67,6 +67,16 @@ def test_the_console_shows_them_in_strings_texts_tables_and_bars(capsys):
     assert not COMMANDS.findall(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_columns_is_shown_all_the_same(monkeypatch, capsys, columns):
+    """As of serial lines and programs that play a terminal."""
+    table = Table("name")
+    table.add_row("resnet20")
+    monkeypatch.setenv("COLUMNS", columns)
+    Console().print(table)
+    assert "resnet20" in capsys.readouterr().out
+
+
 def test_no_module_prints_in_another_way():
     """The console of `printing` is the only one; what is echoed is JSON, which escapes by itself."""
     for file in SOURCES:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import typer
 from rich.console import Console as RichConsole
-from rich.console import ConsoleOptions, RenderableType
+from rich.console import ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
@@ -22,6 +22,7 @@ _BUT_LINE_ENDS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 _PLAIN = {"–": "-", "×": "x", "✓": "+", "✗": "x", "…": "..."}  # for terminals that know no more than ASCII
 _ERRORS = "deepres.printed"
+_FEWEST_COLUMNS = 20
 UsageError = cast(Any, typer.BadParameter.__base__)  # which typer does not export
 
 
@@ -40,6 +41,12 @@ class Console(RichConsole):
 
     A string or a `Text` is one line, and its line ends are shown, too.
     """
+
+    @property
+    def size(self) -> ConsoleDimensions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As rich's; what says that it has next to no columns is no terminal, and would be shown nothing."""
+        found = super().size
+        return found if found.width >= _FEWEST_COLUMNS else ConsoleDimensions(80, found.height)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """As rich's, of visible text."""
