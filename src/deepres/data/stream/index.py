@@ -202,7 +202,7 @@ def _digest(picture: Picture) -> bytes:
     content = picture.content
     try:
         if isinstance(content, Path):
-            content = content.read_bytes()
+            content = Span(content).read()
         elif isinstance(content, Span):
             content = content.read()
     except OSError:

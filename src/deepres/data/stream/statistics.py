@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepres.cache import cache_folder
-from deepres.data.folders import TRAIN_FOLDERS
 from deepres.data.imagenet import center_crop
+from deepres.data.layouts import has_training_part
 from deepres.data.listing import Say, refusal
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
@@ -80,7 +80,7 @@ def statistics(
 
 def _has_classes_alone(root: Path) -> bool:
     """Whether the folder has nothing but class folders, among which others would take one more for a class."""
-    return not any(path.name.lower() in TRAIN_FOLDERS or path.is_file() for path in root.iterdir())
+    return not has_training_part(root) and not any(path.is_file() for path in root.iterdir())
 
 
 def _compute(
