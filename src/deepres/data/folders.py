@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepres.data.layouts import Classes, Layout, is_picture, layout_of
 from deepres.data.listing import Listing, Part, Picture, divided
-from deepres.data.walk import Walk, composed, names_of
+from deepres.data.walk import Walk, composed, names_of, unread_note
 from deepres.errors import InputError
 from deepres.files import require_regular
 
@@ -83,12 +83,6 @@ def pictures_below(folder: Path, walk: Walk, unread: Counter[str]) -> Iterator[s
             yield path
         else:
             unread[Path(path).suffix.lower()] += 1
-
-
-def unread_note(unread: Counter[str]) -> list[str]:
-    """How many files were not read for their names, if any, in words."""
-    kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.most_common(5))
-    return [f"not read, by the names of the files: {kinds}"] if kinds else []
 
 
 def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:

@@ -165,10 +165,10 @@ def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layou
 
 def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Walk) -> bool:
     """Fill in the parts of a set whose classes are divided each, as `rose/train/`. False where none is."""
-    parts = {
-        name: _parts([sub for folder in folders for sub in walk.folders_inside(folder)])
-        for name, folders in classes.items()
+    subfolders = {
+        name: [sub for own in folders for sub in walk.folders_inside(own)] for name, folders in classes.items()
     }
+    parts = {name: _parts(folders) for name, folders in subfolders.items()}
     every = [part for own in parts.values() for part in own]
     if not every:
         return False
@@ -182,7 +182,9 @@ def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Wa
     # The test part is one for all classes.
     first = min((part.name.rank for part in every if not part.is_training), default=None)
     used = [part for part in every if part.is_training or part.name.rank == first]
-    found.notes += [f"{part.folder.relative_to(place)}/ is not used" for part in every if part not in used]
+    unused = {sub for own in subfolders.values() for sub in own} - {part.folder for part in used}
+    found.notes += [f"{folder.relative_to(place)}/ is not used" for folder in sorted(unused)]
+    found.beside += [file for own in classes.values() for folder in own for file in walk.inside(folder).files]
     for kind in (True, False):
         own = {
             name: tuple(part.folder for part in parts[name] if part in used and part.is_training is kind)

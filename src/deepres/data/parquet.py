@@ -1,6 +1,5 @@
 """Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from deepres import untrusted
 from deepres.data.listing import Listing, Part, Picture, divided
 from deepres.data.names import TEST, TRAIN, VALIDATION
-from deepres.data.walk import Walk, class_name, names_of
+from deepres.data.walk import Walk, class_name, names_of, unread_note
 from deepres.errors import InputError
 from deepres.files import require_regular
 
+SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "fine_label")
 ROWS = 1024  # read at a time, so that memory does not grow with the file
 
@@ -29,7 +30,7 @@ class _File:
 
 def parquet_files(root: Path) -> list[Path]:
     """All visible Parquet files in a folder and those below it, sorted."""
-    return [Path(path) for path in Walk().files_below(root) if path.lower().endswith(".parquet")]
+    return [Path(path) for path in Walk().files_below(root) if path.lower().endswith(SUFFIX)]
 
 
 def parquet_folder(root: Path, tables: list[Path]) -> Listing:
@@ -65,6 +66,9 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     used = {file.path for file in files}
     unused = [path.relative_to(root).as_posix() for path in tables if path not in used]
     notes = [f"Parquet files that are not read: {names_of(unused)}"] if unused else []
+    walk = Walk()
+    others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
+    notes += [*unread_note(others), *walk.notes()]
     return Listing(root, tuple(file.path for file in files), read, divides=not test, notes=tuple(notes))
 
 
@@ -183,9 +187,10 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
             schema = source.schema_arrow
         _, label = _columns(schema, file.path)
         try:
-            features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+            known = (schema.metadata or {})[b"huggingface"]
+            features = untrusted.decode(known, dict[str, Any], str(file.path), own=True)["info"]["features"]
             names[tuple(class_name(str(name), file.path) for name in features[label]["names"])] += 1
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError):
             continue  # files written by other tools have no such metadata, or other features
     if len(names) > 1:
         raise InputError(f"the Parquet files beside {files[0].path} disagree about the class names; fetch them again")

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
-from math import prod
 from pathlib import Path
 
 from deepres.data.walk import Walk, on_disk
 from deepres.errors import InputError
 
 MOST_NAMES = 100_000
+COUNTED = 10**15  # from which on it does not matter
 MOST_LEVELS = 20  # of braces within braces
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
 MAGIC = re.compile(r"[*?[]")
@@ -25,7 +25,10 @@ class _Sequence:
     pieces: "list[str | _Choice]" = field(default_factory=list["str | _Choice"])
 
     def count(self) -> int:
-        return prod(piece.count() for piece in self.pieces if not isinstance(piece, str))
+        count = 1
+        for piece in self.pieces:
+            count = min(COUNTED, count if isinstance(piece, str) else count * piece.count())
+        return count
 
     def names(self) -> Iterator[str]:
         choices = [[piece] if isinstance(piece, str) else list(piece.names()) for piece in self.pieces]
@@ -41,7 +44,9 @@ class _Choice:
     width: int = 0
 
     def count(self) -> int:
-        return len(self.numbers) if self.numbers is not None else sum(sequence.count() for sequence in self.sequences)
+        if self.numbers is not None:
+            return len(self.numbers)
+        return min(COUNTED, sum(sequence.count() for sequence in self.sequences))
 
     def names(self) -> Iterator[str]:
         if self.numbers is not None:
@@ -56,9 +61,8 @@ def expand(pattern: str) -> list[str]:
     """
     parsed = _parsed(pattern)
     if (count := parsed.count()) > MOST_NAMES:
-        raise InputError(
-            f"{_short(pattern)} makes {count:,} names, more than {MOST_NAMES:,}; give fewer, or a glob with *"
-        )
+        many = f"{count:,}" if count < COUNTED else f"{COUNTED:,} or more"
+        raise InputError(f"{_short(pattern)} makes {many} names, but may {MOST_NAMES:,}; give fewer, or a glob with *")
     return list(parsed.names())
 
 

@@ -1,18 +1,18 @@
 """WebDataset tar shards: `0001.jpg` with `0001.cls` or `0001.json`, or class folders put into a tar."""
 
 import contextlib
-import json
 import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from deepres import untrusted
 from deepres.data.layouts import is_picture
 from deepres.data.listing import Listing, Part, Picture, Span, divided
-from deepres.data.names import split_of
+from deepres.data.names import Split, split_of
 from deepres.data.patterns import expand, files_of
 from deepres.data.walk import class_name, composed, is_hidden, names_of
 from deepres.errors import InputError
@@ -62,17 +62,21 @@ class _Shard:
 def shard_listing(pattern: str) -> Listing:
     """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
 
-    `data.patterns` says what they name; the order is that of the pattern, of a glob the sorted one. The part is told by the word train, test or val in the name of the shard, or else by a folder of that name; without
-    test shards, every fifth picture of each class is a test picture. Class names are those of the folders in the
-    tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
+    `data.patterns` says what it names; the order is that of the pattern, of a glob the sorted one. The part is told by
+    the word train, test or val in the name of the shard, or else by a folder of that name; without test shards, every
+    fifth picture of each class is a test picture. Class names are those of the folders in the tars, or of
+    `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
     found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
     and for a picture without a label.
     """
-    paths = _found(pattern)
-    silent = [path for path in paths if split_of(path) is None]
-    if silent and len(silent) < len(paths):
+    splits = {path: split_of(path) for path in _found(pattern)}
+    silent = [path for path, split in splits.items() if split is None]
+    if silent and len(silent) < len(splits):
         raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
-    shards = [_Shard(path, part) for path in paths if (part := _part(path, paths)) is not None]
+    # With Parquet as here, a validation part is the test part where there is no other.
+    unused = {path for path, split in splits.items() if split == "val" and "test" in splits.values()}
+    part_of: dict[Split | None, Part] = {None: "train", "train": "train", "test": "test", "val": "test"}
+    shards = [_Shard(path, part_of[split]) for path, split in splits.items() if path not in unused]
     if not any(shard.part == "train" for shard in shards):
         raise InputError(f"{PREFIX}{pattern} has no training shards; let it name them too, as in {{train,val}}-*.tar")
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
@@ -88,9 +92,9 @@ def shard_listing(pattern: str) -> Listing:
         pictures = list(_pictures(shards, root, classes or ()))
         return classes, list(divided(pictures)) if divides else pictures
 
-    left_out = [path.name for path in paths if _part(path, paths) is None]
-    notes = [f"validation shards that are not used, since there are test shards: {names_of(left_out)}"]
-    return Listing(root, tuple(files), read, divides, tuple(notes[: len(left_out)]))
+    left_out = names_of(path.name for path in unused)
+    notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
+    return Listing(root, tuple(files), read, divides, notes)
 
 
 def _found(pattern: str) -> list[Path]:
@@ -109,14 +113,6 @@ def _found(pattern: str) -> list[Path]:
         except OSError as error:
             raise InputError(f"the shard {path} cannot be read ({error.strerror}); mend or remove it") from None
     return list(paths)
-
-
-def _part(path: Path, paths: list[Path]) -> Part | None:
-    """The part of a shard; None of a validation shard where there are test shards, as with Parquet."""
-    split = split_of(path)
-    if split == "val":
-        return None if any(split_of(other) == "test" for other in paths) else "test"
-    return "test" if split == "test" else "train"
 
 
 def _read(shard: _Shard) -> None:
@@ -176,8 +172,8 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
                 raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
         elif sample.label is None:
             # It may hold what else is known of the picture.
-            with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
-                sample.label = int(json.loads(text)["label"])
+            with contextlib.suppress(InputError, ValueError, TypeError, KeyError, OverflowError):
+                sample.label = int(untrusted.decode(text, dict[str, Any], name, own=True)["label"])
 
 
 def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Iterator[Picture]:

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,12 @@ def names_of(names: Iterable[str]) -> str:
     found = list(names)
     different = sorted(set(found))
     return f"{len(found):,} ({', '.join(different[:SHOWN])}{', ...' if len(different) > SHOWN else ''})"
+
+
+def unread_note(unread: Counter[str]) -> list[str]:
+    """How many files were not read for their names, if any, in words."""
+    kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.most_common(5))
+    return [f"not read, by the names of the files: {kinds}"] if kinds else []
 
 
 def composed(name: str) -> str:

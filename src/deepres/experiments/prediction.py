@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from deepres.data.decode import pixels_or_fault
-from deepres.data.folders import pictures_below, unread_note
+from deepres.data.folders import pictures_below
 from deepres.data.layouts import IMAGE_SUFFIXES
 from deepres.data.listing import Picture, Say
 from deepres.data.pictures import ahead
-from deepres.data.walk import Walk, on_disk
+from deepres.data.walk import Walk, on_disk, unread_note
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.exported import FileNetwork

@@ -19,10 +19,10 @@ from deepres.data.listing import Say, refusal
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
+from deepres.data.walk import OWN
 from deepres.errors import InputError
 from deepres.files import replacing
 
-BESIDE = ".deepres"  # hidden, so that it is no class folder
 BATCH = 32
 LAYOUT = 1  # raise it when the result changes
 
@@ -69,7 +69,7 @@ def statistics(
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     places = (cache_folder() / "statistics" / name,)
     if not _has_classes_alone(index.root):
-        places = (index.root / BESIDE / name, *places)
+        places = (index.root / OWN / name, *places)
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
