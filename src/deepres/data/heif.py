@@ -1,7 +1,6 @@
 """HEIC and AVIF, the pictures of telephones: read where Pillow can, by itself or through `pillow-heif`."""
 
 import io
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ AVIF = (b"avif", b"avis")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"heif")
 
 
-def opened(file: io.BytesIO | Path, formats: Sequence[str]) -> Image.Image:
+def opened(file: io.BytesIO | Path, formats: tuple[str, ...]) -> Image.Image:
     """What `Image.open` gives of one of `formats`, or of HEIC or AVIF by its first bytes, whatever its name.
 
     Raises `ValueError` for HEIC or AVIF which this installation does not read, and what Pillow raises.

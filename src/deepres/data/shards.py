@@ -69,7 +69,7 @@ def shard_listing(pattern: str) -> Listing:
     found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
     and for a picture without a label.
     """
-    splits = {path: split_of(path) for path in _found(pattern)}
+    splits: dict[Path, Split | None] = {path: split_of(path) for path in _found(pattern)}
     silent = [path for path, split in splits.items() if split is None]
     if silent and len(silent) < len(splits):
         raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
