@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepres.data.listing import Listing, Part, Picture, divided
+from deepres.data.listing import Listing, Part, Picture
 from deepres.errors import InputError
 
 # torchvision's, and two more that Pillow decodes
@@ -27,29 +27,25 @@ def image_folder(root: Path) -> Listing:
     """The pictures under `root`, in sorted order, labelled by their class folder.
 
     The test folder is the first of `TEST_FOLDERS` that has class folders, which that of a contest has not. Without
-    one, every fifth picture of each class is a test picture. Raises `InputError` for a
+    one, `data.division` divides; a test folder alone has no training pictures. Raises `InputError` for a
     folder without class folders, a class folder without pictures, or a test class that the training set
     lacks.
     """
     parts = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     train = next((parts[name] for name in TRAIN_FOLDERS if name in parts), None)
     named = [parts[name] for name in TEST_FOLDERS if name in parts]
-    beside: list[str] = []
-    if train is not None:
-        others = [name for name in _class_folders(root) if name.lower() not in (*TRAIN_FOLDERS, *TEST_FOLDERS)]
-        beside = [name for name in others if any(map(_is_picture, (root / name).iterdir()))]
-        if beside and _class_folders(train):
-            raise InputError(
-                f"{root} has class folders in {train.name}/ and {beside[0]}/ beside it; move one of them away"
-            )
+    others = [name for name in _class_folders(root) if name.lower() not in (*TRAIN_FOLDERS, *TEST_FOLDERS)]
+    beside = [name for name in others if any(map(_is_picture, (root / name).iterdir()))]
+    if train is not None and beside and _class_folders(train):
+        raise InputError(f"{root} has class folders in {train.name}/ and {beside[0]}/ beside it; move one of them away")
     tests = [folder for folder in named if _class_folders(folder)]
     test = (tests or named or [None])[0]
-    if train is None or beside:  # a class may be called train
-        if test is not None:
-            raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
+    if beside and test is not None:  # a class may be called train
+        raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
+    if beside or (train is None and test is None):
         train = root
-    classes, unread = _classes(train), Counter[str]()
-    files = list(_files(train, classes, "train", unread))
+    classes, unread = _classes(train or test or root), Counter[str]()
+    files = [] if train is None else list(_files(train, classes, "train", unread))
     if test is not None:
         known = set(classes)
         if unknown := [name for name in _classes(test) if name not in known]:
@@ -57,11 +53,13 @@ def image_folder(root: Path) -> Listing:
         files += _files(test, classes, "test", unread)
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
-        within = root.as_posix().rstrip("/") + "/"
-        pictures = [
-            Picture(file.path.as_posix().removeprefix(within), file.label, file.part, file.path) for file in files
-        ]
-        return _named(root, classes), pictures if test is not None else list(divided(pictures))
+        within, home = (place.as_posix().rstrip("/") + "/" for place in (root, train or root))
+        pictures: list[Picture] = []
+        for file in files:
+            path = file.path.as_posix()
+            key = path.removeprefix(home) if test is None else None
+            pictures.append(Picture(path.removeprefix(within), file.label, file.part, file.path, key))
+        return _named(root, classes), pictures
 
     names = root / IMAGENET_NAMES
     notes = [f"{folder.name}/ is not used, since {tests[0].name}/ is the test part" for folder in tests[1:]]

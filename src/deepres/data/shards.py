@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepres.data.folders import IMAGE_SUFFIXES
-from deepres.data.listing import Listing, Part, Picture, Span, divided
+from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.errors import InputError
 
 PREFIX = "wds:"
@@ -41,8 +41,8 @@ def shard_listing(pattern: str) -> Listing:
 
     `{000..146}` and `{train,val}` are expanded; the order is that of the pattern, of a glob the sorted one. The
     part is told by the word train, test or val in the name of the shard, or else by a folder of that name; without
-    test shards, every fifth picture of each class is a test picture. Class names are those of the folders in the
-    tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
+    test shards, `data.division` divides. Class names are those of the folders in the
+    tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard is
     found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
     and for a picture without a label.
     """
@@ -51,8 +51,6 @@ def shard_listing(pattern: str) -> Listing:
     if silent and len(silent) < len(paths):
         raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
     shards = [_Shard(path, part) for path in paths if (part := _part(path, paths)) is not None]
-    if not any(shard.part == "train" for shard in shards):
-        raise InputError(f"{PREFIX}{pattern} has no training shards; let it name them too, as in {{train,val}}-*.tar")
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
@@ -63,8 +61,7 @@ def shard_listing(pattern: str) -> Listing:
         for shard in shards:
             _read(shard)
         classes = _class_names(shards, names)
-        pictures = list(_pictures(shards, root, classes or ()))
-        return classes, list(divided(pictures)) if divides else pictures
+        return classes, list(_pictures(shards, root, classes or ()))
 
     return Listing(root, tuple(files), read, divides)
 
@@ -175,7 +172,8 @@ def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Ite
                     f"{shard.path}: {sample.name} has no label; add {key}.cls, or put it into a class folder"
                 )
             number = numbers[label] if isinstance(label, str) else label
-            yield Picture(f"{place} {sample.name}", number, shard.part, sample.content)
+            name = sample.name.rpartition("/")[2] if isinstance(label, str) else sample.name
+            yield Picture(f"{place} {sample.name}", number, shard.part, sample.content, f"{label}/{name}")
 
 
 def _label(key: str, sample: _Sample) -> int | str | None:
