@@ -189,13 +189,15 @@ def test_pipes_sockets_devices_and_endless_files_are_named(deepres, refused, wei
     }
     checked = deepres("data", "check", root, "--workers", 0)
     assert checked.returncode == 1
-    assert checked.stdout.splitlines()[:4] == [f"ant/{name}: {reason}" for name, reason in faults.items()]
+    assert {f"ant/{name}: {reason}" for name, reason in faults.items()} <= set(checked.stdout.splitlines())
+    assert "14 images, 4 do not decode" in checked.stdout
     predicted = deepres("predict", weights, root, root / "ant" / "pipe.png", "--format", "jsonl")
     assert (predicted.returncode, len(lines(predicted))) == (1, 10)
     for name, reason in faults.items():
         assert f"{root}/ant/{name}: {reason}" in predicted.stderr
     assert "left out: 5 of 15 pictures" in predicted.stderr
-    assert "ant/pipe.png does not decode (a named pipe, not a file)" in refused("data", "info", root)
+    said = refused("data", "info", root)
+    assert any(f"ant/{name} does not decode ({reason})" in said for name, reason in faults.items())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has other files")

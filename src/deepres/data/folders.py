@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepres.data.layouts import Classes, Layout, is_picture, layout_of
-from deepres.data.listing import Listing, Part, Picture, divided
+from deepres.data.listing import Listing, Part, Picture
 from deepres.data.walk import Walk, composed, names_of, unread_note
 from deepres.errors import InputError
 from deepres.files import require_regular
@@ -19,42 +19,45 @@ class _File:
     path: str
     label: int
     part: Part
+    key: str  # class, and name within it
 
 
 def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
     """The pictures under `root`, in sorted order, labelled by their class folder; `notes` are of the caller.
 
-    Without a test part every fifth picture of each class is a test picture. Raises `InputError` for a folder whose
-    classes cannot be told, a class folder without pictures, or a test class that the training set lacks.
+    Without a test part `data.division` divides; a test part alone has no training pictures. Raises `InputError` for a
+    folder whose classes cannot be told, a class folder without pictures, or a test class that the training set lacks.
     """
     walk, unread = Walk(), Counter[str]()
     layout = layout_of(root, walk)
-    train, test = layout.train, layout.test
-    if train is None:
-        raise InputError(f"{root} has a test part but no train/; add train/ with one folder a class")
-    if unknown := [name for name in test or () if name not in train]:
-        place = (test or {})[unknown[0]][0]
+    classes = tuple(layout.test or () if layout.train is None else layout.train)
+    if unknown := [name for name in layout.test or () if name not in set(classes)]:
         raise InputError(
-            f"{place.parent} has the class {unknown[0]!r}, which {root} trains not; make the classes agree"
+            f"the test part of {root} has the class {unknown[0]!r}, which the training part lacks; make them agree"
         )
-    classes = tuple(train)
     files = [
-        file
-        for part, own in (("train", train), ("test", test or {}))
-        for file in _files(own, classes, part, walk, unread)  # type: ignore[arg-type]
+        *_files(layout.train or {}, classes, "train", walk, unread),
+        *_files(layout.test or {}, classes, "test", walk, unread),
     ]
-    names = root / IMAGENET_NAMES
+    names, divides = root / IMAGENET_NAMES, layout.test is None
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
         within = root.as_posix().rstrip("/") + "/"
         pictures = [
-            Picture(composed(file.path.removeprefix(within)), file.label, file.part, Path(file.path)) for file in files
+            Picture(
+                composed(file.path.removeprefix(within)),
+                file.label,
+                file.part,
+                Path(file.path),
+                file.key if divides else None,
+            )
+            for file in files
         ]
-        return _named(names, classes), pictures if test is not None else list(divided(pictures))
+        return _named(names, classes), pictures
 
     every = (*(Path(file.path) for file in files), *[names] * names.is_file())
     told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
-    return Listing(root, every, read, divides=test is None, notes=told)
+    return Listing(root, every, read, divides, told)
 
 
 def is_image_folder(root: Path) -> bool:
@@ -97,10 +100,10 @@ def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, u
     """The picture files of each class that a part has, in sorted order."""
     for label, name in enumerate(classes):
         own = folders.get(name, ())
-        found = [path for folder in own for path in pictures_below(folder, walk, unread)]
+        found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
         if own and not found:
             raise InputError(f"the class folder {own[0]} has no pictures; fill it or remove it")
-        yield from (_File(path, label, part) for path in found)
+        yield from (_File(path, label, part, name + path.removeprefix(str(folder))) for folder, path in found)
 
 
 def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from deepres import untrusted
-from deepres.data.listing import Listing, Part, Picture, divided
+from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import TEST, TRAIN, VALIDATION
 from deepres.data.walk import Walk, class_name, names_of, unread_note
 from deepres.errors import InputError
@@ -39,8 +39,8 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     Tables without pictures beside those that have some are left out. A test part without labels (ImageNet's, all
     -1) gives way to the validation part.
 
-    A split is told from the name of the file or else of its folder. Without test files, every fifth picture
-    of each class is a test picture. Raises `InputError` where there are no training files, or files of
+    A split is told from the name of the file or else of its folder. Without test files, `data.division` divides;
+    test files alone have no training pictures. Raises `InputError` where there are neither, or files of
     several data sets; `read()` raises it for a damaged file and for one without the columns.
     """
     found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
@@ -49,19 +49,19 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
         split = _split_of(path, root)
         if split is not None:
             found[split].append(path)
-    if not found["train"]:
+    if not any(found.values()):
         raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
     test = found["test"]
     if not test or (found["val"] and not _labelled(test[0])):
         test = found["val"]
-    homes = sorted({str(_home(path, root)) for path in found["train"]})
+    homes = sorted({str(_home(path, root)) for path in found["train"] or test})
     if len(homes) > 1:
         raise InputError(f"{root} holds several data sets ({', '.join(homes)}); give the folder of one of them")
     parts: tuple[tuple[Part, list[Path]], ...] = (("train", found["train"]), ("test", test))
     files = [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
 
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        return _class_names(files), _Pictures(files, divide=not test)
+        return _class_names(files), _Pictures(files)
 
     used = {file.path for file in files}
     unused = [path.relative_to(root).as_posix() for path in tables if path not in used]
@@ -121,16 +121,13 @@ class _Pictures:
     """The pictures of Parquet files, read row group by row group each time they are gone through."""
 
     files: list[_File]
-    divide: bool
 
     def __iter__(self) -> Iterator[Picture]:
-        pictures = (picture for file in self.files for picture in _rows(file))
-        return divided(pictures) if self.divide else pictures
+        return (picture for file in self.files for picture in _rows(file))
 
     def of(self, part: Part) -> Iterator[Picture]:
-        """The pictures of one part; files of the other are read only where the parts are of the same files."""
-        files = self.files if self.divide else [file for file in self.files if file.part == part]
-        return (picture for picture in _Pictures(files, self.divide) if picture.part == part)
+        """The pictures of one part; files of the other are not read."""
+        return iter(_Pictures([file for file in self.files if file.part == part]))
 
 
 def _rows(file: _File) -> Iterator[Picture]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from deepres import untrusted
 from deepres.data.layouts import is_picture
-from deepres.data.listing import Listing, Part, Picture, Span, divided
+from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.data.names import Split, split_of
 from deepres.data.patterns import expand, files_of
 from deepres.data.walk import class_name, composed, is_hidden, names_of
@@ -63,9 +63,9 @@ def shard_listing(pattern: str) -> Listing:
     """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
 
     `data.patterns` says what it names; the order is that of the pattern, of a glob the sorted one. The part is told by
-    the word train, test or val in the name of the shard, or else by a folder of that name; without test shards, every
-    fifth picture of each class is a test picture. Class names are those of the folders in the tars, or of
-    `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
+    the word train, test or val in the name of the shard, or else by a folder of that name; without test shards,
+    `data.division` divides. Class names are those of the folders in the tars, or of `classnames.txt` beside the first
+    shard. Raises `InputError` where no shard is
     found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
     and for a picture without a label.
     """
@@ -77,8 +77,6 @@ def shard_listing(pattern: str) -> Listing:
     unused = {path for path, split in splits.items() if split == "val" and "test" in splits.values()}
     part_of: dict[Split | None, Part] = {None: "train", "train": "train", "test": "test", "val": "test"}
     shards = [_Shard(path, part_of[split]) for path, split in splits.items() if path not in unused]
-    if not any(shard.part == "train" for shard in shards):
-        raise InputError(f"{PREFIX}{pattern} has no training shards; let it name them too, as in {{train,val}}-*.tar")
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
@@ -89,8 +87,7 @@ def shard_listing(pattern: str) -> Listing:
         for shard in shards:
             _read(shard)
         classes = _class_names(shards, names)
-        pictures = list(_pictures(shards, root, classes or ()))
-        return classes, list(divided(pictures)) if divides else pictures
+        return classes, list(_pictures(shards, root, classes or ()))
 
     left_out = names_of(path.name for path in unused)
     notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
@@ -189,7 +186,9 @@ def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Ite
                     f"{shard.path}: {sample.name} has no label; add {key}.cls, or put it into a class folder"
                 )
             number = numbers[label] if isinstance(label, str) else label
-            yield Picture(composed(f"{place} {sample.name}"), number, shard.part, sample.content)
+            name = sample.name.rpartition("/")[2] if isinstance(label, str) else sample.name
+            said = composed(f"{place} {sample.name}")
+            yield Picture(said, number, shard.part, sample.content, f"{label}/{name}")
 
 
 def _label(shard: _Shard, key: str, sample: _Sample) -> int | str | None:

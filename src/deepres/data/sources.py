@@ -2,14 +2,16 @@
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepres.data import cache, hub, shards
 from deepres.data.decode import decode
+from deepres.data.division import Division, divided
 from deepres.data.folders import image_folder, is_image_folder
-from deepres.data.listing import Listing, Say
+from deepres.data.listing import Listing, Picture, Say
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
 from deepres.data.rgb import max_pixels
@@ -19,6 +21,10 @@ from deepres.errors import InputError
 
 __all__ = ["Data", "ImageSet", "describe", "find", "load"]
 HUB = "hf:"
+RULES: dict[Division, str] = {
+    "hash": "about one picture in five is a test picture, by a hash of its name, so that those that come move no other",
+    "place": "every fifth picture of each class, by name, is a test picture, as in the run",
+}
 
 
 def load(
@@ -27,6 +33,7 @@ def load(
     split: str | None = None,
     image_size: int | None = None,
     skip_bad: bool = False,
+    division: Division = "hash",
     progress: Callable[[str], None] | None = None,
 ) -> Data:
     """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
@@ -35,13 +42,14 @@ def load(
     folder, then fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or
     `hf:owner/name`. `split`, for example "45k/5k", tests on a held-out part of the training set instead
     (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
-    do not decode. Raises `InputError` for data that cannot be found, fetched or decoded.
+    do not decode; `division` tells how data without a test part are divided. A part may be empty. Raises
+    `InputError` for data that cannot be found, fetched or decoded.
     """
     say: Say = progress or (lambda message: None)
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
-        loaded = _decoded(data, find(data, say), image_size, skip_bad, say)
+        loaded = _decoded(data, find(data, say, division), image_size, skip_bad, say)
     except OSError as error:
         raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
@@ -69,7 +77,10 @@ def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool
 
 
 def describe(data: Data) -> dict[str, Any]:
-    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1."""
+    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1.
+
+    Without training images there is none.
+    """
 
     def part(images: ImageSet) -> dict[str, Any]:
         counts = images.labels.bincount(minlength=len(data.classes)).tolist()
@@ -82,15 +93,17 @@ def describe(data: Data) -> dict[str, Any]:
         "classes": list(data.classes),
         "channels": data.channels,
         "size": list(data.size),
-        "mean": [round(value, 6) for value in data.mean().double().mean((1, 2)).tolist()],
+        "mean": [round(value, 6) for value in data.mean().double().mean((1, 2)).tolist()] if len(data.train) else None,
         "train": part(data.train),
         "test": part(data.test),
         "fingerprint": data.fingerprint,
     }
 
 
-def find(data: str, say: Say) -> Listing:
+def find(data: str, say: Say, division: Division = "hash") -> Listing:
     """The pictures of `data`, as `load` takes it, not decoded; `say` is told what is made of them and left out.
+
+    Data without a test part are divided by the rule `division`.
 
     Raises `InputError` where they cannot be found, fetched or read.
     """
@@ -102,11 +115,31 @@ def find(data: str, say: Say) -> Listing:
             found = _listing(_folder(data, say))
     except OSError as error:
         raise _unreadable(data, error) from None
-    if found.divides:
-        say(f"{data} has no test part: every fifth picture of each class, by name, is a test picture")
     for note in found.notes:
         say(f"{data}: {note}")
-    return found
+    if not found.divides:
+        return found
+    say(f"{data} has no test part: {RULES[division]}")
+
+    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        classes, pictures = found.read()
+        return classes, divided(pictures, division)
+
+    return replace(found, read=read, division=division)
+
+
+def placed(data: str) -> str:
+    """`data` so that it names the same place from every working folder: paths become absolute.
+
+    Names of published sets and of the hub stay as they are.
+    """
+    if data.startswith(shards.PREFIX):
+        return shards.PREFIX + str(Path(data.removeprefix(shards.PREFIX)).expanduser().absolute())
+    if not data or data in PUBLISHED or data.startswith(HUB):
+        return data
+    path, shared = Path(data).expanduser(), os.environ.get("DEEPRES_DATA")
+    inside = Path(shared).expanduser() / data if shared else path
+    return str((path if path.exists() or not inside.is_dir() else inside).absolute())
 
 
 def _folder(data: str, say: Say) -> Path:
@@ -127,7 +160,7 @@ def _folder(data: str, say: Say) -> Path:
     if shared and (shared / data).is_dir():
         return shared / data
     if len(path.parts) > 1 or data.startswith((".", "~")):
-        raise InputError(f"the data folder {path} does not exist; check the path")
+        raise InputError(f"the data folder {path} does not exist; check the path, or give its new place")
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"give {', '.join(PUBLISHED)}, a folder, or hf:owner/name"
     raise InputError(f"there is no data set or folder named {data!r}; {hint}")
