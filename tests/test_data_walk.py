@@ -108,6 +108,14 @@ def test_what_tools_leave_behind_is_no_shard_and_no_picture_in_one(tmp_path: Pat
     assert names(f"wds:{tmp_path}/**/*.tar") == [f"set-0.tar {name}" for name in members]
 
 
+def test_a_folder_with_nothing_but_what_tools_leave_is_no_copy_of_a_known_set(tmp_path: Path, monkeypatch):
+    hide(tmp_path, "shared/cifar10/.DS_Store", b"")
+    images.write_parquet_set(tmp_path / "cache" / "datasets" / "cifar10")
+    monkeypatch.setenv("DEEPRES_DATA", str(tmp_path / "shared"))
+    monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path / "cache"))
+    assert len(load("cifar10").train) == 10
+
+
 # links
 
 

@@ -125,7 +125,10 @@ def _are_parts(place: Path, parts: list[_Part], others: list[Path]) -> bool:
     """Whether folders that are named after parts are parts. Raises `InputError` where that cannot be told."""
     whole = [part.folder.name for part in parts if part.is_training and part.home]
     tests = [part.folder.name for part in parts if not part.is_training]
-    beside = [folder.name for folder in others if _holds_pictures(folder)]
+    if whole and any(part.home for part in parts if not part.is_training):
+        beside = []  # where both parts are whole, other pictures are of neither
+    else:
+        beside = [folder.name for folder in others if _holds_pictures(folder)]
     if beside and whole:
         raise InputError(f"{place} has class folders in {whole[0]}/ and {beside[0]}/ beside it; move one of them away")
     if beside and tests:

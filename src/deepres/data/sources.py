@@ -16,7 +16,7 @@ from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
 from deepres.data.rgb import max_pixels
 from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
-from deepres.data.walk import names_of, on_disk
+from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.errors import InputError
 
 __all__ = ["Data", "ImageSet", "describe", "find", "load"]
@@ -157,8 +157,8 @@ def _folder(data: str, say: Say) -> Path:
         return path
     if path.exists():
         raise InputError(f"{path} is a file; give the folder that holds the images or the Parquet files")
-    if shared and (shared / data).is_dir():
-        return shared / data
+    if shared and (place := on_disk(shared / data)).is_dir():
+        return place
     if len(path.parts) > 1 or data.startswith((".", "~")):
         raise InputError(f"the data folder {path} does not exist; check the path, or give its new place")
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
@@ -178,7 +178,7 @@ def _shared_folder() -> Path | None:
 
 
 def _has_entries(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not is_hidden(entry.name) for entry in folder.iterdir())
 
 
 def _listing(root: Path) -> Listing:
