@@ -131,15 +131,22 @@ def find(data: str, say: Say, division: Division = "hash") -> Listing:
 def placed(data: str) -> str:
     """`data` so that it names the same place from every working folder: paths become absolute.
 
-    Names of published sets and of the hub stay as they are.
+    Names of published sets and of the hub stay as they are, as does what is not there.
     """
     if data.startswith(shards.PREFIX):
         return shards.PREFIX + str(Path(data.removeprefix(shards.PREFIX)).expanduser().absolute())
     if not data or data in PUBLISHED or data.startswith(HUB):
         return data
-    path, shared = Path(data).expanduser(), os.environ.get("DEEPRES_DATA")
-    inside = Path(shared).expanduser() / data if shared else path
-    return str((path if path.exists() or not inside.is_dir() else inside).absolute())
+    path, shared = Path(data).expanduser(), os.environ.get("DEEPRES_DATA", "")
+    places = [path, Path(shared).expanduser() / data] if shared else [path]
+    return next((str(place.absolute()) for place in places if place.is_dir()), data)
+
+
+def still_there(place: str, owner: str) -> str:
+    """`place`, that of the data of `owner` when these were found. Raises `InputError` where it is gone."""
+    if Path(place).is_absolute() and not Path(place).exists():
+        raise InputError(f"{owner} was trained on {place}, which is gone; where it was moved, name it with --data")
+    return place
 
 
 def _folder(data: str, say: Say) -> Path:
@@ -160,7 +167,7 @@ def _folder(data: str, say: Say) -> Path:
     if shared and (place := on_disk(shared / data)).is_dir():
         return place
     if len(path.parts) > 1 or data.startswith((".", "~")):
-        raise InputError(f"the data folder {path} does not exist; check the path, or give its new place")
+        raise InputError(f"the data folder {path} does not exist; check the path")
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"give {', '.join(PUBLISHED)}, a folder, or hf:owner/name"
     raise InputError(f"there is no data set or folder named {data!r}; {hint}")

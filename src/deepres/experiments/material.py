@@ -14,7 +14,7 @@ from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
 from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
-from deepres.data.sources import load
+from deepres.data.sources import load, still_there
 from deepres.data.stream.index import Index, Parts, open_index
 from deepres.data.stream.loader import Stream, in_order
 from deepres.data.stream.statistics import statistics
@@ -64,7 +64,7 @@ def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
     for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
         if crop and given:
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
-    place, rule = config.data_path or config.data, config.division
+    place, rule = still_there(config.data_path or config.data, "the run"), config.division
     with ranks.one_first():
         if crop:
             source: Source = open_index(place, say, rule)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from deepres.data.manifest import Manifest, Strings
+from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
 from deepres.files import replacing
@@ -88,13 +89,16 @@ def changes(before: RunPictures, source: Source) -> str:
     return ", and ".join(found) or "the same pictures with other labels or classes, in another order, or made otherwise"
 
 
-def tell_start(place: Path, source: Source, say: Say) -> None:
+def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
     """Say what of the data that the run at `place` saw, whose weights are to go on, is in another part or changed.
 
-    Nothing is said of weights that keep no list of pictures, and of data that have no picture in common with theirs.
+    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data that have no
+    picture in common with theirs.
     """
     before, test = kept(place), source.test.manifest
     if before is None:
+        if place.is_dir() and Run(place).exists and placed(Run(place).config["data"]) == data:
+            say(f"warning: {place} keeps no list of its pictures, and may have been trained on some of the test part")
         return
     seen = (torch.isin(test.digests, before.train) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
     if len(seen):

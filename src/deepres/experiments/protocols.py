@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepres.data.division import Division
 from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
-from deepres.data.sources import load
+from deepres.data.sources import load, still_there
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
@@ -243,7 +243,7 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
             say(f"{path} was trained on {_place(other)}, and is tested on {_place(config)}, as {first} was trained")
     return replace(
         setting,
-        data=_place(config),
+        data=still_there(_place(config), str(first)),
         division=config.get("division", "place"),
         split=setting.split or config.get("split"),
         image_size=setting.image_size or config.get("image_size"),

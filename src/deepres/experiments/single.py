@@ -31,7 +31,7 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
-from deepres.training.settings import differences, from_json, merge, read_settings
+from deepres.training.settings import BEFORE, differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
 
@@ -153,7 +153,7 @@ def train_run(
         if config.start is not None and start is None:
             start = of_run(run, config.start_path or config.start, monitor.say)
         if config.start_path is not None:
-            pictures.tell_start(Path(config.start_path), source, monitor.say)
+            pictures.tell_start(Path(config.start_path), str(config.data_path), source, monitor.say)
         return _train_run(config, run, source, monitor, ranks, start)
 
 
@@ -226,15 +226,7 @@ def open_run(
     """
     own = pictures.own_pictures(source)
     if run.exists:
-        recorded = {"compile": "off"} | run.config  # older runs do not tell of fields that came later
-        begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
-        fields = differences(record, recorded | {"recipe": begun})
-        fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
-        before = pictures.kept(run.path)
-        if run.begun and before is not None and recorded.get("fingerprint") != record["fingerprint"]:
-            fields = [field for field in fields if not field.startswith("fingerprint")]
-            fields.append(pictures.changes(before, source))
-        if fields and run.begun:
+        if run.begun and (fields := _other_fields(record, run, source)):
             raise InputError(
                 f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
                 "the recorded values to go on with it"
@@ -256,6 +248,18 @@ def open_run(
     environment: Json = describe_environment() | {"ranks": ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
+
+
+def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
+    """What a recorded configuration has otherwise than `record`; of other pictures, which ones, where it is known."""
+    recorded = {"compile": "off"} | BEFORE | run.config  # older runs do not tell of fields that came later
+    begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
+    fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
+    if "fingerprint" in fields and (before := pictures.kept(run.path)) is not None:
+        fields["fingerprint"] = pictures.changes(before, source)
+    elif "fingerprint" in fields and "division" in fields:  # as its pictures are in other parts by another rule
+        fields["fingerprint"] += f"; {fields.pop('division')}"
+    return [field for name, field in fields.items() if name not in ANY_VALUE]
 
 
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:

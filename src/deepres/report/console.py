@@ -66,6 +66,9 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
         print_tables(console, [_members(report)])
     shown = count <= MOST_CLASSES
     print_tables(console, [_classes(report, shown)])
+    if not shown:
+        left = f"{count - MOST_CLASSES:,} more err as much or less; --json has them all"
+        console.print(left + (", and the confusion matrix." if report["confusion"] else "."), highlight=False)
     confused = [(pair["true"], pair["predicted"], pair["images"]) for pair in report["confused"]]
     if confused and not shown:
         print_tables(
@@ -79,14 +82,13 @@ def _classes(report: Mapping[str, Any], shown: bool) -> Table:
     worst = sorted(range(len(errors)), key=lambda label: 1.0 if (error := errors[label]) is None else -error)
     matrix = report["confusion"] if shown else [()] * len(errors)
     rows: list[tuple[Cell, ...]] = [
-        (f"{label} {report['classes'][label]}", _percent(errors[label]), *matrix[label]) for label in worst
-    ][:MOST_CLASSES]
+        (f"{label} {report['classes'][label]}", _percent(errors[label]), *matrix[label])
+        for label in worst[:MOST_CLASSES]
+    ]
     columns = ("true class", "error %", *(str(label) for label in range(len(errors)) if shown))
     if shown:
         return Table("Errors by class, the worst first", "Columns: images by predicted class.", columns, tuple(rows))
-    left = f"{len(errors) - len(rows):,} more classes err as much or less; --json has them all"
-    caption = left + (", and the confusion matrix." if report["confusion"] else ".")
-    return Table("Errors by class, the worst first", caption, columns, tuple(rows))
+    return Table("Errors by class, the worst first", "", columns, tuple(rows))
 
 
 def _percent(error: float | None) -> str:
