@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from statistics import median
 
 import numpy as np
@@ -115,6 +116,8 @@ def test_openvino_computes_in_the_precision_that_its_row_names(precision, hint, 
     """By itself it takes bf16 wherever the processor has it."""
     for package in ("openvino", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
+    if precision == "bf16" and "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("OpenVINO asks the processor for bf16, and not its oneDNN, which is held to less here")
     from openvino import Core
 
     asked, compile_model = [], Core.compile_model
