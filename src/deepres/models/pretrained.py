@@ -15,7 +15,7 @@ from deepres.models.catalog import build
 from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
-from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, told
+from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, is_small, told
 from deepres.models.unpack import bare
 from deepres.models.weights import Weights, silent
 
@@ -80,14 +80,17 @@ def _foreign(found: Weights, file: Path, hints: Hints, beside: Beside | None, sa
             raise InputError("--padding is for ResNets under the names of others; leave it out")
         weights = _of_a_rival(rival_state_dict(theirs), source, found.mean)
     else:
-        what = told(theirs, state, layout, hints.network, hints.padding)
+        what = told(theirs, state, layout, hints.network, hints.padding, say)
         weights = Weights(what.state, found.mean, source | what.header | _imagenet_classes(state))
         if found.mean is None and what.origin is not None and (beside is None or beside.mean is None):
             weights = _normalised(weights, what.origin, file, say)
     if beside is None:
         return weights
     mean = weights.mean if beside.mean is None else torch.tensor(beside.mean)[:, None, None]
-    return Weights(weights.state, mean, weights.header | source | beside.header)
+    header = weights.header | source | beside.header
+    if layout is not None and is_small(weights.state):
+        header.pop("crop", None)
+    return Weights(weights.state, mean, header)
 
 
 def _normalised(weights: Weights, origin: Origin, file: Path, say: Callable[[str], None]) -> Weights:
