@@ -25,7 +25,7 @@ CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 
 @dataclass(frozen=True)
 class Origin:
-    """A library or repository: the mean and std of its images, and the number of classes that it trains for.
+    """A library or repository: the mean and std of its images, the number of classes that it trains for, their names.
 
     None stands for any number: of a library whose networks are trained further on other pictures.
     """
@@ -34,15 +34,20 @@ class Origin:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     num_classes: int | None = None
+    classes: tuple[str, ...] = ()
 
 
 LIBRARIES = Origin("torchvision, timm, transformers or fb.resnet.torch", IMAGENET_MEAN, IMAGENET_STD)
-AKAMASTER = Origin("akamaster/pytorch_resnet_cifar10", IMAGENET_MEAN, IMAGENET_STD, 10)
-KUANGLIU = Origin("kuangliu/pytorch-cifar", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10)
+AKAMASTER = Origin("akamaster/pytorch_resnet_cifar10", IMAGENET_MEAN, IMAGENET_STD, 10, CIFAR_10)
+KUANGLIU = Origin("kuangliu/pytorch-cifar", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10, CIFAR_10)
 CHENYAOFO = Origin(
-    "chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10
+    "chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification",
+    CIFAR_MEAN,
+    (0.2023, 0.1994, 0.2010),
+    10,
+    CIFAR_10,
 )
-HUYVNPHAN = Origin("huyvnphan/PyTorch_CIFAR10", CIFAR_MEAN, (0.2471, 0.2435, 0.2616), 10)
+HUYVNPHAN = Origin("huyvnphan/PyTorch_CIFAR10", CIFAR_MEAN, (0.2471, 0.2435, 0.2616), 10, CIFAR_10)
 WEIAICUNZAI = Origin(
     "weiaicunzai/pytorch-cifar100",
     (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
@@ -92,8 +97,6 @@ def told(
     classes, channels = ends(state)
     if origin is not None and (channels != 3 or origin.num_classes not in (None, classes)):
         origin = None
-    elif origin is not None and origin.num_classes == len(CIFAR_10):
-        header["classes"] = list(CIFAR_10)
     return Told(state, header, origin)
 
 
