@@ -97,7 +97,7 @@ class Evaluated:
             for name, its_errors in self.networks.items()
         }
         for name, its_runs in self.runs.items():
-            done = [(run.done or {}) | {"place": run.config["seed"]} for run in its_runs if run.path in self.errors]
+            done = [(run.done or {}) | {"place": run.field("seed")} for run in its_runs if run.path in self.errors]
             found[name] = [own | row for own, row in zip(done, found[name], strict=True)]
         return found
 

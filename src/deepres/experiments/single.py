@@ -28,6 +28,7 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
+from deepres.training.resume import mend_records
 from deepres.training.settings import differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
@@ -173,6 +174,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
     record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, start, ranks))
     if done is not None:
+        ranks.by_first(lambda: mend_records(run, monitor.say))
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
     return train(
