@@ -117,8 +117,11 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
-        return (self.path / "config.json").exists()
+        """Whether a run was started here: a config.json alone does not tell, other programs write one, too."""
+        file = self.path / "config.json"
+        if not file.exists() or any((self.path / name).exists() for name in ("environment.json", "checkpoints")):
+            return file.exists()
+        return {"network", "data", "recipe"} <= read_record(file).keys()
 
     @property
     def begun(self) -> bool:

@@ -19,6 +19,8 @@ from deepres.models.catalog import RIVALS
 from deepres.models.convert import to_torchvision
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import WEIGHTS, Network
+from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, Padding
+from deepres.models.pretrained import PICKLED, Hints
 from deepres.models.weights import Weights
 from deepres.records import Json, Run, read_record
 from deepres.training import checkpoint
@@ -42,7 +44,8 @@ def load(place: str | Path, network: str | None = None) -> Network:
 
     `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
     convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
-    `net.header` says what is known of it: `classes`, the recipe, errors. Raises `InputError` where there is none.
+    `net.header` says what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights of
+    which nothing tells it. Raises `InputError` where there is none.
     """
     path = Path(place)
     guessed = not path.exists() and not str(place).startswith("hf:") and HUB.fullmatch(str(place)) is not None
@@ -51,6 +54,27 @@ def load(place: str | Path, network: str | None = None) -> Network:
     except InputError as error:
         raise InputError(f"there is no file or folder {place}, and {error}" if guessed else str(error)) from None
     return pretrained.load(file, network)
+
+
+def ready(place: Path, say: Callable[[str], None], network: str | None = None) -> Network:
+    """As `load`, for a verb: what is found, assumed and left out is said.
+
+    Raises `InputError` also for weights without a mean, since no other than that of their training goes with them.
+    """
+    net = pretrained.load(find(place, say), network, say)
+    require_mean(net, place)
+    return net
+
+
+def require_mean(net: Network, place: object) -> Tensor:
+    """The mean of the images that `net` takes. Raises `InputError` where it is not known."""
+    if net.mean is None:
+        raise InputError(
+            f"{place} holds no mean, which its images lack, and is of no library or repository whose mean is known; "
+            f"write it down first: deepres convert {place} --to FILE.safetensors --mean 0.49,0.48,0.45 --std "
+            "0.25,0.24,0.26 (a number a channel, for RGB in 0..1; 0,0,0 for none)"
+        )
+    return net.mean
 
 
 def find(place: Path, say: Callable[[str], None]) -> Path:
@@ -63,8 +87,9 @@ def find(place: Path, say: Callable[[str], None]) -> Path:
         return pretrained.fetch(str(place).removeprefix("hf:"))
     if not place.is_dir():
         return place
-    if (place / WEIGHTS).exists():
-        return place / WEIGHTS
+    for name in (WEIGHTS, PICKLED):
+        if (place / name).exists():
+            return place / name
     if not Run(place).exists:
         raise InputError(
             f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
@@ -82,6 +107,8 @@ def convert(
     say: Callable[[str], None],
     *,
     network: str | None = None,
+    padding: Padding | None = None,
+    take: str | None = None,
     form: Format | None = None,
     mean: str | None = None,
     std: str | None = None,
@@ -89,9 +116,10 @@ def convert(
 ) -> Json:
     """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
 
-    `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
-    `std` is; of foreign weights they are ImageNet's where None. `reports` are those of `deepres eval --json` on these
-    weights, whose errors go into the header. `say` is told what the new file does not carry.
+    `network`, `padding` and `take` are `pretrained.Hints`. `form` is told by the suffix of `to` where it is None.
+    `mean` is a `.binaryproto` or a number a channel, in 0..1, as `std` is; where None, they are what the weights, or
+    their library or repository, tell. `reports` are those of `deepres eval --json` on these weights, whose errors go
+    into the header. `say` is told what the new file does not carry.
     Raises `InputError` for weights that are not read here, or that the form cannot hold.
     """
     form = form or SUFFIXES.get(to.suffix)
@@ -99,7 +127,7 @@ def convert(
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
     refuse_input("--to", to, [file])
-    read = pretrained.read(file)
+    read = pretrained.read(file, Hints(network, padding, take), say)
     if mean is not None:
         read = dataclasses.replace(read, mean=_mean(mean))
     if std is not None:
@@ -117,15 +145,20 @@ def convert(
     else:
         _write(to, Weights(net.state_dict(), net.mean, net.header))
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    return {"file": str(to), "format": form, "parameters": parameters, "mean": net.mean is not None} | net.header
+    holds_mean = form == "safetensors" and net.mean is not None
+    return {"file": str(to), "format": form, "parameters": parameters, "mean": holds_mean} | net.header
 
 
 def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tensor]:
     """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
-    if "std" not in net.header:
+    if net.mean is None:
+        say("warning: no mean is known that these weights' images lack, and none is in the file")
+    elif "std" not in net.header:
         say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
     if net.name in RIVALS and net.name != "prelu-net":
         return net.state_dict()  # the names are torchvision's
+    if net.mean is not None and "std" in net.header and not _are_imagenets(net.mean, net.header["std"]):
+        say("warning: the mean and std of these weights' images are not ImageNet's, and are not in the file")
     header, resnets = net.header, [f"resnet{depth}" for depth in TABLE_1]
     if net.name.removesuffix("-b") not in resnets or header["residual_layers"] != 2:
         raise InputError(
@@ -139,6 +172,11 @@ def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tens
     for what in (what for what, other in others.items() if other):
         say(f"warning: torchvision's {net.name} has its {what}, this one not: the scores will be others there")
     return to_torchvision(net.state_dict())
+
+
+def _are_imagenets(mean: Tensor, std: Sequence[float]) -> bool:
+    known = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    return mean.shape == known.shape and torch.allclose(mean, known) and tuple(std) == IMAGENET_STD
 
 
 def _write(to: Path, content: Weights) -> None:

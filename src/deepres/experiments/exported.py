@@ -43,5 +43,5 @@ def _opened(file: Path) -> Trained:
     net.name, net.run = facts["network"], run
     net.header = {"network": net.name, "classes": classes, "num_classes": len(classes), "in_channels": 3}
     net.header |= {name: facts[name] for name in ("precision", "protocol")}
-    net.mean = torch.zeros(3, crop, crop)  # it is subtracted inside
-    return Trained(net, net.mean, net.header)
+    net.mean = mean = torch.zeros(3, crop, crop)  # it is subtracted inside
+    return Trained(net, mean, net.header)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from deepres.data.pictures import Decoded, Pictures, pictures_of_test
-from deepres.data.sources import load
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
@@ -123,7 +122,6 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         setting = replace(setting, image_size=None)
     with ranks.one_first():
         pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
-        nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
@@ -234,15 +232,6 @@ def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Pr
     """The protocol where none is named, as `Setting` has it."""
     cropped = image_size is None and any(map(is_cropped, nets))
     return Protocol("center" if cropped else "single")
-
-
-def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:
-    """Weights that carry no mean image get that of the training pictures."""
-    if trained.mean is not None:
-        return trained
-    split, size, bad = setting.split, setting.image_size, setting.skip_bad
-    data = load(str(setting.data), split=split, image_size=size, skip_bad=bad, progress=say)
-    return replace(trained, mean=data.with_channels(ends(trained.net)[0]).mean())
 
 
 def _classes(nets: Iterable[Trained], pictures: Pictures) -> tuple[str, ...]:

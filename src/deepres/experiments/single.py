@@ -13,11 +13,10 @@ from torch import Tensor
 
 from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
-from deepres.experiments.exchange import find
+from deepres.experiments.exchange import ready, require_mean
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.experiments.start import FILE as START
 from deepres.experiments.start import Start, of_run
-from deepres.models import pretrained
 from deepres.models.catalog import WITHOUT_BN, build, depth, family
 from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
@@ -35,10 +34,10 @@ from deepres.training.trainer import Monitor
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
+    """A network ready to use: the net, its mean image, (C, H, W) or (C, 1, 1), and its header."""
 
     net: Network
-    mean: Tensor | None
+    mean: Tensor
     header: Json
 
 
@@ -229,7 +228,8 @@ def open_run(
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
     """A network from a run folder (its newest whole checkpoint), a weights file of any kind, or `hf:owner/name`.
 
-    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net.
+    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net, and for
+    those without a mean.
     """
-    net = pretrained.load(find(path, say), network)
-    return Trained(net, net.mean, net.header)
+    net = ready(path, say, network)
+    return Trained(net, require_mean(net, path), net.header)
