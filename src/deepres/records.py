@@ -287,6 +287,6 @@ def _model_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def read_record(file: Path, *kinds: type, hint: str = "") -> Json:
+def read_record(file: Path, *kinds: type, hint: str = "", mend: str = RESTORE) -> Json:
     """The JSON object from a file. Raises `InputError`, with `hint`, where it is missing, damaged or unlike `kinds`."""
-    return _known(untrusted.read_bytes(file, RESTORE, hint=hint), str(file), RESTORE, *kinds)
+    return _known(untrusted.read_bytes(file, mend, hint=hint), str(file), mend, *kinds)

@@ -220,7 +220,9 @@ def _errors(source: Path, header: Json) -> Json:
 
 def _reported(file: Path, network: str) -> Json:
     """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
-    report = read_record(file, _Report, hint="it is written by deepres eval --json")
+    report = read_record(
+        file, _Report, hint="it is written by deepres eval --json", mend="give one of deepres eval --json"
+    )
     try:
         names = [member["network"] for member in report["members"]]
         errors = {"top1": report["top1_error"], "top5": report["top5_error"]}
