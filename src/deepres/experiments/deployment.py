@@ -65,11 +65,8 @@ def deploy(
         "input": _input(channels, crop, preprocess),
         "output": f"float32 (N, {classes}), scores before softmax",
     }
-    inputs: Json = (
-        {}
-        if preprocess
-        else {"mean": _shortest(trained.mean if trained.mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
-    )
+    if not preprocess:  # a std of the training is folded into the first convolution
+        facts |= {"mean": _shortest(trained.mean if trained.mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
     found = export(
         trained.net,
         out,

@@ -5,6 +5,7 @@ preprocessor_config.json; the fields of torchvision's weights (`categories`, `cr
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,31 +13,33 @@ from typing import Annotated, Any
 
 import msgspec
 
+from deepres import untrusted
 from deepres.errors import InputError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = (CONFIG, PREPROCESSOR)
+MEND = "mend it, or move it away"
 SMALL = 32  # pixels a side of images that are not cropped
 SHARE = 224 / 256  # of the shorter side that a crop is here
 BILINEAR = ("bilinear", 2)  # 2: Pillow's number
 # What a test would do otherwise than here, beside the crop's share and the interpolation.
 OTHERS = ("test_input_size", "test_crop_pct", "resize_size", "model_args")
 
-Channels = list[float]
+# Those of timm that are ours; others may have the same tensors and compute something else, as resnetblur50 does.
+OURS = re.compile(r"(tv_|gluon_|ssl_|swsl_)?(resnet|vgg)\d+(_bn|_v1b)?")
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
 Side = Pixels | list[Pixels] | dict[str, Pixels | None]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Divisor = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
 
 
 class _Config(msgspec.Struct):
     """Of config.json, and of its `pretrained_cfg`, what is used here or changes what a network computes."""
 
     architecture: str | None = None
-    architectures: list[str] | None = None
-    mean: Channels | None = None
-    std: Channels | None = None
-    image_mean: Channels | None = None
-    image_std: Channels | None = None
+    mean: list[float] | None = None
+    std: list[Divisor] | None = None
+    image_mean: list[float] | None = None
+    image_std: list[Divisor] | None = None
     do_normalize: bool = True
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
@@ -47,7 +50,7 @@ class _Config(msgspec.Struct):
     labels: list[str] | None = None
     categories: list[str] | None = None
     id2label: dict[str, str] | None = None
-    crop_pct: Positive | None = None
+    crop_pct: Divisor | None = None
     interpolation: str | None = None
     resample: int | str | None = None
     global_pool: str | None = None
@@ -78,35 +81,25 @@ def read_beside(file: Path) -> Beside | None:
     found: dict[str, Any] = {}
     for name in FILES:
         if (file.parent / name).is_file():
-            content = _read(file.parent / name)
-            found |= content | content.get("pretrained_cfg", {})
+            content = untrusted.read(file.parent / name, dict[str, Any], MEND)
+            place = f"{file.parent / name}, at pretrained_cfg"
+            found |= content | untrusted.convert(content.get("pretrained_cfg") or {}, dict[str, Any], place, MEND)
             found |= {key: content[key] for key in ("label_names",) if key in content}  # which timm prefers, too
     if not found:
         return None
     where = file.parent / CONFIG
-    try:
-        said = msgspec.convert(found, _Config)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{where}: {error}; mend it, or move it away") from None
+    said = untrusted.convert(found, _Config, f"{where} or {PREPROCESSOR}", MEND)
     _refuse_others(said, where)
     header: dict[str, Any] = {}
     if "downsample_in_bottleneck" in found:
         header["stride_on"] = "1x1" if said.downsample_in_bottleneck else "3x3"
-    mean, std = _normalisation(said, where)
+    mean, std = _normalisation(said)
     names = said.label_names or said.labels or said.categories or _by_number(said.id2label, where)
     crop = _side(said.input_size) or _side(said.crop_size) or _side(said.size)
     header |= {"std": std} if std else {}
     header |= {"classes": names} if names else {}
     header |= {"crop": crop} if crop and crop > SMALL else {}
     return Beside(mean, header, _unread(said, found))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        return content | {"pretrained_cfg": msgspec.convert(content.get("pretrained_cfg") or {}, dict[str, Any])}
-    except (msgspec.MsgspecError, RecursionError, OSError) as error:
-        raise InputError(f"{file} cannot be read as a JSON object ({error}); mend it, or move it away") from None
 
 
 def _refuse_others(said: _Config, where: Path) -> None:
@@ -121,16 +114,12 @@ def _refuse_others(said: _Config, where: Path) -> None:
         raise InputError(f"{where} is of a network that is none of ours: {what}; give weights of another")
 
 
-def _normalisation(said: _Config, where: Path) -> tuple[list[float] | None, list[float] | None]:
-    """Mean and std, a number a channel."""
+def _normalisation(said: _Config) -> tuple[list[float] | None, list[float] | None]:
+    """Mean and std, a number a channel; both or none."""
     mean, std = said.mean or said.image_mean, said.std or said.image_std
     if not said.do_normalize:
         mean, std = [0.0] * len(mean or "rgb"), None
-    if mean is not None and not all(map(math.isfinite, mean)):
-        raise InputError(f"{where}: its mean must be finite numbers, not {mean}; mend it")
-    if std is not None and not all(math.isfinite(value) and value > 1e-30 for value in std):
-        raise InputError(f"{where}: its std must be numbers above 0, not {std}; mend it")
-    return mean, std
+    return mean, None if mean is None else std or [1.0] * len(mean)
 
 
 def _by_number(names: Mapping[str, str] | None, where: Path) -> list[str] | None:
@@ -156,6 +145,8 @@ def _unread(said: _Config, found: Mapping[str, Any]) -> str:
     parts = [f"{name} {found[name]}" for name in OTHERS if found.get(name)]
     if said.crop_pct is not None and not math.isclose(said.crop_pct, SHARE, abs_tol=0.002):
         parts.append(f"crop_pct {said.crop_pct:g} (here {SHARE:g})")
+    if said.architecture is not None and not OURS.fullmatch(said.architecture):
+        parts.append(f"architecture {said.architecture} (here by the tensors)")
     if resample is not None and resample not in BILINEAR:
         parts.append(f"interpolation {resample} (here bilinear)")
     return ", ".join(parts)

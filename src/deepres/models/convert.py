@@ -7,10 +7,9 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.errors import InputError, few
 from deepres.models.catalog import RIVALS
 
-SHOWN = 4
 BN_COUNTER = "num_batches_tracked"
 
 
@@ -240,10 +239,3 @@ def _renamed(key: str, pairs: Iterable[tuple[str, str]], shift: Mapping[str, int
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(template)))
-
-
-def few(keys: Iterable[str]) -> str:
-    """The first few of `keys`, and how many more there are."""
-    every = list(keys)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more

@@ -7,9 +7,9 @@ from functools import cache
 import torch
 from torch import Size, Tensor
 
-from deepres.errors import InputError
+from deepres.errors import InputError, few
 from deepres.models.catalog import RIVALS, build, depth, names, of_depth
-from deepres.models.convert import AUXILIARY, BN_COUNTER, ends, few, misfits
+from deepres.models.convert import AUXILIARY, BN_COUNTER, ends, misfits
 from deepres.models.network import Network
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")

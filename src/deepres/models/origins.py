@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.models.catalog import of_depth
 from deepres.models.convert import SEQUENCES, TORCHVISION, Layout, ends, misfits
 from deepres.models.identify import layers_of, on_meta
 from deepres.models.padding import padded_behind
@@ -67,7 +68,7 @@ def told(
     `network` and `padding` are what the user says of it. Raises `InputError` where they do not go with the tensors,
     and where they are needed.
     """
-    linear, stages = "linear.weight" in theirs, _stages(state)
+    linear, stages = any(key.startswith("linear.") for key in theirs), _stages(state)
     parameterless = stages == 3 and not any(".shortcut." in key for key in state)
     if padding is not None and not parameterless:
         raise InputError("--padding is for networks with shortcuts of option A on three stages; leave it out")
@@ -103,6 +104,8 @@ def _with_padding(
 ) -> tuple[dict[str, Tensor], str | None]:
     """The tensors for our padding and the name of the network, of one whose shortcuts have no parameters."""
     name = f"resnet{layers_of(state)}"
+    if name not in of_depth(layers_of(state)):
+        return state, network  # a layer is missing, which `identify` tells of
     if padding is not None:
         whole = not misfits(on_meta(name, *ends(state)), state)  # what is not, is refused when it is loaded
         return (padded_behind(state) if padding == "both" and whole else state), name

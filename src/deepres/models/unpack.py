@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from deepres import archive
-from deepres.errors import InputError
-from deepres.models.convert import few
+from deepres.errors import InputError, few
 
 Say = Callable[[str], None]
 
@@ -31,7 +30,7 @@ DEEPEST = 3  # a dictionary may hold itself
 # What beside tensors is in checkpoints of others, and does nothing: arguments, and numpy's numbers under the old name
 # of its module and the new one.
 _scalar = cast(Any, np.array(0.0)[()].__reduce__()[0])
-SAFE = [
+SAFE: list[Any] = [
     Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
