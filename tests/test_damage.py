@@ -234,7 +234,8 @@ def trained(folder, tmp_path_factory):
 
     place = tmp_path_factory.mktemp("trained")
     result = run_deepres(
-        place, "train", "resnet8", "--data", folder, "--run", "run", "--iterations", 4, "--batch-size", 4, "--kernels", "off",
+        place, "train", "resnet8", "--data", folder, "--run", "run", "--iterations", 4, "--batch-size", 4,
+        "--kernels", "off",
         DEEPRES_CACHE=str(place / "cache"),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -58,7 +58,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     """
     settings: dict[str, Any] = {}
     for source in sources:
-        read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
+        read = read_settings(source, FACTS)
         settings |= read | {"recipe": settings.get("recipe", {}) | read.get("recipe", {})}
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
     for name, how in (
@@ -73,7 +73,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
-    where = str(sources[-1]) if sources else "the command line"
+    where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes), where)
     learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
     if config.recipe.optimizer == "muon" and learns_lengths:
