@@ -30,9 +30,9 @@ def load(
 ) -> Data:
     """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
 
-    `data` is cifar10, cifar100 or fashion-mnist (looked for in the folder `DEEPRES_DATA`, then in the cache
-    folder, then fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or
-    `hf:owner/name`. `split`, for example "45k/5k", tests on a held-out part of the training set instead
+    `data` is a name of `PUBLISHED` (looked for in the folder `DEEPRES_DATA`, then in the cache folder, then
+    fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or `hf:owner/name`. `split`,
+    for example "45k/5k", tests on a held-out part of the training set instead
     (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
     do not decode. Raises `InputError` for data that cannot be found, fetched or decoded.
     """
