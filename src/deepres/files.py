@@ -17,6 +17,7 @@ def refuse_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
         raise InputError(f"{option} {output} is what is read, and would be lost; give another name")
 
 
+DAY = 86_400.0  # seconds
 PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
 
 

@@ -3,17 +3,25 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from deepres import untrusted
 from deepres.cache import cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
-from deepres.files import replacing
+from deepres.errors import InputError
+from deepres.files import DAY, replacing, sweep
 
 LAYOUT = 2  # raise it when decoding changes its result
+
+
+class _Facts(TypedDict):
+    skipped: dict[str, list[str]]
+    classes: list[str]
+    fingerprint: str
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
@@ -34,7 +42,7 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
         return None
     try:
         with safe_open(file, framework="pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
             train, test = (
                 ImageSet(
                     stored.get_tensor(f"{part}.images"),
@@ -43,7 +51,7 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
                 )
                 for part in ("train", "test")
             )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError):
         say(f"{name}: the decoded copy {file} is damaged; decoding again")
         return None
     classes = tuple(facts["classes"])
@@ -66,6 +74,7 @@ def write(file: Path, data: Data, say: Say) -> None:
         "skipped": {"train": data.train.skipped, "test": data.test.skipped},
     }
     try:
+        sweep(file.parent, DAY)
         with replacing(file) as partial:
             save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:

@@ -1,6 +1,5 @@
 """Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from deepres import untrusted
 from deepres.data.listing import Listing, Part, Picture, divided
 from deepres.errors import InputError
 
@@ -150,11 +150,16 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
         with _open(file.path) as source:
             schema = source.schema_arrow
         _, label = _columns(schema, file.path)
+        text = (schema.metadata or {}).get(b"huggingface")
+        if text is None:
+            continue
+        where, mend = f"the Hugging Face metadata of {file.path}", "write the file anew"
+        known = untrusted.decode(text, dict[str, Any], where, mend)
         try:
-            features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-            names[tuple(str(name) for name in features[label]["names"])] += 1
-        except (KeyError, TypeError, ValueError):
-            continue  # files written by other tools have no such metadata, or other features
+            found = known["info"]["features"][label]["names"]
+        except (KeyError, TypeError):
+            continue  # of files written by other tools, which have other features
+        names[untrusted.convert(found, tuple[str, ...], f"{where} on {label}", mend)] += 1
     if len(names) > 1:
         raise InputError(f"the Parquet files beside {files[0].path} disagree about the class names; fetch them again")
     return next(iter(names), None)

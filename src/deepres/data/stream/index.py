@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, NamedTuple, TypedDict, overload
 
 import torch
 from filelock import FileLock
@@ -16,13 +16,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.data import sources
 from deepres.data.cache import cache_file
 from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, each, numbered
 from deepres.errors import InputError
-from deepres.files import replacing
+from deepres.files import DAY, replacing, sweep
 
 PARTS: tuple[Part, ...] = ("train", "test")
+
+
+class _Facts(TypedDict):
+    classes: list[str]
+    fingerprints: list[str]
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,7 @@ def _save(file: Path, parts: Parts) -> None:
             strings = getattr(index, name)
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
+    sweep(file.parent, DAY)
     with replacing(file) as partial:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
 
@@ -229,7 +236,7 @@ def _load(file: Path, root: Path) -> Parts | None:
     unpacked = file.with_suffix(".pictures")
     try:
         with safe_open(file, framework="pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
 
             def index(part: str, fingerprint: str) -> Index:
                 names, files = (
@@ -242,7 +249,7 @@ def _load(file: Path, root: Path) -> Parts | None:
                 return Index(root, tuple(facts["classes"]), fingerprint, names, labels, files, *spans)
 
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
     needed = max((int((part.offset + part.size).max()) for part in parts if unpacked.name in part.files[0]), default=0)
     return parts if not needed or (unpacked.is_file() and unpacked.stat().st_size >= needed) else None
