@@ -6,6 +6,7 @@ RUN/
   metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
   timing.jsonl      wall-clock seconds at the same iterations
   checkpoints/      the last two, each with the rows up to it (see `deepres.training.checkpoint`)
+  pictures.safetensors   which pictures it was trained and tested on (see `deepres.experiments.pictures`)
   done.json         written last: the final figures; its presence says that the run is complete
 """
 
@@ -60,6 +61,9 @@ class _Config(TypedDict, total=False):
     kernels: str
     compile: str
     start: str | None
+    data_path: str | None
+    start_path: str | None
+    division: str
     recipe: _Recipe
 
 
@@ -144,7 +148,7 @@ class Run:
                 try:
                     yield
                 finally:
-                    if not self.exists:
+                    if not (self.path / "environment.json").exists():  # which every run that was taken on has
                         remove_empty(made)
         except Timeout:
             raise InputError(f"another process is at work on {self.path}; wait for it, or give another --run") from None

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
 from deepres import untrusted
+from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
@@ -76,6 +77,7 @@ class Plan:
     networks: tuple[str, ...]
     seeds: int
     folder: Path
+    data_path: str | None = None  # where `data` was found, from whichever folder
 
     def run(self, network: str, seed: int) -> Run:
         """The run folder of one network and seed."""
@@ -118,7 +120,8 @@ def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, netwo
         depth(name)  # an unknown name is said before anything runs
     if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
         raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
-    return Plan(experiment.name, scale, data, names, seeds, root / f"{experiment.name}-{scale}-{slug(data)}")
+    folder = root / f"{experiment.name}-{scale}-{slug(data)}"
+    return Plan(experiment.name, scale, data, names, seeds, folder, placed(data))
 
 
 class _Record(TypedDict):
@@ -127,6 +130,7 @@ class _Record(TypedDict):
     data: Annotated[str, Meta(min_length=1)]
     networks: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_RUNS)]
     seeds: Annotated[int, Meta(ge=1, le=MOST_RUNS)]
+    data_path: NotRequired[str | None]
 
 
 def read_plan(folder: Path) -> Plan:

@@ -14,6 +14,7 @@ from deepres.training.recipe import Config, Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
+BEFORE = {"division": "place"}  # what records of before do not tell
 T = TypeVar("T")
 
 
@@ -49,7 +50,7 @@ def read_settings(file: Path, others: Sequence[str] = ()) -> dict[str, Any]:
     wrong by itself, whatever the others are.
     """
     if file.is_dir():
-        read, where = Run(file).config, str(file / "config.json")
+        read, where = BEFORE | Run(file).config, str(file / "config.json")
     else:
         hint = "give a JSON or TOML file or a run folder"
         read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
