@@ -124,3 +124,9 @@ def test_nothing_stays_of_a_refused_run(refused, folder, tmp_path):
     (tmp_path / "mine/thesis.tex").write_text("")
     assert "is not empty and holds no run" in refused(*arguments, "--run", "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_nothing_stays_of_a_plan_whose_runs_are_refused(refused, folder, tmp_path):
+    message = refused("reproduce", "fig6", "--scale", "smoke", "--data", folder, "--precision", "fp7")
+    assert "fp7" in message
+    assert not list(tmp_path.iterdir())

@@ -33,7 +33,8 @@ from deepres.files import missing, remove_empty, replacing, sweep
 
 Json = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
-METRICS, TIMING = RECORDS = ("metrics.jsonl", "timing.jsonl")
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+RECORDS: tuple[str, ...] = (METRICS, TIMING)
 DIGEST = "metrics_sha256"
 RESTORE = "move it away or restore it"
 VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}

@@ -15,6 +15,7 @@ from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
+from deepres.files import missing, remove_empty
 from deepres.models.catalog import depth
 from deepres.records import Run, write_json
 from deepres.training.recipe import Config, Recipe, paper_recipe
@@ -143,9 +144,15 @@ def read_plan(folder: Path) -> Plan:
 
 
 def carry_out(plan: Plan, sheet: Experiment, base: Config, data: Source, watch: Watch) -> None:
-    """Run what is not done yet, told to what `watch` gives."""
+    """Run what is not done yet, told to what `watch` gives. Nothing stays of a plan whose first run is refused."""
+    made = missing(plan.folder / "plan.json")
     plan.save()
-    for config, run in plan.configs(sheet, base):
-        recipe = config.recipe
-        with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
-            train_run(config, run, data, told)
+    try:
+        for config, run in plan.configs(sheet, base):
+            recipe = config.recipe
+            with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
+                train_run(config, run, data, told)
+    except InputError:
+        if not any(run.path.exists() for runs in plan.runs().values() for run in runs):
+            remove_empty(made)
+        raise

@@ -228,7 +228,7 @@ def _read_program(file: Path) -> tuple[Run, dict[str, Any]]:
 def _decoded(text: Any, file: Path) -> Any:
     """A value of the metadata: a text in all forms, but bytes where a form keeps them."""
     content = text if isinstance(text, str | bytes) else json.dumps(text)
-    return untrusted.decode(content, Any, f"the metadata of {file}", ANEW)
+    return untrusted.decode(content, object, f"the metadata of {file}", ANEW)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _unlike(pairs: list[tuple[str, Any, Tensor]]) -> Iterator[str]:
 def take_records(run: Run, saved: Checkpoint | None, say: Say) -> None:
     """Bring the rows of `run` to those of the checkpoint that it goes on from, or to none; say where they differ."""
     iteration = 0 if saved is None else saved.state["iteration"]
-    kept = dict.fromkeys(RECORDS, b"") if saved is None else saved.records
+    kept = dict[str, bytes].fromkeys(RECORDS, b"") if saved is None else saved.records
     _take(run, kept, say, finished=False)
     for name in set(RECORDS) - kept.keys():  # of an older checkpoint, which keeps none
         if (run.path / name).exists():

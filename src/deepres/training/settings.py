@@ -55,14 +55,18 @@ def read_settings(file: Path, others: Sequence[str] = ()) -> dict[str, Any]:
         hint = "give a JSON or TOML file or a run folder"
         read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
         untrusted.convert(read, _Settings, where, TABLE)
-    own = {name: value for name, value in read.items() if name not in others}
-    for kind, fields in ((Config, own), (Recipe, own.get("recipe", {}))):
-        hints = get_type_hints(kind)
-        for name, value in fields.items():
-            _require_known(name, hints, where)
-            if name != "recipe":
-                _bounded(_convert(value, hints[name], name, where), name, where)
+    own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
+    _require_sense(Config, {name: value for name, value in own.items() if name != "recipe"}, where)
+    _require_sense(Recipe, own.get("recipe", {}), where)
     return own
+
+
+def _require_sense(kind: type, values: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` for values that are none of a field of `kind`, whatever the others are."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        _require_known(name, hints, where)
+        _bounded(_convert(value, hints[name], name, where), name, where)
 
 
 def _bounded(value: Any, name: str, where: str) -> None:
