@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -29,6 +29,15 @@ from deepres.training import checkpoint
 Format = Literal["safetensors", "torchvision"]
 SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
 HUB = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
+
+
+class _Report(TypedDict):
+    """What is read of a report of `deepres eval --json`."""
+
+    protocol: str
+    top1_error: float
+    top5_error: float
+    members: list[dict[str, Any]]
 
 
 def load(place: str | Path, network: str | None = None) -> Network:
@@ -88,7 +97,7 @@ def find(place: Path, say: Callable[[str], None]) -> Path:
         )
     file, run = checkpoint.latest_weights(place / "checkpoints", say), Run(place)
     if run.done is None:
-        said = f"iteration {int(file.parent.name):,} of {run.config['recipe']['iterations']:,}"
+        said = f"iteration {int(file.parent.name):,} of {run.field('recipe').get('iterations', 0):,}"
         say(f"{place} is not finished: these are its weights at {said}")
     return file
 
@@ -209,12 +218,14 @@ def _errors(source: Path, header: Json) -> Json:
     if done is None or done["iteration"] != header.get("iteration"):
         return header.get("errors", {})
     protocol = "center" if header.get("crop") else "single"
-    return {protocol: {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+    return {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}
 
 
 def _reported(file: Path, network: str) -> Json:
     """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
-    report = read_record(file, hint="it is written by deepres eval --json")
+    report = read_record(
+        file, _Report, hint="it is written by deepres eval --json", mend="give one of deepres eval --json"
+    )
     try:
         names = [member["network"] for member in report["members"]]
         errors = {"top1": report["top1_error"], "top5": report["top5_error"]}

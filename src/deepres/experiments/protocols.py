@@ -230,7 +230,8 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
     """
     if setting.data is not None:
         return setting
-    configs = {path: Run(path).config for path in paths if path.is_dir() and Run(path).exists}
+    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
+    configs = {run.path: run.config | {"data": run.field("data")} for run in runs}
     if not configs:
         raise InputError(f"{paths[0]} does not say which data to test on; give --data")
     first, config = next(iter(configs.items()))

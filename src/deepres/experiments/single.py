@@ -30,6 +30,7 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
+from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
@@ -61,7 +62,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     """
     settings: dict[str, Any] = {}
     for source in sources:
-        read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
+        read = read_settings(source, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
     settings = _without_places(settings, changes)
@@ -78,7 +79,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
-    where = str(sources[-1]) if sources else "the command line"
+    where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes), where)
     learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
     if config.recipe.optimizer == "muon" and learns_lengths:
@@ -196,6 +197,7 @@ def _train_on(
     record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
     if done is not None:
+        ranks.by_first(lambda: mend_records(run, monitor.say))
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
     return train(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepres import archive
 from deepres.errors import InputError, few
 
 Say = Callable[[str], None]
@@ -49,11 +50,7 @@ def read_pickle(file: Path, say: Say, take: str | None) -> dict[str, Tensor]:
     pickle that holds anything but tensors, numbers, text and arguments, since to load it would run whatever code it
     carries, and where none or several could be meant.
     """
-    try:
-        with torch.serialization.safe_globals(SAFE):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises a dozen kinds for a foreign, cut or hostile file, and all mean the same here
-        raise _refusal(file) from None
+    content = archive.load(file, SAFE)
     if _is_state(content):
         if take is not None:
             raise InputError(f"{file} is a state dict alone; leave --take {take} out")
