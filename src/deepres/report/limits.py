@@ -1,6 +1,8 @@
 """What visitors of the demo page can make its server hold: bodies, files, sessions and messages, each with a bound."""
 
 import asyncio
+import ctypes
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,17 +82,21 @@ def launch_options(blocks: Any) -> dict[str, Any]:
 async def _sweep_for_ever(blocks: Any) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        sweep(blocks)
+        _forget_sessions(blocks)
+        await asyncio.to_thread(_return_memory)
 
 
-def sweep(blocks: Any) -> None:
-    """Forget the sessions of Gradio's queue that wait for nothing, or whose answers nobody fetched; it keeps them all.
-
-    To be called on the server's own thread.
-    """
+def _forget_sessions(blocks: Any) -> None:
+    """Those of Gradio's queue that wait for nothing, or whose answers nobody fetched, all of which it would keep."""
     events, messages = blocks._queue.pending_event_ids_session, blocks._queue.pending_messages_per_session
     while len(messages) > MESSAGES:
         messages.popitem(last=False)
     for session in [own for own, waiting in events.items() if not waiting or own not in messages]:
         events.pop(session)
         messages.pop(session, None)
+
+
+def _return_memory() -> None:
+    """What is free again goes back to the system; glibc keeps it in the heaps of threads that are long gone."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
