@@ -175,4 +175,4 @@ def test_a_slow_request_is_given_up_and_its_connection_closed(page, path):
                 break
             received += piece
     assert received.startswith(b"HTTP/1.1 408") and b"more than 1 seconds" in received
-    assert 1 <= time.monotonic() - start < 5
+    assert 0.7 < time.monotonic() - start < 5
