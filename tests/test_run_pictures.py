@@ -119,7 +119,7 @@ def test_twins_of_training_pictures_that_were_always_in_the_test_part_are_told(d
     assert deepres("train", "resnet8", "--data", root, *SHORT, "--run", "run").returncode == 0
     report, said = report_of(deepres, "run")
     assert report["images"] == 9
-    assert "warning: 1 of the test pictures have the content of training pictures" in said
+    assert "warning: 1 of the test pictures have the content of pictures that run was trained on" in said
 
 
 def test_a_run_is_tested_on_its_own_data_from_any_folder(deepres, pets, run, tmp_path, monkeypatch):
@@ -185,6 +185,7 @@ def test_finetuning_tells_what_the_start_weights_saw_of_the_test_part(deepres, p
     assert (config["start"], config["start_path"]) == ("run", str(run))
     result = deepres(*again, "--split", "26/8", "--run", "split")
     assert f"warning: {run} was trained on 8 of the test pictures" in result.stderr
+    assert "warning: 8 of the test pictures have the content" in report_of(deepres, "split")[1]
     (pets / names(pets, "test")[0]).unlink()
     images.picture(994).save(pets / free("dog", False))
     result = deepres(*again, "--run", "changed")

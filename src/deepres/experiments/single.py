@@ -224,7 +224,7 @@ def open_run(
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
-    own = pictures.own_pictures(source)
+    own = pictures.own_pictures(source, record["start_path"])
     if run.exists:
         if run.begun and (fields := _other_fields(record, run, source)):
             raise InputError(

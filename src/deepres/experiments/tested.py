@@ -42,7 +42,7 @@ def for_runs(paths: Sequence[Path], pictures: Pictures, say: Say, given: bool) -
 
 def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
     """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
-    tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.train))
+    tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
     if not given and len(own.test.names) and not tested.any():
         raise InputError(
             f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
@@ -52,7 +52,7 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
     if changed and tested.any():  # else these are other data
         say(f"the test pictures are not all that {path} was tested on when it was trained: {changed}")
     if both := int((tested & trained).sum()):
-        say(f"warning: {both:,} of the test pictures have the content of training pictures of {path}")
+        say(f"warning: {both:,} of the test pictures have the content of pictures that {path} was trained on")
     return trained & ~tested
 
 
