@@ -11,7 +11,7 @@ import torch
 import images
 from deepres.data.sources import find
 from deepres.models.catalog import build
-from deepres.models.weights import serialise
+from deepres.models.weights import read, serialise
 from test_division import keys, share
 
 SHORT = ("--iterations", 4, "--batch-size", 8)
@@ -222,6 +222,18 @@ def test_a_run_of_before_is_tested_by_its_own_division_or_not_at_all(deepres, re
     images.picture(995).save(pets / "cat" / "!.png")
     report, said = report_of(deepres, "run")
     assert "left out of the test" in said and report["images"] == 4  # the dogs: the cats at its places are other ones
+
+
+def test_weights_of_before_are_warned_of_where_a_folder_is_divided(deepres, pets, run, tmp_path):
+    """Written out of a run, they keep no list; those of now tell by which rule their data were divided."""
+    assert deepres("convert", "run", "--to", "now.safetensors").returncode == 0
+    found = read(tmp_path / "now.safetensors")
+    assert found.header["division"] == "hash"
+    before = {name: value for name, value in found.header.items() if name != "division"}
+    (tmp_path / "before.safetensors").write_bytes(serialise(found.state, found.mean, before))
+    for name, warned in (("now", False), ("before", True)):
+        said = report_of(deepres, f"{name}.safetensors", "--data", "pets")[1]
+        assert ("was trained when data were divided otherwise" in said) == warned
 
 
 def test_a_damaged_list_is_refused_in_a_sentence(refused, run):

@@ -142,7 +142,8 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     with ranks.one_first():
         pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
         if setting.part == "test":
-            pictures = tested.for_runs(paths, pictures, say, given)
+            headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
+            pictures = tested.for_weights(headers, pictures, say, given)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
     device = resolve_device(setting.device)

@@ -199,6 +199,7 @@ def _train_on(
     if done is not None:
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
+    header["division"] = config.division
     return train(
         net,
         config.recipe,

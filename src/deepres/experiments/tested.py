@@ -1,6 +1,6 @@
 """Which pictures a run may be tested on: none that it was trained on, and what changed since then is told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,20 +13,23 @@ from deepres.errors import InputError
 from deepres.experiments import single
 from deepres.experiments.material import Say, fingerprint_of, load_source
 from deepres.experiments.pictures import RunPictures, first, kept, test_changes
-from deepres.records import Run
+from deepres.records import Json, Run
 
 
-def for_runs(paths: Sequence[Path], pictures: Pictures, say: Say, given: bool) -> Pictures:
-    """The test `pictures` less those that a run among `paths` was trained on, which by now lie in the test part.
+def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, given: bool) -> Pictures:
+    """The test `pictures` less those that a run among `headers`, by path, was trained on, and that are now among them.
 
-    `say` is told what was added, is gone or has other content since the run began. `given` says that the user named the
-    data. Raises `InputError` where the runs' own place holds none of their test pictures, and for a run of before that
-    keeps no list of its pictures, where its data changed so that its training pictures cannot be told.
+    `say` is told what was added, is gone or has other content since the run began, and of weights of before, which
+    may know some. `given` says that the user named the data. Raises `InputError` where the runs' own place holds none
+    of their test pictures, and for a run of before that keeps no list of its pictures, where its data changed so that
+    its training pictures cannot be told.
     """
-    listed = {path: own for path in paths if (own := kept(path)) is not None}
-    for path in paths:
-        if path.is_dir() and Run(path).exists and path not in listed:
+    listed = {path: own for path in headers if (own := kept(path)) is not None}
+    for path in (path for path in headers if path not in listed):
+        if path.is_dir() and Run(path).exists:
             _check_unlisted(path, pictures, say, given)
+        elif pictures.divided and "recipe" in headers[path] and headers[path].get("division") != "hash":
+            say(f"warning: {path} was trained when data were divided otherwise, and may know some of these pictures")
     if not listed:
         return pictures
     now = manifest_of(pictures.listed, say, pictures.name)
