@@ -171,12 +171,12 @@ def test_what_is_not_read_is_told(tmp_path: Path):
     """A validation part beside a test part, and files whose names are not those of pictures."""
     for part in ("train", "val", "test"):
         images.write_folder(tmp_path / "set" / part, {"a": 2, "b": 2})
-    for name in ("1.heic", "2.HEIC", "notes.txt", ".hidden"):
+    for name in ("1.psd", "2.PSD", "notes.txt", ".hidden"):
         (tmp_path / "set" / "train" / "a" / name).write_bytes(b"")
     said: list[str] = []
     load(str(tmp_path / "set"), progress=said.append)
     assert f"{tmp_path / 'set'}: val/ is not used, since test/ is the test part" in said
-    assert f"{tmp_path / 'set'}: not read, by the names of the files: 2 .heic, 1 .txt" in said
+    assert f"{tmp_path / 'set'}: not read, by the names of the files: 2 .psd, 1 .txt" in said
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import images
-from deepres.data.shards import expand
+from deepres.data.patterns import expand
 from deepres.data.sources import load
 from deepres.data.stream.index import Parts, Strings, open_index
 from deepres.errors import InputError

@@ -36,7 +36,9 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 _say = sayer(err)
 
-Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTERN of tar shards.")]
+Name = Annotated[
+    str, typer.Argument(help="A folder, a name such as food101, hf:owner/name, or wds:PATTERN of tar shards.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
 ]
@@ -46,7 +48,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, hf: or wds:.")],
+    name: Annotated[
+        str, typer.Argument(help="cifar10, mnist, imagenette, ... (docs/recipes.md), a folder, hf: or wds:.")
+    ],
     split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")

@@ -25,10 +25,18 @@ def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Pa
     The files enter with their name, size and time of change, and the folder with its place.
     """
     within = listing.root.as_posix().rstrip("/") + "/"  # of a million paths, `relative_to` takes half a minute
-    facts = [(path.as_posix().removeprefix(within), path.stat()) for path in listing.files]
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts]
+    files = [(path.as_posix().removeprefix(within), *_state(path)) for path in listing.files]
     key = json.dumps([LAYOUT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of change; of a link to nothing, whose reader names it, neither."""
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def read(file: Path, name: str, source: str, say: Say) -> Data | None:

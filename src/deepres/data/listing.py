@@ -1,5 +1,6 @@
 """Pictures that were found but not decoded yet: what the readers of the layouts give to `decode` and `stream`."""
 
+import errno
 import hashlib
 import os
 import time
@@ -13,10 +14,12 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 from PIL import Image
 
 from deepres.errors import InputError
+from deepres.files import require_regular
 
 Say = Callable[[str], None]
 Part = Literal["train", "test"]
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
+MOST_BYTES = 2**29  # of an encoded picture
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
 SAY_EVERY_SECONDS = 5.0
 SHOWN_CLASSES = 5
@@ -32,7 +35,10 @@ class Span:
     size: int = -1
 
     def read(self) -> bytes:
-        """These bytes. Raises `OSError`."""
+        """These bytes. Raises `OSError`, also for more than any picture has and for what is no regular file."""
+        require_regular(self.path, MOST_BYTES if self.size < 0 else None)
+        if self.size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"{self.size:,} bytes, more than the limit of {MOST_BYTES:,}", str(self.path))
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -87,7 +93,7 @@ def content_of(content: Content) -> bytes:
     if isinstance(content, Image.Image):
         return content.tobytes()
     if isinstance(content, Path):
-        return content.read_bytes()
+        return Span(content).read()
     return content.read() if isinstance(content, Span) else content
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from deepres.data import cache, hub, shards
 from deepres.data.decode import decode
 from deepres.data.division import Division, divided
-from deepres.data.folders import image_folder
+from deepres.data.folders import image_folder, is_image_folder
 from deepres.data.listing import Listing, Picture, Say
-from deepres.data.parquet import parquet_folder
+from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
 from deepres.data.rgb import max_pixels
 from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
+from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.errors import InputError
 
 __all__ = ["Data", "ImageSet", "describe", "find", "load"]
@@ -37,9 +38,9 @@ def load(
 ) -> Data:
     """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
 
-    `data` is cifar10, cifar100 or fashion-mnist (looked for in the folder `DEEPRES_DATA`, then in the cache
-    folder, then fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or
-    `hf:owner/name`. `split`, for example "45k/5k", tests on a held-out part of the training set instead
+    `data` is a name of `PUBLISHED` (looked for in the folder `DEEPRES_DATA`, then in the cache folder, then
+    fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or `hf:owner/name`. `split`,
+    for example "45k/5k", tests on a held-out part of the training set instead
     (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
     do not decode; `division` tells how data without a test part are divided. A part may be empty. Raises
     `InputError` for data that cannot be found, fetched or decoded.
@@ -158,13 +159,13 @@ def _folder(data: str, say: Say) -> Path:
     if data in PUBLISHED:
         places = [*([shared / data] if shared else []), fetched_folder(data)]
         return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
-    path = Path(data).expanduser()
+    path = on_disk(Path(data).expanduser())
     if path.is_dir():
         return path
     if path.exists():
         raise InputError(f"{path} is a file; give the folder that holds the images or the Parquet files")
-    if shared and (shared / data).is_dir():
-        return shared / data
+    if shared and (place := on_disk(shared / data)).is_dir():
+        return place
     if len(path.parts) > 1 or data.startswith((".", "~")):
         raise InputError(f"the data folder {path} does not exist; check the path")
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
@@ -184,7 +185,7 @@ def _shared_folder() -> Path | None:
 
 
 def _has_entries(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not is_hidden(entry.name) for entry in folder.iterdir())
 
 
 def _listing(root: Path) -> Listing:
@@ -192,6 +193,16 @@ def _listing(root: Path) -> Listing:
     known = torchvision_folder(root)
     if known is not None:
         return known
-    if any(name.endswith(".parquet") for _, _, names in os.walk(root) for name in names):
-        return parquet_folder(root)
-    return image_folder(root)
+    tables = parquet_files(root)
+    if not tables:
+        return image_folder(root)
+    whole = any(map(holds_pictures, tables))
+    if not is_image_folder(root):
+        return parquet_folder(root, tables)
+    if whole:
+        raise InputError(
+            f"{root} has Parquet files with pictures and class folders, too; move one of them away, or give the folder "
+            "of one"
+        )
+    left_out = names_of(table.relative_to(root).as_posix() for table in tables)
+    return image_folder(root, (f"not read, since they hold no pictures and labels: {left_out}",))
