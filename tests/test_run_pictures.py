@@ -224,6 +224,17 @@ def test_a_run_of_before_is_tested_by_its_own_division_or_not_at_all(deepres, re
     assert "left out of the test" in said and report["images"] == 4  # the dogs: the cats at its places are other ones
 
 
+def test_runs_on_different_data_are_tested_together_on_those_of_the_first(deepres, refused, run, tmp_path):
+    """The second has no picture in common with them, and none to be refused for."""
+    images.write_folder(tmp_path / "more", {"cat": 6, "dog": 6}, size=(8, 8))
+    for file in (tmp_path / "more").rglob("*.png"):
+        images.picture(5000 + int(file.stem) + 50 * (file.parent.name == "cat")).save(file)
+    assert deepres("train", "resnet8", "--data", "more", *SHORT, "--run", "second").returncode == 0
+    report, said = report_of(deepres, "run", "second")
+    assert report["data"] == str(tmp_path / "pets") and "second was trained on" in said
+    assert len(report["members"]) == 2 and "not all" not in said
+
+
 def test_weights_of_before_are_warned_of_where_a_folder_is_divided(deepres, pets, run, tmp_path):
     """Written out of a run, they keep no list; those of now tell by which rule their data were divided."""
     assert deepres("convert", "run", "--to", "now.safetensors").returncode == 0

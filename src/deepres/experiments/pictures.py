@@ -15,7 +15,7 @@ from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
 from deepres.files import replacing
-from deepres.records import Run
+from deepres.records import Json, Run
 
 FILE = "pictures.safetensors"
 SHOWN = 3  # names in a sentence
@@ -120,6 +120,11 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
         told = [train_changes(before.train, source.train.manifest), test_changes(before.test, test)]
         if any(told):
             say(f"these are not all the pictures that {place} was trained on: {changes(before, source)}")
+
+
+def place_of(config: Json) -> str:
+    """Where the data of a recorded configuration are, whichever folder they are asked for from."""
+    return config.get("data_path") or config["data"]
 
 
 def first(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments import single
 from deepres.experiments.material import Say, fingerprint_of, load_source
-from deepres.experiments.pictures import RunPictures, first, kept, test_changes
+from deepres.experiments.pictures import RunPictures, first, kept, place_of, test_changes
 from deepres.records import Json, Run
 
 
@@ -28,7 +28,7 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
     for path in (path for path in headers if path not in listed):
         if path.is_dir() and Run(path).exists:
             _check_unlisted(path, pictures, say, given)
-        elif pictures.divided and "recipe" in headers[path] and headers[path].get("division") != "hash":
+        elif pictures.division and "recipe" in headers[path] and headers[path].get("division") != "hash":
             say(f"warning: {path} was trained when data were divided otherwise, and may know some of these pictures")
     if not listed:
         return pictures
@@ -46,7 +46,7 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
 def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
     """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
     tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
-    if not given and len(own.test.names) and not tested.any():
+    if not given and _place(path) == pictures.name and len(own.test.names) and not tested.any():
         raise InputError(
             f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
             "place of its data, or other data, with --data"
@@ -62,13 +62,18 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
 def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> None:
     """A run of before keeps no list of its pictures, but the fingerprint of all."""
     config = Run(path).config
-    if given:
-        if pictures.divided:
+    ruled = pictures.division in (None, config.get("division", "place"))
+    if given or _place(path) != pictures.name or not ruled:
+        if pictures.division:
             say(f"warning: {path} keeps no list of its pictures; these may be some that it was trained on")
-    elif pictures.divided or placed(config["data"]) != config["data"]:
+    elif pictures.division or placed(config["data"]) != config["data"]:
         source = load_source(single.configure([path], None, {}), lambda message: None)
         if fingerprint_of(source) != config.get("fingerprint"):
             raise InputError(
                 f"{path} was trained on other pictures than {pictures.root} holds now, and keeps no list that would "
                 "tell its training pictures; give pictures that it has not seen with --data"
             )
+
+
+def _place(path: Path) -> str:
+    return place_of(Run(path).config)
