@@ -13,7 +13,7 @@ from deepres.data.listing import Listing, Say
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 from deepres.files import replacing
 
-LAYOUT = 2  # raise it when decoding changes its result
+LAYOUT = 3  # raise it when decoding changes its result
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:

@@ -24,7 +24,7 @@ from deepres.files import replacing
 
 BESIDE = ".deepres"  # hidden, so that it is no class folder
 BATCH = 32
-LAYOUT = 1  # raise it when the result changes
+LAYOUT = 2  # raise it when the result changes
 
 
 @dataclass(frozen=True)
