@@ -51,8 +51,8 @@ def decode(
 
     Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. With
     `image_size`, an image of another size is resized by its shorter side and cut at its centre, as torchvision's
-    `Resize` and `CenterCrop` do it. Raises `InputError` for a label out of range, a picture that does not decode (unless
-    `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4 GiB of pixels.
+    `Resize` and `CenterCrop` do it. Raises `InputError` for a label out of range, a picture that does not decode
+    (unless `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4 GiB of pixels.
     """
     if image_size is not None and isinstance(pictures, Sequence):
         _check_memory(name, len(pictures) * image_size**2)  # of one channel at least: refused before all are read

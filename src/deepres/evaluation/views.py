@@ -68,7 +68,8 @@ class Protocol:
 def resized(image: Tensor, shorter: int) -> Tensor:
     """An image, uint8 (C, H, W), with its shorter side at `shorter` pixels and its aspect ratio kept.
 
-    As torchvision's `Resize` makes it of a Pillow picture, to the last bit. Raises `InputError` for one so long that it would fill memory.
+    As torchvision's `Resize` makes it of a Pillow picture, to the last bit. Raises `InputError` for one so long that
+    it would fill memory.
     """
     height, width = image.shape[-2:]
     size = resizing.scaled((width, height), shorter)
@@ -79,7 +80,7 @@ def resized(image: Tensor, shorter: int) -> Tensor:
         )
     if size == (width, height):
         return image
-    planes = [resizing.resized(Image.fromarray(plane), shorter) for plane in image.numpy()]
+    planes = [np.asarray(resizing.resized(Image.fromarray(plane), shorter)) for plane in image.numpy()]
     return torch.from_numpy(np.stack(planes))
 
 
