@@ -120,8 +120,8 @@ def _lower_bytes(content: bytes, form: str, mode: str) -> Values:
     order = mode[-1].replace("N", native)
     other = "RGBA" if mode == "LA;16B" else mode[:-1] + {"L": "B", "B": "L"}[order]  # LA has no other order: all bytes
     with Image.open(io.BytesIO(content), formats=[form]) as twin:
-        swapped = [other if isinstance(tile.args, str) else (other, *tile.args[1:]) for tile in twin.tile]
-        twin.tile = [tile._replace(args=args) for tile, args in zip(twin.tile, swapped, strict=True)]
-        twin.load()
-        lower: Values = np.asarray(twin)
+        tiles = _tiles(twin)
+        swapped = [other if isinstance(tile.args, str) else (other, *tile.args[1:]) for tile in tiles]
+        twin.tile = [tile._replace(args=args) for tile, args in zip(tiles, swapped, strict=True)]
+        lower = np.array(twin)
     return lower[..., [1, 1, 1, 3]] if mode == "LA;16B" else lower
