@@ -56,6 +56,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto",
+    by_place: Annotated[
+        bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
 ) -> None:
     """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
@@ -81,7 +84,9 @@ def evaluate(
     shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
-    setting = protocols.Setting(data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels)
+    setting = protocols.Setting(
+        data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels, by_place
+    )
     with joined(device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
         say = sayer(err)

@@ -16,6 +16,7 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol
 from deepres.experiments import scores
+from deepres.experiments.classes import classes_of, match
 from deepres.experiments.exported import FileNetwork, load_any
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
@@ -37,7 +38,8 @@ class Setting:
 
     Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
     with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
-    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure.
+    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure. `by_place`
+    takes classes of other names by their place.
     """
 
     data: str | None = None
@@ -50,6 +52,7 @@ class Setting:
     device: str = "auto"
     precision: str = "auto"
     kernels: str = "auto"
+    by_place: bool = False
 
 
 def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
@@ -64,13 +67,14 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
     stored = {path: scores.read(path) for path in sources if scores.is_scores(path)}
     paths = [path for path in sources if path not in stored]
     given = [field.name for field in fields(setting) if getattr(setting, field.name) != field.default]
+    given = [name for name in given if name != "by_place"]  # which is for scores as well
     if given and not paths:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
     if paths:
         tested = _test(paths, setting, say, tick, ranks)
         stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
-    return scores.joined([stored[path] for path in sources])
+    return scores.joined([stored[path] for path in sources], setting.by_place, say)
 
 
 def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
@@ -124,32 +128,36 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     with ranks.one_first():
         pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
-    classes = _classes(nets, pictures)
+    members = [
+        classes_of(str(path), net.header.get("classes"), ends(net.net)[1])
+        for path, net in zip(paths, nets, strict=True)
+    ]
+    matched = match(pictures.classes, pictures.name, members, setting.by_place, say)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
     if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
         for net in nets:
             accelerate(net.net)
-    seen, found = _score(nets, pictures, protocol, setting, tick, ranks)
+    seen, found = _score(nets, pictures, protocol, setting, len(matched.labels), tick, ranks)
     seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
     skipped = chain(*ranks.gather(pictures.skipped))
     if not seen:
         raise InputError(f"{pictures.root} has no test pictures; add some, or give --split")
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     rows = torch.cat(found, dim=1)[:, order]
-    members: list[Member] = []
+    tested: list[Member] = []
     environment = describe_environment()
     how: Json = {"device": device, "precision": resolve_precision(setting.precision, device)}
     how |= {name: environment[name] for name in ("commit", "cpu")}
-    for path, net, own in zip(paths, nets, rows, strict=True):
+    for path, net, own, columns in zip(paths, nets, rows, matched.columns, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
         facts |= {"kernels": "on" if runs_on_kernels(net.net) else "off"}
         if isinstance(net.net, FileNetwork):
             facts |= {"device": "cpu", "precision": net.header["precision"]}
-        members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
-    labels = torch.tensor([seen[index].label for index in order])
+        tested.append(Member(facts, own[:, columns]))
+    labels = torch.tensor([matched.labels[seen[index].label] for index in order])
     names = tuple(seen[index].name for index in order)
-    return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped))
+    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(tested), tuple(skipped))
 
 
 def member_count(sources: Sequence[Path]) -> int:
@@ -157,31 +165,24 @@ def member_count(sources: Sequence[Path]) -> int:
     return sum(len(scores.read(path).members) if scores.is_scores(path) else 1 for path in sources)
 
 
-def _columns(path: Path, net: Trained, classes: tuple[str, ...], say: Say) -> list[int]:
-    """Where the network has its scores of the `classes` of the data; other names of them are told.
-
-    Raises `InputError` where some names are the same and stand at other places.
-    """
-    known = net.header.get("classes") or classes
-    same = scores.columns(known, classes)
-    moved = [name for place, name in enumerate(known) if name in classes and classes[same.index(place)] != name]
-    if moved:
-        raise InputError(f"{path} and the data both know {moved[0]!r}, but not the same classes; give data of its own")
-    if set(known) != set(classes):
-        say(f"{path} names its classes {known[0]!r}, ..., the data {classes[0]!r}, ...: they are taken by their place")
-    return same
-
-
 def _score(
-    nets: Sequence[Trained], pictures: Pictures, protocol: Protocol, setting: Setting, tick: Tick, ranks: Ranks
+    nets: Sequence[Trained],
+    pictures: Pictures,
+    protocol: Protocol,
+    setting: Setting,
+    classes: int,
+    tick: Tick,
+    ranks: Ranks,
 ) -> tuple[list[Decoded], list[Tensor]]:
-    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K)."""
+    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K).
+
+    Raises `InputError` for a picture whose label is none of the `classes` of the data.
+    """
     device = resolve_device(setting.device)
     precision, size = resolve_precision(setting.precision, device), setting.batch_size
     scorers = [
         scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
     ]
-    classes = min(ends(net.net)[1] for net in nets)
     at_once = min(MOST_IMAGES, *([size] if size else (max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets)))
     decoded = pictures.decoded(
         image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
@@ -242,16 +243,3 @@ def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:
     split, size, bad = setting.split, setting.image_size, setting.skip_bad
     data = load(str(setting.data), split=split, image_size=size, skip_bad=bad, progress=say)
     return replace(trained, mean=data.with_channels(ends(trained.net)[0]).mean())
-
-
-def _classes(nets: Iterable[Trained], pictures: Pictures) -> tuple[str, ...]:
-    """The names of the classes of the data, "0", "1", ... where it has none; every net must know as many."""
-    counts = [ends(net.net)[1] for net in nets]
-    classes = pictures.classes or tuple(str(label) for label in range(counts[0]))
-    for count in counts:
-        if count != len(classes):
-            raise InputError(
-                f"the weights know {count} classes, {pictures.name} has {len(classes)}; "
-                "give the data they were made for"
-            )
-    return classes

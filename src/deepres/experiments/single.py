@@ -163,7 +163,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
     if start is None:
         net = build(config.network, len(own.classes), own.channels)
     else:
-        net = start.begin(own.classes, own.channels)
+        net = start.begin(own.classes, own.channels, monitor.say)
     freeze(net, config.freeze or ())
     if run.done is None:
         compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
