@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepres.data.sets import Data
 from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments.exchange import find
@@ -20,7 +21,9 @@ from deepres.experiments.start import Start, of_run
 from deepres.models import pretrained
 from deepres.models.catalog import WITHOUT_BN, build, depth, family
 from deepres.models.network import Network
+from deepres.models.pretrained import STRUCTURE
 from deepres.records import Json, Run, describe_environment, write_json
+from deepres.training.batchnorm import smallest_map
 from deepres.training.compile import resolve_compile
 from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.fast import resolve_kernels
@@ -124,15 +127,35 @@ def train_run(
             f"the {own.stop - own.start} images of a rank do not divide into {config.recipe.accumulate} parts; "
             "give another --batch-size or accumulate"
         )
-    each = (own.stop - own.start) // config.recipe.accumulate
-    small = config.recipe.crop or family(config.network) == "imagenet"  # whose last maps may have one position
-    if small and 1 in (each, each % (config.recipe.bn_group or each)):
-        raise InputError("batch normalization would see one image; give a larger --batch-size or another --bn-group")
+    _require_statistics(config, source, own.stop - own.start, start)
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
             start = of_run(run, config.start, monitor.say)
         return _train_run(config, run, source, monitor, ranks, start)
+
+
+def _require_statistics(config: Config, source: Source, batch: int, start: Start | None) -> None:
+    """Raise `InputError` where batch normalization would see one value a channel of a rank's `batch` of images."""
+    recipe = config.recipe
+    each = batch // recipe.accumulate
+    group = recipe.bn_group or each
+    # In training, and where the statistics for testing are averaged, which takes no parts.
+    if 1 not in (each, each % group, batch % group if recipe.bn_average else 0):
+        return
+    whole = isinstance(source, Data)
+    size = source.size if whole else (recipe.crop, recipe.crop)
+    channels = config.in_channels or (source.channels if whole else 3)
+    with torch.device("meta"):
+        structure = {} if start is None else {key: start.net.header[key] for key in STRUCTURE}
+        net = build(config.network, 2, channels, **structure)
+        freeze(net, config.freeze or ())
+        positions = smallest_map(net, torch.empty(2, channels, *size))
+    if positions == 1:
+        raise InputError(
+            f"batch normalization would see one image, whose last map has one value at {size[1]}x{size[0]} pixels; "
+            "give a larger --batch-size, another --bn-group, or larger images"
+        )
 
 
 def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
