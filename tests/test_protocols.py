@@ -458,7 +458,9 @@ def test_bad_pictures_are_named_and_left_out_only_on_request(deepres, refused, p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--protocol", "center", "--scales", "64"), "--scales is for --protocol dense"),
+        (("--protocol", "center", "--scales", "64,80"), "takes one shorter side"),
+        (("--protocol", "10-crop", "--scales", "63"), "has no room in a shorter side of 63"),
+        (("--protocol", "single", "--scales", "64"), "--scales is for --protocol dense"),
         (("--protocol", "10-crop", "--no-flip"), "--no-flip is for --protocol dense"),
         (("--protocol", "dense", "--scales", "64,large"), "give numbers with commas"),
         (("--protocol", "dense", "--scales", "0"), "below 1"),

@@ -100,13 +100,14 @@ def test_torchvisions_weights_have_torchvisions_scores(tmp_path):
     theirs = torchvision.models.resnet18(num_classes=7).eval()
     theirs.fc.weight.data *= 8  # scores that tell a pixel
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
-    preset = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    ours = predictor(load_trained(tmp_path / "resnet18.pth", print), precision="fp32", device="cpu")
-    for number, size in enumerate(((333, 257), (500, 375))):
-        file = tmp_path / f"{number}.jpg"
-        file.write_bytes(encoded(photograph(size, number), "JPEG"))
-        with torch.inference_mode():
-            wanted = theirs(preset(Image.open(file))[None]).double().softmax(1)[0]
-        (found,) = ours.predict([file], 7)
-        scores = dict(found.top)
-        assert [scores[str(label)] for label in range(7)] == pytest.approx(wanted.tolist(), abs=1e-5)
+    kinds = torchvision.models.ResNet18_Weights.IMAGENET1K_V1, torchvision.models.ResNet50_Weights.IMAGENET1K_V2
+    for kind, protocol in zip(kinds, (None, Protocol("center", (232,))), strict=True):
+        ours = predictor(load_trained(tmp_path / "resnet18.pth", print), protocol, precision="fp32", device="cpu")
+        for number, size in enumerate(((333, 257), (500, 375))):
+            file = tmp_path / f"{number}.jpg"
+            file.write_bytes(encoded(photograph(size, number), "JPEG"))
+            with torch.inference_mode():
+                wanted = theirs(kind.transforms()(Image.open(file))[None]).double().softmax(1)[0]
+            (found,) = ours.predict([file], 7)
+            scores = dict(found.top)
+            assert [scores[str(label)] for label in range(7)] == pytest.approx(wanted.tolist(), abs=1e-5)

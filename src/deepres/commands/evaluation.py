@@ -35,7 +35,10 @@ def evaluate(
         ),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(help="Shorter sides of dense. Default for 224-pixel crops: 224,256,384,480,640.")
+        str | None,
+        typer.Option(
+            help="Shorter sides of dense, one of center and 10-crop. Default for 224: 224,256,384,480,640, and 256."
+        ),
     ] = None,
     flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None,
     member_weights: Annotated[
@@ -115,9 +118,12 @@ def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> 
     """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
     from deepres.evaluation.views import Protocol
 
-    if name != "dense" and (scales or flip is not None):
-        option = "--scales" if scales else "--flip" if flip else "--no-flip"
-        raise InputError(f"{option} is for --protocol dense; give that, or leave it out")
+    if name != "dense" and flip is not None:
+        raise InputError(f"{'--flip' if flip else '--no-flip'} is for --protocol dense; give that, or leave it out")
+    if scales and name in (None, "single"):
+        raise InputError("--scales is for --protocol dense, center and 10-crop; give one of these, or leave it out")
+    if name != "dense" and len(scales) > 1:
+        raise InputError(f"--protocol {name} takes one shorter side; give --scales {scales[0]}, or --protocol dense")
     if any(scale < 1 for scale in scales):
         raise InputError("a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640")
     return None if name is None else Protocol(name, tuple(scales), flip is not False)

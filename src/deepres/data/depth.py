@@ -33,7 +33,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode in DEEP_MODES:
         values = np.asarray(image)
-        if _tag(image, SAMPLE_FORMAT) in (None, 1) and values.dtype == np.int32:
+        if image.format == "TIFF" and _tag(image, SAMPLE_FORMAT) in (None, 1) and values.dtype == np.int32:
             values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
         scaled = _eight(values, low, high)
         # Pillow turns what counts from white to black only where it has eight bits.

@@ -31,7 +31,7 @@ class Protocol:
     256, `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
     shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop
     than 224 the sizes are in proportion, those of `dense` but the first, the crop itself, rounded to multiples of 32;
-    `scales` that are given are taken as they are.
+    `scales` that are given are taken as they are, of `center` and `10-crop` one.
     """
 
     name: Name
@@ -46,7 +46,7 @@ class Protocol:
             # As the paper's, multiples of the last map's step: else its last positions see more padding than picture.
             larger = (max(crop, STEP * round(scale * crop / CROP / STEP)) for scale in SCALES[1:])
             return self.scales or tuple(dict.fromkeys((crop, *larger)))
-        return (round(SHORTER * crop / CROP),)
+        return self.scales[:1] or (round(SHORTER * crop / CROP),)
 
     def facts(self, crop: int) -> dict[str, object]:
         """What was done, for a record."""
@@ -54,8 +54,15 @@ class Protocol:
         return {"protocol": self.name, "crop": crop, "scales": list(self.sizes(crop)), **flip}
 
     def views(self, crop: int) -> Views:
-        """The function from an image, uint8 (C, H, W), to its views, uint8 (C, h, w); always the same number."""
+        """The function from an image, uint8 (C, H, W), to its views, uint8 (C, h, w); always the same number.
+
+        Raises `InputError` for a crop that the given scale has no room for.
+        """
         sizes = self.sizes(crop)
+        if self.name in ("center", "10-crop") and sizes[0] < crop:
+            raise InputError(
+                f"a crop of {crop} has no room in a shorter side of {sizes[0]}; give --scales {crop} or more"
+            )
         if self.name == "single":
             return lambda image: [image]
         if self.name == "center":

@@ -128,11 +128,11 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     with ranks.one_first():
         pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
-    members = [
+    known = [
         classes_of(str(path), net.header.get("classes"), ends(net.net)[1])
         for path, net in zip(paths, nets, strict=True)
     ]
-    matched = match(pictures.classes, pictures.name, members, setting.by_place, say)
+    matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
     if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
@@ -145,7 +145,7 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         raise InputError(f"{pictures.root} has no test pictures; add some, or give --split")
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     rows = torch.cat(found, dim=1)[:, order]
-    tested: list[Member] = []
+    members: list[Member] = []
     environment = describe_environment()
     how: Json = {"device": device, "precision": resolve_precision(setting.precision, device)}
     how |= {name: environment[name] for name in ("commit", "cpu")}
@@ -154,10 +154,10 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         facts |= {"kernels": "on" if runs_on_kernels(net.net) else "off"}
         if isinstance(net.net, FileNetwork):
             facts |= {"device": "cpu", "precision": net.header["precision"]}
-        tested.append(Member(facts, own[:, columns]))
+        members.append(Member(facts, own[:, columns]))
     labels = torch.tensor([matched.labels[seen[index].label] for index in order])
     names = tuple(seen[index].name for index in order)
-    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(tested), tuple(skipped))
+    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(members), tuple(skipped))
 
 
 def member_count(sources: Sequence[Path]) -> int:
