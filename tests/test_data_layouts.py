@@ -148,6 +148,15 @@ def test_pictures_in_folders_of_a_class_are_of_the_class(root: Path):
     assert found(root) == (("n01", "n02"), [0, 0, 0, 1, 1, 1], [0, 1])
 
 
+def test_parts_whose_pictures_have_no_classes_are_left_out_by_name(root: Path):
+    """Tiny ImageNet as it is fetched."""
+    write(root / "tiny-imagenet-200" / "train", ["n01/images", "n02/images"], 10)
+    write(root / "tiny-imagenet-200", ["val/images", "test/images"])
+    assert len(load(str(root)).train) + len(load(str(root)).test) == 20
+    reason = "is not used, since it has no class folders"
+    assert {f"val/ {reason}", f"test/ {reason}"} <= set(notes(root))
+
+
 def test_what_holds_only_folders_is_not_taken_for_classes(root: Path):
     write(root, ["lot1/rose", "lot1/tulip", "lot2/rose", "lot2/tulip"])
     message = refusal(root)

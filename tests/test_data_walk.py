@@ -251,6 +251,20 @@ def test_a_shard_that_claims_too_much_is_refused_before_it_is_read(tmp_path: Pat
         assert said in refusal(f"wds:{file}")
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(tarfile.SYMTYPE, "a link to gone.png"), (tarfile.LNKTYPE, "a link to gone.png"), (tarfile.FIFOTYPE, "no file")],
+)
+def test_a_picture_in_a_shard_that_is_no_file_is_named(tmp_path: Path, kind: bytes, said: str):
+    file = write_tar(tmp_path / "train.tar", samples(10))
+    with tarfile.open(file, "a") as tar:
+        for name in ("ant/.hidden.png", "9.png"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "gone.png" if "link" in said else ""
+            tar.addfile(member)
+    assert f"9.png is {said}; make the shard with tar --dereference" in refusal(f"wds:{file}")
+
+
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"label": ' * 100_000, b'{"label": [1]}', b"[1]", b"\xff", b""])
 def test_a_hostile_json_in_a_shard_is_no_label(tmp_path: Path, text: bytes):
     write_tar(tmp_path / "train.tar", {"a.png": images.png(images.picture()), "a.json": text})

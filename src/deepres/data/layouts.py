@@ -118,6 +118,8 @@ def _home(part: _Part, walk: Walk) -> Path | None:
     folders = walk.folders_inside(home)
     if len(folders) == 1 and part_name(folders[0].name) == part.name and walk.folders_inside(folders[0]):
         return folders[0]
+    if len(folders) == 1 and is_filling(folders[0].name) and _holds_pictures(folders[0]):
+        return None  # pictures without classes, as `test/images/` of a contest
     return home if folders else None
 
 
@@ -148,7 +150,7 @@ def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layou
     """Fill in the parts; of several test parts the first with class folders counts, which that of a contest lacks."""
     trains, tests = ([part for part in parts if part.is_training is kind] for kind in (True, False))
     train, test = (next((part for part in named if part.home), None) for named in (trains, tests))
-    empty = [part for part in parts if not part.home and not _holds_pictures(part.folder)]
+    empty = [part for part in parts if not part.home and not any(map(is_picture, walk.files_below(part.folder)))]
     if (trains and train is None) or (test is None and (empty or train is None)):
         lacking = (empty or trains or tests)[0].folder
         raise InputError(f"{lacking} has no class folders; fill it with one of images a class, or remove it")

@@ -62,7 +62,7 @@ def expand(pattern: str) -> list[str]:
     parsed = _parsed(pattern)
     if (count := parsed.count()) > MOST_NAMES:
         many = f"{count:,}" if count < COUNTED else f"{COUNTED:,} or more"
-        raise InputError(f"{_short(pattern)} makes {many} names, but may {MOST_NAMES:,}; give fewer, or a glob with *")
+        raise InputError(f"{_short(pattern)} makes {many} names, where {MOST_NAMES:,} are allowed; give a glob with *")
     return list(parsed.names())
 
 

@@ -122,10 +122,11 @@ def _read(shard: _Shard) -> None:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
                     _take(shard, tar, member)
-                elif member.islnk() and is_picture(member.name):
+                elif is_picture(member.name) and not member.isdir() and not _is_hidden(member.name):
+                    what = f"a link to {member.linkname}" if member.linkname else "no file"
                     raise InputError(
-                        f"{shard.path}: {member.name} is a link to {member.linkname}; make the shard with "
-                        "tar --hard-dereference"
+                        f"{shard.path}: {member.name} is {what}; make the shard with tar --dereference "
+                        "--hard-dereference"
                     )
     except (tarfile.TarError, _DamagedError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -140,11 +141,15 @@ def _ends_at(file: Path, end: int) -> bool:
     return end > 0 and BLOCK <= rest <= MOST_PADDING and not any(Span(file, end, rest).read())
 
 
+def _is_hidden(member: str) -> bool:
+    return any(map(is_hidden, member.removeprefix("./").split("/")))
+
+
 def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Enter one member into its sample."""
     name = member.name.removeprefix("./")
     split = SAMPLE.fullmatch(name)
-    if split is None or any(map(is_hidden, name.split("/"))):
+    if split is None or _is_hidden(name):
         return
     if member.issparse():
         raise InputError(f"{shard.path}: {name} is stored as sparse; make the shard without tar --sparse")
