@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.data.augment import channels_last, normalise
-from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
+from deepres.data.imagenet import DRAWS, center_crop, finish, scale_crop_flip
 from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
@@ -195,7 +195,7 @@ def _test_counts(
 ) -> list[int]:
     """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
-    view = partial(_center, crop=crop)
+    view = partial(center_crop, crop=crop, side=Protocol("center").sizes(crop)[0])
     counts = [0, 0, 0]
     seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
@@ -210,11 +210,6 @@ def _test_counts(
             counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
             seen(counts[2], total)
     return counts
-
-
-def _center(encoded: bytes, draws: object, *, crop: int) -> Tensor:
-    """The view of the protocol `center`, made in a worker process; `deepres eval` makes the same one."""
-    return Protocol("center").views(crop)(whole(encoded))[0]
 
 
 def _hits(scores: Scores) -> list[int]:

@@ -13,10 +13,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres import untrusted
+from deepres.data.listing import Say
 from deepres.data.pictures import Tested
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
+from deepres.experiments.classes import Classes, columns
 from deepres.files import replacing
 from deepres.records import Json
 
@@ -164,22 +166,14 @@ def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
     return header, tensors
 
 
-def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where a member that knows the classes `own` has its score of each of the classes `wanted`.
-
-    By name where the names are the same ones, else by place: other names may stand for the same classes.
-    """
-    if len(set(own)) == len(own) and set(own) == set(wanted):
-        return [list(own).index(name) for name in wanted]
-    return list(range(len(wanted)))
-
-
-def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = lambda message: None) -> ScoreTable:
     """The members of all tables, in their order, over the images of the first.
 
-    Raises `InputError` where the tables are not of the same images with the same labels, or not of as many classes.
+    Classes are taken by name, or as `classes.columns` has it, with its `by_place`. Raises `InputError` where the tables
+    are not of the same images with the same labels, or not of the same classes.
     """
     first = tables[0]
+    known = Classes("the first member", first.classes)
     place = {name: number for number, name in enumerate(first.names)}
     members: list[Member] = []
     for table in tables:
@@ -188,16 +182,15 @@ def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
                 f"the members were tested on different images: {len(first.names)} of {first.data} and "
                 f"{len(table.names)} of {table.data}, which are not the same names; test them on the same data"
             )
-        if len(table.classes) != len(first.classes):
-            raise InputError(
-                f"the members know {len(first.classes)} and {len(table.classes)} classes; give members of the same"
-            )
         order = sorted(range(len(table.names)), key=lambda number, own=table: place[own.names[number]])
-        same = columns(table.classes, first.classes)
+        own = (
+            known if table is first else Classes(str(table.members[0].facts.get("weights", table.data)), table.classes)
+        )
+        same = columns(own, known, by_place, say)
         if not torch.tensor(same).argsort()[table.labels[order]].equal(first.labels):
             raise InputError(
                 f"the members were tested on images of the same names, but other labels, in {first.data} and "
                 f"{table.data}; test them on the same data"
             )
-        members += [replace(own, scores=own.scores[order][:, same]) for own in table.members]
+        members += [replace(one, scores=one.scores[order][:, same]) for one in table.members]
     return replace(first, members=tuple(members))

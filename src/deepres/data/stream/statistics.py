@@ -26,7 +26,7 @@ from deepres.errors import InputError
 from deepres.files import DAY, replacing, sweep
 
 BATCH = 32
-LAYOUT = 1  # raise it when the result changes
+LAYOUT = 2  # raise it when the result changes
 
 
 class _Facts(TypedDict):
