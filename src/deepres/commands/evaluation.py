@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from deepres.commands.console import progress_bar, sayer, ticker
 from deepres.errors import InputError
 from deepres.files import refuse_input
+from deepres.printing import Console
 
 if TYPE_CHECKING:
     from deepres.evaluation.views import Protocol
 
+PRECISION = "fp32 (which auto is, everywhere) or bf16, whose scores move a little with the batch size."
 Name = Literal["single", "center", "10-crop", "dense"]
 
 
@@ -60,7 +61,7 @@ def evaluate(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = False,
     batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
     kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto",
     by_place: Annotated[
         bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepres import untrusted
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.sets import Data, ImageSet, fingerprint_of
@@ -89,4 +89,4 @@ def write(file: Path, data: Data, say: Say) -> None:
         with replacing(file) as partial:
             save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
-        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again")
+        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again, or {REMEDY}")

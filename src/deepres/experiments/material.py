@@ -23,7 +23,6 @@ from deepres.evaluation.accuracy import Scores, percent_wrong, score
 from deepres.evaluation.views import Protocol, fitted
 from deepres.records import Json
 from deepres.serving.fold import folded
-from deepres.training.device import autocast
 from deepres.training.fast import runs_on_kernels
 from deepres.training.progress import every_so_often
 from deepres.training.ranks import ALONE, Ranks
@@ -121,8 +120,7 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
         mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
         counts = [0, 0]  # of a rank without an image, where there are more ranks than images
         if len(mine):
-            with autocast(config.precision, config.device):
-                counts = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
+            counts = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
         return _figures(ranks.sum([*counts, len(mine)]))
 
     return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
@@ -171,8 +169,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
         own = evenly(len(parts.test), 0 if last else config.test_images)[ranks.rank :: ranks.world]
-        with autocast(config.precision, config.device):
-            counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
+        counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
         return _figures(ranks.sum(counts))
 
     facts: Json = {"crop": crop}
@@ -187,6 +184,7 @@ def fingerprint_of(source: Source) -> str:
 
 
 def _for_scores(net: nn.Module) -> nn.Module:
+    """The net as it is tested fast, in fp32 whatever it is trained in, as by `deepres eval`."""
     return net if runs_on_kernels(net) else folded(net)
 
 

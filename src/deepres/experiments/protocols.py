@@ -26,7 +26,7 @@ from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained
 from deepres.models.blocks import Block
 from deepres.records import Json, Run, describe_environment
-from deepres.training.device import resolve_device, resolve_precision
+from deepres.training.device import precision_of_tests, resolve_device
 from deepres.training.fast import accelerate, resolve_kernels, runs_on_kernels
 from deepres.training.ranks import ALONE, Ranks
 
@@ -169,7 +169,7 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     rows = torch.cat(found, dim=1)[:, order]
     members: list[Member] = []
     environment = describe_environment()
-    how: Json = {"device": device, "precision": resolve_precision(setting.precision, device)}
+    how: Json = {"device": device, "precision": precision_of_tests(setting.precision)}
     how |= {name: environment[name] for name in ("commit", "cpu")}
     for path, net, own, columns in zip(paths, nets, rows, matched.columns, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
@@ -201,7 +201,7 @@ def _score(
     Raises `InputError` for a picture whose label is none of the `classes` of the data.
     """
     device = resolve_device(setting.device)
-    precision, size = resolve_precision(setting.precision, device), setting.batch_size
+    precision, size = precision_of_tests(setting.precision), setting.batch_size
     scorers = [
         scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
     ]

@@ -20,6 +20,7 @@ from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.experiments.classes import Classes, columns
 from deepres.files import replacing
+from deepres.printing import marked
 from deepres.records import Json
 
 HEADER = "deepres.scores"
@@ -104,7 +105,8 @@ def write(file: Path, table: ScoreTable) -> None:
 def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None = None) -> None:
     """A CSV of the images that the members together take for another class, the surest of them first.
 
-    Columns: image, true class, predicted class, and the scores of both, from 0 to 1. Raises `InputError` where `file`
+    Columns: image, true class, predicted class, and the scores of both, from 0 to 1; names that a spreadsheet would
+    take for formulas are marked (`printing.marked`). Raises `InputError` where `file`
     cannot be written.
     """
     shares = member_weights(len(table.members), weights)
@@ -113,13 +115,17 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
     sure = found.scores.gather(1, best[:, None])[:, 0]
     wrong = [row for row in sure.argsort(descending=True).tolist() if best[row] != table.labels[row]]
     try:
-        with replacing(file) as partial, partial.open("w", newline="", errors="surrogateescape") as text:
+        with (
+            replacing(file) as partial,
+            partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text,
+        ):
             writer = csv.writer(text)
             writer.writerow(WRONG)
             for row in wrong:
                 true, taken = int(table.labels[row]), int(best[row])
                 both = (found.scores[row, taken].item(), found.scores[row, true].item())
-                writer.writerow((table.names[row], table.classes[true], table.classes[taken], *both))
+                names = (table.names[row], table.classes[true], table.classes[taken])
+                writer.writerow((*map(marked, names), *both))
     except OSError as error:
         raise InputError(f"the list cannot be written to {file} ({error}); give another --wrong") from None
 
@@ -129,7 +135,7 @@ def refuse_other_list(file: Path) -> None:
     if file.is_dir() or file.suffix != ".csv":
         raise InputError(f"--wrong {file} is to be a file whose name ends in .csv")
     if file.exists():
-        with file.open(errors="replace") as text:
+        with file.open(encoding="utf-8", errors="replace", newline="") as text:
             if next(csv.reader(text), list(WRONG)) != list(WRONG):
                 raise InputError(f"--wrong {file} holds something else than such a list; give another name")
 
