@@ -189,7 +189,7 @@ def _test_counts(
     counts = [0, 0, 0]
     seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
-    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own):
+    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own, say=say):
         for name, reason in answer.bad:
             if not config.skip_bad:
                 raise refusal(index.root, name, reason)
