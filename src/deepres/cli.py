@@ -3,8 +3,8 @@
 import errno
 import json
 import os
-import signal
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from deepres import ending
 from deepres.commands.bench import bench
 from deepres.commands.console import sayer
 from deepres.commands.convert import convert
@@ -238,21 +239,16 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _end(number: int, frame: object) -> None:
-    """End by an exception, so that what is half-written goes; training has a way of its own, with a checkpoint."""
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     _wait_briefly()
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # ranks wait for each other in calls that end by the signal alone
-        signal.signal(signal.SIGTERM, _end)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # ranks wait for each other in calls that end by the signal alone
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files that are not in the system's encoding
     try:
-        app()
+        with ending.in_order() if alone else nullcontext():
+            app()
     except Exception as error:
         told = _sentence(error)
         if told is not None:

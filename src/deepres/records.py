@@ -123,9 +123,17 @@ def flush(file: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def cut_after(file: Path, iteration: int) -> None:
-    """Drop the rows past `iteration`, so that a resumed run writes them again: atomically."""
-    rows = [row for row in read_lines(file) if row["iteration"] <= iteration]
+def cut_after(file: Path, iteration: int, untested: bool = False) -> None:
+    """Drop the rows past `iteration`, where it is `untested` its test as well, so that a resumed run writes them again.
+
+    The file is replaced at once.
+    """
+
+    def is_past(row: Json) -> bool:
+        of_test = "test_error" in row or "seconds" in row
+        return row["iteration"] > iteration - (untested and of_test)
+
+    rows = [row for row in read_lines(file) if not is_past(row)]
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 

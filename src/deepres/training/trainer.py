@@ -24,6 +24,7 @@ from deepres.training.progress import every_so_often
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
+from deepres.training.stop import Stopping, stops
 
 RECORDS = ("metrics.jsonl", "timing.jsonl")
 
@@ -55,6 +56,7 @@ class Progress:
     best: float = math.inf  # test error in percent, of those that count for `plateau`
     tests: int = 0  # since then
     drops: int = 0  # of the rate
+    untested: bool = False  # the test at this iteration's mark is still to come
     latest: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -147,13 +149,28 @@ class Trainer:
         progress.latest |= row
         progress.warm = progress.warm or error < recipe.warmup_error
 
-    def write_test(self, evaluate: Evaluate) -> None:
-        """Test error now."""
+    def test(self, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
+        """Test error now; at the last iteration of the network with averaged statistics.
+
+        Where training is told to stop, all is left as it was before: what goes on from there averages and tests anew.
+        """
         progress = self.progress
-        self.net.eval()
-        with torch.no_grad():
-            figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
-        set_training(self.net)
+        last = progress.iteration == self.recipe.iterations
+        running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
+        try:
+            if last:
+                self.average_statistics(batch_at, monitor)
+            self.net.eval()
+            with torch.no_grad():
+                figures = dict(evaluate(self.net, last))
+        except Stopping:
+            for buffer, before in zip(self.net.buffers(), running, strict=True):
+                buffer.copy_(before)
+            self.set_random(random)
+            raise
+        finally:
+            set_training(self.net)
+        progress.untested = False
         progress.latest |= figures
         if self.recipe.decay == "plateau":
             self.note_plateau(figures["test_error"])
@@ -191,7 +208,8 @@ class Trainer:
 
         if steps:
             # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
-            with autocast(self.precision, self.device), torch.compiler.set_stance("force_eager"):
+            eager = torch.compiler.set_stance("force_eager")
+            with stops.waiting(self.ranks.world == 1), autocast(self.precision, self.device), eager:
                 update_bn(parts(), self.net)
             self.ranks.average(self.statistics)
 
@@ -211,10 +229,21 @@ class Trainer:
         header = self.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
-        state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
-        if self.device != "cpu":  # dropout draws there
-            state["device_random"] = torch.get_device_module(self.device).get_rng_state()
+        state = vars(progress) | optimizer | self.random()
         checkpoint.save(self.folder, progress.iteration, weights, state)
+
+    def random(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"random": torch.get_rng_state()}
+        if self.device != "cpu":
+            state["device_random"] = torch.get_device_module(self.device).get_rng_state()
+        return state
+
+    def set_random(self, state: Mapping[str, Tensor]) -> None:
+        """Let the generators go on from what `random` gave."""
+        torch.set_rng_state(state["random"])
+        if self.device != "cpu":
+            torch.get_device_module(self.device).set_rng_state(state["device_random"])
 
     def resume(self, monitor: Monitor) -> None:
         """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
@@ -223,9 +252,7 @@ class Trainer:
             load_state(self.net, saved.weights.state)
             state = dict(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
-            torch.set_rng_state(state.pop("random"))
-            if self.device != "cpu":
-                torch.get_device_module(self.device).set_rng_state(state.pop("device_random"))
+            self.set_random({name: state.pop(name) for name in self.random()})
             for name, value in state.items():
                 setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
             monitor.say(f"going on from iteration {self.progress.iteration}")
@@ -237,7 +264,7 @@ class Trainer:
             return
         for name in RECORDS:
             if (self.run.path / name).exists():
-                cut_after(self.run.path / name, self.progress.iteration)
+                cut_after(self.run.path / name, self.progress.iteration, self.progress.untested)
 
     def finish(self) -> Json:
         """Write the `done` mark with the final figures: the last ones, never the best."""
