@@ -16,6 +16,8 @@ import torch
 
 from deepres.data.stream import workers
 from deepres.errors import InputError
+from deepres.experiments import material
+from deepres.records import cut_after, read_lines
 
 CROPS = ("--set", "crop=224", "--set", "sides=230,240", "--set", "bn_average=0", "--set", "workers=2")
 SHORT = ("--iterations", 2, "--batch-size", 4, "--lr", 0.01, "--set", "evaluate_every=2", "--set", "window=2")
@@ -139,43 +141,41 @@ def test_large_requests_do_not_wait_for_a_worker_that_is_busy():
     assert [rest for _, rest in workers.answers(long, requests, 2, "", print)] == [300_000 + n for n in range(5)]
 
 
-def test_a_stop_does_not_wait_for_a_running_test_and_the_run_ends_with_the_same_bits(process, photographs, tmp_path):
-    """The test is long for its workers, which are stopped; what goes on does the test that was cut short."""
+def test_a_stop_does_not_wait_for_a_running_test_and_the_run_ends_with_the_same_bits(
+    deepres, photographs, tmp_path, monkeypatch
+):
+    """At a mark in the middle, and at the end, where the statistics were averaged before the test."""
     more = ("--set", "evaluate_every=2", "--set", "window=2", "--set", "bn_average=6", "--iterations", 4)
     crops = ("--set", "crop=32", "--set", "sides=36,64", "--batch-size", 4, "--lr", 0.01, "--set", "workers=1")
     command = ("train", "resnet18", "--data", photographs, *crops, *more)
-    assert process(*command, "--run", "whole").returncode == 0
-    for at in (2, 4):  # in the middle, and at the end, where the statistics were averaged before
-        script = tmp_path / "stopping.py"
-        script.write_text(STOPPING.format(at=at))
-        run = [sys.executable, script, *map(str, command), "--run", "stopped"]
-        result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert deepres(*command, "--run", "whole").returncode == 0
+    tests, original = [], material.score
+
+    def score(net, batches):
+        tests.append(1)
+        if len(tests) in (1, 3):  # of iteration 2, and of iteration 4 after that of 2 was done anew
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(net, batches)
+
+    monkeypatch.setattr(material, "score", score)
+    for at in (2, 4):
+        result = deepres(*command, "--run", "stopped")
         assert result.returncode == 128 + signal.SIGTERM, result.stderr
         assert f"stopped after iteration {at};" in result.stderr and "Traceback" not in result.stderr
         rows = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1]["iteration"] == at and "test_error" not in rows[-1]
-    assert process(*command, "--run", "stopped").returncode == 0
+    assert deepres(*command, "--run", "stopped").returncode == 0
+    assert len(tests) == 4
     for name in ("metrics.jsonl", "checkpoints/000000004/weights.safetensors"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-STOPPING = '''
-import os, signal
-from deepres import cli
-from deepres.experiments import material
-
-score = material.score
-
-def stopped(net, batches):
-    """The first batch of the test at iteration {at}: a signal comes."""
-    global tests
-    tests += 1
-    if tests == FIRST:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return score(net, batches)
-
-# a run that goes on from iteration 2 does the test of that iteration first
-tests, FIRST = 0, {{2: 1, 4: 2}}[{at}]
-material.score = stopped
-cli.main()
-'''
+def test_the_rows_of_a_test_that_is_done_anew_are_dropped(tmp_path):
+    """A kill may come after they were written and before the next checkpoint."""
+    file = tmp_path / "metrics.jsonl"
+    rows = [{"iteration": 2, "train_error": 9.0}, {"iteration": 2, "test_error": 8.0}, {"iteration": 4, "seconds": 1.0}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cut_after(file, 2)
+    assert read_lines(file) == rows[:2]
+    cut_after(file, 2, untested=True)
+    assert read_lines(file) == rows[:1]

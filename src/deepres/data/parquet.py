@@ -76,7 +76,7 @@ def _home(path: Path, root: Path) -> Path:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, buffer_size=BUFFER)
+        return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
 
