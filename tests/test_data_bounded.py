@@ -7,7 +7,7 @@ from pyarrow import parquet as pq
 import images
 from deepres.data import listing, parquet
 from deepres.data.listing import Picture, each
-from deepres.data.parquet import parquet_folder
+from deepres.data.parquet import parquet_files, parquet_folder
 
 
 def table(contents, labels=None):
@@ -17,7 +17,7 @@ def table(contents, labels=None):
 
 
 def pictures_of(root):
-    return parquet_folder(root).read()[1]
+    return parquet_folder(root, parquet_files(root)).read()[1]
 
 
 @pytest.mark.parametrize("equal", [False, True])

@@ -189,9 +189,9 @@ def test_bad_files_are_reported_and_left_out_and_the_exit_code_is_1(deepres, tra
 
 def test_file_names_are_read_from_standard_input(deepres, refused, trained, photographs, monkeypatch):
     names = [str(photographs / "test" / name / "01.jpg") for name in ("dark", "light")]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(names) + "\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
     assert [one["picture"] for one in lines(deepres("predict", trained, "-", "--format", "jsonl"))] == names
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert "none came" in refused("predict", trained, "-")
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import images
-from deepres.data.shards import expand
+from deepres.data.patterns import expand
 from deepres.data.sources import load
 from deepres.data.stream.index import Parts, Strings, open_index
 from deepres.errors import InputError
@@ -152,15 +152,14 @@ def test_a_pattern_is_expanded_as_in_a_shell():
 
 
 def test_a_tar_of_class_folders_is_labelled_by_them(tmp_path: Path):
-    """As `tar` makes it of an image folder, with its entries for folders; without test shards, a fifth is held out."""
+    """As `tar` makes it of an image folder, with its entries for folders; without test shards, some are held out."""
     images.write_folder(tmp_path / "set", {"ant": 5, "bee": 5})
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
         tar.add(tmp_path / "set", arcname=".")
     parts = index(f"wds:{tmp_path}/set.tar")
     assert parts.train.classes == ("ant", "bee")
-    assert [len(parts.train), len(parts.test)] == [8, 2]
-    named = {parts.train.names[place]: int(parts.train.labels[place]) for place in range(8)}
-    assert named["set.tar ant/000.png"] == 0 and named["set.tar bee/003.png"] == 1
+    named = {name: int(label) for part in parts for name, label in zip(part.names, part.labels, strict=True)}
+    assert len(named) == 10 and named["set.tar ant/000.png"] == 0 and named["set.tar bee/003.png"] == 1
 
 
 def test_torchvisions_imagenet_folder_has_its_english_names(tmp_path: Path):
@@ -236,10 +235,9 @@ def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_
     assert len(index(f"wds:{tmp_path}/*.tar").test) == 6
 
 
-def test_a_pattern_without_shards_or_without_training_shards_is_refused(tmp_path: Path):
+def test_a_pattern_without_shards_is_refused(tmp_path: Path):
     """A missing number of a range is named."""
     write_tar(tmp_path / "val-0.tar", samples(0, 2))
-    assert "no training shards" in refusal(f"wds:{tmp_path}/val-*.tar")
     assert "there is no shard" in refusal(f"wds:{tmp_path}/train-*.tar")
     assert f"there is no shard {tmp_path}/val-1.tar" in refusal(f"wds:{tmp_path}/val-{{0..1}}.tar")
 

@@ -71,10 +71,10 @@ def test_a_cmyk_jpeg_keeps_its_colours():
 
 def test_the_resident_path_decodes_alike(tmp_path: Path):
     """`load` and `whole` give the same pixels for every mode."""
-    root = tmp_path / "set" / "a"
-    root.mkdir(parents=True)
     for number, (content, _) in enumerate(PICTURES.values()):
-        (root / f"{number:02}.png").write_bytes(content)
+        file = tmp_path / "set" / ("test" if number % 5 == 4 else "train") / "a" / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     data = load(str(tmp_path / "set"))
     expected = [flat(*colour) for _, colour in PICTURES.values()]
     assert torch.equal(data.train.images, torch.stack([e for n, e in enumerate(expected) if n % 5 != 4]))

@@ -1,18 +1,70 @@
-"""Files that are written whole or not at all."""
+"""Files: those that are written whole or not at all, and those of strangers, which may be no files."""
 
+import codecs
 import contextlib
+import errno
 import os
+import re
+import stat
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
 from deepres.errors import InputError
 
+MOST_TEXT = 2**28  # bytes of a text that a person wrote
+WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
 
 def refuse_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
     """Raise `InputError` where `output` is one of `inputs`, which would be lost."""
     if any(output.exists() and place.exists() and output.samefile(place) for place in inputs):
         raise InputError(f"{option} {output} is what is read, and would be lost; give another name")
+
+
+def require_regular(file: Path, most_bytes: int | None = None) -> None:
+    """Raise `OSError` for what is no regular file, or has more bytes.
+
+    A named pipe would be waited for without end, and a device has no end.
+    """
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"{kind}, not a file", str(file))
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, more than the limit of {most_bytes:,}", str(file))
+
+
+def read_text(file: Path) -> str:
+    """The text of a file that a person wrote: UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Raises `OSError`, and `UnicodeDecodeError` for another encoding.
+    """
+    require_regular(file, MOST_TEXT)
+    return decoded_text(file.read_bytes())
+
+
+def decoded_text(content: bytes) -> str:
+    """The text of these bytes, by the rules of `read_text`; some programs of Windows write UTF-16."""
+    return content.decode("utf-16" if content.startswith(WIDE) else "utf-8-sig")
+
+
+def listed_names(content: bytes) -> list[str]:
+    """The names of files in a list, a line each: in the system's encoding, or in Unicode with a byte order mark."""
+    wide = content.startswith(WIDE)
+    return lines_of(decoded_text(content) if wide else os.fsdecode(content.removeprefix(codecs.BOM_UTF8)))
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, whichever system ended them, but for blank ones."""
+    return [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ RUN/
   metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
   timing.jsonl      wall-clock seconds at the same iterations
   checkpoints/      the last two (see `deepres.training.checkpoint`)
+  pictures.safetensors   which pictures it was trained and tested on (see `deepres.experiments.pictures`)
   done.json         written last: the final figures; its presence says that the run is complete
 """
 

@@ -1,14 +1,21 @@
 """The verbs `deepres data info`, `stats` and `check`."""
 
 import json as json_format
+from dataclasses import asdict
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from deepres.commands.console import progress_bar, sayer, ticker
+from deepres.errors import InputError
+
+if TYPE_CHECKING:
+    from deepres.data.stream.check import Copies
+
+MOST_COPIES = 20
 
 
 class DataGroup(TyperGroup):
@@ -29,7 +36,9 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 _say = sayer(err)
 
-Name = Annotated[str, typer.Argument(help="A folder, hf:owner/name, or wds:PATTERN of tar shards.")]
+Name = Annotated[
+    str, typer.Argument(help="A folder, a name such as food101, hf:owner/name, or wds:PATTERN of tar shards.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
 ]
@@ -39,7 +48,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="cifar10, cifar100, fashion-mnist, a folder, hf: or wds:.")],
+    name: Annotated[
+        str, typer.Argument(help="cifar10, mnist, imagenette, ... (docs/recipes.md), a folder, hf: or wds:.")
+    ],
     split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")
@@ -88,6 +99,8 @@ def stats(
     from deepres.data.stream.statistics import statistics
 
     index = open_index(name, _say).train
+    if not len(index):
+        raise InputError(f"{name} has no training pictures; give data that has")
     how: dict[str, Any] = {
         "workers": workers,
         "skip_bad": skip_bad,
@@ -123,10 +136,12 @@ def stats(
 def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
     """Decode every image and print what is wrong; exit code 1 where something is.
 
+    Images that are there more than once are named, those in both parts first; they are no fault of the files.
+
     Example: deepres data check flowers
     """
     from deepres.data.listing import counted
-    from deepres.data.stream.check import faults
+    from deepres.data.stream.check import copies, faults
     from deepres.data.stream.index import open_index
 
     parts = open_index(name, _say)
@@ -140,14 +155,28 @@ def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
             before += len(index)
     images = sum(map(len, parts))
     _say(f"{name}: {counted(len(parts.train), len(parts.test), parts.train.classes)}")
+    same = copies(parts)
     if json:
-        typer.echo(json_format.dumps({"images": images, "wrong": wrong}, indent=2))
+        found = {"images": images, "wrong": wrong, "copies": list(map(asdict, same))}
+        typer.echo(json_format.dumps(found, indent=2))
     else:
         for fault in wrong:
             _line(out, f"{fault['name']}: {fault['reason']}")
+        _copies(same)
         _line(out, f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
     if wrong:
         raise typer.Exit(1)
+
+
+def _copies(same: "list[Copies]") -> None:
+    """Warn of images that are there more than once."""
+    for copy in same[:MOST_COPIES]:
+        where = [*["in both parts"] * copy.both_parts, *[f"in {', '.join(copy.classes)}"] * (len(copy.classes) > 1)]
+        _line(out, f"warning: the same content{' ' * bool(where)}{' and '.join(where)}: {', '.join(copy.names)}")
+    if len(same) > MOST_COPIES:
+        _line(out, f"... and {len(same) - MOST_COPIES:,} more that are there more than once; --json has them all")
+    if both := sum(copy.both_parts for copy in same):
+        _line(out, f"warning: {both:,} images are in the training part and in the test part: its error will be too low")
 
 
 def _shown(value: Any) -> str:

@@ -49,6 +49,9 @@ def evaluate(
         Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    part: Annotated[
+        Literal["train", "test", "all"], typer.Option(help="What of the data to test on: one part, or all pictures.")
+    ] = "test",
     split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
     image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = False,
@@ -81,7 +84,9 @@ def evaluate(
     shares = numbers("--member-weights", member_weights, float)
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
-    setting = protocols.Setting(data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels)
+    setting = protocols.Setting(
+        data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels, part
+    )
     with joined(device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
         say = sayer(err)

@@ -58,7 +58,7 @@ def predict(
     say = sayer(err)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
     trained = load_any(weights, say, network)
-    files = list(prediction.files_of(pictures, sys.stdin))
+    files = list(prediction.files_of(pictures, _listed, say))
     maker = prediction.predictor(
         trained, how, engine=engine, batch_size=batch_size, device=device, precision=precision, say=say
     )
@@ -81,6 +81,11 @@ def predict(
     if bad:
         say(f"left out: {len(bad):,} of {len(files):,} picture{'s' * (len(files) > 1)}")
         raise typer.Exit(1)
+
+
+def _listed() -> bytes:
+    """What comes by standard input, which may be closed."""
+    return sys.stdin.buffer.read() if sys.stdin else b""
 
 
 def _table(found: "Iterable[Prediction]") -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from deepres.cache import cache_folder
 from deepres.data.listing import Listing, Say
+from deepres.data.manifest import Manifest, Strings
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 from deepres.files import replacing
 
-LAYOUT = 2  # raise it when decoding changes its result
+LAYOUT = 3  # raise it when decoding changes its result
+FIELDS = ("images", "labels", "text", "ends", "digests")
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
@@ -22,10 +25,18 @@ def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Pa
     The files enter with their name, size and time of change, and the folder with its place.
     """
     within = listing.root.as_posix().rstrip("/") + "/"  # of a million paths, `relative_to` takes half a minute
-    facts = [(path.as_posix().removeprefix(within), path.stat()) for path in listing.files]
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts]
-    key = json.dumps([LAYOUT, str(listing.root.resolve()), files, parameters], sort_keys=True)
+    files = [(path.as_posix().removeprefix(within), *_state(path)) for path in listing.files]
+    key = json.dumps([LAYOUT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of change; of a link to nothing, whose reader names it, neither."""
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def read(file: Path, name: str, source: str, say: Say) -> Data | None:
@@ -35,19 +46,18 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
     try:
         with safe_open(file, framework="pt") as stored:
             facts = json.loads(stored.metadata()["facts"])
-            train, test = (
-                ImageSet(
-                    stored.get_tensor(f"{part}.images"),
-                    stored.get_tensor(f"{part}.labels"),
-                    tuple(facts["skipped"][part]),
-                )
-                for part in ("train", "test")
-            )
+
+            def part(name: str) -> ImageSet:
+                images, labels, text, ends, digests = (stored.get_tensor(f"{name}.{field}") for field in FIELDS)
+                return ImageSet(images, labels, tuple(facts["skipped"][name]), Manifest(Strings(text, ends), digests))
+
+            train, test = map(part, ("train", "test"))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         say(f"{name}: the decoded copy {file} is damaged; decoding again")
         return None
     classes = tuple(facts["classes"])
-    if fingerprint_of(train, test, classes) != facts["fingerprint"]:
+    same = [part.manifest.checksum for part in (train, test)] == facts.get("manifests")
+    if not same or fingerprint_of(train, test, classes) != facts["fingerprint"]:
         say(f"{name}: the decoded copy {file} has changed; decoding again")
         return None
     return Data(name, train, test, classes, facts["fingerprint"], source)
@@ -55,14 +65,15 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
 
 def write(file: Path, data: Data, say: Say) -> None:
     """Keep `data` in `file`, atomically; where that fails, say so and go on: the cache only saves time."""
-    tensors = {
-        f"{part}.{field}": getattr(images, field)
-        for part, images in (("train", data.train), ("test", data.test))
-        for field in ("images", "labels")
-    }
+    tensors: dict[str, Tensor] = {}
+    for part, images in (("train", data.train), ("test", data.test)):
+        own = images.manifest
+        values = (images.images, images.labels, own.names.text, own.names.ends, own.digests)
+        tensors |= {f"{part}.{field}": value for field, value in zip(FIELDS, values, strict=True)}
     facts = {
         "classes": data.classes,
         "fingerprint": data.fingerprint,
+        "manifests": [part.manifest.checksum for part in (data.train, data.test)],
         "skipped": {"train": data.train.skipped, "test": data.test.skipped},
     }
     try:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from deepres.data.listing import Part, Picture, Say, check_label, each, numbered, refusal
+from deepres.data.listing import Part, Picture, Say, check_label, digest_of, each, numbered, refusal
+from deepres.data.manifest import Manifest
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.data.sets import ImageSet
 from deepres.errors import InputError
@@ -52,7 +53,7 @@ def decode(
     Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. With
     `image_size`, an image of another size is resized by its shorter side (bilinear, antialiased) and cut at
     its centre. Raises `InputError` for a label out of range, a picture that does not decode (unless
-    `skip_bad`), sizes that differ without `image_size`, an empty part, and for more than 4 GiB of pixels.
+    `skip_bad`), sizes that differ without `image_size`, and for more than 4 GiB of pixels. A part may be empty.
     """
     if image_size is not None and isinstance(pictures, Sequence):
         _check_memory(name, len(pictures) * image_size**2)  # of one channel at least: refused before all are read
@@ -65,21 +66,21 @@ def decode(
     _check_memory(name, len(good) * channels * height * width)
     say(f"{name}: decoding {len(good):,} images of {width}x{height}")
     makers = {part: _Maker(looks.count(part), (channels, height, width)) for part in ("train", "test")}
-    task = partial(_decode, mode="RGB" if channels == 3 else "L", image_size=image_size)
-    for index, (picture, pixels) in enumerate(each(pictures, task, say, name, "decoded")):
+    mode = "RGB" if channels == 3 else "L"
+
+    def task(picture: Picture) -> tuple[Tensor | _Bad, bytes]:
+        return _decode(picture, mode=mode, image_size=image_size), digest_of(picture)
+
+    for index, (picture, (pixels, digest)) in enumerate(each(pictures, task, say, name, "decoded")):
         look = looks.found[index]
         bad = look if isinstance(look, _Bad) else pixels
         if isinstance(bad, _Bad):
             if not skip_bad:
                 raise refusal(root, picture.name, bad.reason)
-            makers[picture.part].skipped.append(picture.name)
+            makers[picture.part].skipped[picture.name] = digest
         else:
-            makers[picture.part].add(bad, picture.label)
-    train, test = makers["train"].finish(), makers["test"].finish()
-    for part, images in (("training", train), ("test", test)):
-        if not len(images):
-            raise InputError(f"{root} has no {part} pictures; a class needs five to give one to the test set")
-    return train, test, classes
+            makers[picture.part].add(picture, bad, digest)
+    return makers["train"].finish(), makers["test"].finish(), classes
 
 
 def _check_memory(name: str, needed: int) -> None:
@@ -96,15 +97,19 @@ class _Maker:
     def __init__(self, count: int, shape: tuple[int, int, int]):
         self.images = torch.empty((count, *shape), dtype=torch.uint8)
         self.labels: list[int] = []
-        self.skipped: list[str] = []
+        self.made: list[tuple[str, bytes]] = []  # name and digest of each
+        self.skipped: dict[str, bytes] = {}
 
-    def add(self, pixels: Tensor, label: int) -> None:
+    def add(self, picture: Picture, pixels: Tensor, digest: bytes) -> None:
         self.images[len(self.labels)] = pixels
-        self.labels.append(label)
+        self.labels.append(picture.label)
+        self.made.append((picture.name, digest))
 
     def finish(self) -> ImageSet:
         labels = torch.tensor(self.labels, dtype=torch.int64)
-        return ImageSet(self.images[: len(labels)], labels, tuple(self.skipped))
+        every = [*self.made, *self.skipped.items()]
+        manifest = Manifest.of((name for name, _ in every), (digest for _, digest in every))
+        return ImageSet(self.images[: len(labels)], labels, tuple(self.skipped), manifest)
 
 
 @dataclass(frozen=True)

@@ -1,129 +1,121 @@
-"""Image folders: `class/name.jpg`, or `train/` and `test/` (or `val/`) of such; torchvision's ImageNet is one."""
+"""Image folders: the pictures of the classes that `layouts` finds; torchvision's ImageNet is one."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepres.data.listing import Listing, Part, Picture, divided
+from deepres.data.layouts import Classes, Layout, is_picture, layout_of
+from deepres.data.listing import Listing, Part, Picture
+from deepres.data.walk import Walk, composed, names_of, unread_note
 from deepres.errors import InputError
+from deepres.files import require_regular
 
-# torchvision's, and two more that Pillow decodes
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"))
 IMAGENET_NAMES = "meta.bin"  # written by `torchvision.datasets.ImageNet`: from a folder's WordNet id to English
-TRAIN_FOLDERS = ("train", "training")  # in any case
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
 class _File:
-    path: Path
+    path: str
     label: int
     part: Part
+    key: str  # class, and name within it
 
 
-def image_folder(root: Path) -> Listing:
-    """The pictures under `root`, in sorted order, labelled by their class folder.
+def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
+    """The pictures under `root`, in sorted order, labelled by their class folder; `notes` are of the caller.
 
-    The test folder is the first of `TEST_FOLDERS` that has class folders, which that of a contest has not. Without
-    one, every fifth picture of each class is a test picture. Raises `InputError` for a
-    folder without class folders, a class folder without pictures, or a test class that the training set
-    lacks.
+    Without a test part `data.division` divides; a test part alone has no training pictures. Raises `InputError` for a
+    folder whose classes cannot be told, a class folder without pictures, or a test class that the training set lacks.
     """
-    parts = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    train = next((parts[name] for name in TRAIN_FOLDERS if name in parts), None)
-    named = [parts[name] for name in TEST_FOLDERS if name in parts]
-    beside: list[str] = []
-    if train is not None:
-        others = [name for name in _class_folders(root) if name.lower() not in (*TRAIN_FOLDERS, *TEST_FOLDERS)]
-        beside = [name for name in others if any(map(_is_picture, (root / name).iterdir()))]
-        if beside and _class_folders(train):
-            raise InputError(
-                f"{root} has class folders in {train.name}/ and {beside[0]}/ beside it; move one of them away"
-            )
-    tests = [folder for folder in named if _class_folders(folder)]
-    test = (tests or named or [None])[0]
-    if train is None or beside:  # a class may be called train
-        if test is not None:
-            raise InputError(f"{root} has {test.name}/ but no train/; add train/ with one folder a class")
-        train = root
-    classes, unread = _classes(train), Counter[str]()
-    files = list(_files(train, classes, "train", unread))
-    if test is not None:
-        known = set(classes)
-        if unknown := [name for name in _classes(test) if name not in known]:
-            raise InputError(f"{test} has the class {unknown[0]!r}, which {train} lacks; make the class folders agree")
-        files += _files(test, classes, "test", unread)
+    walk, unread = Walk(), Counter[str]()
+    layout = layout_of(root, walk)
+    classes = tuple(layout.test or () if layout.train is None else layout.train)
+    if unknown := [name for name in layout.test or () if name not in set(classes)]:
+        raise InputError(
+            f"the test part of {root} has the class {unknown[0]!r}, which the training part lacks; make them agree"
+        )
+    files = [
+        *_files(layout.train or {}, classes, "train", walk, unread),
+        *_files(layout.test or {}, classes, "test", walk, unread),
+    ]
+    names, divides = root / IMAGENET_NAMES, layout.test is None
 
     def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
         within = root.as_posix().rstrip("/") + "/"
         pictures = [
-            Picture(file.path.as_posix().removeprefix(within), file.label, file.part, file.path) for file in files
+            Picture(
+                composed(file.path.removeprefix(within)),
+                file.label,
+                file.part,
+                Path(file.path),
+                file.key if divides else None,
+            )
+            for file in files
         ]
-        return _named(root, classes), pictures if test is not None else list(divided(pictures))
+        return _named(names, classes), pictures
 
-    names = root / IMAGENET_NAMES
-    notes = [f"{folder.name}/ is not used, since {tests[0].name}/ is the test part" for folder in tests[1:]]
-    if unread:
-        kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.most_common(5))
-        notes.append(f"not read, by the names of the files: {kinds}")
-    every = (*(file.path for file in files), *[names] * names.is_file())
-    return Listing(root, every, read, divides=test is None, notes=tuple(notes))
+    every = (*(Path(file.path) for file in files), *[names] * names.is_file())
+    told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
+    return Listing(root, every, read, divides, told)
 
 
-def _named(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The class names in English where torchvision's ImageNet has them beside the folders."""
-    file = root / IMAGENET_NAMES
+def is_image_folder(root: Path) -> bool:
+    """Whether there are pictures in the folders of `root`, in a layout with parts or several classes."""
+    walk = Walk()
+    try:
+        layout = layout_of(root, walk)
+    except InputError:
+        # What cannot be told apart is told by the reader of it, where pictures lie in folders of their own.
+        folders = walk.folders_inside(root)
+        return sum(any(map(is_picture, walk.files_below(folder))) for folder in folders) > 1
+    parts = [own for own in (layout.train, layout.test) if own is not None]
+    filled = {
+        name
+        for own in parts
+        for name, folders in own.items()
+        if any(is_picture(path) for folder in folders for path in walk.files_below(folder))
+    }
+    return len(filled) > 1 or (len(parts) > 1 and bool(filled))
+
+
+def pictures_below(folder: Path, walk: Walk, unread: Counter[str]) -> Iterator[str]:
+    """All picture files in a folder and those below it, in sorted order; `unread` counts the others by suffix."""
+    for path in walk.files_below(folder):
+        if is_picture(path):
+            yield path
+        else:
+            unread[Path(path).suffix.lower()] += 1
+
+
+def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:
+    """The pictures beside the class folders by name, and all other files by the end of their names."""
+    lost = [path.name for path in layout.beside if is_picture(path.name)]
+    notes = [f"not read, since they lie beside the class folders: {names_of(lost)}"] if lost else []
+    others = Counter(path.suffix.lower() for path in layout.beside if not is_picture(path.name) and path != names)
+    return [*notes, *unread_note(unread + others)]
+
+
+def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]) -> Iterator[_File]:
+    """The picture files of each class that a part has, in sorted order."""
+    for label, name in enumerate(classes):
+        own = folders.get(name, ())
+        found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
+        if own and not found:
+            raise InputError(f"the class folder {own[0]} has no pictures; fill it or remove it")
+        yield from (_File(path, label, part, name + path.removeprefix(str(folder))) for folder, path in found)
+
+
+def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The class names in English where torchvision's ImageNet has them beside the folders, in `file`."""
     if not file.is_file():
         return classes
     import torch  # here, as all who only list folders do without
 
     try:
+        require_regular(file)
         english = torch.load(file, weights_only=True)[0]
         return tuple(", ".join(english.get(name, (name,))) for name in classes)
     except Exception as error:  # what unpickling raises depends on the byte
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file} does not hold ImageNet's class names ({reason}); remove it") from None
-
-
-def _class_folders(folder: Path) -> list[str]:
-    """Sorted names of the class folders; hidden folders (`.git`, `__MACOSX`) are none."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    found = _class_folders(folder)
-    if not found:
-        raise InputError(
-            f"{folder} has no Parquet files and no class folders; give a folder with one of images a class"
-        )
-    return tuple(found)
-
-
-def _files(folder: Path, classes: tuple[str, ...], part: Part, unread: Counter[str]) -> Iterator[_File]:
-    """The picture files of each class that `folder` has, in sorted order; `unread` counts the others by suffix."""
-    for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            continue
-        visible = list(_files_below(folder / name))
-        found = sorted(filter(_is_picture, visible))
-        if not found:
-            raise InputError(f"the class folder {folder / name} has no pictures; fill it or remove it")
-        if len(found) < len(visible):
-            unread.update(path.suffix.lower() for path in visible if not _is_picture(path))
-        yield from (_File(path, label, part) for path in found)
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """All picture files in a folder and those below it, sorted; hidden ones (`._1.jpg`) are none."""
-    return sorted(filter(_is_picture, _files_below(folder)))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and those below it, but for hidden ones."""
-    return (Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,10 +1,12 @@
 """Pictures that were found but not decoded yet: what the readers of the layouts give to `decode` and `stream`."""
 
+import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -12,11 +14,12 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 from PIL import Image
 
 from deepres.errors import InputError
+from deepres.files import require_regular
 
 Say = Callable[[str], None]
 Part = Literal["train", "test"]
-TEST_EVERY = 5
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
+MOST_BYTES = 2**29  # of an encoded picture
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
 CHUNK_BYTES = 2**26  # held at a time, or one more picture than that
 SAY_EVERY_SECONDS = 5.0
@@ -33,7 +36,10 @@ class Span:
     size: int = -1
 
     def read(self) -> bytes:
-        """These bytes. Raises `OSError`."""
+        """These bytes. Raises `OSError`, also for more than any picture has and for what is no regular file."""
+        require_regular(self.path, MOST_BYTES if self.size < 0 else None)
+        if self.size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"{self.size:,} bytes, more than the limit of {MOST_BYTES:,}", str(self.path))
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -44,12 +50,17 @@ Content = bytes | Path | Span | Image.Image
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: its name (file, and row where a file holds many), label, part and encoded content."""
+    """One picture: its name (file, and row where a file holds many), label, part and encoded content.
+
+    `key` is its class and its name within that ("ant/1.jpg"), by which a set without a test part is divided; a
+    picture that has no such name, as a row of a table, is known by its content.
+    """
 
     name: str
     label: int
     part: Part
     content: Content
+    key: str | None = None
 
 
 @runtime_checkable
@@ -66,8 +77,8 @@ class Listing:
     """A data set that was found: the folder, the files that its content depends on, and how to read them.
 
     `read()` gives the class names (None where the files have none) and the pictures, which can be gone
-    through more than once. `divides` says that there is no test part but the one that `divided` makes;
-    `notes` are what a person should know of what was found.
+    through more than once. `divides` says that there is no test part: all are training pictures until
+    `sources.find` divides them, by the rule `division`; `notes` are what a person should know of what was found.
     """
 
     root: Path
@@ -75,17 +86,25 @@ class Listing:
     read: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
     divides: bool = False
     notes: tuple[str, ...] = ()
+    division: str | None = None
 
 
-def divided(pictures: Iterable[Picture]) -> Iterator[Picture]:
-    """Divide pictures that have no test part by a fixed rule: of each class, every fifth is a test picture.
+def content_of(content: Content) -> bytes:
+    """The encoded bytes of a picture, or the pixels of one that was found decoded. Raises `OSError`."""
+    if isinstance(content, Image.Image):
+        return content.tobytes()
+    if isinstance(content, Path):
+        return Span(content).read()
+    return content.read() if isinstance(content, Span) else content
 
-    The order of the pictures is the sorted order of their files, so that the same files give the same parts.
-    """
-    seen: dict[int, int] = {}
-    for picture in pictures:
-        seen[picture.label] = seen.get(picture.label, 0) + 1
-        yield replace(picture, part="test" if seen[picture.label] % TEST_EVERY == 0 else "train")
+
+def digest_of(picture: Picture) -> bytes:
+    """SHA-256 of its content; of a file that cannot be read that of none: whoever decodes it names it."""
+    try:
+        content = content_of(picture.content)
+    except OSError:
+        content = b""
+    return hashlib.sha256(content).digest()
 
 
 def numbered(labels: Iterable[int]) -> tuple[str, ...]:

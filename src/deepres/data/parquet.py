@@ -1,6 +1,5 @@
 """Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,9 +10,14 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from deepres.data.listing import Listing, Part, Picture, divided
+from deepres import untrusted
+from deepres.data.listing import Listing, Part, Picture
+from deepres.data.names import TEST, TRAIN, VALIDATION
+from deepres.data.walk import Walk, class_name, names_of, unread_note
 from deepres.errors import InputError
+from deepres.files import require_regular
 
+SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "fine_label")
 ROWS = 1024  # read at a time, at most
 HELD = 2**26  # bytes that are read at a time, even where every row is as large as its whole row group
@@ -28,42 +32,71 @@ class _File:
     part: Part
 
 
-def parquet_folder(root: Path) -> Listing:
-    """The pictures of the Parquet files under `root`: `train*`, and `test*` or else `validation*` or `val*`.
+def parquet_files(root: Path) -> list[Path]:
+    """All visible Parquet files in a folder and those below it, sorted."""
+    return [Path(path) for path in Walk().files_below(root) if path.lower().endswith(SUFFIX)]
 
-    A test part without labels (ImageNet's, all -1) gives way to the validation part.
 
-    A split is told from the name of the file or else of its folder. Without test files, every fifth picture
-    of each class is a test picture. Raises `InputError` where there are no training files, or files of
+def parquet_folder(root: Path, tables: list[Path]) -> Listing:
+    """The pictures of the Parquet files `tables` under `root`: `train*`, and `test*` or else `validation*` or `val*`.
+
+    Tables without pictures beside those that have some are left out. A test part without labels (ImageNet's, all
+    -1) gives way to the validation part.
+
+    A split is told from the name of the file or else of its folder. Without test files, `data.division` divides;
+    test files alone have no training pictures. Raises `InputError` where there are neither, or files of
     several data sets; `read()` raises it for a damaged file and for one without the columns.
     """
     found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
-    for path in sorted(root.rglob("*.parquet")):
-        split = _split_of(path, root) if path.is_file() else None
+    with_pictures = [path for path in tables if holds_pictures(path)]
+    for path in with_pictures or tables:
+        split = _split_of(path, root)
         if split is not None:
             found[split].append(path)
-    if not found["train"]:
+    if not any(found.values()):
         raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
     test = found["test"]
     if not test or (found["val"] and not _labelled(test[0])):
         test = found["val"]
-    homes = sorted({str(_home(path, root)) for path in found["train"]})
+    homes = sorted({str(_home(path, root)) for path in found["train"] or test})
     if len(homes) > 1:
         raise InputError(f"{root} holds several data sets ({', '.join(homes)}); give the folder of one of them")
     parts: tuple[tuple[Part, list[Path]], ...] = (("train", found["train"]), ("test", test))
     files = [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
 
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        return _class_names(files), _Pictures(files, divide=not test)
+        return _class_names(files), _Pictures(files)
 
-    return Listing(root, tuple(file.path for file in files), read, divides=not test)
+    used = {file.path for file in files}
+    unused = [path.relative_to(root).as_posix() for path in tables if path not in used]
+    notes = [f"Parquet files that are not read: {names_of(unused)}"] if unused else []
+    walk = Walk()
+    others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
+    notes += [*unread_note(others), *walk.notes()]
+    return Listing(root, tuple(file.path for file in files), read, divides=not test, notes=tuple(notes))
+
+
+def holds_pictures(file: Path) -> bool:
+    """Whether a Parquet file has pictures and labels, or is one that cannot be told of, as its reader will say."""
+    try:
+        with _open(file) as source:
+            _columns(source.schema_arrow, file)
+    except _NoPicturesError:
+        return False
+    except InputError:
+        pass
+    return True
+
+
+class _NoPicturesError(InputError):
+    """A Parquet file without the columns of pictures and labels."""
 
 
 def _split_of(path: Path, root: Path) -> str | None:
-    """`train`, `test` or `val` from the name of the file, else from the folders above it, else None."""
+    """`train`, `test` or `val` from the first word of the name of the file, else of the folders above it, else None."""
     for name in (path.name, *reversed(path.relative_to(root).parts[:-1])):
-        for split in ("train", "test", "val"):
-            if name.lower().startswith(split):
+        for split, words in (("train", TRAIN), ("test", TEST), ("val", VALIDATION)):
+            if name.lower().startswith(words):
                 return split
     return None
 
@@ -76,13 +109,14 @@ def _home(path: Path, root: Path) -> Path:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
+        require_regular(file)
         return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
 
 
 def _damaged(file: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0].rstrip(". ")
+    reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0].rstrip(". ")
     return InputError(f"{file} is not a whole Parquet file ({reason}); fetch it again")
 
 
@@ -91,16 +125,13 @@ class _Pictures:
     """The pictures of Parquet files, read row group by row group each time they are gone through."""
 
     files: list[_File]
-    divide: bool
 
     def __iter__(self) -> Iterator[Picture]:
-        pictures = (picture for file in self.files for picture in _rows(file))
-        return divided(pictures) if self.divide else pictures
+        return (picture for file in self.files for picture in _rows(file))
 
     def of(self, part: Part) -> Iterator[Picture]:
-        """The pictures of one part; files of the other are read only where the parts are of the same files."""
-        files = self.files if self.divide else [file for file in self.files if file.part == part]
-        return (picture for picture in _Pictures(files, self.divide) if picture.part == part)
+        """The pictures of one part; files of the other are not read."""
+        return iter(_Pictures([file for file in self.files if file.part == part]))
 
 
 def _rows(file: _File) -> Iterator[Picture]:
@@ -174,7 +205,9 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
     )
     if image is None or label is None:
         missing = "img or image (a struct with bytes)" if image is None else "label or fine_label (whole numbers)"
-        raise InputError(f"{file} has no column {missing}, only {', '.join(schema.names)}; give image Parquet files")
+        raise _NoPicturesError(
+            f"{file} has no column {missing}, only {', '.join(schema.names)}; give image Parquet files"
+        )
     return image, label
 
 
@@ -186,9 +219,10 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
             schema = source.schema_arrow
         _, label = _columns(schema, file.path)
         try:
-            features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-            names[tuple(str(name) for name in features[label]["names"])] += 1
-        except (KeyError, TypeError, ValueError):
+            known = (schema.metadata or {})[b"huggingface"]
+            features = untrusted.decode(known, dict[str, Any], str(file.path), own=True)["info"]["features"]
+            names[tuple(class_name(str(name), file.path) for name in features[label]["names"])] += 1
+        except (KeyError, TypeError):
             continue  # files written by other tools have no such metadata, or other features
     if len(names) > 1:
         raise InputError(f"the Parquet files beside {files[0].path} disagree about the class names; fetch them again")

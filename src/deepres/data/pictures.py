@@ -1,23 +1,25 @@
-"""Test pictures at their own size, a few decoded ahead, so that memory does not grow with the data set."""
+"""Pictures to test on, at their own size, a few decoded ahead, so that memory does not grow with the data set."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from deepres.data.decode import pixels_or_fault
+from deepres.data.division import Division
 from deepres.data.listing import Part, Parted, Picture, Say, each, refusal
 from deepres.data.sets import held_out
 from deepres.data.sources import find
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
+Tested = Literal["train", "test", "all"]
 T = TypeVar("T")
 Made = TypeVar("Made")
 
@@ -33,14 +35,22 @@ class Decoded(NamedTuple):
 
 @dataclass
 class Pictures:
-    """The test pictures of a data set. `classes` is None where no file names them, `count` where it is not known."""
+    """Pictures of a data set to test on. `classes` is None where no file names them, `count` where it is not known.
+
+    `divided` says that the data have no test part of their own.
+    """
 
     name: str
     root: Path
     classes: tuple[str, ...] | None
     listed: Iterable[Picture]
     count: int | None
+    divided: bool = False
     skipped: list[str] = field(default_factory=list[str])
+
+    def where(self, chosen: list[bool]) -> "Pictures":
+        """Those of them that a mask, one entry a picture, has."""
+        return replace(self, listed=_Chosen(self.listed, chosen), count=sum(chosen))
 
     def decoded(
         self, *, image_size: int | None = None, skip_bad: bool = False, first: int = 0, step: int = 1
@@ -80,40 +90,65 @@ def ahead(items: Iterable[T], task: Callable[[T], Made]) -> Iterator[tuple[T, Ma
                 making.cancel()
 
 
-def pictures_of_test(data: str, split: str | None, skip_bad: bool, say: Say) -> Pictures:
-    """The test pictures of `data`, a name, a folder, or `hf:owner/name`; with `split` the held-out training pictures.
+def pictures_of(
+    data: str, part: Tested, split: str | None, skip_bad: bool, say: Say, division: Division = "hash"
+) -> Pictures:
+    """The pictures of one part of `data`, a name, a folder, or `hf:owner/name`, or of both.
 
-    Raises `InputError` for data that cannot be found or fetched, and a split that does not divide it.
+    `split` divides the training pictures, and takes its second part for the test part. `division` tells how data
+    without a test part are divided. Raises `InputError` for data that cannot be found or fetched, and a split that
+    does not divide it.
     """
-    listing = find(data, say)
+    listing = find(data, say, division)
     classes, pictures = listing.read()
-    listed = _held_out(data, pictures, split, skip_bad, say) if split else _Part(pictures, "test")
+    if part == "all":
+        listed = pictures
+    elif split:
+        listed = _split(data, pictures, part, split, skip_bad, say)
+    else:
+        listed = _Part(pictures, part)
     count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else it takes to read them all
-    return Pictures(data, listing.root, classes, listed, count)
+    return Pictures(data, listing.root, classes, listed, count, listing.divides)
 
 
-def _held_out(data: str, pictures: Iterable[Picture], split: str, skip_bad: bool, say: Say) -> "_Part":
-    """The training pictures that training on `split` did not see: it left out the bad ones before it divided."""
+def _split(
+    data: str, pictures: Iterable[Picture], part: Part, split: str, skip_bad: bool, say: Say
+) -> Iterable[Picture]:
+    """The part of the training pictures that training on `split` saw, or did not see.
+
+    It left out the bad ones before it divided; these are in neither.
+    """
 
     def is_good(picture: Picture) -> bool:
         return not skip_bad or isinstance(pixels_or_fault(picture), Tensor)
 
-    found = each(_Part(pictures, "train"), is_good, say, data, "looked at")
-    labels, good = zip(*((picture.label, kept) for picture, kept in found), strict=True)
-    chosen = torch.tensor(good)
-    chosen[chosen.clone()] = held_out(data, torch.tensor(labels)[chosen], split)
-    return _Part(pictures, "train", chosen.tolist())
+    train = _Part(pictures, "train")
+    found = [(picture.label, good) for picture, good in each(train, is_good, say, data, "looked at")]
+    labels, decodes = torch.tensor(found, dtype=torch.int64).view(-1, 2).unbind(1)
+    decodes = decodes.bool()
+    chosen, held = decodes.clone(), held_out(data, labels[decodes], split)
+    chosen[decodes] = held if part == "test" else ~held
+    return _Chosen(train, chosen.tolist())
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The pictures of one part, or those of them that are `chosen`; can be gone through more than once."""
+    """The pictures of one part; can be gone through more than once."""
 
     pictures: Iterable[Picture]
     part: Part
-    chosen: list[bool] | None = None
 
     def __iter__(self) -> Iterator[Picture]:
         read = self.pictures.of(self.part) if isinstance(self.pictures, Parted) else self.pictures
-        own = (picture for picture in read if picture.part == self.part)
-        return own if self.chosen is None else compress(own, self.chosen)
+        return (picture for picture in read if picture.part == self.part)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Those of the pictures that a mask has; can be gone through more than once."""
+
+    pictures: Iterable[Picture]
+    chosen: list[bool]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return compress(self.pictures, self.chosen)

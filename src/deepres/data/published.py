@@ -1,79 +1,162 @@
 """The data sets that are known by name, in torchvision's own layouts, and where they are fetched from."""
 
+import importlib
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from deepres.cache import cache_folder
 from deepres.data import debian
 from deepres.data.listing import Listing, Part, Picture, Say
-from deepres.errors import InputError
+from deepres.errors import InputError, install
 
 NETWORK_SECONDS = 20.0
 PARTS: tuple[Part, ...] = ("train", "test")
+ARCHIVES = (".gz", ".tgz")
+
+
+def _parts(train: str, test: str, **how: Any) -> dict[Part, dict[str, Any]]:
+    return {"train": {"split": train, **how}, "test": {"split": test, **how}}
+
+
+# `loader=Path` lets torchvision's readers of folders give the files themselves
+BY_TRAIN: dict[Part, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+FILES: dict[str, Any] = {"loader": Path}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A named data set: torchvision's reader and the folder that it looks for under its root."""
+    """A named data set: torchvision's reader of it, and what that asks for.
+
+    `places` are the files and folders that it looks for under its root, the first of which tells the set apart;
+    `parts` is how it is asked for a part, `packages` what it needs besides, `left_out` what of the set is no part.
+    """
 
     reader_name: str
-    folder: str
+    places: tuple[str, ...]
+    parts: dict[Part, dict[str, Any]] = field(default_factory=lambda: BY_TRAIN)
+    packages: tuple[str, ...] = ()
+    left_out: str = ""
 
-    def reader(self, root: Path, **how: bool) -> Any:
-        """torchvision's data set under `root`."""
+    def reader(self, root: Path, part: Part, **how: bool) -> Any:
+        """torchvision's data set of this part under `root`."""
         from torchvision import datasets  # here, since torchvision takes seconds to load
 
-        return getattr(datasets, self.reader_name)(root, **how)
+        return getattr(datasets, self.reader_name)(root, **self.parts[part], **how)
+
+    @property
+    def layout(self) -> str:
+        """The places, in words."""
+        return " and ".join(place if Path(place).suffix else f"{place}/" for place in self.places)
+
+    def files(self, root: Path) -> Iterator[Path]:
+        """All files of the set under `root`."""
+        for place in (root / place for place in self.places):
+            yield from (path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file())
 
 
 PUBLISHED = {
-    "cifar10": Published("CIFAR10", "cifar-10-batches-py"),
-    "cifar100": Published("CIFAR100", "cifar-100-python"),
-    "fashion-mnist": Published("FashionMNIST", "FashionMNIST/raw"),
+    "cifar10": Published("CIFAR10", ("cifar-10-batches-py",)),
+    "cifar100": Published("CIFAR100", ("cifar-100-python",)),
+    "fashion-mnist": Published("FashionMNIST", ("FashionMNIST/raw",)),
+    "mnist": Published("MNIST", ("MNIST/raw",)),
+    "svhn": Published(
+        "SVHN",
+        ("train_32x32.mat", "test_32x32.mat"),
+        _parts("train", "test"),
+        packages=("scipy",),
+        left_out="the 531,131 easier pictures of its part extra",
+    ),
+    "stl10": Published(
+        "STL10", ("stl10_binary",), _parts("train", "test"), left_out="its 100,000 pictures without a label"
+    ),
+    "imagenette": Published("Imagenette", ("imagenette2",), _parts("train", "val", **FILES)),
+    "flowers102": Published(
+        "Flowers102",
+        ("flowers-102/setid.mat", "flowers-102/imagelabels.mat", "flowers-102/jpg"),
+        _parts("train", "test", **FILES),
+        packages=("scipy",),
+        left_out="its 1,020 validation pictures",
+    ),
+    "oxford-pets": Published(
+        "OxfordIIITPet", ("oxford-iiit-pet/annotations", "oxford-iiit-pet/images"), _parts("trainval", "test")
+    ),
+    "food101": Published("Food101", ("food-101/meta", "food-101/images"), _parts("train", "test", **FILES)),
 }
 
 
 def torchvision_folder(root: Path) -> Listing | None:
     """The data set that lies under `root` in torchvision's layout, or None.
 
-    `read()` raises `InputError` where the copy is not whole.
+    `read()` raises `InputError` where the copy is not whole, or a package that reads it is missing.
     """
     for name, published in PUBLISHED.items():
-        folder = root / published.folder
-        if folder.is_dir():
-            files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
-            return Listing(root, files, lambda name=name: _read(name, root))
+        if (root / published.places[0]).exists():
+            notes = (f"{published.left_out} are left out",) if published.left_out else ()
+            files = tuple(sorted(published.files(root)))
+            return Listing(root, files, lambda name=name: _read(name, root), notes=notes)
     return None
 
 
-def _read(name: str, root: Path) -> tuple[tuple[str, ...], Iterable[Picture]]:
+def _read(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
     published = PUBLISHED[name]
-    try:  # torchvision compares the sums of CIFAR's files before it unpickles them
-        sets: dict[Part, Any] = {part: published.reader(root, train=part == "train") for part in PARTS}
-        classes = tuple(str(name) for name in sets["train"].classes)
+    _require_packages(name)
+    try:  # torchvision compares the sums of the files that are not pictures before it reads them
+        sets: dict[Part, Any] = {part: published.reader(root, part) for part in PARTS}
+        classes, of_test = (_class_names(sets[part]) for part in PARTS)
+        if classes != of_test:  # a class that a part lacks would move the labels of the others
+            raise ValueError("its two parts have other classes")
     except Exception as error:  # what its readers raise for a damaged file depends on the byte
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        folder = root / published.folder
-        raise InputError(f"{folder} is not a whole copy of {name} ({reason}); delete it or put it again") from None
-    return classes, _Pictures(sets)
+        raise InputError(f"{root} is not a whole copy of {name} ({reason}); put {published.layout} again") from None
+    pictures = _Pictures(root, sets)
+    return classes, list(pictures) if pictures.are_files else pictures
+
+
+def _require_packages(name: str) -> None:
+    for package in PUBLISHED[name].packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f"{name} is read by the package {package}: {install('datasets')}") from None
+
+
+def _class_names(images: Any) -> tuple[str, ...] | None:
+    """As torchvision has them; Imagenette's classes have several names, and those of SVHN none."""
+    found = getattr(images, "classes", None)
+    return found and tuple(name if isinstance(name, str) else ", ".join(name) for name in found)
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The pictures of torchvision's data sets, already decoded."""
+    """The pictures of torchvision's data sets, already decoded or in files of their own."""
 
+    root: Path
     sets: dict[Part, Any]
+
+    @property
+    def are_files(self) -> bool:
+        return any(isinstance(picture.content, Path) for picture in islice(self, 1))
 
     def __iter__(self) -> Iterator[Picture]:
         for part, images in self.sets.items():
-            for index in range(len(images)):
-                image, label = images[index]
-                yield Picture(f"{part} image {index}", int(label), part, image)
+            for index, (content, label) in enumerate(_labelled(images)):
+                name = f"{part} image {index}"
+                if isinstance(content, Path):
+                    name = content.relative_to(self.root).as_posix()
+                yield Picture(name, int(label), part, content)
+
+
+def _labelled(images: Any) -> Iterable[tuple[Any, Any]]:
+    """Each picture with its label."""
+    if hasattr(images, "_images"):  # the pets' reader takes no loader
+        return zip(images._images, images._labels, strict=True)
+    return (images[index] for index in range(len(images)))
 
 
 def fetched_folder(name: str) -> Path:
@@ -84,14 +167,16 @@ def fetched_folder(name: str) -> Path:
 def fetch(name: str, say: Say) -> Path:
     """Download a named data set into the cache folder and return its place, written in one move.
 
-    Fashion-MNIST falls back to Debian's package of it. Raises `InputError` where no way works.
+    Fashion-MNIST falls back to Debian's package of it. Raises `InputError` where no way works, or
+    where a package that reads it is missing.
     """
     target, published = fetched_folder(name), PUBLISHED[name]
+    _require_packages(name)  # before gigabytes come that could not be read
     ways: list[tuple[str, Callable[[Path], None]]] = [
-        ("torchvision", lambda root: _download(published.reader, root)),
+        ("torchvision", lambda root: _download(published, root)),
     ]
     if name == "fashion-mnist" and debian.available():
-        ways.append((f"Debian's package {debian.PACKAGE}", lambda root: debian.unpack(root / published.folder)))
+        ways.append((f"Debian's package {debian.PACKAGE}", lambda root: debian.unpack(root / published.places[0])))
     failures: list[str] = []
     for way, run in ways:
         say(f"{name}: not on this machine; fetching it through {way}")
@@ -104,7 +189,7 @@ def fetch(name: str, say: Say) -> Path:
             say(f"{name}: {failures[-1]}")
     raise InputError(
         f"{name} is not on this machine and could not be fetched ({'; '.join(failures)}); put "
-        f"train*.parquet and test*.parquet, class folders, or {published.folder}/ into {target}"
+        f"train*.parquet and test*.parquet, class folders, or {published.layout} into {target}"
     )
 
 
@@ -115,7 +200,7 @@ def _into(target: Path, run: Callable[[Path], None]) -> None:
         root = Path(temporary) / "set"
         root.mkdir()
         run(root)
-        for archive in root.rglob("*.gz"):
+        for archive in [file for file in root.rglob("*") if file.suffix in ARCHIVES]:
             archive.unlink()
         try:
             root.rename(target)  # over an empty folder too
@@ -124,11 +209,12 @@ def _into(target: Path, run: Callable[[Path], None]) -> None:
                 raise  # else another process was first, with the same files
 
 
-def _download(reader: Callable[..., Any], root: Path) -> None:
+def _download(published: Published, root: Path) -> None:
     """Download by torchvision, which sets no timeout of its own, so that a closed network fails soon."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_SECONDS)
     try:
-        reader(root, train=True, download=True)
+        for part in PARTS:  # of one set in two files, both
+            published.reader(root, part, download=True)
     finally:
         socket.setdefaulttimeout(before)

@@ -2,12 +2,15 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from deepres.data.listing import Content, Span
+from deepres.data import heif
+from deepres.data.listing import MOST_BYTES, Content, Span
 from deepres.errors import InputError
+from deepres.files import require_regular
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
 MOST_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
@@ -37,13 +40,16 @@ def max_pixels() -> int:
 def open_picture(content: Content) -> Image.Image:
     """The picture with its head read and its pixels not yet.
 
-    Raises `ValueError` for one of more than `max_pixels()`, and what Pillow raises for what is no picture.
+    Raises `ValueError` for one of more than `max_pixels()`, `OSError` for what is no regular file, and what Pillow
+    raises for what is no picture.
     """
     if isinstance(content, Image.Image):
         return content
     if isinstance(content, Span):
         content = content.read()
-    image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
+    if isinstance(content, Path):
+        require_regular(content, MOST_BYTES)
+    image = heif.opened(io.BytesIO(content) if isinstance(content, bytes) else content, FORMATS)
     width, height = image.size
     if width * height > (most := max_pixels()):
         image.close()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepres.data.manifest import UNKNOWN, Manifest
 from deepres.errors import InputError
 
 
@@ -18,12 +19,14 @@ from deepres.errors import InputError
 class ImageSet:
     """One part of a data set, decoded: `images` uint8 (N, C, H, W) and `labels` int64 (N,).
 
-    `skipped` names the pictures of this part that did not decode and were left out.
+    `skipped` names the pictures of this part that did not decode and were left out. `manifest` tells what all were
+    made of, the images in their order and then those left out.
     """
 
     images: Tensor
     labels: Tensor
     skipped: tuple[str, ...] = ()
+    manifest: Manifest = UNKNOWN
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +61,11 @@ class Data:
     def mean(self) -> Tensor:
         """The per-pixel mean of the training images (Sec. 4.2), float32 (C, H, W) in units of 0 to 1.
 
-        Pixels are whole numbers, so that the sums in float64 are exact and do not depend on their order.
+        Pixels are whole numbers, so that the sums in float64 are exact and do not depend on their order. Raises
+        `InputError` where there are none.
         """
+        if not len(self.train):
+            raise InputError(f"{self.name} has no training pictures, whose mean is to be taken; give data that has")
         total = torch.zeros(self.train.images.shape[1:], dtype=torch.float64)
         for part in self.train.images.split(2048):
             total += part.sum(0, dtype=torch.float64)
@@ -103,9 +109,13 @@ def hold_out(data: Data, split: str) -> Data:
     `InputError` where `split` is not two numbers that add up to the size of the training set.
     """
     chosen = held_out(data.name, data.train.labels, split)
+    left_out = torch.ones(len(data.train.skipped), dtype=torch.bool)  # of the training part
     train, test = (
-        ImageSet(data.train.images[mask], data.train.labels[mask], skipped)
-        for mask, skipped in ((~chosen, data.train.skipped), (chosen, ()))
+        ImageSet(data.train.images[mask], data.train.labels[mask], skipped, data.train.manifest.where(every))
+        for mask, skipped, every in (
+            (~chosen, data.train.skipped, torch.cat([~chosen, left_out])),
+            (chosen, (), torch.cat([chosen, ~left_out])),
+        )
     )
     kept, held = len(train), len(test)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {kept}/{held}".encode()).hexdigest()

@@ -1,23 +1,46 @@
 """WebDataset tar shards: `0001.jpg` with `0001.cls` or `0001.json`, or class folders put into a tar."""
 
 import contextlib
-import json
 import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from deepres.data.folders import IMAGE_SUFFIXES
-from deepres.data.listing import Listing, Part, Picture, Span, divided
+from deepres import untrusted
+from deepres.data.layouts import is_picture
+from deepres.data.listing import Listing, Part, Picture, Span
+from deepres.data.names import Split, split_of
+from deepres.data.patterns import expand, files_of
+from deepres.data.walk import class_name, composed, is_hidden, names_of
 from deepres.errors import InputError
+from deepres.files import lines_of, read_text, require_regular
 
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"
 SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's key ends at the first dot of the file's name
-SPLIT = re.compile(r"(?<![a-z])(train|test|val)(?:ing|id|idate|idation)?(?![a-z])")
 BLOCK = 512
+MOST_PADDING = 2**24  # empty bytes at the end
+MOST_LABEL = 2**20  # bytes of a `.cls` or `.json`
+MOST_HEAD = 2**20  # bytes of what a tar says of a member, its long name among it
+HEADS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+
+class _Head(tarfile.TarInfo):
+    """What a tar says of a member, refused where it claims a size that would fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        head = super().frombuf(buf, encoding, errors)
+        if head.type in HEADS and head.size > MOST_HEAD:
+            raise _DamagedError(f"a member is described by {head.size:,} bytes")
+        return head
+
+
+class _DamagedError(Exception):
+    """A tar that is not to be read, and why."""
 
 
 @dataclass
@@ -39,20 +62,21 @@ class _Shard:
 def shard_listing(pattern: str) -> Listing:
     """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
 
-    `{000..146}` and `{train,val}` are expanded; the order is that of the pattern, of a glob the sorted one. The
-    part is told by the word train, test or val in the name of the shard, or else by a folder of that name; without
-    test shards, every fifth picture of each class is a test picture. Class names are those of the folders in the
-    tars, or of `classnames.txt` beside the first shard. Raises `InputError` where no shard or no training shard is
+    `data.patterns` says what it names; the order is that of the pattern, of a glob the sorted one. The part is told by
+    the word train, test or val in the name of the shard, or else by a folder of that name; without test shards,
+    `data.division` divides. Class names are those of the folders in the tars, or of `classnames.txt` beside the first
+    shard. Raises `InputError` where no shard is
     found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
     and for a picture without a label.
     """
-    paths = _found(pattern)
-    silent = [path for path in paths if _split(path) is None]
-    if silent and len(silent) < len(paths):
+    splits: dict[Path, Split | None] = {path: split_of(path) for path in _found(pattern)}
+    silent = [path for path, split in splits.items() if split is None]
+    if silent and len(silent) < len(splits):
         raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
-    shards = [_Shard(path, part) for path in paths if (part := _part(path, paths)) is not None]
-    if not any(shard.part == "train" for shard in shards):
-        raise InputError(f"{PREFIX}{pattern} has no training shards; let it name them too, as in {{train,val}}-*.tar")
+    # With Parquet as here, a validation part is the test part where there is no other.
+    unused = {path for path, split in splits.items() if split == "val" and "test" in splits.values()}
+    part_of: dict[Split | None, Part] = {None: "train", "train": "train", "test": "test", "val": "test"}
+    shards = [_Shard(path, part_of[split]) for path, split in splits.items() if path not in unused]
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
@@ -63,24 +87,11 @@ def shard_listing(pattern: str) -> Listing:
         for shard in shards:
             _read(shard)
         classes = _class_names(shards, names)
-        pictures = list(_pictures(shards, root, classes or ()))
-        return classes, list(divided(pictures)) if divides else pictures
+        return classes, list(_pictures(shards, root, classes or ()))
 
-    return Listing(root, tuple(files), read, divides)
-
-
-def expand(pattern: str) -> list[str]:
-    """`pattern` with its braces written out, as a shell does: `a-{08..10}` and `{train,val}`."""
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if found is None:
-        return [pattern]
-    ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    if ends:
-        choices = [f"{number:0{len(ends[1])}}" for number in range(int(ends[1]), int(ends[2]) + 1)]
-    else:
-        choices = found[1].split(",")
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    return [whole for choice in choices for whole in expand(before + choice + after)]
+    left_out = names_of(path.name for path in unused)
+    notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
+    return Listing(root, tuple(files), read, divides, notes)
 
 
 def _found(pattern: str) -> list[Path]:
@@ -89,26 +100,16 @@ def _found(pattern: str) -> list[Path]:
         raise InputError(f"{PREFIX}{pattern}: shards are read from disk; fetch them, and give the files' pattern")
     paths: dict[Path, None] = {}
     for name in expand(str(Path(pattern).expanduser().absolute())):
-        path = Path(name)
-        found = sorted(file for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file())
+        found = files_of(name)
         if not found:
             raise InputError(f"{PREFIX}{pattern}: there is no shard {name}; check the pattern")
         paths |= dict.fromkeys(found)
+    for path in paths:
+        try:
+            require_regular(path)
+        except OSError as error:
+            raise InputError(f"the shard {path} cannot be read ({error.strerror}); mend or remove it") from None
     return list(paths)
-
-
-def _split(path: Path) -> str | None:
-    """`train`, `test` or `val`, by the name of the file or else of its folder; None where neither tells."""
-    found = SPLIT.search(path.name.lower()) or SPLIT.fullmatch(path.parent.name.lower())
-    return found[1] if found else None
-
-
-def _part(path: Path, paths: list[Path]) -> Part | None:
-    """The part of a shard; None of a validation shard where there are test shards, as with Parquet."""
-    split = _split(path)
-    if split == "val":
-        return None if any(_split(other) == "test" for other in paths) else "test"
-    return "test" if split == "test" else "train"
 
 
 def _read(shard: _Shard) -> None:
@@ -116,32 +117,45 @@ def _read(shard: _Shard) -> None:
     shard.samples.clear()
     end = 0
     try:
-        with tarfile.open(shard.path, "r:") as tar:
+        with tarfile.open(shard.path, "r:", tarinfo=_Head) as tar:
             for member in tar:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
                     _take(shard, tar, member)
-                elif member.islnk() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                elif is_picture(member.name) and not member.isdir() and not _is_hidden(member.name):
+                    what = f"a link to {member.linkname}" if member.linkname else "no file"
                     raise InputError(
-                        f"{shard.path}: {member.name} is a link to {member.linkname}; make the shard with "
-                        "tar --hard-dereference"
+                        f"{shard.path}: {member.name} is {what}; make the shard with tar --dereference "
+                        "--hard-dereference"
                     )
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, _DamagedError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{shard.path} is not a whole, uncompressed tar shard ({reason}); make it again") from None
-    if Span(shard.path, end, BLOCK).read() != bytes(BLOCK):  # where `tarfile` stops at damage, as if all were well
+    if not _ends_at(shard.path, end):  # where `tarfile` stops at damage, as if all were well
         raise InputError(f"{shard.path} is damaged or cut short after {end:,} bytes; fetch it again")
+
+
+def _ends_at(file: Path, end: int) -> bool:
+    """Whether a tar has members, and after them a little that is empty."""
+    rest = file.stat().st_size - end
+    return end > 0 and BLOCK <= rest <= MOST_PADDING and not any(Span(file, end, rest).read())
+
+
+def _is_hidden(member: str) -> bool:
+    return any(map(is_hidden, member.removeprefix("./").split("/")))
 
 
 def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Enter one member into its sample."""
     name = member.name.removeprefix("./")
     split = SAMPLE.fullmatch(name)
-    if split is None:
+    if split is None or _is_hidden(name):
         return
+    if member.issparse():
+        raise InputError(f"{shard.path}: {name} is stored as sparse; make the shard without tar --sparse")
     key, ending = split[1], split[2].lower()
     sample = shard.samples.setdefault(key, _Sample(name))
-    if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES:
+    if is_picture(ending):
         if sample.content is not None:
             raise InputError(
                 f"{shard.path} has two pictures of one sample, {sample.name} and {name}; the name of a sample ends "
@@ -149,6 +163,8 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
             )
         sample.name, sample.content = name, Span(shard.path, member.offset_data, member.size)
     elif ending in ("cls", "json"):
+        if member.size > MOST_LABEL:
+            raise InputError(f"{shard.path}: {name} has {member.size:,} bytes, too many for a label; mend it")
         file = tar.extractfile(member)
         text = file.read() if file else b""
         if ending == "cls":
@@ -158,8 +174,8 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
                 raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
         elif sample.label is None:
             # It may hold what else is known of the picture.
-            with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
-                sample.label = int(json.loads(text)["label"])
+            with contextlib.suppress(InputError, ValueError, TypeError, KeyError, OverflowError):
+                sample.label = int(untrusted.decode(text, dict[str, Any], name, own=True)["label"])
 
 
 def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Iterator[Picture]:
@@ -169,30 +185,37 @@ def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Ite
         for key, sample in shard.samples.items():
             if sample.content is None:
                 continue
-            label = _label(key, sample)
+            label = _label(shard, key, sample)
             if label is None:
                 raise InputError(
                     f"{shard.path}: {sample.name} has no label; add {key}.cls, or put it into a class folder"
                 )
             number = numbers[label] if isinstance(label, str) else label
-            yield Picture(f"{place} {sample.name}", number, shard.part, sample.content)
+            name = sample.name.rpartition("/")[2] if isinstance(label, str) else sample.name
+            said = composed(f"{place} {sample.name}")
+            yield Picture(said, number, shard.part, sample.content, f"{label}/{name}")
 
 
-def _label(key: str, sample: _Sample) -> int | str | None:
+def _label(shard: _Shard, key: str, sample: _Sample) -> int | str | None:
     """The number beside the picture, or else the name of its folder."""
-    return sample.label if sample.label is not None else key.rpartition("/")[0].rpartition("/")[2] or None
+    if sample.label is not None:
+        return sample.label
+    folder = key.rpartition("/")[0].rpartition("/")[2]
+    return class_name(folder, shard.path) if folder else None
 
 
 def _class_names(shards: list[_Shard], file: Path) -> tuple[str, ...] | None:
     """Names of the class folders where these are the labels, else those of `file`, if it is there."""
-    samples = [(key, sample) for shard in shards for key, sample in shard.samples.items() if sample.content]
-    labels = {_label(key, sample) for key, sample in samples}
+    samples = [(shard, *pair) for shard in shards for pair in shard.samples.items() if pair[1].content]
+    labels = {_label(*sample) for sample in samples}
     named = sorted(label for label in labels if isinstance(label, str))
     if named and any(isinstance(label, int) for label in labels):
         raise InputError(f"{shards[0].path} and its like give some pictures a number and some only a folder; mend them")
     if named:
         return tuple(named)
     try:
-        return (tuple(file.read_text(encoding="utf-8").splitlines()) or None) if file.is_file() else None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not in UTF-8; save it so") from None
+        names = lines_of(read_text(file)) if file.exists() else []
+    except (UnicodeDecodeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not in UTF-8"
+        raise InputError(f"{file} cannot be read ({reason}); save it as text, a name a line") from None
+    return tuple(class_name(name.strip(), file) for name in names) or None

@@ -2,22 +2,29 @@
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepres.data import cache, hub, shards
 from deepres.data.decode import decode
-from deepres.data.folders import image_folder
-from deepres.data.listing import Listing, Say
-from deepres.data.parquet import parquet_folder
+from deepres.data.division import Division, divided
+from deepres.data.folders import image_folder, is_image_folder
+from deepres.data.listing import Listing, Picture, Say
+from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
 from deepres.data.rgb import max_pixels
 from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
+from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.errors import InputError
 
 __all__ = ["Data", "ImageSet", "describe", "find", "load"]
 HUB = "hf:"
+RULES: dict[Division, str] = {
+    "hash": "about one picture in five is a test picture, by a hash of its name, so that those that come move no other",
+    "place": "every fifth picture of each class, by name, is a test picture, as in the run",
+}
 
 
 def load(
@@ -26,21 +33,23 @@ def load(
     split: str | None = None,
     image_size: int | None = None,
     skip_bad: bool = False,
+    division: Division = "hash",
     progress: Callable[[str], None] | None = None,
 ) -> Data:
     """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
 
-    `data` is cifar10, cifar100 or fashion-mnist (looked for in the folder `DEEPRES_DATA`, then in the cache
-    folder, then fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or
-    `hf:owner/name`. `split`, for example "45k/5k", tests on a held-out part of the training set instead
+    `data` is a name of `PUBLISHED` (looked for in the folder `DEEPRES_DATA`, then in the cache folder, then
+    fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or `hf:owner/name`. `split`,
+    for example "45k/5k", tests on a held-out part of the training set instead
     (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
-    do not decode. Raises `InputError` for data that cannot be found, fetched or decoded.
+    do not decode; `division` tells how data without a test part are divided. A part may be empty. Raises
+    `InputError` for data that cannot be found, fetched or decoded.
     """
     say: Say = progress or (lambda message: None)
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
-        loaded = _decoded(data, find(data, say), image_size, skip_bad, say)
+        loaded = _decoded(data, find(data, say, division), image_size, skip_bad, say)
     except OSError as error:
         raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
@@ -68,7 +77,10 @@ def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool
 
 
 def describe(data: Data) -> dict[str, Any]:
-    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1."""
+    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1.
+
+    Without training images there is none.
+    """
 
     def part(images: ImageSet) -> dict[str, Any]:
         counts = images.labels.bincount(minlength=len(data.classes)).tolist()
@@ -81,15 +93,17 @@ def describe(data: Data) -> dict[str, Any]:
         "classes": list(data.classes),
         "channels": data.channels,
         "size": list(data.size),
-        "mean": [round(value, 6) for value in data.mean().double().mean((1, 2)).tolist()],
+        "mean": [round(value, 6) for value in data.mean().double().mean((1, 2)).tolist()] if len(data.train) else None,
         "train": part(data.train),
         "test": part(data.test),
         "fingerprint": data.fingerprint,
     }
 
 
-def find(data: str, say: Say) -> Listing:
+def find(data: str, say: Say, division: Division = "hash") -> Listing:
     """The pictures of `data`, as `load` takes it, not decoded; `say` is told what is made of them and left out.
+
+    Data without a test part are divided by the rule `division`.
 
     Raises `InputError` where they cannot be found, fetched or read.
     """
@@ -101,11 +115,38 @@ def find(data: str, say: Say) -> Listing:
             found = _listing(_folder(data, say))
     except OSError as error:
         raise _unreadable(data, error) from None
-    if found.divides:
-        say(f"{data} has no test part: every fifth picture of each class, by name, is a test picture")
     for note in found.notes:
         say(f"{data}: {note}")
-    return found
+    if not found.divides:
+        return found
+    say(f"{data} has no test part: {RULES[division]}")
+
+    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        classes, pictures = found.read()
+        return classes, divided(pictures, division)
+
+    return replace(found, read=read, division=division)
+
+
+def placed(data: str) -> str:
+    """`data` so that it names the same place from every working folder: paths become absolute.
+
+    Names of published sets and of the hub stay as they are, as does what is not there.
+    """
+    if data.startswith(shards.PREFIX):
+        return shards.PREFIX + str(Path(data.removeprefix(shards.PREFIX)).expanduser().absolute())
+    if not data or data in PUBLISHED or data.startswith(HUB):
+        return data
+    path, shared = Path(data).expanduser(), os.environ.get("DEEPRES_DATA", "")
+    places = [path, Path(shared).expanduser() / data] if shared else [path]
+    return next((str(place.absolute()) for place in places if place.is_dir()), data)
+
+
+def still_there(place: str, owner: str) -> str:
+    """`place`, that of the data of `owner` when these were found. Raises `InputError` where it is gone."""
+    if Path(place).is_absolute() and not Path(place).exists():
+        raise InputError(f"{owner} was trained on {place}, which is gone; where it was moved, name it with --data")
+    return place
 
 
 def _folder(data: str, say: Say) -> Path:
@@ -118,13 +159,13 @@ def _folder(data: str, say: Say) -> Path:
     if data in PUBLISHED:
         places = [*([shared / data] if shared else []), fetched_folder(data)]
         return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
-    path = Path(data).expanduser()
+    path = on_disk(Path(data).expanduser())
     if path.is_dir():
         return path
     if path.exists():
         raise InputError(f"{path} is a file; give the folder that holds the images or the Parquet files")
-    if shared and (shared / data).is_dir():
-        return shared / data
+    if shared and (place := on_disk(shared / data)).is_dir():
+        return place
     if len(path.parts) > 1 or data.startswith((".", "~")):
         raise InputError(f"the data folder {path} does not exist; check the path")
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
@@ -144,7 +185,7 @@ def _shared_folder() -> Path | None:
 
 
 def _has_entries(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not is_hidden(entry.name) for entry in folder.iterdir())
 
 
 def _listing(root: Path) -> Listing:
@@ -152,6 +193,16 @@ def _listing(root: Path) -> Listing:
     known = torchvision_folder(root)
     if known is not None:
         return known
-    if any(name.endswith(".parquet") for _, _, names in os.walk(root) for name in names):
-        return parquet_folder(root)
-    return image_folder(root)
+    tables = parquet_files(root)
+    if not tables:
+        return image_folder(root)
+    whole = any(map(holds_pictures, tables))
+    if not is_image_folder(root):
+        return parquet_folder(root, tables)
+    if whole:
+        raise InputError(
+            f"{root} has Parquet files with pictures and class folders, too; move one of them away, or give the folder "
+            "of one"
+        )
+    left_out = names_of(table.relative_to(root).as_posix() for table in tables)
+    return image_folder(root, (f"not read, since they hold no pictures and labels: {left_out}",))

@@ -1,6 +1,7 @@
 """Weights in and out: found in runs, files and on the Hugging Face hub, and written for us or for torchvision."""
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -139,7 +140,9 @@ def _write(to: Path, content: Weights) -> None:
             if content.header:
                 partial.write_bytes(weights.serialise(content.state, content.mean, content.header))
             else:
-                torch.save(content.state, partial)
+                buffer = io.BytesIO()  # of a full disk PyTorch's own writer says something else
+                torch.save(content.state, buffer)
+                partial.write_bytes(buffer.getvalue())
             if not _same(weights.read(partial), content):
                 raise InputError(f"{to} could not be read back as it was written; check the disk")
     except OSError as error:

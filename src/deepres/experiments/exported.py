@@ -31,11 +31,11 @@ def load_any(path: Path, say: Say, network: str | None = None) -> Trained:
 
     Raises `InputError` for a file that others wrote, that takes no pictures, or whose runtime is not installed.
     """
-    return _opened(path) if path.suffix in SUFFIXES else load_trained(path, say, network)
+    return _opened(path, say) if path.suffix in SUFFIXES else load_trained(path, say, network)
 
 
-def _opened(file: Path) -> Trained:
-    run, facts = read(file)
+def _opened(file: Path, say: Say) -> Trained:
+    run, facts = read(file, say)
     if not str(facts["input"]).startswith("uint8"):
         raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
     crop, classes = int(facts["crop"]), list(facts["classes"])

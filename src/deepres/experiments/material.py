@@ -14,7 +14,7 @@ from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
 from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
-from deepres.data.sources import load
+from deepres.data.sources import load, still_there
 from deepres.data.stream.index import Index, Parts, open_index
 from deepres.data.stream.loader import Stream, in_order
 from deepres.data.stream.statistics import statistics
@@ -57,21 +57,26 @@ class Material:
 def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
     """The data of a configuration; `say` is told what takes time, and what there is. One rank prepares it for all.
 
-    Raises `InputError` for data that cannot be had or have one class alone, for whole images that are not square, and
-    for options that do not go with a recipe of crops.
+    Raises `InputError` for data that cannot be had, lack training or test pictures or have one class alone, for whole
+    images that are not square, and for options that do not go with a recipe of crops.
     """
     size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
     gray = config.in_channels not in (None, 3)
     for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
         if crop and given:
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
+    place, rule = still_there(config.data_path or config.data, "the run"), config.division
     with ranks.one_first():
         if crop:
-            source = open_index(config.data, say)
+            source: Source = open_index(place, say, rule)
         else:
-            source = load(config.data, split=config.split, image_size=size, skip_bad=bad, progress=say)
+            source = load(place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say)
     classes = source.classes if isinstance(source, Data) else source.train.classes
     say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
+    if not len(source.train):
+        raise InputError(f"{config.data} has no training pictures; add some, in train/ where there is a test/ or val/")
+    if not len(source.test):
+        raise InputError(f"{config.data} has no test pictures; a class needs two to give one, or put some into test/")
     if len(classes) < 2:
         raise InputError(f"{config.data} has one class alone; give the folder that holds the class folders")
     if isinstance(source, Data) and source.size[0] != source.size[1]:
@@ -179,9 +184,14 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         return _figures(_summed(ranks, counts))
 
     facts: Json = {"crop": crop}
-    both = "".join(part.fingerprint for part in parts)  # the test part as well: its error may change the rate
-    fingerprint = hashlib.sha256(both.encode()).hexdigest()
-    return Material(parts.train.classes, 3, fingerprint, mean, stream.batch, evaluate, facts, stream.close)
+    return Material(parts.train.classes, 3, fingerprint_of(parts), mean, stream.batch, evaluate, facts, stream.close)
+
+
+def fingerprint_of(source: Source) -> str:
+    """A SHA-256 over the content of both parts, as a run records it: the test error may change the rate."""
+    if isinstance(source, Data):
+        return source.fingerprint
+    return hashlib.sha256("".join(part.fingerprint for part in source).encode()).hexdigest()
 
 
 def _for_scores(net: nn.Module) -> nn.Module:

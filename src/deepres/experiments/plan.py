@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
@@ -73,6 +74,7 @@ class Plan:
     networks: tuple[str, ...]
     seeds: int
     folder: Path
+    data_path: str | None = None  # where `data` was found, from whichever folder
 
     def run(self, network: str, seed: int) -> Run:
         """The run folder of one network and seed."""
@@ -115,14 +117,15 @@ def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, netwo
         depth(name)  # an unknown name is said before anything runs
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}, but must be 1 or more")
-    return Plan(experiment.name, scale, data, names, seeds, root / f"{experiment.name}-{scale}-{slug(data)}")
+    folder = root / f"{experiment.name}-{scale}-{slug(data)}"
+    return Plan(experiment.name, scale, data, names, seeds, folder, placed(data))
 
 
 def read_plan(folder: Path) -> Plan:
     """The plan that `reproduce` wrote in `folder`. Raises `InputError` where there is none, or a damaged one."""
     file = folder / "plan.json"
     record = read_record(file, "is it a plan folder of `deepres reproduce`?")
-    if set(record) != {field.name for field in dataclasses.fields(Plan)} - {"folder"}:
+    if set(record) | {"data_path"} != {field.name for field in dataclasses.fields(Plan)} - {"folder"}:
         raise InputError(f"{file} is not what `deepres reproduce` writes; carry the plan out again")
     return build(Plan, record | {"folder": folder}, str(file))
 

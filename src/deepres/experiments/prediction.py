@@ -1,6 +1,7 @@
 """What a trained network sees in pictures that have no label."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import torch
 from torch import Tensor
 
 from deepres.data.decode import pixels_or_fault
-from deepres.data.folders import IMAGE_SUFFIXES, pictures_below
+from deepres.data.folders import pictures_below
+from deepres.data.layouts import IMAGE_SUFFIXES
 from deepres.data.listing import Picture, Say
 from deepres.data.pictures import ahead
+from deepres.data.walk import Walk, on_disk, unread_note
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.exported import FileNetwork
 from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
+from deepres.files import listed_names
 from deepres.serving.engine import KINDS
 from deepres.serving.engine import engine as made_engine
 from deepres.training.device import resolve_device, resolve_precision
@@ -112,29 +116,40 @@ def predictor(
     return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(count, AT_ONCE))
 
 
-def files_of(names: Iterable[str], listed: Iterable[str]) -> Iterator[Path]:
+def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = lambda message: None) -> Iterator[Path]:
     """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
 
-    What is no file is given as it is. Raises `InputError` for a folder without pictures, and where none are listed.
+    A list has a name a line, in the system's encoding or UTF-16 with its mark. What is no file is given as it is, and
+    `say` is told what of a folder is not read. Raises `InputError` for a folder without pictures, and where none are
+    listed.
     """
     for name in names:
-        path = Path(name)
+        path = on_disk(Path(name))
         if name == "-":
-            lines = [line for line in (line.rstrip("\r\n") for line in listed) if line]
+            lines = listed_names(listed())
             if not lines:
                 raise InputError("- takes file names from standard input, a line each, and none came")
-            yield from map(Path, lines)
+            yield from (on_disk(Path(line)) for line in lines)
         elif path.is_dir():
-            yield from pictures_under(path)
+            yield from pictures_under(path, say)
         else:
             yield path
 
 
-def pictures_under(folder: Path) -> list[Path]:
-    """All picture files in a folder and those below it, sorted. Raises `InputError` where there are none."""
+def pictures_under(folder: Path, say: Say = lambda message: None) -> list[Path]:
+    """All picture files in a folder and those below it, sorted; `say` is told what else there is.
+
+    Raises `InputError` where there are none.
+    """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; check the path")
-    found = pictures_below(folder)
+    walk, unread = Walk(), Counter[str]()
+    try:
+        found = [Path(path) for path in pictures_below(folder, walk, unread)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error}); check its permissions") from None
     if not found:
         raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+    for note in (*unread_note(unread), *walk.notes()):
+        say(f"{folder}: {note}")
     return found

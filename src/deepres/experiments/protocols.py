@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from deepres.data.pictures import Decoded, Pictures, pictures_of_test
-from deepres.data.sources import load
+from deepres.data.division import Division
+from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
+from deepres.data.sources import load, still_there
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol
-from deepres.experiments import scores
+from deepres.experiments import scores, tested
 from deepres.experiments.exported import FileNetwork, load_any
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
@@ -27,6 +29,7 @@ from deepres.training.fast import accelerate, resolve_kernels, runs_on_kernels
 from deepres.training.ranks import ALONE, Ranks
 
 MOST_IMAGES = 500  # decoded at a time
+DIGITS = 4
 SHOWN_CLASSES = 100  # a larger confusion matrix is left out of the report
 Tick = Callable[[int, int | None], None]
 
@@ -37,7 +40,8 @@ class Setting:
 
     Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
     with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
-    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure.
+    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure. `part` is
+    what of the data is tested on; `division` tells how data without a test part are divided.
     """
 
     data: str | None = None
@@ -50,6 +54,8 @@ class Setting:
     device: str = "auto"
     precision: str = "auto"
     kernels: str = "auto"
+    part: Tested = "test"
+    division: Division = "hash"
 
 
 def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
@@ -92,9 +98,10 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
         {"true": names[true], "predicted": names[predicted], "images": images}
         for true, predicted, images in together.confused()
     ]
-    return {
+    found: Json = {
         **{name: value for name, value in alone.items() if name != "weight"},
         "data": table.data,
+        "part": table.part,
         "images": len(table.labels),
         "skipped": len(table.skipped),
         **_errors(together, each[0]),
@@ -104,6 +111,16 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
         "confused": confused,
         "confusion": together.confusion().tolist() if len(names) <= SHOWN_CLASSES else None,
     }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers of a report with `DIGITS` behind the point, a fiftieth of one image among a million."""
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0  # not -0.0
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return {name: _rounded(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
 def _errors(found: Scores, first: Scores) -> Json:
@@ -117,12 +134,15 @@ def _errors(found: Scores, first: Scores) -> Json:
 def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
     nets = [load_any(path, say, setting.network) for path in paths]
+    given = setting.data is not None
     setting = _recorded(paths, setting, say)
     protocol = setting.protocol or usual_protocol(nets, setting.image_size)
     if protocol.name != "single":
         setting = replace(setting, image_size=None)
     with ranks.one_first():
-        pictures = pictures_of_test(str(setting.data), setting.split, setting.skip_bad, say)
+        pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
+        if setting.part == "test":
+            pictures = tested.for_runs(paths, pictures, say, given)
         nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
     device = resolve_device(setting.device)
@@ -134,7 +154,8 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
     skipped = chain(*ranks.gather(pictures.skipped))
     if not seen:
-        raise InputError(f"{pictures.root} has no test pictures; add some, or give --split")
+        what = {"train": "training ", "test": "test ", "all": ""}[setting.part]
+        raise InputError(f"{pictures.root} has no {what}pictures; add some, or give another --part, or --split")
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     rows = torch.cat(found, dim=1)[:, order]
     members: list[Member] = []
@@ -149,7 +170,7 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
     labels = torch.tensor([seen[index].label for index in order])
     names = tuple(seen[index].name for index in order)
-    return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped))
+    return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped), setting.part)
 
 
 def member_count(sources: Sequence[Path]) -> int:
@@ -218,15 +239,21 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
         if other.get("split") != config.get("split") and setting.split is None:
             splits = " and ".join(f"{own.get('split') or 'no split'} ({name})" for name, own in configs.items())
             raise InputError(f"the runs were trained on different splits, {splits}; give --data to test them on")
-        if other["data"] != config["data"]:
-            say(f"{path} was trained on {other['data']}, and is tested on {config['data']}, as {first} was trained")
+        if _place(other) != _place(config):
+            say(f"{path} was trained on {_place(other)}, and is tested on {_place(config)}, as {first} was trained")
     return replace(
         setting,
-        data=config["data"],
+        data=still_there(_place(config), str(first)),
+        division=config.get("division", "place"),
         split=setting.split or config.get("split"),
         image_size=setting.image_size or config.get("image_size"),
         skip_bad=setting.skip_bad or config.get("skip_bad", False),
     )
+
+
+def _place(config: Json) -> str:
+    """Where the data of a run are, whichever folder it is tested from."""
+    return config.get("data_path") or config["data"]
 
 
 def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Protocol:

@@ -45,7 +45,7 @@ def reproduce(
     if seeds is None:
         seeds = sheet.seeds if scale == "paper" else 1
     plan = make_plan(sheet, scale, data, root, networks, seeds)
-    base = dataclasses.replace(base, data=data, recipe=sheet.recipe(scale, plan.networks[0]))
+    base = dataclasses.replace(base, data=data, data_path=plan.data_path, recipe=sheet.recipe(scale, plan.networks[0]))
     source = load_source(base, say)
     carry_out(plan, sheet, base, source, watch)
     if isinstance(source, Data):

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres.data.pictures import Tested
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
@@ -34,7 +35,7 @@ class Member:
 class ScoreTable:
     """What members said of N images of the data set `data`: names, true labels int64 (N,), and K class names.
 
-    `skipped` names the images that did not decode and were left out.
+    `skipped` names the images that did not decode and were left out; `part` is what of the data the images are.
     """
 
     data: str
@@ -43,6 +44,7 @@ class ScoreTable:
     classes: tuple[str, ...]
     members: tuple[Member, ...]
     skipped: tuple[str, ...] = ()
+    part: Tested = "test"
 
 
 def is_scores(file: Path) -> bool:
@@ -63,7 +65,7 @@ def write(file: Path, table: ScoreTable) -> None:
     JSON. Raises `InputError` where `file` cannot be written.
     """
     tensors = {"labels": table.labels} | {f"scores.{n}": own.scores for n, own in enumerate(table.members)}
-    fields = {name: getattr(table, name) for name in ("data", "names", "classes", "skipped")}
+    fields = {name: getattr(table, name) for name in ("data", "names", "classes", "skipped", "part")}
     header = fields | {"members": [own.facts for own in table.members]}
     if file.suffix == ".json":
         lists = {name: tensor.tolist() for name, tensor in tensors.items()}
@@ -124,7 +126,8 @@ def read(file: Path) -> ScoreTable:
             members.append(Member(facts, own))
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise ValueError(f"a label is none of {len(classes)} classes")
-        return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped)
+        part = header.get("part", "test")
+        return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped, part)
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
 

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepres.data.sources import placed
 from deepres.errors import InputError
+from deepres.experiments import pictures
+from deepres.experiments import start as starting
 from deepres.experiments.exchange import find
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.experiments.start import FILE as START
@@ -27,7 +30,7 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
-from deepres.training.settings import differences, from_json, merge, read_settings
+from deepres.training.settings import BEFORE, differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
 
@@ -41,7 +44,8 @@ class Trained:
 
 
 # The fingerprint tells, not the place, of data and of start weights; the others change no result.
-ANY_VALUE = ("data", "start", "memory_budget", "workers", "skip_bad")
+ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_budget", "workers", "skip_bad")
+PLACES = ("data_path", "start_path")
 FACTS = (
     "num_classes",
     "classes",
@@ -58,7 +62,9 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     settings: dict[str, Any] = {}
     for source in sources:
         read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
-        settings |= read | {"recipe": settings.get("recipe", {}) | read.get("recipe", {})}
+        recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
+        settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
+    settings = _without_places(settings, changes)
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
     for name, how in (
         ("network", "name one, for example resnet20"),
@@ -80,7 +86,21 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
             f"muon keeps the lengths of kernels, which {config.network} learns where it has no batch normalization; "
             "give --set optimizer=sgd, or another recipe than fast"
         )
-    return config
+    return with_places(config)
+
+
+def _without_places(settings: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` but for the places of data and start weights that `newer` names anew."""
+    return {name: value for name, value in settings.items() if name not in PLACES or name[:-5] not in newer}
+
+
+def with_places(config: Config) -> Config:
+    """`config` with the places of its data and start weights, as found from this working folder, where it has none."""
+    return dataclasses.replace(
+        config,
+        data_path=config.data_path or placed(config.data),
+        start_path=config.start_path or (config.start and starting.placed(config.start)),
+    )
 
 
 def rate_for(network: str, recipe: Recipe) -> Recipe:
@@ -116,7 +136,7 @@ def train_run(
     naming the fields that differ, where another process is at work on it, and where the batch does not divide
     among the ranks.
     """
-    config = dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train)))
+    config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
     own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
     if (own.stop - own.start) % config.recipe.accumulate:
         raise InputError(
@@ -130,7 +150,9 @@ def train_run(
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
-            start = of_run(run, config.start, monitor.say)
+            start = of_run(run, config.start_path or config.start, monitor.say)
+        if config.start_path is not None:
+            pictures.tell_start(Path(config.start_path), str(config.data_path), source, monitor.say)
         return _train_run(config, run, source, monitor, ranks, start)
 
 
@@ -154,10 +176,12 @@ def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks
     with closing(own):
         if not ranks.same(int(own.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
-        return _train_on(own, config, run, monitor, ranks, start)
+        return _train_on(own, config, run, monitor, ranks, start, source)
 
 
-def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
+def _train_on(
+    own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks, start: Start | None, source: Source
+) -> Json:
     torch.manual_seed(config.seed)
     if start is None:
         net = build(config.network, len(own.classes), own.channels)
@@ -170,7 +194,7 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
     facts: Json = {"num_classes": len(own.classes), "in_channels": own.channels, "classes": list(own.classes)}
     origin = {} if start is None else {"start": config.start, "start_sha256": start.sha256}
     record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
-    commit, done = ranks.by_first(lambda: open_run(record, run, start, ranks))
+    commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
     if done is not None:
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
@@ -193,34 +217,48 @@ def _train_on(own: Material, config: Config, run: Run, monitor: Monitor, ranks: 
 
 
 def open_run(
-    record: Json, run: Run, start: Start | None = None, ranks: Ranks = ALONE
+    record: Json, run: Run, source: Source, start: Start | None = None, ranks: Ranks = ALONE
 ) -> tuple[str | None, Json | None]:
-    """Write down the configuration of a new run and its start weights; of one that has begun, check it.
+    """Write down the configuration of a new run, its start weights and its pictures; of one that has begun, check it.
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
+    own = pictures.own_pictures(source)
     if run.exists:
-        recorded = {"compile": "off"} | run.config  # older runs do not tell of fields that came later
-        begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
-        fields = differences(record, recorded | {"recipe": begun})
-        fields = [field for field in fields if field.split(":")[0] not in ANY_VALUE]
-        if fields and run.begun:
+        if run.begun and (fields := _other_fields(record, run, source)):
             raise InputError(
                 f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
                 "the recorded values to go on with it"
             )
         if not run.begun:  # as after a first step at too high a rate: nothing is lost
-            (run.path / START).unlink(missing_ok=True)
+            for file in (START, pictures.FILE):
+                (run.path / file).unlink(missing_ok=True)
             write_json(run.path / "config.json", record)
+        elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
+            write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
     else:
         if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
             raise InputError(f"{run.path} is not empty and holds no run; give another --run")
         write_json(run.path / "config.json", record)
     if start is not None:
         start.keep(run)
+    if own is not None and not (run.path / pictures.FILE).exists():
+        own.keep(run)
     environment: Json = describe_environment() | {"ranks": ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
+
+
+def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
+    """What a recorded configuration has otherwise than `record`; of other pictures, which ones, where it is known."""
+    recorded = {"compile": "off"} | BEFORE | run.config  # older runs do not tell of fields that came later
+    begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
+    fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
+    if "fingerprint" in fields and (before := pictures.kept(run.path)) is not None:
+        fields["fingerprint"] = pictures.changes(before, source)
+    elif "fingerprint" in fields and "division" in fields:  # as its pictures are in other parts by another rule
+        fields["fingerprint"] += f"; {fields.pop('division')}"
+    return [field for name, field in fields.items() if name not in ANY_VALUE]
 
 
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:

@@ -68,6 +68,11 @@ class Start:
         return net
 
 
+def placed(place: str) -> str:
+    """`place` so that it is the same one from every working folder."""
+    return place if place.startswith("hf:") else str(Path(place).absolute())
+
+
 def take(place: Path, say: Callable[[str], None], network: str | None = None) -> Start:
     """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `load` does."""
     net = pretrained.load(find(place, say), network)
@@ -77,7 +82,7 @@ def take(place: Path, say: Callable[[str], None], network: str | None = None) ->
 def of_run(run: Run, place: str, say: Callable[[str], None]) -> Start:
     """What `run` began with, from its folder; of a new run, the weights at `place`."""
     file = run.path / FILE
-    if not file.exists() or (not run.begun and run.config.get("start") != place):
+    if not file.exists() or (not run.begun and place not in map(run.config.get, ("start", "start_path"))):
         return take(Path(place), say)
     return Start(pretrained.load(file), file.read_bytes())
 

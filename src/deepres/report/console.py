@@ -17,6 +17,8 @@ MARKS: dict[Status, tuple[str, str]] = {
 }
 
 TOPS = ("top1", "top5")
+IMAGES = {"test": "test images", "train": "training images", "all": "images"}  # by part
+MOST_CLASSES = 20  # rows of classes, and columns: more fit no terminal
 
 
 def print_tables(console: Console, tables: Iterable[Table]) -> None:
@@ -50,10 +52,10 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
-    """Errors with their intervals, those of each member, then the confusion matrix with the error of each class."""
+    """Errors with their intervals, those of each member, then the worst classes, with the confusion matrix of few."""
     protocol, count = f", {report['protocol']}" if "protocol" in report else "", len(report["classes"])
     console.print(
-        f"{report['network']} on {report['images']:,} test images of {report['data']}{protocol}: "
+        f"{report['network']} on {report['images']:,} {IMAGES[report['part']]} of {report['data']}{protocol}: "
         f"top-1 error {_error(report, 'top1', count)} %"
         + (f", top-5 error {_error(report, 'top5', count)} %" if count > 5 else ""),
         highlight=False,
@@ -62,23 +64,35 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
     )
     if len(report["members"]) > 1:
         print_tables(console, [_members(report)])
-    classes: list[str] = report["classes"]
-    shown = len(classes) <= 20  # more columns fit no terminal
-    matrix = report["confusion"] or [()] * len(classes)
-    rows: list[tuple[Cell, ...]] = [
-        (f"{number} {name}", "-" if error is None else f"{error:.1f}", *(counts if shown else ()))
-        for number, (name, error, counts) in enumerate(zip(classes, report["class_errors"], matrix, strict=True))
-    ]
-    columns = ("true class", "error %", *(str(number) for number in range(len(classes)) if shown))
-    caption = "Columns: images by predicted class."
+    shown = count <= MOST_CLASSES
+    print_tables(console, [_classes(report, shown)])
     if not shown:
-        caption = "The confusion matrix is in --json." if report["confusion"] else ""
-    print_tables(console, [Table("Errors by class", caption, columns, tuple(rows))])
+        left = f"{count - MOST_CLASSES:,} more err as much or less; --json has them all"
+        console.print(left + (", and the confusion matrix." if report["confusion"] else "."), highlight=False)
     confused = [(pair["true"], pair["predicted"], pair["images"]) for pair in report["confused"]]
     if confused and not shown:
         print_tables(
             console, [Table("Most often confused", "", ("true class", "predicted", "images"), tuple(confused))]
         )
+
+
+def _classes(report: Mapping[str, Any], shown: bool) -> Table:
+    """The classes with the largest errors, the worst first; where the matrix is `shown`, with its rows."""
+    errors: list[float | None] = report["class_errors"]
+    worst = sorted(range(len(errors)), key=lambda label: 1.0 if (error := errors[label]) is None else -error)
+    matrix = report["confusion"] if shown else [()] * len(errors)
+    rows: list[tuple[Cell, ...]] = [
+        (f"{label} {report['classes'][label]}", _percent(errors[label]), *matrix[label])
+        for label in worst[:MOST_CLASSES]
+    ]
+    columns = ("true class", "error %", *(str(label) for label in range(len(errors)) if shown))
+    if shown:
+        return Table("Errors by class, the worst first", "Columns: images by predicted class.", columns, tuple(rows))
+    return Table("Errors by class, the worst first", "", columns, tuple(rows))
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1f}"
 
 
 def _members(report: Mapping[str, Any]) -> Table:

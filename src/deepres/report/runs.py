@@ -20,6 +20,8 @@ from deepres.experiments.findings import (
 )
 from deepres.records import Run
 
+NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # what runs of one configuration may differ in
+
 PANELS: dict[Kind, str] = {
     "plain": "Plain networks",
     "residual": "Residual networks",
@@ -70,7 +72,7 @@ def _curves(runs: Sequence[Run]) -> list[Curve]:
     """One curve for each configuration but for the seed; where two would share a label, the folder's name."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        same = {name: value for name, value in run.config.items() if name != "seed"}
+        same = {name: value for name, value in run.config.items() if name not in NOT_OF_A_CURVE}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
     curves = [curve_of(group) for group in groups.values()]
     labels = [curve.label for curve in curves]

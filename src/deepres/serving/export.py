@@ -1,8 +1,10 @@
 """A trained network as a file for other programs: ONNX, torch.export or OpenVINO, for any number of images."""
 
+import hashlib
 import importlib
+import io
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +13,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deepres.data.listing import Say
 from deepres.errors import InputError, install
 from deepres.serving import onnx
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
 from deepres.serving.pytorch import Run
+from deepres.serving.staging import staging
 
 Form = Literal["onnx", "torch-export", "openvino"]
 LARGEST_CHANGE = 1e-4  # of a score in fp32, relative to the largest score
 LEAST_SAME = 0.9  # share of images whose best class stays, for int8
 METADATA = "deepres"
+WEIGHTS_DIGEST = "weights_sha256"  # in the metadata of a file whose weights are in another one
 FACTS = ("network", "crop", "classes", "precision", "protocol", "input")  # that a file says of itself
 
 
@@ -60,11 +65,13 @@ def export(
     `mean` (C, H, W) uint8 (N, H, W, C), of which it makes that itself. With `calibrate`, such batches, it is int8.
     `facts`, plain JSON, go into the file. OpenVINO's weights stand beside `out`, in a file ending in .bin. Raises
     `InputError` where a package is missing, a form has no int8, the scores differ too much, nothing can be written,
-    or a file of another origin stands where that .bin is to be; what was at `out` then stays.
+    or a file of another origin stands where that .bin is to be; what was there then stays.
     """
     kind = FORMS[form]
     if lost := next((file for file in files_of(out, form) if file.exists() and not out.exists()), None):
-        raise InputError(f"{lost} is there already and no part of an export; give another name than {out}")
+        raise InputError(
+            f"{lost} is there already and no part of an export; remove it, or give another name than {out}"
+        )
     if calibrate is not None and not kind.int8:
         raise InputError(f"{form} has no int8 here; give --format onnx or openvino")
     for package in (*kind.packages, *(("onnxruntime",) if calibrate is not None else ())):
@@ -77,23 +84,20 @@ def export(
         return inner if mean is None else Preprocessed(inner, mean)
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            staged = Path(folder) / out.name
+        with staging(out) as staged:  # OpenVINO's .bin goes before the .xml, which is nothing without it
             kind.write(whole(folded(net).cpu()), batches[0], calibrate, facts, staged)
             found = agreement(kind.read(staged)[0], whole(net.cpu().eval()), batches)
             _require(found, calibrate is not None, out)
-            for file in sorted(staged.parent.iterdir()):  # the .bin before the .xml, which is nothing without it
-                file.replace(out.parent / file.name)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error}); give another --out") from None
     return found
 
 
-def read(file: Path) -> tuple[Run, dict[str, Any]]:
+def read(file: Path, say: Say = lambda message: None) -> tuple[Run, dict[str, Any]]:
     """A file of `export`, images to scores as its runtime computes them, and its facts.
 
-    Raises `InputError` where the runtime is missing, and for a file that is damaged or not from here.
+    Raises `InputError` where the runtime is missing, and for a file that is damaged or not from here, or whose
+    weights beside it are not its own. Where an older export does not say which these are, `say` is told.
     """
     form = form_of(file, None)
     kind = FORMS[form]
@@ -110,7 +114,23 @@ def read(file: Path) -> tuple[Run, dict[str, Any]]:
         raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
     if unsaid := [name for name in FACTS if name not in facts]:
         raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
+    for weights in files_of(file, form)[1:]:
+        _check_weights(file, weights, facts.get(WEIGHTS_DIGEST), say)
     return run, facts
+
+
+def _check_weights(file: Path, weights: Path, digest: Any, say: Say) -> None:
+    if digest is None:
+        say(f"{file} does not say which {weights.suffix} it belongs to, as older exports; export it again to be sure")
+    elif digest != _digest(weights):
+        raise InputError(
+            f"{weights} is not that of {file} (an export was stopped between the two, or one was copied); export again"
+        )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _require(found: Agreement, int8: bool, out: Path) -> None:
@@ -146,15 +166,23 @@ def _write_openvino(
     import openvino
 
     model = openvino.Core().read_model(_onnx_model(net, example, calibrate))
-    model.set_rt_info(json.dumps(facts), METADATA)
-    openvino.save_model(model, file, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+        # Once more, to say which weights it belongs to: they are two files, of which one may be another's.
+        model.set_rt_info(json.dumps(dict(facts) | {WEIGHTS_DIGEST: _digest(file.with_suffix(".bin"))}), METADATA)
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk it says no more than "iostream error"
+        free = shutil.disk_usage(file.parent).free / 2**20
+        raise OSError(f"{str(error).splitlines()[0]} of OpenVINO, with {free:.0f} MiB free on the disk") from None
 
 
 def _write_program(net: nn.Module, example: Tensor, calibrate: object, facts: Any, file: Path) -> None:
     two = example[:1].repeat_interleave(2, 0)  # torch.export would keep a number of one image for good
     net = net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     program = torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, file, extra_files={f"{METADATA}.json": json.dumps(facts)})
+    buffer = io.BytesIO()  # on a full disk PyTorch's own writer ends the process
+    torch.export.save(program, buffer, extra_files={f"{METADATA}.json": json.dumps(facts)})
+    file.write_bytes(buffer.getvalue())
 
 
 def _read_onnx(file: Path) -> tuple[Run, dict[str, Any]]:

@@ -203,6 +203,9 @@ class Config:
     memory_budget: float | None = None  # GiB: activations kept, gradients and velocity; None: no limit
     workers: int | None = None  # processes that decode pictures on disk; None: one a processor, eight at most
     start: str | None = None  # the trained weights that the run begins with; None: start values
+    data_path: str | None = None  # where `data` was found, from whichever folder
+    start_path: str | None = None  # where `start` was
+    division: Literal["hash", "place"] = "hash"  # what divides data without a test part; `place`: as runs of before
     freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay
     recipe: Recipe = CIFAR
 

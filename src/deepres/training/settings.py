@@ -14,6 +14,7 @@ from deepres.records import Run
 from deepres.training.recipe import Config, Recipe
 
 DROPS = ("milestones", "epochs")
+BEFORE = {"division": "place"}  # what records of before do not tell
 T = TypeVar("T")
 
 
@@ -35,7 +36,7 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 def read_settings(file: Path) -> dict[str, Any]:
     """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`)."""
     if file.is_dir():
-        return Run(file).config
+        return BEFORE | Run(file).config
     try:
         text = file.read_text()
         read: Any = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)

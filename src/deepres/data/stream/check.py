@@ -1,12 +1,15 @@
-"""A look at every picture: which of them do not decode, and why."""
+"""A look at every picture: which of them do not decode and why, and which are the same."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from deepres.data.imagenet import whole
-from deepres.data.stream.index import Index
+from deepres.data.manifest import Manifest
+from deepres.data.stream.index import Index, Parts
 from deepres.data.stream.loader import in_order
 
 BATCH = 64
@@ -18,6 +21,45 @@ def faults(index: Index, *, workers: int | None = None) -> Iterator[tuple[int, l
     for answer in in_order(index, _decoded, batch_size=BATCH, workers=workers):
         done += len(answer.labels) + len(answer.bad)
         yield done, answer.bad
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Names of pictures with the same content, all of them: what a network is trained on it should not be tested on.
+
+    `both_parts` says that training and test pictures are among them, `classes` has the classes that they are in.
+    """
+
+    names: tuple[str, ...]
+    both_parts: bool
+    classes: tuple[str, ...]
+
+
+def copies(parts: Parts) -> list[Copies]:
+    """The pictures that are there more than once, byte by byte: first those in both parts, then those in two classes.
+
+    Files that cannot be read, or hold nothing, are no copies of each other.
+    """
+    digests, labels = (torch.cat([getattr(part, field) for part in parts]) for field in ("digests", "labels"))
+    values, group, counts = digests.unique(return_inverse=True, return_counts=True)
+    counts[values == Manifest.of(("",), (hashlib.sha256(b"").digest(),)).digests] = 1
+    members: dict[int, list[int]] = {}
+    for place in (counts[group] > 1).nonzero().flatten().tolist():
+        members.setdefault(int(group[place]), []).append(place)
+    train, classes = len(parts.train), parts.train.classes
+
+    def name(place: int) -> str:
+        return parts.train.names[place] if place < train else parts.test.names[place - train]
+
+    found = [
+        Copies(
+            tuple(map(name, places)),
+            both_parts=places[0] < train <= places[-1],
+            classes=tuple(classes[label] for label in labels[places].unique().tolist()),
+        )
+        for places in members.values()
+    ]
+    return sorted(found, key=lambda copy: (not copy.both_parts, len(copy.classes) < 2))
 
 
 def _decoded(encoded: bytes, draws: Sequence[float]) -> Tensor:

@@ -4,10 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -18,59 +17,30 @@ from torch import Tensor
 
 from deepres.data import sources
 from deepres.data.cache import cache_file
-from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, each, numbered
+from deepres.data.division import Division
+from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, digest_of, each, numbered
+from deepres.data.manifest import Manifest, Strings
 from deepres.errors import InputError
 from deepres.files import replacing
 
 PARTS: tuple[Part, ...] = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Strings(Sequence[str]):
-    """Many short strings in two tensors: UTF-8 `text` uint8 and `ends` int64 (N,).
-
-    A list of a million takes ten times the memory, and worker processes would copy it.
-    """
-
-    text: Tensor
-    ends: Tensor
-
-    @classmethod
-    def of(cls, strings: Iterable[str]) -> "Strings":
-        """The same strings, packed."""
-        parts = [os.fsencode(string) for string in strings]
-        lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
-        return cls(torch.frombuffer(bytearray(b"".join(parts) or b"\0"), dtype=torch.uint8), lengths.cumsum(0))
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        start = int(self.ends[place - 1]) if place else 0
-        return os.fsdecode(self.text[start : int(self.ends[place])].numpy().tobytes())
+TENSORS = ("digests", "labels", "file", "offset", "size")
 
 
 @dataclass(frozen=True)
 class Index:
     """One part of a data set of N pictures, none of them read.
 
-    `labels` int64 (N,); picture i is `size[i]` bytes (all where -1) of the file `files[file[i]]` from `offset[i]`
-    on, int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels and encoded bytes: the same pictures
-    give the same one in whichever layout and place.
+    `labels` and `digests` (see `Manifest`) int64 (N,); picture i is `size[i]` bytes (all where -1) of the file
+    `files[file[i]]` from `offset[i]` on, int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels and
+    encoded bytes: the same pictures give the same one in whichever layout and place.
     """
 
     root: Path
     classes: tuple[str, ...]
     fingerprint: str
     names: Strings
+    digests: Tensor
     labels: Tensor
     files: Strings
     file: Tensor
@@ -79,6 +49,11 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Names and digests."""
+        return Manifest(self.names, self.digests)
 
     def read(self, place: int) -> bytes:
         """The encoded bytes of one picture. Raises `OSError`."""
@@ -93,8 +68,10 @@ class Parts(NamedTuple):
     test: Index
 
 
-def open_index(data: str, say: Say) -> Parts:
+def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
     """The training part and the test part of `data`: a folder, `hf:owner/name`, `wds:PATTERN`, or a name.
+
+    One of them may be empty. `division` tells how data without a test part are divided.
 
     The first time all of it is read once, to know its content; Parquet, which cannot be read at random, is unpacked
     then into the cache folder, which takes the space of the pictures again. Later only names, sizes and times of the
@@ -102,7 +79,7 @@ def open_index(data: str, say: Say) -> Parts:
     are not files of pictures, and for a full disk.
     """
     try:
-        listing = sources.find(data, say)
+        listing = sources.find(data, say, division)
         file = cache_file(listing, "index")
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
@@ -132,18 +109,20 @@ class _Builder:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.digests: list[bytes] = []
         self.labels: list[int] = []
         self.files: dict[str, int] = {}
         self.spans: list[tuple[int, int, int]] = []
         self.digest = hashlib.sha256()
 
-    def add(self, picture: Picture, span: Span, root: Path, content: bytes) -> None:
+    def add(self, picture: Picture, span: Span, root: Path, digest: bytes) -> None:
         path = span.path.relative_to(root) if span.path.is_relative_to(root) else span.path
         number = self.files.setdefault(str(path), len(self.files))
         self.names.append(picture.name)
         self.labels.append(picture.label)
         self.spans.append((number, span.offset, span.size))
-        self.digest.update(picture.label.to_bytes(8, "little") + content)
+        self.digests.append(digest)
+        self.digest.update(picture.label.to_bytes(8, "little") + digest)
 
     def finish(self, root: Path, classes: tuple[str, ...]) -> Index:
         self.digest.update(json.dumps(classes).encode())
@@ -151,7 +130,8 @@ class _Builder:
         labels = torch.tensor(self.labels, dtype=torch.int64)
         files = Strings.of(self.files)
         places = (span.contiguous() for span in spans)
-        return Index(root, classes, self.digest.hexdigest(), Strings.of(self.names), labels, files, *places)
+        own = Manifest.of(self.names, self.digests)
+        return Index(root, classes, self.digest.hexdigest(), *own, labels, files, *places)
 
 
 def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
@@ -163,7 +143,7 @@ def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
     partial = unpacked.with_suffix(".partial")
     try:
         with partial.open("wb") as blob:
-            for picture, digest in each(pictures, _digest, say, data, "indexed"):
+            for picture, digest in each(pictures, digest_of, say, data, "indexed"):
                 check_label(listing.root, picture, classes)
                 span = _span(data, picture.content, blob, unpacked)
                 builders[picture.part].add(picture, span, listing.root, digest)
@@ -175,9 +155,6 @@ def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-    for part, builder in builders.items():
-        if not builder.labels:
-            raise InputError(f"{listing.root} has no {part} pictures; a class needs five to give one to the test set")
     if classes is None:
         classes = numbered(label for builder in builders.values() for label in builder.labels)
     return Parts(*(builders[part].finish(listing.root, classes) for part in PARTS))
@@ -197,23 +174,10 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     return Span(unpacked, blob.tell(), blob.write(content))
 
 
-def _digest(picture: Picture) -> bytes:
-    """SHA-256 of the encoded bytes; of a file that cannot be read that of none: whoever reads it names it."""
-    content = picture.content
-    try:
-        if isinstance(content, Path):
-            content = content.read_bytes()
-        elif isinstance(content, Span):
-            content = content.read()
-    except OSError:
-        content = b""
-    return hashlib.sha256(content if isinstance(content, bytes) else b"").digest()
-
-
 def _save(file: Path, parts: Parts) -> None:
     tensors: dict[str, Tensor] = {}
     for part, index in zip(PARTS, parts, strict=True):
-        tensors |= {f"{part}.{name}": getattr(index, name) for name in ("labels", "file", "offset", "size")}
+        tensors |= {f"{part}.{name}": getattr(index, name) for name in TENSORS}
         for name in ("names", "files"):
             strings = getattr(index, name)
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
@@ -236,13 +200,19 @@ def _load(file: Path, root: Path) -> Parts | None:
                     Strings(*(stored.get_tensor(f"{part}.{name}.{half}") for half in ("text", "ends")))
                     for name in ("names", "files")
                 )
-                if unpacked.name in files[0]:  # wherever the cache folder was then
+                if _lies_in(files, unpacked):  # wherever the cache folder was then
                     files = Strings.of([str(unpacked)])
-                labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in ("labels", "file", "offset", "size"))
-                return Index(root, tuple(facts["classes"]), fingerprint, names, labels, files, *spans)
+                digests, labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in TENSORS)
+                return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
 
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
     except (SafetensorError, KeyError, TypeError, ValueError):
         return None
-    needed = max((int((part.offset + part.size).max()) for part in parts if unpacked.name in part.files[0]), default=0)
+    ends = [int((part.offset + part.size).max()) for part in parts if _lies_in(part.files, unpacked)]
+    needed = max(ends, default=0)
     return parts if not needed or (unpacked.is_file() and unpacked.stat().st_size >= needed) else None
+
+
+def _lies_in(files: Strings, unpacked: Path) -> bool:
+    """Whether pictures were unpacked to a file of this name; a part without pictures has no files."""
+    return any(unpacked.name in name for name in files[:1])

@@ -13,16 +13,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepres.cache import cache_folder
-from deepres.data.folders import TRAIN_FOLDERS
 from deepres.data.imagenet import center_crop
+from deepres.data.layouts import has_training_part
 from deepres.data.listing import Say, refusal
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
+from deepres.data.walk import OWN
 from deepres.errors import InputError
 from deepres.files import replacing
 
-BESIDE = ".deepres"  # hidden, so that it is no class folder
 BATCH = 32
 LAYOUT = 1  # raise it when the result changes
 
@@ -69,7 +69,7 @@ def statistics(
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     places = (cache_folder() / "statistics" / name,)
     if not _has_classes_alone(index.root):
-        places = (index.root / BESIDE / name, *places)
+        places = (index.root / OWN / name, *places)
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
@@ -80,7 +80,7 @@ def statistics(
 
 def _has_classes_alone(root: Path) -> bool:
     """Whether the folder has nothing but class folders, among which others would take one more for a class."""
-    return not any(path.name.lower() in TRAIN_FOLDERS or path.is_file() for path in root.iterdir())
+    return not has_training_part(root) and not any(path.is_file() for path in root.iterdir())
 
 
 def _compute(

@@ -1,0 +1,248 @@
+"""Which folders of a data set are its parts and which its classes; what cannot be told is refused with a reason."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from deepres.data.names import PartName, is_filling, part_name
+from deepres.data.walk import Inside, Walk, class_name, is_hidden, names_of
+from deepres.errors import InputError
+
+# torchvision's, and more that Pillow decodes
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"),
+        *(".avif", ".heic", ".heif", ".hif"),
+    )
+)
+WRAPPINGS = 4  # folders around a data set, as archives have them
+HINTS = 200  # folders that are looked into to find what may have been meant
+Classes = dict[str, tuple[Path, ...]]  # the folders of each class: several where their names differ by form alone
+
+
+@dataclass
+class Layout:
+    """The class folders of both parts, of which one may be missing, and what lies beside them and is not read."""
+
+    train: Classes | None = None
+    test: Classes | None = None
+    beside: list[Path] = field(default_factory=list[Path])
+    notes: list[str] = field(default_factory=list[str])
+
+
+class _Part(NamedTuple):
+    """A folder that is named after a part, and the folder within it that has the class folders, if any has."""
+
+    folder: Path
+    name: PartName
+    home: Path | None = None
+
+    @property
+    def is_training(self) -> bool:
+        return self.name.split == "train"
+
+
+def is_picture(name: str) -> bool:
+    """Whether the name of a file is that of a picture."""
+    return f".{name.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES
+
+
+def has_training_part(root: Path) -> bool:
+    """Whether one of the folders in `root` is named after the training part."""
+    return any(part.is_training for part in _parts(Walk().folders_inside(root)))
+
+
+def layout_of(root: Path, walk: Walk) -> Layout:
+    """The layout of a folder: parts with classes in them, classes with parts in them, or classes alone.
+
+    Folders around it that hold nothing else are gone through. Raises `InputError` where it cannot be told what the
+    classes are, and `OSError`.
+    """
+    found, place = Layout(), _unwrapped(root, walk)
+    if place != root:
+        found.notes.append(f"read from {place.relative_to(root)}/, the only folder")
+        found.beside += _inside(root, walk).files
+    folders, files = _inside(place, walk)
+    found.beside += files
+    parts = [part._replace(home=_home(part, walk)) for part in _parts(folders)]
+    others = [folder for folder in folders if not any(part.folder == folder for part in parts)]
+    if _are_parts(place, parts, others):
+        _take_parts(root, parts, others, found, walk)
+        return found
+    classes = _classes(place, folders)
+    if not _take_divided_classes(place, classes, found, walk):
+        _require_classes(root, place, classes, walk)
+        found.train = classes
+    return found
+
+
+def _inside(folder: Path, walk: Walk) -> Inside:
+    """What is in a folder. Raises `InputError` for a link to nothing, which may have been a class or a part."""
+    found = walk.inside(folder)
+    if lost := next((file for file in found.files if not file.suffix and not file.exists()), None):
+        raise InputError(f"{lost} is a link that leads nowhere; mend or remove it")
+    return found
+
+
+def _unwrapped(root: Path, walk: Walk) -> Path:
+    """`root`, or the folder within it that is not alone, or holds pictures or a part."""
+    place = root
+    for _ in range(WRAPPINGS):
+        folders = walk.folders_inside(place)
+        if len(folders) != 1 or part_name(folders[0].name) is not None or _holds_pictures(place):
+            break
+        if _holds_pictures(folders[0]) or not walk.folders_inside(folders[0]):
+            break  # a class alone
+        place = folders[0]
+    return place
+
+
+def _parts(folders: Sequence[Path]) -> list[_Part]:
+    """The folders that are named after parts, best name first.
+
+    A name with a word of its own counts where a training part and a test part have the same (`oak_train`, `oak_test`).
+    """
+    named = [_Part(folder, name) for folder in folders if (name := part_name(folder.name)) is not None]
+    plain = [part for part in named if part.name.is_plain]
+    if not any(part.is_training for part in plain):
+        rests = [{part.name.rest for part in named if part.is_training is kind} for kind in (True, False)]
+        plain += [part for part in named if part.name.rest in rests[0] & rests[1] and part not in plain]
+    return sorted(plain, key=lambda part: (part.name.rank, len(part.name.rest), part.folder.name))
+
+
+def _home(part: _Part, walk: Walk) -> Path | None:
+    """The folder with the class folders of a part, as in `seg_train/seg_train/`; None where there are none."""
+    home = _unwrapped(part.folder, walk)
+    folders = walk.folders_inside(home)
+    if len(folders) == 1 and part_name(folders[0].name) == part.name and walk.folders_inside(folders[0]):
+        return folders[0]
+    if len(folders) == 1 and is_filling(folders[0].name) and _holds_pictures(folders[0]):
+        return None  # pictures without classes, as `test/images/` of a contest
+    return home if folders else None
+
+
+def _are_parts(place: Path, parts: list[_Part], others: list[Path]) -> bool:
+    """Whether folders that are named after parts are parts. Raises `InputError` where that cannot be told."""
+    whole = [part.folder.name for part in parts if part.is_training and part.home]
+    tests = [part.folder.name for part in parts if not part.is_training]
+    if whole and any(part.home for part in parts if not part.is_training):
+        beside = []  # where both parts are whole, other pictures are of neither
+    else:
+        beside = [folder.name for folder in others if _holds_pictures(folder)]
+    if beside and whole:
+        raise InputError(f"{place} has class folders in {whole[0]}/ and {beside[0]}/ beside it; move one of them away")
+    if beside and tests:
+        raise InputError(
+            f"{place} has {tests[0]}/ but no train/; add train/ with one folder a class, or rename {tests[0]}/ if it "
+            "is a class"
+        )
+    if len(whole) > 1:
+        raise InputError(
+            f"{place} has {len(whole)} training parts ({', '.join(whole)}); move all but one away, or give the folder "
+            "of one data set"
+        )
+    return bool(parts) and not beside  # a class may be called train
+
+
+def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layout, walk: Walk) -> None:
+    """Fill in the parts; of several test parts the first with class folders counts, which that of a contest lacks."""
+    trains, tests = ([part for part in parts if part.is_training is kind] for kind in (True, False))
+    train, test = (next((part for part in named if part.home), None) for named in (trains, tests))
+    empty = [part for part in parts if not part.home and not any(map(is_picture, walk.files_below(part.folder)))]
+    if (trains and train is None) or (test is None and (empty or train is None)):
+        lacking = (empty or trains or tests)[0].folder
+        raise InputError(f"{lacking} has no class folders; fill it with one of images a class, or remove it")
+    for part in parts:
+        if part not in (train, test):
+            reason = f"{test.folder.name}/ is the test part" if part.home and test else "it has no class folders"
+            found.notes.append(f"{part.folder.name}/ is not used, since {reason}")
+    found.notes += [f"{folder.name}/ is not used, since its name is not that of a part" for folder in others]
+    for part in (train, test):
+        if part is not None and part.home is not None:
+            folders, files = _inside(part.home, walk)
+            classes = _classes(part.home, folders)
+            _require_classes(root, part.home, classes, walk)
+            found.beside += files
+            setattr(found, "train" if part is train else "test", classes)
+
+
+def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Walk) -> bool:
+    """Fill in the parts of a set whose classes are divided each, as `rose/train/`. False where none is."""
+    subfolders = {
+        name: [sub for own in folders for sub in walk.folders_inside(own)] for name, folders in classes.items()
+    }
+    parts = {name: _parts(folders) for name, folders in subfolders.items()}
+    every = [part for own in parts.values() for part in own]
+    if not every:
+        return False
+    for name, own in parts.items():
+        if not any(part.is_training for part in own) or any(map(_holds_pictures, classes[name])):
+            example = every[0].folder.relative_to(place)
+            raise InputError(
+                f"{place} seems to be divided within its classes, as {example}/ says, but {name}/ has no training part "
+                "or has pictures beside it; let every class have train/ and test/, or none"
+            )
+    # The test part is one for all classes.
+    first = min((part.name.rank for part in every if not part.is_training), default=None)
+    used = [part for part in every if part.is_training or part.name.rank == first]
+    unused = {sub for own in subfolders.values() for sub in own} - {part.folder for part in used}
+    found.notes += [f"{folder.relative_to(place)}/ is not used" for folder in sorted(unused)]
+    found.beside += [file for own in classes.values() for folder in own for file in walk.inside(folder).files]
+    for kind in (True, False):
+        own = {
+            name: tuple(part.folder for part in parts[name] if part in used and part.is_training is kind)
+            for name in classes
+        }
+        setattr(found, "train" if kind else "test", {name: folders for name, folders in own.items() if folders} or None)
+    return True
+
+
+def _classes(place: Path, folders: Sequence[Path]) -> Classes:
+    """The class folders by their composed names, sorted. Raises `InputError` where there are none."""
+    if not folders:
+        raise InputError(f"{place} has no Parquet files and no class folders; give a folder with one of images a class")
+    if len(folders) == 1 and is_filling(folders[0].name):
+        raise InputError(
+            f"{place} has its pictures in {folders[0].name}/ alone, which names no class; give a folder with one of "
+            "images a class"
+        )
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        found.setdefault(class_name(folder.name, place), []).append(folder)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def _require_classes(root: Path, place: Path, classes: Classes, walk: Walk) -> None:
+    """Raise `InputError` where the folders of `place` are parts, or all hold nothing but folders."""
+    folders = [folder for own in classes.values() for folder in own]
+    if len({part.is_training for part in _parts(folders)}) == 2:
+        raise InputError(f"{place} is divided into parts by itself ({', '.join(classes)}); give that folder")
+    if any(map(_holds_pictures, folders)):
+        return
+    for folder in folders:
+        within = walk.folders_inside(_unwrapped(folder, walk))
+        if len(within) > 1:
+            raise InputError(
+                f"{place} has only folders in its folders ({names_of(classes)}), as {within[0].relative_to(place)}/, "
+                f"so that it cannot be told which are the classes; give {_meant(root, walk)}, or put the pictures "
+                "into the class folders themselves"
+            )
+
+
+def _meant(root: Path, walk: Walk) -> str:
+    """A folder below that has a training part and a test part, or what to look for, in words."""
+    waiting = [root]
+    for place in waiting:
+        folders = walk.folders_inside(place)
+        if place != root and len({part.is_training for part in _parts(folders)}) == 2:
+            return f"{place}, which has parts"
+        waiting += folders[: HINTS - len(waiting)]
+    return "the folder that holds the class folders"
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a picture lies in the folder itself."""
+    with os.scandir(folder) as entries:
+        return any(is_picture(entry.name) and not is_hidden(entry.name) for entry in entries)

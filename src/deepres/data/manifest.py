@@ -1,0 +1,83 @@
+"""What a part of a data set consists of: the name of each picture, and a digest of its content."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self, overload
+
+import torch
+from torch import Tensor
+
+from deepres.data.listing import Picture, Say, digest_of, each
+
+
+@dataclass(frozen=True)
+class Strings(Sequence[str]):
+    """Many short strings in two tensors: UTF-8 `text` uint8 and `ends` int64 (N,).
+
+    A list of a million takes ten times the memory, and worker processes would copy it.
+    """
+
+    text: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "Strings":
+        """The same strings, packed."""
+        parts = [os.fsencode(string) for string in strings]
+        lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
+        return cls(torch.frombuffer(bytearray(b"".join(parts) or b"\0"), dtype=torch.uint8), lengths.cumsum(0))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        start = int(self.ends[place - 1]) if place else 0
+        return os.fsdecode(self.text[start : int(self.ends[place])].numpy().tobytes())
+
+
+class Manifest(NamedTuple):
+    """N pictures: `names`, and `digests` int64 (N,), each the first eight bytes of the SHA-256 of its encoded bytes.
+
+    Two pictures of a million have the same ones by chance once in ten million sets.
+    """
+
+    names: Strings
+    digests: Tensor
+
+    @classmethod
+    def of(cls, names: Iterable[str], digests: Iterable[bytes]) -> Self:
+        """From names and whole digests."""
+        first = [int.from_bytes(digest[:8], "little", signed=True) for digest in digests]
+        return cls(Strings.of(names), torch.tensor(first, dtype=torch.int64))
+
+    @property
+    def checksum(self) -> str:
+        """A SHA-256 of all of it."""
+        tensors = (self.names.text, self.names.ends, self.digests)
+        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+
+    def where(self, chosen: Tensor) -> Self:
+        """The pictures at the places of a mask (N,); of unknown ones none."""
+        if not len(self.names):
+            return self
+        places = chosen.nonzero().flatten()
+        return type(self)(Strings.of(self.names[place] for place in places.tolist()), self.digests[places])
+
+
+UNKNOWN = Manifest.of((), ())
+
+
+def manifest_of(pictures: Iterable[Picture], say: Say, name: str) -> Manifest:
+    """The manifest of pictures, which are all read for it; `say` is told how it goes with those of `name`."""
+    found = [(picture.name, digest) for picture, digest in each(pictures, digest_of, say, name, "compared")]
+    return Manifest.of(*(zip(*found, strict=True) if found else ((), ())))

@@ -1,0 +1,139 @@
+"""Patterns of file names as in a shell: braces, written out once it is known how many names they make, and globs."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+
+from deepres.data.walk import Walk, on_disk
+from deepres.errors import InputError
+
+MOST_NAMES = 100_000
+COUNTED = 10**15  # from which on it does not matter
+MOST_LEVELS = 20  # of braces within braces
+RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
+MAGIC = re.compile(r"[*?[]")
+ANY_DEPTH = "**"
+
+
+@dataclass
+class _Sequence:
+    """Pieces one after another: each a text, or one of some choices."""
+
+    pieces: "list[str | _Choice]" = field(default_factory=list["str | _Choice"])
+
+    def count(self) -> int:
+        count = 1
+        for piece in self.pieces:
+            count = min(COUNTED, count if isinstance(piece, str) else count * piece.count())
+        return count
+
+    def names(self) -> Iterator[str]:
+        choices = [[piece] if isinstance(piece, str) else list(piece.names()) for piece in self.pieces]
+        return ("".join(parts) for parts in product(*choices))
+
+
+@dataclass
+class _Choice:
+    """What stands in braces: sequences of which one is taken, or numbers of a range, with the width of the first."""
+
+    sequences: list[_Sequence]
+    numbers: range | None = None
+    width: int = 0
+
+    def count(self) -> int:
+        if self.numbers is not None:
+            return len(self.numbers)
+        return min(COUNTED, sum(sequence.count() for sequence in self.sequences))
+
+    def names(self) -> Iterator[str]:
+        if self.numbers is not None:
+            return (f"{number:0{self.width}}" for number in self.numbers)
+        return (name for sequence in self.sequences for name in sequence.names())
+
+
+def expand(pattern: str) -> list[str]:
+    """`pattern` with its braces written out, as a shell does: `a-{08..10}`, `{train,val}`, `{a,b{1..3}}`.
+
+    Raises `InputError`, without making them, for more than `MOST_NAMES` names, and for deeply nested braces.
+    """
+    parsed = _parsed(pattern)
+    if (count := parsed.count()) > MOST_NAMES:
+        many = f"{count:,}" if count < COUNTED else f"{COUNTED:,} or more"
+        raise InputError(f"{_short(pattern)} makes {many} names, where {MOST_NAMES:,} are allowed; give a glob with *")
+    return list(parsed.names())
+
+
+def files_of(pattern: str) -> list[Path]:
+    """The files of a glob without braces, sorted: `*`, `?`, `[ab]`, and `**` for folders at any depth.
+
+    Hidden and tool-made entries match where the pattern names them alone; links are followed.
+    """
+    path = on_disk(Path(pattern))
+    return [found for found in _matches(Path(path.anchor), path.parts[1:], Walk()) if not found.is_dir()]
+
+
+def _matches(place: Path, parts: Sequence[str], walk: Walk) -> Iterator[Path]:
+    """What matches the parts of a pattern from `place` on, in sorted order."""
+    if not parts:
+        yield place
+        return
+    first, rest = parts[0], parts[1:]
+    if first == ANY_DEPTH:
+        for folder in dict.fromkeys(walk.folders_below(place)):
+            yield from _matches(folder, rest or ("*",), walk)
+    elif not MAGIC.search(first):
+        if (place / first).exists() or (place / first).is_symlink():
+            yield from _matches(place / first, rest, walk)
+    elif place.is_dir():
+        folders, files = walk.inside(place)
+        for path in sorted(folders if rest else (*folders, *files)):
+            if fnmatchcase(path.name, first):
+                yield from _matches(path, rest, walk)
+
+
+def _parsed(pattern: str) -> _Sequence:
+    """The braces of a pattern as a tree; those without a partner are text."""
+    whole = _Sequence([""])
+    open_ones: list[tuple[_Sequence, _Choice]] = []  # the sequence around each open brace, and its choices so far
+    now = whole
+    for sign in re.findall(r"[{},]|[^{},]+", pattern):
+        if sign == "{":
+            if len(open_ones) >= MOST_LEVELS:
+                raise InputError(f"{_short(pattern)} has braces nested more than {MOST_LEVELS} deep; write it out")
+            choice = _Choice([_Sequence([""])])
+            open_ones.append((now, choice))
+            now = choice.sequences[0]
+        elif sign == "," and open_ones:
+            now = _Sequence([""])
+            open_ones[-1][1].sequences.append(now)
+        elif sign == "}" and open_ones:
+            around, choice = open_ones.pop()
+            around.pieces.append(_ranged(choice))
+            now = around
+        else:
+            now.pieces.append(sign)
+    while open_ones:  # a brace that is never closed
+        now, choice = open_ones.pop()
+        now.pieces.append("{")
+        for number, sequence in enumerate(choice.sequences):
+            now.pieces += [*[","] * (number > 0), *sequence.pieces]
+    return whole
+
+
+def _ranged(choice: _Choice) -> _Choice:
+    """The choice as a range of numbers, where it is written as one."""
+    if len(choice.sequences) > 1 or not all(isinstance(piece, str) for piece in choice.sequences[0].pieces):
+        return choice
+    found = RANGE.fullmatch("".join(map(str, choice.sequences[0].pieces)))
+    if found is None:
+        return choice
+    first, last, step = int(found[1]), int(found[2]), abs(int(found[3] or 1)) or 1
+    way = 1 if last >= first else -1
+    return _Choice([], range(first, last + way, way * step), len(found[1]))
+
+
+def _short(pattern: str) -> str:
+    return pattern if len(pattern) <= 80 else f"{pattern[:80]}..."
