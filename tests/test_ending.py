@@ -78,7 +78,7 @@ def test_a_signal_while_pictures_are_looked_at_ends_the_verb(process, folder):
     os.kill(found[0], signal.SIGSTOP)
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=20)
-    assert child.returncode == 128 + signal.SIGTERM, errors
+    assert child.returncode in (128 + signal.SIGTERM, -signal.SIGTERM), errors  # the latter in an import
     assert "Traceback" not in errors
 
 
