@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from deepres.data.sources import placed
-from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments import pictures
 from deepres.experiments import start as starting
@@ -166,7 +165,7 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
 def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
     config = resolve(config, run, monitor.say, ranks)
     own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
-    with closing(own), workers_missed():
+    with closing(own):
         if not ranks.same(int(own.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
         return _train_on(own, config, run, monitor, ranks, start, source)
