@@ -131,6 +131,7 @@ def test_option_a_that_is_padded_on_both_sides_gives_its_authors_outputs(deepres
     assert loaded.header["classes"] == CIFAR_10
     result = deepres("convert", "resnet14.th", "--to", "ours.safetensors")
     assert "akamaster/pytorch_resnet_cifar10" in result.stderr and "0.485,0.456,0.406" in result.stderr
+    assert "padded on both sides" in result.stderr
     assert "state_dict is taken of resnet14.th" in result.stderr and "with a mean" in result.stdout
     assert_computes(tmp_path / "ours.safetensors", net, "resnet14", IMAGENET_MEAN, IMAGENET_STD)
 
@@ -184,10 +185,10 @@ def test_names_of_a_plain_net_are_taken_as_such(tmp_path):
 
 
 def test_a_damaged_network_of_option_a_is_refused_by_what_it_lacks(refused, tmp_path):
-    state = three_stages(both).state_dict()
+    state = made((16, 32, 64), (3, 3, 3), both).state_dict()
     for key, word in (
         ("linear.weight", "missing fc.weight"),
-        ("layer2.0.conv1.weight", "the nearest is resnet14, but: missing conv3_x.1"),
+        ("layer2.0.conv1.weight", "the nearest is resnet20, but: missing conv3_x.1"),
     ):
         torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "net.pth")
         assert word in refused("convert", "net.pth", "--to", "x.safetensors")

@@ -89,7 +89,7 @@ def _input(channels: int, crop: int, preprocess: bool) -> str:
     if preprocess:
         return f"uint8 (N, {crop}, {crop}, {channels}), RGB; inside: scaled to 0..1, less the mean image"
     colours = "RGB" if channels == 3 else "gray"
-    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean image, which is not in the file"
+    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean, which the file only tells"
 
 
 def _shortest(mean: Tensor) -> list[Any]:

@@ -128,7 +128,7 @@ def convert(
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
     refuse_input("--to", to, [file])
-    read = pretrained.read(file, Hints(network, padding, take), say)
+    read = pretrained.read(file, Hints(network, padding, take, mean is not None and std is not None), say)
     if mean is not None:
         read = dataclasses.replace(read, mean=_mean(mean))
     if std is not None:

@@ -19,6 +19,7 @@ from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol
 from deepres.experiments import scores, tested
 from deepres.experiments.exported import FileNetwork, load_any
+from deepres.experiments.pictures import place_of
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained
@@ -142,7 +143,8 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     with ranks.one_first():
         pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
         if setting.part == "test":
-            pictures = tested.for_runs(paths, pictures, say, given)
+            headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
+            pictures = tested.for_weights(headers, pictures, say, given)
     classes = _classes(nets, pictures)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
@@ -239,21 +241,16 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
         if other.get("split") != config.get("split") and setting.split is None:
             splits = " and ".join(f"{own.get('split') or 'no split'} ({name})" for name, own in configs.items())
             raise InputError(f"the runs were trained on different splits, {splits}; give --data to test them on")
-        if _place(other) != _place(config):
-            say(f"{path} was trained on {_place(other)}, and is tested on {_place(config)}, as {first} was trained")
+        if place_of(other) != place_of(config):
+            say(f"{path} was trained on {place_of(other)}, and is tested on {place_of(config)}, as {first} was trained")
     return replace(
         setting,
-        data=still_there(_place(config), str(first)),
+        data=still_there(place_of(config), str(first)),
         division=config.get("division", "place"),
         split=setting.split or config.get("split"),
         image_size=setting.image_size or config.get("image_size"),
         skip_bad=setting.skip_bad or config.get("skip_bad", False),
     )
-
-
-def _place(config: Json) -> str:
-    """Where the data of a run are, whichever folder it is tested from."""
-    return config.get("data_path") or config["data"]
 
 
 def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Protocol:

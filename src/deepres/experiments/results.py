@@ -79,9 +79,8 @@ def measure_responses(plan: Plan, data: Data, say: Say) -> None:
             say(f"{run.path.name}: standard deviation of layer responses")
             trained = load_trained(run.path, say)
             images = data.with_channels(trained.header["in_channels"])
-            average = trained.mean if trained.mean is not None else images.mean()
             part = spread(images.test, RESPONSE_IMAGES)
-            batches = (x for x, _ in test_batches(part, average, 200, torch.device("cpu")))
+            batches = (x for x, _ in test_batches(part, trained.mean, 200, torch.device("cpu")))
             write_json(file, dict(layer_responses(trained.net, batches)))
 
 

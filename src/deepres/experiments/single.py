@@ -200,6 +200,7 @@ def _train_on(
         ranks.by_first(lambda: mend_records(run, monitor.say))
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
+    header["division"] = config.division
     return train(
         net,
         config.recipe,
@@ -225,7 +226,7 @@ def open_run(
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
-    own = pictures.own_pictures(source)
+    own = pictures.own_pictures(source, record["start_path"])
     if run.exists:
         if run.begun and (fields := _other_fields(record, run, source)):
             raise InputError(

@@ -19,7 +19,6 @@ from deepres.errors import InputError
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = (CONFIG, PREPROCESSOR)
 MEND = "mend it, or move it away"
-SMALL = 32  # pixels a side of images that are not cropped
 SHARE = 224 / 256  # of the shorter side that a crop is here
 BILINEAR = ("bilinear", 2)  # 2: Pillow's number
 # What a test would do otherwise than here, beside the crop's share and the interpolation.
@@ -98,7 +97,7 @@ def read_beside(file: Path) -> Beside | None:
     crop = _side(said.input_size) or _side(said.crop_size) or _side(said.size)
     header |= {"std": std} if std else {}
     header |= {"classes": names} if names else {}
-    header |= {"crop": crop} if crop and crop > SMALL else {}
+    header |= {"crop": crop} if crop else {}
     return Beside(mean, header, _unread(said, found))
 
 

@@ -80,7 +80,7 @@ NUMBERED = Layout(
 )
 # weiaicunzai/pytorch-cifar100
 SEQUENCES = Layout(
-    "a ResNet of weiaicunzai/pytorch-cifar100",
+    "a ResNet whose conv1 is a sequence, as weiaicunzai's",
     "conv1.0.weight",
     (
         ("conv1.0", "conv1.conv"),

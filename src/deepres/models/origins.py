@@ -4,7 +4,7 @@ Two networks of the same names and shapes may compute different things: what can
 guess would give scores that look like those of a bad network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 
 @dataclass(frozen=True)
 class Origin:
-    """A library or repository: the mean and std of its images, and the number of classes that it trains for.
+    """A library or repository: the mean and std of its images, the number of classes that it trains for, their names.
 
     None stands for any number: of a library whose networks are trained further on other pictures.
     """
@@ -34,15 +34,20 @@ class Origin:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     num_classes: int | None = None
+    classes: tuple[str, ...] = ()
 
 
 LIBRARIES = Origin("torchvision, timm, transformers or fb.resnet.torch", IMAGENET_MEAN, IMAGENET_STD)
-AKAMASTER = Origin("akamaster/pytorch_resnet_cifar10", IMAGENET_MEAN, IMAGENET_STD, 10)
-KUANGLIU = Origin("kuangliu/pytorch-cifar", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10)
+AKAMASTER = Origin("akamaster/pytorch_resnet_cifar10", IMAGENET_MEAN, IMAGENET_STD, 10, CIFAR_10)
+KUANGLIU = Origin("kuangliu/pytorch-cifar", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10, CIFAR_10)
 CHENYAOFO = Origin(
-    "chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10
+    "chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification",
+    CIFAR_MEAN,
+    (0.2023, 0.1994, 0.2010),
+    10,
+    CIFAR_10,
 )
-HUYVNPHAN = Origin("huyvnphan/PyTorch_CIFAR10", CIFAR_MEAN, (0.2471, 0.2435, 0.2616), 10)
+HUYVNPHAN = Origin("huyvnphan/PyTorch_CIFAR10", CIFAR_MEAN, (0.2471, 0.2435, 0.2616), 10, CIFAR_10)
 WEIAICUNZAI = Origin(
     "weiaicunzai/pytorch-cifar100",
     (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
@@ -61,29 +66,37 @@ class Told:
 
 
 def told(
-    theirs: Mapping[str, Tensor], state: dict[str, Tensor], layout: Layout, network: str | None, padding: Padding | None
+    theirs: Mapping[str, Tensor],
+    state: dict[str, Tensor],
+    layout: Layout,
+    network: str | None,
+    padding: Padding | None,
+    say: Callable[[str], None],
 ) -> Told:
     """What a ResNet is whose tensors are named `theirs` in the file and as in `state` here.
 
-    `network` and `padding` are what the user says of it. Raises `InputError` where they do not go with the tensors,
-    and where they are needed.
+    `network` and `padding` are what the user says of it; `say` is told of a padding that is taken for granted. Raises
+    `InputError` where they do not go with the tensors, and where they are needed.
     """
     linear, stages = any(key.startswith("linear.") for key in theirs), _stages(state)
     parameterless = stages == 3 and not any(".shortcut." in key for key in state)
     if padding is not None and not parameterless:
         raise InputError("--padding is for networks with shortcuts of option A on three stages; leave it out")
     header: dict[str, Any] = {"stride_on": "3x3"}  # of a bottleneck
+    if parameterless and linear and padding is None:
+        say(
+            f"the names are of {AKAMASTER.name}: shortcuts of option A are taken as padded on both sides, and the "
+            "channels put into our order (deepres convert --padding behind for others)"
+        )
     if parameterless:
         state, network = _with_padding(state, network, padding or ("both" if linear else None))
         header |= {"network": network} if network else {}
-    if stages == 4 and _small(state) and layout is TORCHVISION:
+    if stages == 4 and is_small(state) and layout is TORCHVISION:
         header["network"] = network = f"resnet{layers_of(state)}-32px" if linear else _with_pool(state, network)
-    origin = None if parameterless and not linear else _origin(layout, linear, stages, _small(state), network)
+    origin = None if parameterless and not linear else _origin(layout, linear, stages, is_small(state), network)
     classes, channels = ends(state)
     if origin is not None and (channels != 3 or origin.num_classes not in (None, classes)):
         origin = None
-    elif origin is not None and origin.num_classes == len(CIFAR_10):
-        header["classes"] = list(CIFAR_10)
     return Told(state, header, origin)
 
 
@@ -129,7 +142,8 @@ def _with_pool(state: Mapping[str, Tensor], network: str | None) -> str:
     return network
 
 
-def _small(state: Mapping[str, Tensor]) -> bool:
+def is_small(state: Mapping[str, Tensor]) -> bool:
+    """Whether a ResNet (our names) has the stem for 32-pixel images, which are not cropped."""
     return state["conv1.conv.weight"].shape[2:] == (3, 3)
 
 

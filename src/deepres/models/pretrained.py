@@ -15,7 +15,7 @@ from deepres.models.catalog import build
 from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
-from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, told
+from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, is_small, told
 from deepres.models.unpack import bare
 from deepres.models.weights import Weights, silent
 
@@ -31,11 +31,15 @@ RIVALS = {
 
 @dataclass(frozen=True)
 class Hints:
-    """What a user says of weights whose file does not: the network, the padding of option A, one of several states."""
+    """What a user says of weights whose file does not: the network, the padding of option A, one of several states.
+
+    With `normalised` mean and std are given, and none need be taken for granted.
+    """
 
     network: str | None = None
     padding: Padding | None = None
     take: str | None = None
+    normalised: bool = False
 
 
 NO_HINTS = Hints()
@@ -53,6 +57,8 @@ def read(file: Path, hints: Hints = NO_HINTS, say: Callable[[str], None] = silen
     if file.suffix == ".t7":
         raise InputError(f"{file} is of Torch for Lua; convert it to a PyTorch state dict first")
     if file.suffix == ".caffemodel" and file.is_file():
+        if hints.padding or hints.take:
+            raise InputError(f"{file} is the authors' release, of one network; leave --padding and --take out")
         from deepres.models.caffe import read_network
 
         state, header = read_network(file)
@@ -80,26 +86,31 @@ def _foreign(found: Weights, file: Path, hints: Hints, beside: Beside | None, sa
             raise InputError("--padding is for ResNets under the names of others; leave it out")
         weights = _of_a_rival(rival_state_dict(theirs), source, found.mean)
     else:
-        what = told(theirs, state, layout, hints.network, hints.padding)
+        what = told(theirs, state, layout, hints.network, hints.padding, say)
         weights = Weights(what.state, found.mean, source | what.header | _imagenet_classes(state))
-        if found.mean is None and what.origin is not None and (beside is None or beside.mean is None):
+        given = hints.normalised or found.mean is not None or (beside is not None and beside.mean is not None)
+        if what.origin is not None and not given:
             weights = _normalised(weights, what.origin, file, say)
     if beside is None:
         return weights
     mean = weights.mean if beside.mean is None else torch.tensor(beside.mean)[:, None, None]
-    return Weights(weights.state, mean, weights.header | source | beside.header)
+    header = weights.header | source | beside.header
+    if layout is not None and is_small(weights.state):
+        header.pop("crop", None)
+    return Weights(weights.state, mean, header)
 
 
 def _normalised(weights: Weights, origin: Origin, file: Path, say: Callable[[str], None]) -> Weights:
-    """`weights` with the mean and std of their origin, which is said where it is a repository's."""
+    """`weights` with the mean, std and classes of their origin, which is said where it is a repository."""
+    header = {"std": list(origin.std)} | ({"classes": list(origin.classes)} if origin.classes else {})
     if origin is not LIBRARIES:
         mean, std = (",".join(map(str, values)) for values in (origin.mean, origin.std))
+        named = f", classes are {', '.join(origin.classes[:2])}, ..." if origin.classes else ""
         say(
-            f"{file} has the names of {origin.name}: images are taken less {mean} and divided by {std}, as there "
+            f"{file} has the names of {origin.name}: as there, images are taken less {mean}, divided by {std}{named} "
             "(deepres convert --mean and --std for others)"
         )
-    mean = torch.tensor(origin.mean)[:, None, None]
-    return Weights(weights.state, mean, weights.header | {"std": list(origin.std)})
+    return Weights(weights.state, torch.tensor(origin.mean)[:, None, None], weights.header | header)
 
 
 def network(weights: Weights, name: str | None, where: object) -> Network:
