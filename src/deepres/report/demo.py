@@ -18,6 +18,7 @@ from deepres.experiments.findings import Figure, ResponsePanel, Series, describe
 from deepres.experiments.prediction import Predictor, predictor
 from deepres.experiments.scorer import crop_of, ends, with_channels
 from deepres.experiments.single import Trained, load_trained
+from deepres.printing import visible
 from deepres.report import limits
 from deepres.report.plots import drawn
 
@@ -50,7 +51,7 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
     nets = [load_trained(place, say, network) for place in places]
     labels = [describe(trained.net.name)[0] for trained in nets]
     pairs = zip(places, labels, strict=True)
-    named = [place.stem if labels.count(label) > 1 else label for place, label in pairs]
+    named = [visible(place.stem) if labels.count(label) > 1 else label for place, label in pairs]
     shown: list[Exhibit] = []
     for number, (label, trained) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
@@ -141,9 +142,9 @@ def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
 
 
 def _by_name(top: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Scores by class, where ImageNet has two of a name."""
+    """Scores by class, visible, where ImageNet has two of a name."""
     named: dict[str, float] = {}
-    for name, score in top:
+    for name, score in ((visible(name), score) for name, score in top):
         named[f"{name} (another)" if name in named else name] = score
     return named
 
