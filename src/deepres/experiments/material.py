@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.data.augment import channels_last, normalise
-from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
+from deepres.data.imagenet import DRAWS, center_crop, finish, scale_crop_flip
 from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
@@ -23,7 +23,6 @@ from deepres.evaluation.accuracy import Scores, percent_wrong, score
 from deepres.evaluation.views import Protocol, fitted
 from deepres.records import Json
 from deepres.serving.fold import folded
-from deepres.training.device import autocast
 from deepres.training.fast import runs_on_kernels
 from deepres.training.progress import every_so_often
 from deepres.training.ranks import ALONE, Ranks
@@ -124,8 +123,7 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
         def counts() -> list[int]:
             if not len(mine):  # of a rank without an image, where there are more ranks than images
                 return [0, 0, 0]
-            with autocast(config.precision, config.device):
-                hits = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
+            hits = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
             return [*hits, len(mine)]
 
         return _figures(_summed(ranks, counts))
@@ -178,8 +176,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         own = evenly(len(parts.test), 0 if last else config.test_images)[ranks.rank :: ranks.world]
 
         def counts() -> list[int]:
-            with autocast(config.precision, config.device):
-                return _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
+            return _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
 
         return _figures(_summed(ranks, counts))
 
@@ -195,6 +192,7 @@ def fingerprint_of(source: Source) -> str:
 
 
 def _for_scores(net: nn.Module) -> nn.Module:
+    """The net as it is tested fast, in fp32 whatever it is trained in, as by `deepres eval`."""
     return net if runs_on_kernels(net) else folded(net)
 
 
@@ -217,7 +215,7 @@ def _test_counts(
 ) -> list[int]:
     """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
-    view = partial(_center, crop=crop)
+    view = partial(center_crop, crop=crop, side=Protocol("center").sizes(crop)[0])
     counts = [0, 0, 0]
     seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
@@ -232,11 +230,6 @@ def _test_counts(
             counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
             seen(counts[2], total)
     return counts
-
-
-def _center(encoded: bytes, draws: object, *, crop: int) -> Tensor:
-    """The view of the protocol `center`, made in a worker process; `deepres eval` makes the same one."""
-    return Protocol("center").views(crop)(whole(encoded))[0]
 
 
 def _hits(scores: Scores) -> list[int]:
