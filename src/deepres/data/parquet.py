@@ -150,7 +150,7 @@ def _rows(file: _File) -> Iterator[Picture]:
             raise _damaged(file.path, error) from None
 
 
-def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> Iterator[pa.RecordBatch]:
+def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> Iterator[Any]:
     """The rows of a file, a few at a time by the size that their row group declares.
 
     A row may be as large as all of its group: sizes differ, and equal rows are kept once. Raises `InputError` for a
