@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from deepres.commands.arguments import refuse_empty
 from deepres.commands.bench import bench
 from deepres.commands.console import sayer
 from deepres.commands.convert import convert
@@ -252,6 +253,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files that are not in the system's encoding
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except Exception as error:
         told = _sentence(error)

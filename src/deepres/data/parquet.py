@@ -183,12 +183,17 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
         with _open(file.path) as source:
             schema = source.schema_arrow
         _, label = _columns(schema, file.path)
+        text = (schema.metadata or {}).get(b"huggingface")
+        if text is None:
+            continue
+        where, mend = f"the Hugging Face metadata of {file.path}", "write the file anew"
+        known = untrusted.decode(text, dict[str, Any], where, mend)
         try:
-            known = (schema.metadata or {})[b"huggingface"]
-            features = untrusted.decode(known, dict[str, Any], str(file.path), own=True)["info"]["features"]
-            names[tuple(class_name(str(name), file.path) for name in features[label]["names"])] += 1
+            found = known["info"]["features"][label]["names"]
         except (KeyError, TypeError):
-            continue  # files written by other tools have no such metadata, or other features
+            continue  # of files written by other tools, which have other features
+        found = untrusted.convert(found, list[str], f"{where} on {label}", mend)
+        names[tuple(class_name(name, file.path) for name in found)] += 1
     if len(names) > 1:
         raise InputError(f"the Parquet files beside {files[0].path} disagree about the class names; fetch them again")
     return next(iter(names), None)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepres.data.division import Division
 from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
-from deepres.data.sources import load, still_there
+from deepres.data.sources import still_there
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
@@ -145,7 +145,6 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
         if setting.part == "test":
             headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
             pictures = tested.for_weights(headers, pictures, say, given)
-        nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
     classes = _classes(nets, pictures)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
@@ -233,7 +232,8 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
     """
     if setting.data is not None:
         return setting
-    configs = {path: Run(path).config for path in paths if path.is_dir() and Run(path).exists}
+    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
+    configs = {run.path: run.config | {"data": run.field("data")} for run in runs}
     if not configs:
         raise InputError(f"{paths[0]} does not say which data to test on; give --data")
     first, config = next(iter(configs.items()))
@@ -257,15 +257,6 @@ def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Pr
     """The protocol where none is named, as `Setting` has it."""
     cropped = image_size is None and any(map(is_cropped, nets))
     return Protocol("center" if cropped else "single")
-
-
-def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:
-    """Weights that carry no mean image get that of the training pictures."""
-    if trained.mean is not None:
-        return trained
-    split, size, bad = setting.split, setting.image_size, setting.skip_bad
-    data = load(str(setting.data), split=split, image_size=size, skip_bad=bad, progress=say)
-    return replace(trained, mean=data.with_channels(ends(trained.net)[0]).mean())
 
 
 def _classes(nets: Iterable[Trained], pictures: Pictures) -> tuple[str, ...]:

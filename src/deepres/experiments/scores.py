@@ -5,13 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.data.pictures import Tested
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
@@ -20,7 +21,25 @@ from deepres.files import replacing
 from deepres.records import Json
 
 HEADER = "deepres.scores"
+ANEW = "write it again with --save-scores"
+MOST_BYTES = 2**31  # a score in JSON has some twenty
 WRONG = ("image", "true", "predicted", "score", "score_of_true")
+
+
+class _Member(TypedDict):
+    network: str
+    weights: str
+    protocol: str
+
+
+class _Header(TypedDict):
+    """What is read of a file's header, which may hold more."""
+
+    data: str
+    names: list[str]
+    classes: list[str]
+    skipped: list[str]
+    members: list[_Member]
 
 
 @dataclass(frozen=True)
@@ -51,10 +70,10 @@ def is_scores(file: Path) -> bool:
     """Whether `file` was written by `write`; False for weights, and where there is no file."""
     try:
         if file.suffix == ".json":
-            return HEADER in json.loads(file.read_text())
+            return HEADER in untrusted.read(file, Json, own=True, most=MOST_BYTES)
         with safe_open(file, framework="pt") as stream:
             return HEADER in (stream.metadata() or {})
-    except (OSError, SafetensorError, TypeError, ValueError):
+    except (OSError, SafetensorError, InputError):
         return False
 
 
@@ -129,17 +148,20 @@ def read(file: Path) -> ScoreTable:
         part = header.get("part", "test")
         return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped, part)
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
+        raise InputError(f"the scores file {file} is damaged ({error}); {ANEW}") from None
 
 
-def _content(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
     if file.suffix == ".json":
-        values: dict[str, Any] = json.loads(file.read_text())
-        header = values.pop(HEADER)
-        return header, {name: torch.tensor(value) for name, value in values.items()}
-    with safe_open(file, framework="pt") as stream:
-        names: list[str] = stream.keys()
-        return json.loads(stream.metadata()[HEADER]), {name: stream.get_tensor(name) for name in names}
+        values = untrusted.read(file, Json, ANEW, own=True, most=MOST_BYTES)
+        header, tensors = values.pop(HEADER), {name: torch.tensor(value) for name, value in values.items()}
+    else:
+        with safe_open(file, framework="pt") as stream:
+            names: list[str] = stream.keys()
+            header = untrusted.decode(stream.metadata()[HEADER], Json, str(file), ANEW, own=True, most=MOST_BYTES)
+            tensors = {name: stream.get_tensor(name) for name in names}
+    untrusted.convert(header, _Header, f"the scores file {file} is damaged", ANEW)
+    return header, tensors
 
 
 def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:

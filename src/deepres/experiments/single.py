@@ -16,11 +16,10 @@ from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments import pictures
 from deepres.experiments import start as starting
-from deepres.experiments.exchange import find
+from deepres.experiments.exchange import ready, require_mean
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.experiments.start import FILE as START
 from deepres.experiments.start import Start, of_run
-from deepres.models import pretrained
 from deepres.models.catalog import WITHOUT_BN, build, depth, family
 from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
@@ -31,16 +30,17 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
+from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
+    """A network ready to use: the net, its mean image, (C, H, W) or (C, 1, 1), and its header."""
 
     net: Network
-    mean: Tensor | None
+    mean: Tensor
     header: Json
 
 
@@ -62,7 +62,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     """
     settings: dict[str, Any] = {}
     for source in sources:
-        read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
+        read = read_settings(source, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
     settings = _without_places(settings, changes)
@@ -79,7 +79,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
-    where = str(sources[-1]) if sources else "the command line"
+    where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes), where)
     learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
     if config.recipe.optimizer == "muon" and learns_lengths:
@@ -197,6 +197,7 @@ def _train_on(
     record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
     if done is not None:
+        ranks.by_first(lambda: mend_records(run, monitor.say))
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
     header["division"] = config.division
@@ -266,7 +267,8 @@ def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
     """A network from a run folder (its newest whole checkpoint), a weights file of any kind, or `hf:owner/name`.
 
-    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net.
+    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net, and for
+    those without a mean.
     """
-    net = pretrained.load(find(path, say), network)
-    return Trained(net, net.mean, net.header)
+    net = ready(path, say, network)
+    return Trained(net, require_mean(net, path), net.header)

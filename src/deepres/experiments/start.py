@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepres.errors import InputError
-from deepres.experiments.exchange import find
+from deepres.experiments.exchange import ready
 from deepres.files import replacing
 from deepres.models import pretrained
 from deepres.models.catalog import build
@@ -75,7 +75,7 @@ def placed(place: str) -> str:
 
 def take(place: Path, say: Callable[[str], None], network: str | None = None) -> Start:
     """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `load` does."""
-    net = pretrained.load(find(place, say), network)
+    net = ready(place, say, network)
     return Start(net, serialise(net.state_dict(), net.mean, net.header))
 
 

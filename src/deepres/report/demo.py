@@ -122,7 +122,7 @@ def newest_run(root: Path) -> Path:
 def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
     """Responses to the centre of the picture."""
     pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
-    if isinstance(pixels, str) or trained.mean is None:
+    if isinstance(pixels, str):
         return []
     crop = crop_of(trained)
     view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(trained.net)[0])
