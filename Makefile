@@ -4,7 +4,7 @@ DATA   ?= fashion-mnist
 JOBS   ?= 2
 BIN    := .venv/bin
 
-.PHONY: demo test check coverage lint slow clean
+.PHONY: demo test check other-processor coverage lint slow clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -14,6 +14,9 @@ test: check slow
 
 check: .venv/ready lint
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
+
+other-processor: .venv/ready  # `check` on the other kind: with products of bf16 if this one has none, without if it has
+	env $$($(BIN)/python tools/other_processor.py) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
 
 coverage: .venv/ready  # counting lines makes the tests half as long again
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term

@@ -14,6 +14,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"  # as do the threads of those that take two
 
 from deepres import cli
+from deepres.kernels.processor import VARIABLE, WIDE, multiplies_bf16
+
+
+def pytest_report_header():
+    """As which kind of processor this one runs the tests."""
+    told = "" if VARIABLE not in os.environ else f" ({VARIABLE}={os.environ[VARIABLE]})"
+    kind = "multiplies bf16" if multiplies_bf16() else "does not multiply bf16"
+    return f"processor: {kind}{told}, vectors of {512 if WIDE else 256} bits or less"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -58,7 +58,7 @@ def maps(*shape):
 @pytest.fixture(params=["products of bf16", "products of fp32"])
 def products(request, monkeypatch):
     """By processors that multiply bf16, and by those that do not."""
-    monkeypatch.setattr(stock, "EMULATED", request.param == "products of fp32")
+    monkeypatch.setenv("DEEPRES_BF16", "0" if request.param == "products of fp32" else "1")
 
 
 @pytest.mark.usefixtures("lanes", "products")

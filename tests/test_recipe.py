@@ -203,6 +203,7 @@ def test_unknown_devices_and_precisions_are_refused():
 
 @pytest.mark.parametrize("features", [{"amx_bf16": True}, {"avx512_bf16": True}, {"avx2": True}])
 def test_auto_precision_is_bf16_only_where_the_processor_multiplies_it(monkeypatch, features):
+    monkeypatch.delenv("DEEPRES_BF16", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert resolve_precision("auto", "cpu") == ("fp32" if "avx2" in features else "bf16")
 

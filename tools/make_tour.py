@@ -57,7 +57,7 @@ def shown(command: str, folder: Path) -> str:
         env={**os.environ, "COLUMNS": WIDTH},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     lines = [line.rstrip() for line in run.stdout.splitlines()]

@@ -3,20 +3,20 @@
 import errno
 import json
 import os
-import signal
 import sys
+from contextlib import nullcontext, suppress
 from importlib import metadata
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from deepres import ending
+from deepres.cache import REMEDY, in_cache
 from deepres.commands.arguments import refuse_empty
 from deepres.commands.bench import bench
-from deepres.commands.console import sayer
+from deepres.commands.console import print_lines, sayer
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.demo import demo
@@ -26,9 +26,11 @@ from deepres.commands.finetune import finetune
 from deepres.commands.prediction import predict
 from deepres.commands.training import fields, run_to_the_end
 from deepres.errors import InputError
+from deepres.printing import CommandGroup, Console, standard_streams, visible
 
 app = typer.Typer(
     name="deepres",
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,13 +44,13 @@ Split = Annotated[str | None, typer.Option(help="Hold out a part of the training
 ImageSize = Annotated[int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto (trains in bf16 where that is fast, tests in fp32), fp32 or bf16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"deepres {metadata.version('deepres')}, torch {metadata.version('torch')}")
+        print_lines(f"deepres {metadata.version('deepres')}, torch {metadata.version('torch')}")
         raise typer.Exit
 
 
@@ -120,7 +122,9 @@ def train(
     in_channels: Annotated[int | None, typer.Option(help="3 repeats grayscale images over three channels.")] = None,
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto (bf16 where the hardware multiplies it), fp32 or bf16; tests are in fp32.")
+    ] = None,
     kernels: Annotated[
         str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")
     ] = None,
@@ -194,7 +198,7 @@ def reproduce(
         _print_json(experiment.as_json(findings) | {"page": str(file)})
     else:
         console.print_findings(out, findings)
-        out.print(f"Page: {file.resolve()}", highlight=False, soft_wrap=True)
+        print_lines(f"Page: {file.resolve()}")
 
 
 @app.command()
@@ -211,7 +215,7 @@ def report(
     from deepres.report import page, runs
 
     written = page.write(runs.findings_of(places), file or places[0] / "report.html")
-    out.print(f"Page: {written.resolve()}", highlight=False, soft_wrap=True)
+    print_lines(f"Page: {written.resolve()}")
 
 
 app.command(name="eval")(evaluate)
@@ -239,26 +243,21 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _end(number: int, frame: object) -> None:
-    """End by an exception, so that what is half-written goes; training has a way of its own, with a checkpoint."""
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     _wait_briefly()
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # ranks wait for each other in calls that end by the signal alone
-        signal.signal(signal.SIGTERM, _end)
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # names of files that are not in the system's encoding
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # ranks wait for each other in calls that end by the signal alone
     try:
-        refuse_empty(sys.argv[1:])
-        app()
+        with standard_streams(), ending.in_order() if alone else nullcontext():
+            refuse_empty(sys.argv[1:])
+            app()
+    except BrokenPipeError:  # whoever reads has seen enough
+        sys.exit(1)
     except Exception as error:
         told = _sentence(error)
         if told is not None:
-            err.print(Text.assemble(_rank(), ("error: ", "bold red"), told), soft_wrap=True)
+            with suppress(OSError):  # of standard error, where nobody can be told
+                err.print(Text.assemble(_rank(), ("error: ", "bold red"), visible(told)), soft_wrap=True)
             sys.exit(2)
         code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
         if code is None:
@@ -275,6 +274,11 @@ def _sentence(error: Exception) -> str | None:
     if no_memory or any(sign in str(error) for sign in NO_MEMORY):
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"memory ran out ({reason}); give a smaller --batch-size, in training also --set accumulate=2"
+    if isinstance(error, UnicodeEncodeError):  # a recorded name, in an environment that knows ASCII alone
+        return f"{error.object!a} is no name of a file in this environment ({error.encoding}); set LC_ALL=C.UTF-8"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib, for ~ and ~name
+        return "the home folder is not known, which a path with ~ or a library needs; set HOME, or give paths in full"
     if isinstance(error, OSError):  # a full disk, a file where a folder should be, a place without permission
-        return f"the system refuses: {error}; check the place, its permissions and its free space"
+        mend = REMEDY if in_cache(error.filename) else "check the place, its permissions and its free space"
+        return f"the system refuses: {error}; {mend}"
     return None

@@ -210,7 +210,7 @@ def _known(content: bytes, what: str, mend: str, *kinds: type) -> Json:
 
 def append_line(file: Path, row: Mapping[str, Any]) -> None:
     """Append one row, flushed to the operating system before returning."""
-    with file.open("a") as stream:
+    with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
 
 
@@ -264,7 +264,7 @@ def _commit() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=10).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
@@ -286,7 +286,7 @@ def _model_name() -> str:
     """`platform.processor()` is empty on most Linux machines."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -22,10 +22,10 @@ class Process:
 
     def __init__(self, name: str, work: Work):
         self.name = name
-        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+        self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "deepres.bench.worker", name, work.as_text()]
         pipe = subprocess.PIPE
-        self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, text=True)
+        self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, encoding="utf-8")
 
     def setup(self) -> Json:
         """Wait until it is ready: its `setting` and `facts`. Raises `InputError` where it cannot take part."""

@@ -36,7 +36,7 @@ def _measured(step: Callable[[], int], setting: str) -> Contestant:
     peaks: list[int] = []
 
     def turn() -> int:
-        (PROCESS / "clear_refs").write_text("5")  # makes VmHWM the present size
+        (PROCESS / "clear_refs").write_text("5", encoding="ascii")  # makes VmHWM the present size
         start = _status("VmRSS")
         images = sum(step() for _ in range(STEPS))
         peaks.append(_status("VmHWM") - start)
@@ -47,5 +47,5 @@ def _measured(step: Callable[[], int], setting: str) -> Contestant:
 
 def _status(name: str) -> int:
     """A figure of the process in bytes."""
-    lines = (PROCESS / "status").read_text().splitlines()
+    lines = (PROCESS / "status").read_text(encoding="utf-8", errors="replace").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

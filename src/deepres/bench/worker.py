@@ -16,7 +16,7 @@ from deepres.errors import InputError
 
 def main(name: str, text: str) -> None:
     """Serve the turns of contestant `name` on the work that `text` describes, until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not pass for an answer
     warnings.simplefilter("ignore")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from deepres.bench.work import Task, Work, is_from_disk
 from deepres.commands.console import sayer
 from deepres.errors import InputError
+from deepres.printing import Console
 from deepres.records import Json, write_json
 
 BATCH: dict[str, dict[str, int]] = {

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deepres.printing import Console
 
 
 def sayer(console: Console) -> Callable[[str], None]:
@@ -14,6 +15,12 @@ def sayer(console: Console) -> Callable[[str], None]:
         console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     return say
+
+
+def print_lines(*lines: str) -> None:
+    """Results for a person, on standard output, each as it is in a line of its own."""
+    for line in lines:
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress_bar(console: Console) -> Progress:

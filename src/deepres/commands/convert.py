@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from deepres.commands.console import sayer
+from deepres.commands.console import print_lines, sayer
+from deepres.printing import Console
 
 
 def convert(
@@ -55,7 +55,7 @@ def convert(
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:
-        typer.echo(
+        print_lines(
             f"{facts['network']}, {facts['parameters']:,} parameters, {facts['num_classes']} classes, stride on the "
             f"{facts['stride_on']}, {'with' if facts['mean'] else 'without'} a mean; read back and the same: {to}"
         )

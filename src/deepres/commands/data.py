@@ -6,11 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
 
-from deepres.commands.console import progress_bar, sayer, ticker
+from deepres.commands.console import print_lines, progress_bar, sayer, ticker
 from deepres.errors import InputError
+from deepres.printing import CommandGroup, Console
 
 if TYPE_CHECKING:
     from deepres.data.stream.check import Copies
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 MOST_COPIES = 20
 
 
-class DataGroup(TyperGroup):
+class DataGroup(CommandGroup):
     """`deepres data NAME` is `deepres data info NAME`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -129,7 +128,7 @@ def stats(
         typer.echo(json_format.dumps(facts, indent=2))
         return
     for label, value in facts.items():
-        _line(out, f"{label.replace('_', ' ')}: {_shown(value)}")
+        print_lines(f"{label.replace('_', ' ')}: {_shown(value)}")
 
 
 @app.command()
@@ -161,9 +160,9 @@ def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
         typer.echo(json_format.dumps(found, indent=2))
     else:
         for fault in wrong:
-            _line(out, f"{fault['name']}: {fault['reason']}")
+            print_lines(f"{fault['name']}: {fault['reason']}")
         _copies(same)
-        _line(out, f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
+        print_lines(f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
     if wrong:
         raise typer.Exit(1)
 
@@ -172,11 +171,13 @@ def _copies(same: "list[Copies]") -> None:
     """Warn of images that are there more than once."""
     for copy in same[:MOST_COPIES]:
         where = [*["in both parts"] * copy.both_parts, *[f"in {', '.join(copy.classes)}"] * (len(copy.classes) > 1)]
-        _line(out, f"warning: the same content{' ' * bool(where)}{' and '.join(where)}: {', '.join(copy.names)}")
+        print_lines(f"warning: the same content{' ' * bool(where)}{' and '.join(where)}: {', '.join(copy.names)}")
     if len(same) > MOST_COPIES:
-        _line(out, f"... and {len(same) - MOST_COPIES:,} more that are there more than once; --json has them all")
+        print_lines(f"... and {len(same) - MOST_COPIES:,} more that are there more than once; --json has them all")
     if both := sum(copy.both_parts for copy in same):
-        _line(out, f"warning: {both:,} images are in the training part and in the test part: its error will be too low")
+        print_lines(
+            f"warning: {both:,} images are in the training part and in the test part: its error will be too low"
+        )
 
 
 def _shown(value: Any) -> str:
@@ -184,7 +185,3 @@ def _shown(value: Any) -> str:
         entries = (f"({_shown(entry)})" if isinstance(entry, list) else _shown(entry) for entry in value)
         return ", ".join(entries) or "none"
     return f"{value:.6f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

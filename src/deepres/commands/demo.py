@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from deepres.commands.console import sayer
+from deepres.commands.console import print_lines, sayer
+from deepres.printing import Console
 
 
 def demo(
@@ -25,5 +25,5 @@ def demo(
 
     say = sayer(Console(stderr=True))
     blocks = page.page(page.exhibits(weights or [page.newest_run(Path("runs"))], say, network))
-    typer.echo(f"{page.serve(blocks, host, port)} (Ctrl-C ends it)")
+    print_lines(f"{page.serve(blocks, host, port)} (Ctrl-C ends it)")
     blocks.block_thread()

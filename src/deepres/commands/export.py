@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from deepres.commands.console import sayer
+from deepres.commands.console import print_lines, sayer
 from deepres.files import refuse_input
+from deepres.printing import Console
 
 
 def export(
@@ -45,9 +45,10 @@ def export(
     if json:
         typer.echo(json_format.dumps(made, indent=2))
     else:
-        typer.echo(
-            f"{made['file']}: {made['network']}, {made['precision']}, {len(made['classes'])} classes\n"
-            f"takes {made['input']}\ngives {made['output']}\n"
+        print_lines(
+            f"{made['file']}: {made['network']}, {made['precision']}, {len(made['classes'])} classes",
+            f"takes {made['input']}",
+            f"gives {made['output']}",
             f"on {made['checked_on']}: largest change {made['largest_change']:.1e} of the largest score, "
-            f"{made['same_top1']:.0%} with the same best class"
+            f"{made['same_top1']:.0%} with the same best class",
         )

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deepres.commands.console import sayer
 from deepres.commands.training import fields, run_to_the_end
+from deepres.printing import Console
 
 
 def finetune(

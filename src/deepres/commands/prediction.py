@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from deepres.commands.console import progress_bar, sayer, ticker
-from deepres.commands.evaluation import Name, chosen_protocol, numbers
+from deepres.commands.evaluation import PRECISION, Name, chosen_protocol, numbers
 from deepres.errors import InputError
+from deepres.printing import Console, marked, visible
 
 if TYPE_CHECKING:
     from deepres.experiments.prediction import Prediction
@@ -33,7 +33,9 @@ def predict(
     protocol: Annotated[
         Name | None, typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network.")
     ] = None,
-    scales: Annotated[str | None, typer.Option(help="Shorter sides of dense, with commas between.")] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides of dense, with commas between; one of center and 10-crop.")
+    ] = None,
     flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None,
     engine: Annotated[
         str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")
@@ -41,7 +43,7 @@ def predict(
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Views at a time.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
 ) -> None:
     """The best classes of pictures; one that cannot be read is reported, left out, and makes the exit code 1.
 
@@ -101,10 +103,13 @@ def _table(found: "Iterable[Prediction]") -> None:
 
 
 def _csv(found: "Iterable[Prediction]") -> None:
+    """Names as they are, but for what would command a spreadsheet or, where it is shown in one, the terminal."""
+    shown = visible if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("picture", "rank", "class", "score"))
     for one in found:
-        writer.writerows((one.name, rank, name, f"{score:.6f}") for rank, (name, score) in enumerate(one.top, 1))
+        for rank, (name, score) in enumerate(one.top, 1):
+            writer.writerow((marked(shown(one.name)), rank, marked(shown(name)), f"{score:.6f}"))
 
 
 def _json_lines(found: "Iterable[Prediction]") -> None:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
-from deepres.commands.console import sayer
+from deepres.commands.console import print_lines, sayer
 from deepres.errors import InputError
+from deepres.printing import Console
 
 if TYPE_CHECKING:
     from deepres.experiments.start import Start
@@ -48,7 +48,7 @@ def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | Non
     if json:
         typer.echo(json_format.dumps(done | {"run": str(run.path)}, indent=2))
     else:
-        typer.echo(
+        print_lines(
             f"{config.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
             f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {run.path}"
         )

@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepres import untrusted
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.sets import Data, ImageSet, fingerprint_of
 from deepres.errors import InputError
 from deepres.files import DAY, replacing, sweep
 
-LAYOUT = 3  # raise it when decoding changes its result
+LAYOUT = 4  # raise it when decoding changes its result
 FIELDS = ("images", "labels", "text", "ends", "digests")
 
 
@@ -89,4 +89,4 @@ def write(file: Path, data: Data, say: Say) -> None:
         with replacing(file) as partial:
             save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
-        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again")
+        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again, or {REMEDY}")

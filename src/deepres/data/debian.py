@@ -56,7 +56,8 @@ def _run(place: Path, *command: str) -> None:
             env=os.environ | {"LC_ALL": "C"},
             check=True,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=APT_SECONDS,
         )
     except subprocess.CalledProcessError as error:

@@ -20,7 +20,8 @@ def fetch(repository: str, say: Say) -> Path:
     except Exception as error:  # the hub's client lets through errors of the HTTP library that it is built on
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         raise InputError(
-            f"hf:{repository} could not be fetched ({reason}); check the name, the network and HF_TOKEN"
+            f"hf:{repository} could not be fetched ({reason}); check the name, the network, HF_TOKEN, "
+            "and that HF_HOME can be written"
         ) from None
     if next(folder.rglob("*.parquet"), None) is None:
         raise InputError(f"hf:{repository} has no Parquet files; download it and give a folder of images instead")

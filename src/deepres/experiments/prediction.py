@@ -21,9 +21,8 @@ from deepres.experiments.protocols import usual_protocol
 from deepres.experiments.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
 from deepres.experiments.single import Trained
 from deepres.files import listed_names
-from deepres.serving.engine import KINDS
 from deepres.serving.engine import engine as made_engine
-from deepres.training.device import resolve_device, resolve_precision
+from deepres.training.device import precision_of_tests, resolve_device
 
 AT_ONCE = 64  # pictures that are read before their predictions are given
 
@@ -98,9 +97,7 @@ def predictor(
     """
     protocol, crop = protocol or usual_protocol([trained]), crop_of(trained)
     place = resolve_device(device)
-    asked, precision = precision, resolve_precision(precision, place)
-    if asked == "auto" and engine in KINDS and precision not in KINDS[engine].precisions:
-        precision = "fp32"  # which every engine has
+    precision = precision_of_tests(precision)
     if engine != "eager" and isinstance(trained.net, FileNetwork):
         raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
     fixed = protocol.name != "dense" and place == "cpu"  # all views have one size

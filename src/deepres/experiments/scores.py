@@ -13,11 +13,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres import untrusted
+from deepres.data.listing import Say
 from deepres.data.pictures import Tested
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
+from deepres.experiments.classes import Classes, columns
 from deepres.files import replacing
+from deepres.printing import marked
 from deepres.records import Json
 
 HEADER = "deepres.scores"
@@ -102,7 +105,8 @@ def write(file: Path, table: ScoreTable) -> None:
 def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None = None) -> None:
     """A CSV of the images that the members together take for another class, the surest of them first.
 
-    Columns: image, true class, predicted class, and the scores of both, from 0 to 1. Raises `InputError` where `file`
+    Columns: image, true class, predicted class, and the scores of both, from 0 to 1; names that a spreadsheet would
+    take for formulas are marked (`printing.marked`). Raises `InputError` where `file`
     cannot be written.
     """
     shares = member_weights(len(table.members), weights)
@@ -111,13 +115,17 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
     sure = found.scores.gather(1, best[:, None])[:, 0]
     wrong = [row for row in sure.argsort(descending=True).tolist() if best[row] != table.labels[row]]
     try:
-        with replacing(file) as partial, partial.open("w", newline="", errors="surrogateescape") as text:
+        with (
+            replacing(file) as partial,
+            partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text,
+        ):
             writer = csv.writer(text)
             writer.writerow(WRONG)
             for row in wrong:
                 true, taken = int(table.labels[row]), int(best[row])
                 both = (found.scores[row, taken].item(), found.scores[row, true].item())
-                writer.writerow((table.names[row], table.classes[true], table.classes[taken], *both))
+                names = (table.names[row], table.classes[true], table.classes[taken])
+                writer.writerow((*map(marked, names), *both))
     except OSError as error:
         raise InputError(f"the list cannot be written to {file} ({error}); give another --wrong") from None
 
@@ -127,7 +135,7 @@ def refuse_other_list(file: Path) -> None:
     if file.is_dir() or file.suffix != ".csv":
         raise InputError(f"--wrong {file} is to be a file whose name ends in .csv")
     if file.exists():
-        with file.open(errors="replace") as text:
+        with file.open(encoding="utf-8", errors="replace", newline="") as text:
             if next(csv.reader(text), list(WRONG)) != list(WRONG):
                 raise InputError(f"--wrong {file} holds something else than such a list; give another name")
 
@@ -164,22 +172,14 @@ def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
     return header, tensors
 
 
-def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where a member that knows the classes `own` has its score of each of the classes `wanted`.
-
-    By name where the names are the same ones, else by place: other names may stand for the same classes.
-    """
-    if len(set(own)) == len(own) and set(own) == set(wanted):
-        return [list(own).index(name) for name in wanted]
-    return list(range(len(wanted)))
-
-
-def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = lambda message: None) -> ScoreTable:
     """The members of all tables, in their order, over the images of the first.
 
-    Raises `InputError` where the tables are not of the same images with the same labels, or not of as many classes.
+    Classes are taken by name, or as `classes.columns` has it, with its `by_place`. Raises `InputError` where the tables
+    are not of the same images with the same labels, or not of the same classes.
     """
     first = tables[0]
+    known = Classes("the first member", first.classes)
     place = {name: number for number, name in enumerate(first.names)}
     members: list[Member] = []
     for table in tables:
@@ -188,16 +188,15 @@ def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
                 f"the members were tested on different images: {len(first.names)} of {first.data} and "
                 f"{len(table.names)} of {table.data}, which are not the same names; test them on the same data"
             )
-        if len(table.classes) != len(first.classes):
-            raise InputError(
-                f"the members know {len(first.classes)} and {len(table.classes)} classes; give members of the same"
-            )
         order = sorted(range(len(table.names)), key=lambda number, own=table: place[own.names[number]])
-        same = columns(table.classes, first.classes)
+        own = (
+            known if table is first else Classes(str(table.members[0].facts.get("weights", table.data)), table.classes)
+        )
+        same = columns(own, known, by_place, say)
         if not torch.tensor(same).argsort()[table.labels[order]].equal(first.labels):
             raise InputError(
                 f"the members were tested on images of the same names, but other labels, in {first.data} and "
                 f"{table.data}; test them on the same data"
             )
-        members += [replace(own, scores=own.scores[order][:, same]) for own in table.members]
+        members += [replace(one, scores=one.scores[order][:, same]) for one in table.members]
     return replace(first, members=tuple(members))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from deepres.data.sources import placed
-from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments import pictures
 from deepres.experiments import start as starting
+from deepres.experiments.batch import require_batch
 from deepres.experiments.exchange import ready, require_mean
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.experiments.start import FILE as START
@@ -138,16 +138,7 @@ def train_run(
     among the ranks.
     """
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
-    own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
-    if (own.stop - own.start) % config.recipe.accumulate:
-        raise InputError(
-            f"the {own.stop - own.start} images of a rank do not divide into {config.recipe.accumulate} parts; "
-            "give another --batch-size or accumulate"
-        )
-    each = (own.stop - own.start) // config.recipe.accumulate
-    small = config.recipe.crop or family(config.network) == "imagenet"  # whose last maps may have one position
-    if small and 1 in (each, each % (config.recipe.bn_group or each)):
-        raise InputError("batch normalization would see one image; give a larger --batch-size or another --bn-group")
+    require_batch(config, source, ranks, start)
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
@@ -174,7 +165,7 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
 def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
     config = resolve(config, run, monitor.say, ranks)
     own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
-    with closing(own), workers_missed():
+    with closing(own):
         if not ranks.same(int(own.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
         return _train_on(own, config, run, monitor, ranks, start, source)
@@ -187,7 +178,7 @@ def _train_on(
     if start is None:
         net = build(config.network, len(own.classes), own.channels)
     else:
-        net = start.begin(own.classes, own.channels)
+        net = start.begin(own.classes, own.channels, monitor.say)
     freeze(net, config.freeze or ())
     if run.done is None:
         compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))

@@ -13,10 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
+from deepres.errors import InputError
+from deepres.kernels.processor import WIDE
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
+# Vectors as wide as those of PyTorch, where it is told to keep to less than the processor has.
+_NARROW = ("-mno-avx512f",) if platform.machine() == "x86_64" and not WIDE else ()
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared", *_NARROW)
 COMPILERS = ("c++", "g++", "clang++")
 CHANNELS = 16  # the kernels take maps whose channels are a multiple of so many
 
@@ -45,7 +49,10 @@ def library() -> ctypes.CDLL:
     Raises `UnavailableError` without a C++ compiler with OpenMP, and where the cache folder cannot be written.
     """
     compiler = _compiler()
-    file = cache_folder() / "kernels" / f"{_key(compiler)}.so"
+    try:
+        file = cache_folder() / "kernels" / f"{_key(compiler)}.so"
+    except InputError as error:
+        raise UnavailableError(str(error)) from None
     if not file.exists():
         _compile(compiler, file)
     try:
@@ -78,8 +85,8 @@ def _sources() -> list[Path]:
 
 def _key(compiler: str) -> str:
     """A name for the compiled file: another source, compiler, flag or processor gives another one."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    texts = [file.read_text() for file in (*_sources(), *sorted(SOURCES.glob("*.h")))]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    texts = [file.read_text(encoding="utf-8") for file in (*_sources(), *sorted(SOURCES.glob("*.h")))]
     processor = (platform.machine(), sorted(torch.cpu.get_capabilities().items()))
     return hashlib.sha256(repr([texts, version, FLAGS, processor]).encode()).hexdigest()[:32]
 
@@ -91,10 +98,10 @@ def _compile(compiler: str, file: Path) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             built = Path(folder) / file.name
             command = [compiler, *FLAGS, *map(str, _sources()), "-o", str(built)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
             if done.returncode:
                 cause = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
                 raise UnavailableError(f"{compiler} does not compile the kernels: {cause.strip()}")
             built.replace(file)
     except OSError as error:
-        raise UnavailableError(f"the kernels cannot be kept in {file.parent}: {error}") from None
+        raise UnavailableError(f"the kernels cannot be kept in {file.parent}: {error}; {REMEDY}") from None

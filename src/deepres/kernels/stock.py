@@ -11,7 +11,6 @@ from deepres.kernels.processor import WIDE, multiplies_bf16
 _backward = torch.ops.aten.convolution_backward.default
 SMALL = 28 * 28  # positions of a map
 FEWEST = 128  # positions of all images
-EMULATED = not multiplies_bf16()
 Pair = tuple[int, int]
 
 
@@ -40,12 +39,12 @@ def differentiate(
 
 def multiplied_narrow(x: Tensor) -> bool:
     """Whether maps like x are multiplied as bf16."""
-    return x.dtype == torch.bfloat16 and not EMULATED
+    return x.dtype == torch.bfloat16 and multiplies_bf16()
 
 
 def _factors(*factors: Tensor) -> tuple[Tensor, ...]:
     """The same values in fp32 where PyTorch would emulate products of bf16, at several times their cost."""
-    return tuple(factor.float() for factor in factors) if EMULATED else factors
+    return factors if multiplies_bf16() else tuple(factor.float() for factor in factors)
 
 
 def _unfolds(x: Tensor, kernel: Tensor, stride: Pair) -> bool:

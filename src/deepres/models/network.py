@@ -65,7 +65,7 @@ class Network(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         (save_directory / WEIGHTS).write_bytes(weights.serialise(self.state_dict(), self.mean, self.header))
-        (save_directory / CONFIG).write_text(json.dumps(self.header, indent=2) + "\n")
+        (save_directory / CONFIG).write_text(json.dumps(self.header, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, network: str | None = None, **how: Any) -> Self:

@@ -193,7 +193,8 @@ def _fetched(repository: str, name: str, how: Mapping[str, Any]) -> Path | None:
             return None
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         raise InputError(
-            f"{name} of hf:{repository} could not be fetched ({reason}); check the name, the network and HF_TOKEN"
+            f"{name} of hf:{repository} could not be fetched ({reason}); check the name, the network, HF_TOKEN, and "
+            "that HF_HOME can be written"
         ) from None
 
 

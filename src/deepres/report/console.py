@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from deepres.experiments.findings import Cell, Findings, Status, Table
+from deepres.printing import Console, visible
 from deepres.report.tables import is_number, text
 
 MARKS: dict[Status, tuple[str, str]] = {
@@ -24,12 +24,14 @@ MOST_CLASSES = 20  # rows of classes, and columns: more fit no terminal
 def print_tables(console: Console, tables: Iterable[Table]) -> None:
     """Each table with its title above and its caption below."""
     for table in tables:
-        grid = Grid(title=Text(table.title, style="bold"), caption=Text(table.caption), title_justify="left")
+        grid = Grid(
+            title=Text(visible(table.title), style="bold"), caption=Text(visible(table.caption)), title_justify="left"
+        )
         for index, column in enumerate(table.columns):
             right = all(is_number(row[index]) for row in table.rows)
-            grid.add_column(Text(column), justify="right" if right else "left", overflow="fold")
+            grid.add_column(Text(visible(column)), justify="right" if right else "left", overflow="fold")
         for row in table.rows:
-            grid.add_row(*(Text(text(cell)) for cell in row))
+            grid.add_row(*(Text(visible(text(cell))) for cell in row))
         console.print(grid)
 
 
@@ -47,7 +49,7 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
     """Names and values, a line each; lists and mappings in full."""
     grid = Grid(show_header=False, box=None, pad_edge=False)
     for name, value in facts.items():
-        grid.add_row(Text(name, style="bold"), Text(_plain(value)))
+        grid.add_row(Text(name, style="bold"), Text(visible(_plain(value))))
     console.print(grid)
 
 

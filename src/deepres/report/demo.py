@@ -18,6 +18,8 @@ from deepres.experiments.findings import Figure, ResponsePanel, Series, describe
 from deepres.experiments.prediction import Predictor, predictor
 from deepres.experiments.scorer import crop_of, ends, with_channels
 from deepres.experiments.single import Trained, load_trained
+from deepres.printing import visible
+from deepres.report import limits
 from deepres.report.plots import drawn
 
 TOP = 5
@@ -49,7 +51,7 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
     nets = [load_trained(place, say, network) for place in places]
     labels = [describe(trained.net.name)[0] for trained in nets]
     pairs = zip(places, labels, strict=True)
-    named = [place.stem if labels.count(label) > 1 else label for place, label in pairs]
+    named = [visible(place.stem) if labels.count(label) > 1 else label for place, label in pairs]
     shown: list[Exhibit] = []
     for number, (label, trained) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
@@ -87,24 +89,32 @@ def page(shown: Sequence[Exhibit]) -> Any:
             raise gradio.Error(str(error)) from None
         return [*sight.tops, _image(sight.responses)]
 
-    with gradio.Blocks(title="deepres", analytics_enabled=False) as blocks:
+    kept = (round(limits.SWEEP_SECONDS), limits.KEPT_SECONDS)
+    with gradio.Blocks(title="deepres", analytics_enabled=False, delete_cache=kept) as blocks:
         gradio.Markdown("# deepres\nDrop a picture: the best classes, and how strongly each layer responds (Fig. 7).")
         with gradio.Row():
             picture = gradio.Image(type="filepath", image_mode=None, label="Picture", height=360)
             labels = [gradio.Label(num_top_classes=TOP, label=one.label) for one in shown]
         responses = gradio.HTML()
         picture.change(see, picture, [*labels, responses], api_name="look")
-    return blocks
+    return blocks.queue(max_size=limits.WAITING)
 
 
 def serve(blocks: Any, host: str, port: int) -> str:
     """Serve the page from a thread of its own and return its address; `blocks.block_thread()` waits for Ctrl-C.
 
-    Nothing is shared or sent elsewhere. Raises `InputError` where the port is taken.
+    Nothing is shared or sent elsewhere, and what visitors can make the server hold is bounded (`limits`). Raises
+    `InputError` where the port is taken.
     """
     try:
         blocks.launch(
-            server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            **limits.launch_options(blocks),
         )
     except OSError as error:
         raise InputError(f"the page cannot be served on {host}:{port} ({error}); give another --port") from None
@@ -132,9 +142,9 @@ def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
 
 
 def _by_name(top: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Scores by class, where ImageNet has two of a name."""
+    """Scores by class, visible, where ImageNet has two of a name."""
     named: dict[str, float] = {}
-    for name, score in top:
+    for name, score in ((visible(name), score) for name, score in top):
         named[f"{name} (another)" if name in named else name] = score
     return named
 
@@ -148,6 +158,7 @@ def _image(svg: bytes | None) -> str:
 
 def _gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(limits.EVENTS)
     try:
         return importlib.import_module("gradio")
     except ImportError:

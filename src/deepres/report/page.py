@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from deepres.errors import InputError
 from deepres.experiments.findings import Figure, Findings, Panel, RunSummary, Status
+from deepres.printing import visible
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.plots import inline_panels, over_the_top
@@ -27,6 +28,7 @@ def render(findings: Findings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.finalize = _shown
     filters: dict[str, Any] = pages.filters
     filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
     counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
@@ -45,10 +47,8 @@ def write(findings: Findings, file: Path) -> Path:
     """Write the page, atomically, and return `file`. Raises `InputError` where that is not possible."""
     if file.is_dir():
         raise InputError(f"{file} is a folder; give the page a file name, such as {file / 'report.html'}")
-    # Folder names that are no text (from another encoding) must not keep the page from being written.
-    page = render(findings).encode("utf-8", "replace").decode()
     try:
-        write_text(file, page)
+        write_text(file, render(findings))
     except OSError as error:
         raise InputError(f"the page {file} cannot be written ({error.strerror}); give another place") from None
     return file
@@ -73,6 +73,11 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(setting(inner) for inner in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: Any) -> Any:
+    """What the template is given: a name from another encoding must not keep the page from being written."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _settings(run: RunSummary) -> dict[str, Any]:

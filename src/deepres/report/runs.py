@@ -18,6 +18,7 @@ from deepres.experiments.findings import (
     describe,
     summary_of,
 )
+from deepres.printing import visible
 from deepres.records import Run
 
 NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # what runs of one configuration may differ in
@@ -77,7 +78,7 @@ def _curves(runs: Sequence[Run]) -> list[Curve]:
     curves = [curve_of(group) for group in groups.values()]
     labels = [curve.label for curve in curves]
     return [
-        curve if labels.count(curve.label) == 1 else curve_of(group, group[0].path.resolve().name)
+        curve if labels.count(curve.label) == 1 else curve_of(group, visible(group[0].path.resolve().name))
         for curve, group in zip(curves, groups.values(), strict=True)
     ]
 

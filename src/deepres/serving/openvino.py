@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from deepres.kernels import processor
 from deepres.serving.pytorch import Run
 
 
@@ -12,7 +13,7 @@ def multiplies_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor; where it does not, it takes fp32 without a word."""
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return processor.multiplies_bf16() and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def openvino_run(model: bytes, precision: str, example: Tensor) -> Run:

@@ -32,6 +32,7 @@ class Progress:
     best: float = math.inf  # test error in percent, of those that count for `plateau`
     tests: int = 0  # since then
     drops: int = 0  # of the rate
+    untested: bool = False  # the test at this iteration's mark is still to come
     latest: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -45,6 +46,7 @@ class _Plain(TypedDict, total=False):
     best: float
     tests: Count
     drops: Count
+    untested: bool
     latest: dict[str, float]
 
 

@@ -24,6 +24,7 @@ from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.resume import Progress, take_records, unfit
 from deepres.training.schedule import rate
+from deepres.training.stop import Stopping, stops
 
 BatchAt = Callable[[int], tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
@@ -130,13 +131,28 @@ class Trainer:
         progress.latest |= row
         progress.warm = progress.warm or error < recipe.warmup_error
 
-    def write_test(self, evaluate: Evaluate) -> None:
-        """Test error now."""
+    def test(self, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
+        """Test error now; at the last iteration of the network with averaged statistics.
+
+        Where training is told to stop, all is left as it was before: what goes on from there averages and tests anew.
+        """
         progress = self.progress
-        self.net.eval()
-        with torch.no_grad():
-            figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
-        set_training(self.net)
+        last = progress.iteration == self.recipe.iterations
+        running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
+        try:
+            if last:
+                self.average_statistics(batch_at, monitor)
+            self.net.eval()
+            with torch.no_grad():
+                figures = dict(evaluate(self.net, last))
+        except Stopping:
+            for buffer, before in zip(self.net.buffers(), running, strict=True):
+                buffer.copy_(before)
+            self.set_random(random)
+            raise
+        finally:
+            set_training(self.net)
+        progress.untested = False
         progress.latest |= figures
         if self.recipe.decay == "plateau":
             self.note_plateau(figures["test_error"])
@@ -174,7 +190,8 @@ class Trainer:
 
         if steps:
             # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
-            with autocast(self.precision, self.device), torch.compiler.set_stance("force_eager"):
+            eager = torch.compiler.set_stance("force_eager")
+            with stops.waiting(self.ranks.world == 1), autocast(self.precision, self.device), eager:
                 update_bn(parts(), self.net)
             self.ranks.average(self.statistics)
 
@@ -194,12 +211,23 @@ class Trainer:
         header = self.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
-        state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
-        if self.device != "cpu":  # dropout draws there
-            state["device_random"] = torch.get_device_module(self.device).get_rng_state()
+        state = vars(progress) | optimizer | self.random()
         files = [self.run.path / name for name in RECORDS]
         records = {file.name: file.read_bytes() if file.exists() else b"" for file in files}
         checkpoint.save(self.folder, progress.iteration, weights, state, records)
+
+    def random(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"random": torch.get_rng_state()}
+        if self.device != "cpu":
+            state["device_random"] = torch.get_device_module(self.device).get_rng_state()
+        return state
+
+    def set_random(self, state: Mapping[str, Tensor]) -> None:
+        """Let the generators go on from what `random` gave."""
+        torch.set_rng_state(state["random"])
+        if self.device != "cpu":
+            torch.get_device_module(self.device).set_rng_state(state["device_random"])
 
     def resume(self, monitor: Monitor) -> None:
         """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
@@ -209,9 +237,7 @@ class Trainer:
             load_state(self.net, saved.weights.state)
             state = dict(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
-            torch.set_rng_state(state.pop("random"))
-            if self.device != "cpu":
-                torch.get_device_module(self.device).set_rng_state(state.pop("device_random"))
+            self.set_random({name: state.pop(name) for name in self.random()})
             for name, value in state.items():
                 setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
             monitor.say(f"going on from iteration {self.progress.iteration}")

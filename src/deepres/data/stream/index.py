@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepres import untrusted
+from deepres.cache import REMEDY
 from deepres.data import sources
 from deepres.data.cache import cache_file
 from deepres.data.division import Division
@@ -95,7 +96,7 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
                 _save(file, parts)
         return parts
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space") from None
+        raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space, or {REMEDY}") from None
 
 
 def describe(name: str, parts: Parts) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from deepres import untrusted
-from deepres.cache import cache_folder
+from deepres.cache import REMEDY, cache_folder
 from deepres.data.imagenet import center_crop
 from deepres.data.layouts import has_training_part
 from deepres.data.listing import Say, refusal
@@ -26,7 +26,7 @@ from deepres.errors import InputError
 from deepres.files import DAY, replacing, sweep
 
 BATCH = 32
-LAYOUT = 1  # raise it when the result changes
+LAYOUT = 2  # raise it when the result changes
 
 
 class _Facts(TypedDict):
@@ -81,7 +81,7 @@ def statistics(
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
-    made = _compute(index, crop, side, workers, skip_bad, progress)
+    made = _compute(index, crop, side, workers, skip_bad, say, progress)
     _keep(places, made, say)
     return made
 
@@ -97,6 +97,7 @@ def _compute(
     side: int,
     workers: int | None,
     skip_bad: bool,
+    say: Say,
     progress: Callable[[int], None],
 ) -> Statistics:
     """Sums of whole numbers, so that they do not depend on their order."""
@@ -104,7 +105,7 @@ def _compute(
     products = torch.zeros(3, 3, dtype=torch.int64)
     images, skipped = 0, list[str]()
     make = partial(center_crop, crop=crop, side=side)
-    for answer in in_order(index, make, batch_size=BATCH, workers=workers):
+    for answer in in_order(index, make, batch_size=BATCH, workers=workers, say=say):
         for name, reason in answer.bad:
             if not skip_bad:
                 raise refusal(index.root, name, reason)
@@ -153,4 +154,4 @@ def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
             continue
         say(f"the statistics are kept in {place}")
         return
-    say("the statistics are not kept, since neither the data's folder nor the cache can be written to")
+    say(f"the statistics are not kept, since neither the data's folder nor the cache can be written to; {REMEDY}")

@@ -1,0 +1,145 @@
+"""What is printed, so that no name of a file, folder or class can command a terminal or a spreadsheet."""
+
+import codecs
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import Any, cast
+
+import typer
+from rich.console import Console as RichConsole
+from rich.console import ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+from typer.core import TyperGroup
+
+# Control characters (C0, DEL, C1), what turns the direction or the line of text, and lone halves of characters.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BUT_LINE_ENDS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
+_PLAIN = {"–": "-", "×": "x", "✓": "+", "✗": "x", "…": "..."}  # for terminals that know no more than ASCII
+_ERRORS = "deepres.printed"
+_FEWEST_COLUMNS = 20
+UsageError = cast(Any, typer.BadParameter.__base__)  # which typer does not export
+
+
+def visible(text: str) -> str:
+    r"""`text` in one line, with what a terminal would obey, or not show, as an escape: \x1b, \n, \u202e, \udcff."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def marked(cell: str) -> str:
+    """A cell of a CSV file, with an apostrophe before what a spreadsheet would compute."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+class Console(RichConsole):
+    """A console that shows control characters in what it prints, of whatever it is made, and sends none of them.
+
+    A string or a `Text` is one line, and its line ends are shown, too.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As rich's; what says that it has next to no columns is no terminal, and would be shown nothing."""
+        found = super().size
+        return found if found.width >= _FEWEST_COLUMNS else ConsoleDimensions(80, found.height)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """As rich's, of visible text."""
+        return super().render_str(visible(text), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Any:
+        """As rich's; what is unsafe in a part of a table or bar is shown, but not counted in its width."""
+        if isinstance(renderable, Text) and _UNSAFE.search(renderable.plain):
+            renderable = _visible_text(renderable)
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_BUT_LINE_ENDS.sub(_escape, segment.text), segment.style)
+
+
+class CommandGroup(TyperGroup):
+    """Verbs whose complaints about the command line show what a shell's `*` has put into it."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """As typer's."""
+        with _visible_complaints():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer's; a verb reads its own arguments here."""
+        with _visible_complaints():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def standard_streams() -> Generator[None]:
+    """Make the three standard streams fit to be used, and write out at the end what was printed.
+
+    A closed stream is empty, or takes what nobody wants to see: else the next file that is opened would take its
+    number, and what is printed would be written into that. Of characters that the encoding lacks, bytes of a file's
+    name are given back, and others have a likeness or an escape. Raises `OSError` where the output cannot be written.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        _reopen_closed(number, name)
+    codecs.register_error(_ERRORS, _replace)
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, _ERRORS), (sys.stderr, _ERRORS)):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with open(os.devnull, "w", encoding="utf-8") as null:  # noqa: PTH123
+                os.dup2(null.fileno(), 1)  # or Python would try again at its end
+            raise
+
+
+def _reopen_closed(number: int, name: str) -> None:
+    try:
+        os.fstat(number)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: most often this one
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+    if getattr(sys, name) is None:
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def _visible_complaints() -> Generator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = visible(error.message)
+        raise
+
+
+def _escape(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
+
+
+def _visible_text(text: Text) -> Text:
+    """The same text and styles, visible."""
+    cuts = sorted({place for found in _UNSAFE.finditer(text.plain) for place in found.span()})
+    shown = text.blank_copy()
+    for piece in text.divide(cuts):
+        plain = visible(piece.plain)
+        shown.append_text(piece if plain == piece.plain else Text(plain, piece.spans[0].style if piece.spans else ""))
+    return shown
+
+
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Of one character that cannot be encoded: its byte, a likeness, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    one = error.object[error.start]
+    if "\udc80" <= one <= "\udcff":
+        return bytes([ord(one) - 0xDC00]), error.start + 1
+    return _PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode(), error.start + 1
