@@ -85,12 +85,14 @@ def test_what_nothing_can_be_learned_from_is_refused(refused, tmp_path):
     assert "give --image-size 8" in refused("train", "resnet8", "--data", "wide", "--iterations", 1)
 
 
-def test_eval_reads_a_plain_state_dict_when_the_network_is_named(deepres, trained, folder, tmp_path):
+def test_eval_reads_a_plain_state_dict_whose_network_and_mean_are_named(deepres, trained, folder, tmp_path):
     from safetensors.torch import load_file
 
     state = {name: value for name, value in load_file(weights(trained)).items() if not name.startswith("deepres.")}
     torch.save(state, tmp_path / "state.pt")
-    result = deepres("eval", tmp_path / "state.pt", "--data", folder, "--network", "resnet8", "--json")
+    how = ("--network", "resnet8", "--mean", "0.5,0.5,0.5", "--to", "named.safetensors")
+    assert deepres("convert", "state.pt", *how).returncode == 0
+    result = deepres("eval", "named.safetensors", "--data", folder, "--json")
     assert json.loads(result.stdout)["images"] == 18
 
 

@@ -225,9 +225,9 @@ def test_grayscale_stays_one_channel_only_where_all_are(tmp_path: Path):
 def test_sixteen_bits_of_gray_keep_their_upper_eight(tmp_path: Path):
     """Pillow would turn all above 255 to white."""
     images.write_folder(tmp_path / "set", {"a": 5}, mode="L")
-    Image.new("I;16", (8, 8), 4000).save(tmp_path / "set" / "a" / "000.png")
+    Image.new("I;16", (8, 8), 40_000).save(tmp_path / "set" / "a" / "000.png")
     data = load(str(tmp_path / "set"))
-    assert data.channels == 1 and data.train.images[0].unique().tolist() == [4000 // 256]
+    assert data.channels == 1 and data.train.images[0].unique().tolist() == [40_000 // 256]
 
 
 def test_the_exif_orientation_is_applied(tmp_path: Path):

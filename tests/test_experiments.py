@@ -43,7 +43,7 @@ def test_a_damaged_plan_is_told_in_one_sentence(refused, tmp_path, text):
 
 def test_a_damaged_run_is_told_in_one_sentence(refused, tmp_path):
     (tmp_path / "config.json").write_text("[]")
-    assert "no JSON object" in refused("report", ".")
+    assert "expected object, got array" in refused("report", ".")
     (tmp_path / "config.json").write_text('{"network": "resnet8", "data": "x", "seed": 0}')
     (tmp_path / "metrics.jsonl").write_text('{"train_error": 1.0}\n')
     assert "metrics.jsonl is damaged" in refused("report", ".")

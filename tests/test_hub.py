@@ -68,6 +68,8 @@ def served(hub):
         def answer(self, content):
             self.send_response(404 if content is None else 200)
             self.send_header("X-Repo-Commit", SHA)
+            if content is None:
+                self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("ETag", f'"{pictures.md5(content or b"")}"')
             self.send_header("Content-Length", str(len(content or b"")))
             self.end_headers()

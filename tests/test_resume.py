@@ -176,7 +176,7 @@ def test_a_run_that_has_not_begun_takes_another_configuration(deepres, refused, 
 
 
 def test_memory_that_runs_out_is_one_sentence(refused, folder, tmp_path):
-    message = refused(*arguments(folder, tmp_path / "wide"), "--set", "pad=1000000")
+    message = refused(*arguments(folder, tmp_path / "wide"), "--batch-size", 1_000_000, "--set", "pad=500")
     assert "memory ran out" in message and "smaller --batch-size" in message
 
 

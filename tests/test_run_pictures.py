@@ -11,7 +11,7 @@ import torch
 import images
 from deepres.data.sources import find
 from deepres.models.catalog import build
-from deepres.models.weights import serialise
+from deepres.models.weights import read, serialise
 from test_division import keys, share
 
 SHORT = ("--iterations", 4, "--batch-size", 8)
@@ -119,7 +119,7 @@ def test_twins_of_training_pictures_that_were_always_in_the_test_part_are_told(d
     assert deepres("train", "resnet8", "--data", root, *SHORT, "--run", "run").returncode == 0
     report, said = report_of(deepres, "run")
     assert report["images"] == 9
-    assert "warning: 1 of the test pictures have the content of training pictures" in said
+    assert "warning: 1 of the test pictures have the content of pictures that run was trained on" in said
 
 
 def test_a_run_is_tested_on_its_own_data_from_any_folder(deepres, pets, run, tmp_path, monkeypatch):
@@ -185,6 +185,7 @@ def test_finetuning_tells_what_the_start_weights_saw_of_the_test_part(deepres, p
     assert (config["start"], config["start_path"]) == ("run", str(run))
     result = deepres(*again, "--split", "26/8", "--run", "split")
     assert f"warning: {run} was trained on 8 of the test pictures" in result.stderr
+    assert "warning: 8 of the test pictures have the content" in report_of(deepres, "split")[1]
     (pets / names(pets, "test")[0]).unlink()
     images.picture(994).save(pets / free("dog", False))
     result = deepres(*again, "--run", "changed")
@@ -221,6 +222,29 @@ def test_a_run_of_before_is_tested_by_its_own_division_or_not_at_all(deepres, re
     images.picture(995).save(pets / "cat" / "!.png")
     report, said = report_of(deepres, "run")
     assert "left out of the test" in said and report["images"] == 4  # the dogs: the cats at its places are other ones
+
+
+def test_runs_on_different_data_are_tested_together_on_those_of_the_first(deepres, refused, run, tmp_path):
+    """The second has no picture in common with them, and none to be refused for."""
+    images.write_folder(tmp_path / "more", {"cat": 6, "dog": 6}, size=(8, 8))
+    for file in (tmp_path / "more").rglob("*.png"):
+        images.picture(5000 + int(file.stem) + 50 * (file.parent.name == "cat")).save(file)
+    assert deepres("train", "resnet8", "--data", "more", *SHORT, "--run", "second").returncode == 0
+    report, said = report_of(deepres, "run", "second")
+    assert report["data"] == str(tmp_path / "pets") and "second was trained on" in said
+    assert len(report["members"]) == 2 and "not all" not in said
+
+
+def test_weights_of_before_are_warned_of_where_a_folder_is_divided(deepres, pets, run, tmp_path):
+    """Written out of a run, they keep no list; those of now tell by which rule their data were divided."""
+    assert deepres("convert", "run", "--to", "now.safetensors").returncode == 0
+    found = read(tmp_path / "now.safetensors")
+    assert found.header["division"] == "hash"
+    before = {name: value for name, value in found.header.items() if name != "division"}
+    (tmp_path / "before.safetensors").write_bytes(serialise(found.state, found.mean, before))
+    for name, warned in (("now", False), ("before", True)):
+        said = report_of(deepres, f"{name}.safetensors", "--data", "pets")[1]
+        assert ("was trained when data were divided otherwise" in said) == warned
 
 
 def test_a_damaged_list_is_refused_in_a_sentence(refused, run):

@@ -20,7 +20,6 @@ from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Stream, default_workers, in_order
 from deepres.errors import InputError
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than processors
 CPU = torch.device("cpu")
 MAKE = partial(scale_crop_flip, crop=8, sides=(9, 14))
 
@@ -73,11 +72,7 @@ def same(a: list[tuple[Tensor, Tensor]], b: list[tuple[Tensor, Tensor]]) -> bool
     return all(torch.equal(x, y) and torch.equal(u, v) for (x, u), (y, v) in pairs)
 
 
-# PyTorch may complain of a worker of which it has not seen the end when the iterator goes
-LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.mark.parametrize(("workers", "context"), [(1, None), (2, None), pytest.param(2, "spawn", marks=LATE)])
+@pytest.mark.parametrize(("workers", "context"), [(1, None), (2, None), (2, "spawn")])
 def test_workers_change_nothing(index: Index, workers: int, context: str | None):
     """Six steps over two ends of an epoch, then a jump back, bit for bit as without workers."""
     steps = (0, 1, 2, 3, 4, 5, 2)

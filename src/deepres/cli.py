@@ -3,9 +3,8 @@
 import errno
 import json
 import os
-import signal
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from deepres import ending
 from deepres.cache import REMEDY, in_cache
+from deepres.commands.arguments import refuse_empty
 from deepres.commands.bench import bench
 from deepres.commands.console import print_lines, sayer
 from deepres.commands.convert import convert
@@ -242,18 +243,13 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _end(number: int, frame: object) -> None:
-    """End by an exception, so that what is half-written goes; training has a way of its own, with a checkpoint."""
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     _wait_briefly()
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # ranks wait for each other in calls that end by the signal alone
-        signal.signal(signal.SIGTERM, _end)
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # ranks wait for each other in calls that end by the signal alone
     try:
-        with standard_streams():
+        with standard_streams(), ending.in_order() if alone else nullcontext():
+            refuse_empty(sys.argv[1:])
             app()
     except BrokenPipeError:  # whoever reads has seen enough
         sys.exit(1)

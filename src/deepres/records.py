@@ -5,11 +5,12 @@ RUN/
   environment.json  one entry a start: versions, processor, threads, commit, command
   metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
   timing.jsonl      wall-clock seconds at the same iterations
-  checkpoints/      the last two (see `deepres.training.checkpoint`)
+  checkpoints/      the last two, each with the rows up to it (see `deepres.training.checkpoint`)
   pictures.safetensors   which pictures it was trained and tested on (see `deepres.experiments.pictures`)
   done.json         written last: the final figures; its presence says that the run is complete
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -21,15 +22,72 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, TypedDict
 
 from filelock import FileLock, Timeout
+from msgspec import Meta
 
+from deepres import untrusted
 from deepres.errors import InputError
-from deepres.files import replacing
+from deepres.files import missing, remove_empty, replacing, sweep
 
 Json = dict[str, Any]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+RECORDS: tuple[str, ...] = (METRICS, TIMING)
+DIGEST = "metrics_sha256"
+RESTORE = "move it away or restore it"
 VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}
+
+
+class _Recipe(TypedDict, total=False):
+    name: str
+    iterations: Count
+    crop: Count
+
+
+class _Config(TypedDict, total=False):
+    """What is read of a configuration by others than `deepres.training.settings`, which checks all of it."""
+
+    network: str
+    data: str
+    split: str | None
+    image_size: Count | None
+    skip_bad: bool
+    seed: Count
+    num_classes: Count
+    in_channels: Count | None
+    classes: list[str]
+    fingerprint: str
+    kernels: str
+    compile: str
+    start: str | None
+    data_path: str | None
+    start_path: str | None
+    division: str
+    recipe: _Recipe
+
+
+class _Finished(TypedDict):
+    iteration: Count
+    train_error: float
+    test_error: float
+    seconds: float
+
+
+class _Row(TypedDict):
+    iteration: Count
+
+
+class _Figures(TypedDict, total=False):
+    train_error: float
+    train_loss: float
+    lr: float
+    test_error: float
+    test_top5_error: float
+    seconds: float
+    images_per_second: float | None
+    metrics_sha256: str
 
 
 @dataclass(frozen=True)
@@ -41,24 +99,34 @@ class Run:
     @property
     def config(self) -> Json:
         """The recorded configuration. Raises `InputError` where the folder is not a run."""
-        return read_record(self.path / "config.json", hint="is it a run folder of `deepres train`?")
+        return read_record(self.path / "config.json", _Config, hint="is it a run folder of `deepres train`?")
+
+    def field(self, name: str) -> Any:
+        """A field of the configuration. Raises `InputError` where it lacks it."""
+        config = self.config
+        if name not in config:
+            raise InputError(f"{self.path / 'config.json'} has no field {name!r}; restore it, or leave this run out")
+        return config[name]
 
     @property
     def environment(self) -> list[Json]:
         """One entry for each start of the run, the first one first."""
         file = self.path / "environment.json"
-        return read_json(file) if file.exists() else []
+        return untrusted.read(file, list[Json], RESTORE, own=True) if file.exists() else []
 
     @property
     def done(self) -> Json | None:
         """The final figures, or None while the run is not complete."""
         file = self.path / "done.json"
-        return read_record(file) if file.exists() else None
+        return read_record(file, _Finished, _Figures) if file.exists() else None
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
-        return (self.path / "config.json").exists()
+        """Whether a run was started here: a config.json alone does not tell, other programs write one, too."""
+        file = self.path / "config.json"
+        if not file.exists() or any((self.path / name).exists() for name in ("environment.json", "checkpoints")):
+            return file.exists()
+        return {"network", "data", "recipe"} <= read_record(file).keys()
 
     @property
     def begun(self) -> bool:
@@ -69,12 +137,20 @@ class Run:
     def locked(self) -> Generator[None]:
         """Make the folder and hold it for this process alone; a killed process lets go of it.
 
-        Raises `InputError` where another process holds it.
+        What is half-written by processes that are gone is swept away. Of a run that was refused, nothing stays that was
+        not there before. Raises `InputError` where another process holds it.
         """
+        lock = self.path / ".lock"
+        made = missing(lock)
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
+            with FileLock(lock, timeout=0):
+                sweep(self.path)
+                try:
+                    yield
+                finally:
+                    if not (self.path / "environment.json").exists():  # which every run that was taken on has
+                        remove_empty(made)
         except Timeout:
             raise InputError(f"another process is at work on {self.path}; wait for it, or give another --run") from None
 
@@ -82,9 +158,17 @@ class Run:
         """Rows of `metrics.jsonl`, in order of iteration; a half-written last line is left out.
 
         A row has `iteration` (steps done) and either the training figures over the window that ends there
-        (`train_error` in %, `train_loss`, `lr`) or the test figures (`test_error`, `test_top5_error` in %).
+        (`train_error` in %, `train_loss`, `lr`) or the test figures (`test_error`, `test_top5_error` in %). Raises
+        `InputError` where the rows of a finished run are not those that it wrote.
         """
-        return read_lines(self.path / "metrics.jsonl")
+        file = self.path / METRICS
+        known = (self.done or {}).get(DIGEST)
+        if known is not None and digest(file) != known:
+            raise InputError(
+                f"{file} is not what the run wrote; deepres train --run {self.path} takes its rows from the last "
+                "checkpoint"
+            )
+        return read_lines(file)
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Iterations and values of one figure, for example `train_error`."""
@@ -93,7 +177,12 @@ class Run:
 
     def timing(self) -> list[Json]:
         """Rows of `timing.jsonl`: `iteration` and `seconds` of work so far, at every test."""
-        return read_lines(self.path / "timing.jsonl")
+        return read_lines(self.path / TIMING)
+
+
+def digest(file: Path) -> str | None:
+    """The SHA-256 of a file's content; None where there is no file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def read_lines(file: Path) -> list[Json]:
@@ -103,12 +192,20 @@ def read_lines(file: Path) -> list[Json]:
     """
     if not file.exists():
         return []
-    try:
-        text = file.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-        return [row | {"iteration": int(row["iteration"])} for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is damaged ({error}); delete the run folder to start it anew") from None
+    content = untrusted.read_bytes(file, RESTORE)
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return [
+        _known(line, f"{file} is damaged: line {number}", "delete the run folder to start it anew", _Row, _Figures)
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def _known(content: bytes, what: str, mend: str, *kinds: type) -> Json:
+    """A JSON object that has the fields of all `kinds`, with whatever it holds besides."""
+    record = untrusted.decode(content, Json, what, mend, own=True)
+    for kind in kinds:
+        untrusted.convert(record, kind, what, mend)
+    return record
 
 
 def append_line(file: Path, row: Mapping[str, Any]) -> None:
@@ -195,19 +292,6 @@ def _model_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def read_json(file: Path, hint: str = "") -> Any:
-    """The JSON value from a file. Raises `InputError`, with `hint`, where it is missing or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); move it away or restore it") from None
-
-
-def read_record(file: Path, hint: str = "") -> Json:
-    """The JSON object from a file. Raises `InputError` as `read_json`, and where the file has another value."""
-    value = read_json(file, hint)
-    if not isinstance(value, dict):
-        raise InputError(f"{file} is no JSON object; move it away or restore it")
-    return cast(Json, value)
+def read_record(file: Path, *kinds: type, hint: str = "", mend: str = RESTORE) -> Json:
+    """The JSON object from a file. Raises `InputError`, with `hint`, where it is missing, damaged or unlike `kinds`."""
+    return _known(untrusted.read_bytes(file, mend, hint=hint), str(file), mend, *kinds)

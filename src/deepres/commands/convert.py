@@ -16,6 +16,11 @@ def convert(
     ],
     to: Annotated[Path, typer.Option(help="The file to write: .safetensors (ours) or .pth (torchvision's names).")],
     network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    padding: Annotated[
+        Literal["both", "behind"] | None,
+        typer.Option(help="Where shortcuts of option A have the zeros: half before, or all behind as here."),
+    ] = None,
+    take: Annotated[str | None, typer.Option(help="Of several state dicts in a checkpoint: model_ema.")] = None,
     form: Annotated[
         Literal["safetensors", "torchvision"] | None, typer.Option("--format", help="Default: by the name of --to.")
     ] = None,
@@ -28,14 +33,25 @@ def convert(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
 ) -> None:
-    """Bring weights in (torchvision, timm, fb.resnet.torch, the authors' Caffe release) or out (torchvision).
+    """Bring weights in (torchvision, timm, transformers, CIFAR repositories, Caffe's) or out (torchvision).
 
     Example: deepres convert ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto --to resnet50.safetensors
     """
     from deepres.experiments import exchange
 
     say = sayer(Console(stderr=True))
-    facts = exchange.convert(source, to, say, network=network, form=form, mean=mean, std=std, reports=errors or ())
+    facts = exchange.convert(
+        source,
+        to,
+        say,
+        network=network,
+        padding=padding,
+        take=take,
+        form=form,
+        mean=mean,
+        std=std,
+        reports=errors or (),
+    )
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:

@@ -36,7 +36,10 @@ def evaluate(
         ),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(help="Shorter sides of dense. Default for 224-pixel crops: 224,256,384,480,640.")
+        str | None,
+        typer.Option(
+            help="Shorter sides of dense, one of center and 10-crop. Default for 224: 224,256,384,480,640, and 256."
+        ),
     ] = None,
     flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None,
     member_weights: Annotated[
@@ -60,6 +63,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION)] = "auto",
     kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto",
+    by_place: Annotated[
+        bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
 ) -> None:
     """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
@@ -86,7 +92,7 @@ def evaluate(
     ensemble.member_weights(protocols.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
     setting = protocols.Setting(
-        data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels, part
+        data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels, part, by_place=by_place
     )
     with joined(device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
@@ -116,9 +122,12 @@ def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> 
     """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
     from deepres.evaluation.views import Protocol
 
-    if name != "dense" and (scales or flip is not None):
-        option = "--scales" if scales else "--flip" if flip else "--no-flip"
-        raise InputError(f"{option} is for --protocol dense; give that, or leave it out")
+    if name != "dense" and flip is not None:
+        raise InputError(f"{'--flip' if flip else '--no-flip'} is for --protocol dense; give that, or leave it out")
+    if scales and name in (None, "single"):
+        raise InputError("--scales is for --protocol dense, center and 10-crop; give one of these, or leave it out")
+    if name != "dense" and len(scales) > 1:
+        raise InputError(f"--protocol {name} takes one shorter side; give --scales {scales[0]}, or --protocol dense")
     if any(scale < 1 for scale in scales):
         raise InputError("a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640")
     return None if name is None else Protocol(name, tuple(scales), flip is not False)

@@ -33,7 +33,9 @@ def predict(
     protocol: Annotated[
         Name | None, typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network.")
     ] = None,
-    scales: Annotated[str | None, typer.Option(help="Shorter sides of dense, with commas between.")] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides of dense, with commas between; one of center and 10-crop.")
+    ] = None,
     flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None,
     engine: Annotated[
         str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")

@@ -3,20 +3,29 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.cache import REMEDY, cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.sets import Data, ImageSet, fingerprint_of
-from deepres.files import replacing
+from deepres.errors import InputError
+from deepres.files import DAY, replacing, sweep
 
-LAYOUT = 3  # raise it when decoding changes its result
+LAYOUT = 4  # raise it when decoding changes its result
 FIELDS = ("images", "labels", "text", "ends", "digests")
+
+
+class _Facts(TypedDict):
+    skipped: dict[str, list[str]]
+    classes: list[str]
+    fingerprint: str
+    manifests: list[str]
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
@@ -45,18 +54,18 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
         return None
     try:
         with safe_open(file, framework="pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
 
             def part(name: str) -> ImageSet:
                 images, labels, text, ends, digests = (stored.get_tensor(f"{name}.{field}") for field in FIELDS)
                 return ImageSet(images, labels, tuple(facts["skipped"][name]), Manifest(Strings(text, ends), digests))
 
             train, test = map(part, ("train", "test"))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError):
         say(f"{name}: the decoded copy {file} is damaged; decoding again")
         return None
     classes = tuple(facts["classes"])
-    same = [part.manifest.checksum for part in (train, test)] == facts.get("manifests")
+    same = [part.manifest.checksum for part in (train, test)] == facts["manifests"]
     if not same or fingerprint_of(train, test, classes) != facts["fingerprint"]:
         say(f"{name}: the decoded copy {file} has changed; decoding again")
         return None
@@ -77,6 +86,7 @@ def write(file: Path, data: Data, say: Say) -> None:
         "skipped": {"train": data.train.skipped, "test": data.test.skipped},
     }
     try:
+        sweep(file.parent, DAY)
         with replacing(file) as partial:
             save_file(tensors, partial, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from deepres.data.listing import Part, Picture, Say, check_label, digest_of, each, numbered, refusal
@@ -15,6 +14,7 @@ from deepres.data.manifest import Manifest
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.data.sets import ImageSet
 from deepres.errors import InputError
+from deepres.resizing import centered, resized
 
 LIMIT_BYTES = 4 * 2**30
 
@@ -51,9 +51,9 @@ def decode(
     """Training part, test part and class names ("0", "1", ... where `classes` is None).
 
     Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. With
-    `image_size`, an image of another size is resized by its shorter side (bilinear, antialiased) and cut at
-    its centre. Raises `InputError` for a label out of range, a picture that does not decode (unless
-    `skip_bad`), sizes that differ without `image_size`, and for more than 4 GiB of pixels. A part may be empty.
+    `image_size`, an image of another size is resized by its shorter side and cut at its centre, as torchvision's
+    `Resize` and `CenterCrop` do it. Raises `InputError` for a label out of range, a picture that does not decode
+    (unless `skip_bad`), sizes that differ without `image_size`, and for more than 4 GiB of pixels. A part may be empty.
     """
     if image_size is not None and isinstance(pictures, Sequence):
         _check_memory(name, len(pictures) * image_size**2)  # of one channel at least: refused before all are read
@@ -192,7 +192,7 @@ def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | 
             if image.mode != mode:
                 image = image.convert(mode)
             if image_size is not None and image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+                image = centered(resized(image, image_size), image_size)
             # not torchvision's pil_to_tensor, which takes seconds to load
             return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(2, 0).contiguous()
     except InputError:

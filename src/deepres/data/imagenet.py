@@ -9,7 +9,9 @@ from torch import Tensor
 
 from deepres.data.augment import normalise
 from deepres.data.rgb import open_picture, upright
+from deepres.resizing import centered, margin, resized, scaled
 
+MOST_PIXELS = 2**23  # of a picture that is resized whole
 DRAWS = 7  # uniform numbers a picture: scale, row, column, flip, and three for the colour
 
 
@@ -32,19 +34,25 @@ def scale_crop_flip(
     least, most = sides
     side = least + int(draws[0] * (most - least + 1))
     with open_picture(encoded) as opened:
-        opened.draft(None, _scaled(opened.size, side))
+        opened.draft(None, scaled(opened.size, side))
         image = upright(opened)
-        width, height = _scaled(image.size, side)
+        width, height = scaled(image.size, side)
         row, column = int(draws[1] * (height - crop + 1)), int(draws[2] * (width - crop + 1))
         return _cut(image, (width, height), (column, row), crop, flip=draws[3] < 0.5)
 
 
 def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
-    """The centre, uint8 (3, crop, crop), of the picture with its shorter side brought to `side`. Draws nothing."""
+    """The centre, uint8 (3, crop, crop), of the picture with its shorter side brought to `side`. Draws nothing.
+
+    To the last bit what torchvision's `Resize` and `CenterCrop` give; of a picture that is a hundred times as long as
+    high, which would fill memory, the centre alone is resampled.
+    """
     with open_picture(encoded) as opened:
         image = upright(opened)
-        width, height = _scaled(image.size, side)
-        return _cut(image, (width, height), ((width - crop) // 2, (height - crop) // 2), crop)
+        width, height = scaled(image.size, side)
+        if width * height <= MOST_PIXELS:
+            return _tensor(centered(resized(image, side), crop))
+        return _cut(image, (width, height), (margin(width, crop), margin(height, crop)), crop)
 
 
 def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
@@ -74,13 +82,6 @@ def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 
     standard deviation `sigma`; one shift for all pixels of a picture.
     """
     return sigma * (normals.to(vectors.dtype) * values) @ vectors.T
-
-
-def _scaled(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """`size` with its shorter side brought to `side`; the longer one is cut to whole pixels, as torchvision does."""
-    shorter = min(size)
-    width, height = (side * length // shorter for length in size)
-    return width, height
 
 
 def _cut(

@@ -21,6 +21,7 @@ Part = Literal["train", "test"]
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
 MOST_BYTES = 2**29  # of an encoded picture
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
+CHUNK_BYTES = 2**26  # held at a time, or one more picture than that
 SAY_EVERY_SECONDS = 5.0
 SHOWN_CLASSES = 5
 T = TypeVar("T")
@@ -130,6 +131,17 @@ def refusal(root: Path, name: str, reason: str) -> InputError:
     return InputError(f"{root}: {name} does not decode ({reason}); repair or remove it, or give --skip-bad")
 
 
+def _chunk(pictures: Iterator[Picture]) -> list[Picture]:
+    """The next pictures, as many as are held at a time; none at the end."""
+    chunk, held = list[Picture](), 0
+    for picture in islice(pictures, CHUNK):
+        chunk.append(picture)
+        held += len(picture.content) if isinstance(picture.content, bytes) else 0
+        if held >= CHUNK_BYTES:
+            break
+    return chunk
+
+
 def each(
     pictures: Iterable[Picture], task: Callable[[Picture], T], say: Say, name: str, verb: str
 ) -> Iterator[tuple[Picture, T]]:
@@ -140,7 +152,7 @@ def each(
 
     stream, done, said = iter(pictures), 0, time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(stream, CHUNK)):
+        while chunk := _chunk(stream):
             pieces = [chunk[start : start + PIECE] for start in range(0, len(chunk), PIECE)]
             for piece, results in zip(pieces, pool.map(work, pieces), strict=True):
                 yield from zip(piece, results, strict=True)

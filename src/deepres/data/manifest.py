@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple, Self, overload
 
 import torch
@@ -31,6 +32,13 @@ class Strings(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        """All of them, many times as fast as one by one."""
+        text, start = self.text.numpy().tobytes(), 0
+        for end in self.ends.tolist():
+            yield os.fsdecode(text[start:end])
+            start = end
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -70,8 +78,7 @@ class Manifest(NamedTuple):
         """The pictures at the places of a mask (N,); of unknown ones none."""
         if not len(self.names):
             return self
-        places = chosen.nonzero().flatten()
-        return type(self)(Strings.of(self.names[place] for place in places.tolist()), self.digests[places])
+        return type(self)(Strings.of(compress(self.names, chosen.tolist())), self.digests[chosen])
 
 
 UNKNOWN = Manifest.of((), ())

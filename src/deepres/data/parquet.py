@@ -1,5 +1,6 @@
 """Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from deepres.files import require_regular
 
 SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "fine_label")
-ROWS = 1024  # read at a time, so that memory does not grow with the file
+ROWS = 1024  # read at a time, at most
+HELD = 2**26  # bytes that are read at a time, even where every row is as large as its whole row group
+BUFFER = 2**20  # bytes that come from the disk at a time; otherwise all of a row group does
+MOST_UNPACKED, MOST_PACKING = 2**29, 10  # bytes that a row group may unpack to, unless it is hardly packed at all
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _home(path: Path, root: Path) -> Path:
 def _open(file: Path) -> pq.ParquetFile:
     try:
         require_regular(file)
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
 
@@ -136,14 +140,45 @@ def _rows(file: _File) -> Iterator[Picture]:
     with _open(file.path) as source:
         image, label = _columns(source.schema_arrow, file.path)
         try:
-            for batch in source.iter_batches(ROWS, columns=[f"{image}.bytes", label]):
-                contents = batch.column(image).field("bytes").to_pylist()
+            for batch in _batches(source, file.path, f"{image}.bytes", label):
+                contents = batch.column(image).field("bytes")
                 for content, value in zip(contents, batch.column(label).to_pylist(), strict=True):
                     number = -1 if value is None else value
-                    yield Picture(f"{file.name} row {row}", number, file.part, content or b"")
+                    yield Picture(f"{file.name} row {row}", number, file.part, content.as_py() or b"")
                     row += 1
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file.path, error) from None
+
+
+def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> Iterator[Any]:
+    """The rows of a file, a few at a time by the size that their row group declares.
+
+    A row may be as large as all of its group: sizes differ, and equal rows are kept once. Raises `InputError` for a
+    group that is packed as no pictures are, and for more rows than bytes.
+    """
+    metadata = source.metadata
+    if metadata.num_rows > file.stat().st_size:
+        raise InputError(f"{file} declares {metadata.num_rows:,} rows in fewer bytes; it holds no pictures")
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        size = sum(column.total_uncompressed_size for column in columns)
+        packed = sum(column.total_compressed_size for column in columns)
+        if size > max(max_unpacked(), packed * MOST_PACKING):
+            raise InputError(
+                f"{file}: row group {number} unpacks from {packed:,} bytes to {size:,}, which pictures do not, and "
+                f"would fill memory; the limit is {max_unpacked():,} (DEEPRES_MAX_UNPACKED)"
+            )
+        rows = min(ROWS, max(1, HELD // max(size, 1)))
+        yield from source.iter_batches(rows, row_groups=[number], columns=[content, label])
+
+
+def max_unpacked() -> int:
+    """The most bytes that a row group may unpack to where it is packed hard: `DEEPRES_MAX_UNPACKED`, or 512 MiB."""
+    text = os.environ.get("DEEPRES_MAX_UNPACKED", str(MOST_UNPACKED))
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"DEEPRES_MAX_UNPACKED is {text!r}; give a whole number from 1 up, or unset it")
+    return int(text)
 
 
 def _labelled(file: Path) -> bool:
@@ -183,12 +218,17 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
         with _open(file.path) as source:
             schema = source.schema_arrow
         _, label = _columns(schema, file.path)
+        text = (schema.metadata or {}).get(b"huggingface")
+        if text is None:
+            continue
+        where, mend = f"the Hugging Face metadata of {file.path}", "write the file anew"
+        known = untrusted.decode(text, dict[str, Any], where, mend)
         try:
-            known = (schema.metadata or {})[b"huggingface"]
-            features = untrusted.decode(known, dict[str, Any], str(file.path), own=True)["info"]["features"]
-            names[tuple(class_name(str(name), file.path) for name in features[label]["names"])] += 1
+            found = known["info"]["features"][label]["names"]
         except (KeyError, TypeError):
-            continue  # files written by other tools have no such metadata, or other features
+            continue  # of files written by other tools, which have other features
+        found = untrusted.convert(found, list[str], f"{where} on {label}", mend)
+        names[tuple(class_name(name, file.path) for name in found)] += 1
     if len(names) > 1:
         raise InputError(f"the Parquet files beside {files[0].path} disagree about the class names; fetch them again")
     return next(iter(names), None)

@@ -37,7 +37,7 @@ class Decoded(NamedTuple):
 class Pictures:
     """Pictures of a data set to test on. `classes` is None where no file names them, `count` where it is not known.
 
-    `divided` says that the data have no test part of their own.
+    `division` is the rule by which data without a test part of their own were divided.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Pictures:
     classes: tuple[str, ...] | None
     listed: Iterable[Picture]
     count: int | None
-    divided: bool = False
+    division: str | None = None
     skipped: list[str] = field(default_factory=list[str])
 
     def where(self, chosen: list[bool]) -> "Pictures":
@@ -108,7 +108,7 @@ def pictures_of(
     else:
         listed = _Part(pictures, part)
     count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else it takes to read them all
-    return Pictures(data, listing.root, classes, listed, count, listing.divides)
+    return Pictures(data, listing.root, classes, listed, count, listing.division)
 
 
 def _split(

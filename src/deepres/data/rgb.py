@@ -4,10 +4,10 @@ import io
 import os
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from deepres.data import heif
+from deepres.data.depth import DEEP_MODES, eight_bits
 from deepres.data.listing import MOST_BYTES, Content, Span
 from deepres.errors import InputError
 from deepres.files import require_regular
@@ -15,7 +15,6 @@ from deepres.files import require_regular
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
 MOST_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # Pillow knows more, of which EPS runs a program
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 TURNS = {
@@ -72,17 +71,13 @@ def is_gray(image: Image.Image) -> bool:
 def upright(image: Image.Image) -> Image.Image:
     """The picture as it is to be seen, in mode L (gray) or RGB.
 
-    The EXIF orientation is applied. Of 16 bits a channel the upper eight are kept. What is transparent shows a
-    white ground. CMYK and palettes become RGB as Pillow does it, without their colour profile. Raises
-    `ValueError` for values that have no range (floating point, more than 16 bits).
+    The EXIF orientation is applied. More than eight bits a channel become eight as `depth.eight_bits` makes them. What
+    is transparent shows a white ground. CMYK and palettes become RGB as Pillow does it, without their colour profile.
+    Raises `ValueError` for values that have no range (floating point, more than 16 bits, undeclared).
     """
-    image.load()
-    orientation = _orientation(image)  # after loading, when Pillow has turned a TIFF
-    if image.mode == "F":
-        raise ValueError("its values are floating point, which have no range")
-    if image.mode in DEEP_MODES:
-        image = _upper_eight(image)
-    elif image.has_transparency_data:
+    opened, image = image, eight_bits(image)
+    orientation = _orientation(opened)  # after loading, when Pillow has turned a TIFF
+    if image.has_transparency_data:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     if image.mode not in ("L", "RGB"):
@@ -103,11 +98,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a damaged head of a camera does not make the picture bad; Pillow raises almost anything
         return 1
-
-
-def _upper_eight(image: Image.Image) -> Image.Image:
-    """What Pillow itself does with 16 bits of RGB; those of gray it would clip to white."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(f"its values reach from {values.min()} to {values.max()}, beyond 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from deepres import resizing
 from deepres.errors import InputError
 
 Name = Literal["single", "center", "10-crop", "dense"]
@@ -28,7 +31,7 @@ class Protocol:
     256, `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
     shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop
     than 224 the sizes are in proportion, those of `dense` but the first, the crop itself, rounded to multiples of 32;
-    `scales` that are given are taken as they are.
+    `scales` that are given are taken as they are, of `center` and `10-crop` one.
     """
 
     name: Name
@@ -43,7 +46,7 @@ class Protocol:
             # As the paper's, multiples of the last map's step: else its last positions see more padding than picture.
             larger = (max(crop, STEP * round(scale * crop / CROP / STEP)) for scale in SCALES[1:])
             return self.scales or tuple(dict.fromkeys((crop, *larger)))
-        return (round(SHORTER * crop / CROP),)
+        return self.scales[:1] or (round(SHORTER * crop / CROP),)
 
     def facts(self, crop: int) -> dict[str, object]:
         """What was done, for a record."""
@@ -51,8 +54,15 @@ class Protocol:
         return {"protocol": self.name, "crop": crop, "scales": list(self.sizes(crop)), **flip}
 
     def views(self, crop: int) -> Views:
-        """The function from an image, uint8 (C, H, W), to its views, uint8 (C, h, w); always the same number."""
+        """The function from an image, uint8 (C, H, W), to its views, uint8 (C, h, w); always the same number.
+
+        Raises `InputError` for a crop that the given scale has no room for.
+        """
         sizes = self.sizes(crop)
+        if self.name in ("center", "10-crop") and sizes[0] < crop:
+            raise InputError(
+                f"a crop of {crop} has no room in a shorter side of {sizes[0]}; give --scales {crop} or more"
+            )
         if self.name == "single":
             return lambda image: [image]
         if self.name == "center":
@@ -65,24 +75,27 @@ class Protocol:
 def resized(image: Tensor, shorter: int) -> Tensor:
     """An image, uint8 (C, H, W), with its shorter side at `shorter` pixels and its aspect ratio kept.
 
-    Bilinear with antialias, rounded to whole numbers. Raises `InputError` for one so long that it would fill memory.
+    As torchvision's `Resize` makes it of a Pillow picture, to the last bit. Raises `InputError` for one so long that
+    it would fill memory.
     """
-    side = min(image.shape[-2:])
-    size = [round(shorter * length / side) for length in image.shape[-2:]]
+    height, width = image.shape[-2:]
+    size = resizing.scaled((width, height), shorter)
     if math.prod(size) > MOST_PIXELS:
         raise InputError(
-            f"a picture of {image.shape[-1]}x{image.shape[-2]} with its shorter side at {shorter} has more than "
+            f"a picture of {width}x{height} with its shorter side at {shorter} has more than "
             f"{MOST_PIXELS:,} pixels; leave it out, or give smaller scales"
         )
-    if size == list(image.shape[-2:]):
+    if size == (width, height):
         return image
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    planes = [np.asarray(resizing.resized(Image.fromarray(plane), shorter)) for plane in image.numpy()]
+    return torch.from_numpy(np.stack(planes))
 
 
 def center(image: Tensor, crop: int) -> Tensor:
-    """The middle `crop` x `crop` pixels of an image (C, H, W) that is at least as large."""
-    row, column = ((length - crop) // 2 for length in image.shape[-2:])
-    return image[:, row : row + crop, column : column + crop]
+    """The middle `crop` x `crop` pixels of an image (C, H, W), with black around one that is smaller."""
+    height, width = image.shape[-2:]
+    top, left = resizing.margin(height, crop), resizing.margin(width, crop)
+    return F.pad(image, (-left, left + crop - width, -top, top + crop - height))  # less than none cuts off
 
 
 def ten_crops(image: Tensor, crop: int) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Trained networks on their way out: which pictures an export is checked and calibrated with."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,15 +44,11 @@ def deploy(
     if int8 and calibrate is None:
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
     channels, classes = ends(trained.net)
-    if trained.mean is None and (preprocess or calibrate is not None):
-        raise InputError(
-            "the weights carry no mean image, which is subtracted from pictures; add it with deepres convert --mean"
-        )
     if preprocess and channels != 3:
         raise InputError("--preprocess is for networks of colour images; leave it out")
     crop = crop_of(trained)
     pictures = _random(crop, channels) if calibrate is None else _views(calibrate, crop, channels, say)
-    mean = torch.zeros(channels, 1, 1) if trained.mean is None else fitted(trained.mean, crop, crop)
+    mean = fitted(trained.mean, crop, crop)
 
     def ready(images: Tensor) -> Tensor:
         return images.permute(0, 2, 3, 1).contiguous() if preprocess else normalise(images, mean)
@@ -68,6 +65,8 @@ def deploy(
         "input": _input(channels, crop, preprocess),
         "output": f"float32 (N, {classes}), scores before softmax",
     }
+    if not preprocess:  # a std of the training is folded into the first convolution
+        facts |= {"mean": _shortest(trained.mean if trained.mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
     found = export(
         trained.net,
         out,
@@ -77,7 +76,7 @@ def deploy(
         mean=mean if preprocess else None,
         calibrate=[ready(images) for images in pictures[learned].split(BATCH)] if int8 else None,
     )
-    return facts | {
+    return {name: value for name, value in facts.items() if name not in ("mean", "std")} | {
         "file": str(out),
         "format": form,
         "checked_on": f"{found.images} {'random' if calibrate is None else 'real'} pictures",
@@ -90,7 +89,13 @@ def _input(channels: int, crop: int, preprocess: bool) -> str:
     if preprocess:
         return f"uint8 (N, {crop}, {crop}, {channels}), RGB; inside: scaled to 0..1, less the mean image"
     colours = "RGB" if channels == 3 else "gray"
-    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean image, which is not in the file"
+    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean, which the file only tells"
+
+
+def _shortest(mean: Tensor) -> list[Any]:
+    """The mean as (C) numbers, or (C, H, W), each in the fewest digits that give the same float32."""
+    numbers = mean.flatten() if mean.shape[-2:] == (1, 1) else mean
+    return numbers.numpy().astype(str).astype(float).tolist()
 
 
 def _views(folder: Path, crop: int, channels: int, say: Say) -> Tensor:

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from deepres.models.catalog import RIVALS
 from deepres.models.convert import to_torchvision
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import WEIGHTS, Network
+from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, Padding
+from deepres.models.pretrained import PICKLED, Hints
 from deepres.models.weights import Weights
 from deepres.records import Json, Run, read_record
 from deepres.training import checkpoint
@@ -29,12 +31,22 @@ SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvisi
 HUB = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
 
 
+class _Report(TypedDict):
+    """What is read of a report of `deepres eval --json`."""
+
+    protocol: str
+    top1_error: float
+    top5_error: float
+    members: list[dict[str, Any]]
+
+
 def load(place: str | Path, network: str | None = None) -> Network:
     """A trained network, ready to use: scores = net(images - net.mean) for images (N, C, H, W), RGB in 0..1.
 
     `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
     convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
-    `net.header` says what is known of it: `classes`, the recipe, errors. Raises `InputError` where there is none.
+    `net.header` says what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights of
+    which nothing tells it. Raises `InputError` where there is none.
     """
     path = Path(place)
     guessed = not path.exists() and not str(place).startswith("hf:") and HUB.fullmatch(str(place)) is not None
@@ -43,6 +55,27 @@ def load(place: str | Path, network: str | None = None) -> Network:
     except InputError as error:
         raise InputError(f"there is no file or folder {place}, and {error}" if guessed else str(error)) from None
     return pretrained.load(file, network)
+
+
+def ready(place: Path, say: Callable[[str], None], network: str | None = None) -> Network:
+    """As `load`, for a verb: what is found, assumed and left out is said.
+
+    Raises `InputError` also for weights without a mean, since no other than that of their training goes with them.
+    """
+    net = pretrained.load(find(place, say), network, say)
+    require_mean(net, place)
+    return net
+
+
+def require_mean(net: Network, place: object) -> Tensor:
+    """The mean of the images that `net` takes. Raises `InputError` where it is not known."""
+    if net.mean is None:
+        raise InputError(
+            f"{place} holds no mean, which its images lack, and is of no library or repository whose mean is known; "
+            f"write it down first: deepres convert {place} --to FILE.safetensors --mean 0.49,0.48,0.45 --std "
+            "0.25,0.24,0.26 (a number a channel, for RGB in 0..1; 0,0,0 for none)"
+        )
+    return net.mean
 
 
 def find(place: Path, say: Callable[[str], None]) -> Path:
@@ -55,15 +88,16 @@ def find(place: Path, say: Callable[[str], None]) -> Path:
         return pretrained.fetch(str(place).removeprefix("hf:"))
     if not place.is_dir():
         return place
-    if (place / WEIGHTS).exists():
-        return place / WEIGHTS
+    for name in (WEIGHTS, PICKLED):
+        if (place / name).exists():
+            return place / name
     if not Run(place).exists:
         raise InputError(
             f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
         )
     file, run = checkpoint.latest_weights(place / "checkpoints", say), Run(place)
     if run.done is None:
-        said = f"iteration {int(file.parent.name):,} of {run.config['recipe']['iterations']:,}"
+        said = f"iteration {int(file.parent.name):,} of {run.field('recipe').get('iterations', 0):,}"
         say(f"{place} is not finished: these are its weights at {said}")
     return file
 
@@ -74,6 +108,8 @@ def convert(
     say: Callable[[str], None],
     *,
     network: str | None = None,
+    padding: Padding | None = None,
+    take: str | None = None,
     form: Format | None = None,
     mean: str | None = None,
     std: str | None = None,
@@ -81,9 +117,10 @@ def convert(
 ) -> Json:
     """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
 
-    `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
-    `std` is; of foreign weights they are ImageNet's where None. `reports` are those of `deepres eval --json` on these
-    weights, whose errors go into the header. `say` is told what the new file does not carry.
+    `network`, `padding` and `take` are `pretrained.Hints`. `form` is told by the suffix of `to` where it is None.
+    `mean` is a `.binaryproto` or a number a channel, in 0..1, as `std` is; where None, they are what the weights, or
+    their library or repository, tell. `reports` are those of `deepres eval --json` on these weights, whose errors go
+    into the header. `say` is told what the new file does not carry.
     Raises `InputError` for weights that are not read here, or that the form cannot hold.
     """
     form = form or SUFFIXES.get(to.suffix)
@@ -91,7 +128,7 @@ def convert(
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
     refuse_input("--to", to, [file])
-    read = pretrained.read(file)
+    read = pretrained.read(file, Hints(network, padding, take, mean is not None and std is not None), say)
     if mean is not None:
         read = dataclasses.replace(read, mean=_mean(mean))
     if std is not None:
@@ -109,15 +146,20 @@ def convert(
     else:
         _write(to, Weights(net.state_dict(), net.mean, net.header))
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    return {"file": str(to), "format": form, "parameters": parameters, "mean": net.mean is not None} | net.header
+    holds_mean = form == "safetensors" and net.mean is not None
+    return {"file": str(to), "format": form, "parameters": parameters, "mean": holds_mean} | net.header
 
 
 def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tensor]:
     """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
-    if "std" not in net.header:
+    if net.mean is None:
+        say("warning: no mean is known that these weights' images lack, and none is in the file")
+    elif "std" not in net.header:
         say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
     if net.name in RIVALS and net.name != "prelu-net":
         return net.state_dict()  # the names are torchvision's
+    if net.mean is not None and "std" in net.header and not _are_imagenets(net.mean, net.header["std"]):
+        say("warning: the mean and std of these weights' images are not ImageNet's, and are not in the file")
     header, resnets = net.header, [f"resnet{depth}" for depth in TABLE_1]
     if net.name.removesuffix("-b") not in resnets or header["residual_layers"] != 2:
         raise InputError(
@@ -131,6 +173,11 @@ def _for_torchvision(net: Network, say: Callable[[str], None]) -> dict[str, Tens
     for what in (what for what, other in others.items() if other):
         say(f"warning: torchvision's {net.name} has its {what}, this one not: the scores will be others there")
     return to_torchvision(net.state_dict())
+
+
+def _are_imagenets(mean: Tensor, std: Sequence[float]) -> bool:
+    known = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    return mean.shape == known.shape and torch.allclose(mean, known) and tuple(std) == IMAGENET_STD
 
 
 def _write(to: Path, content: Weights) -> None:
@@ -171,12 +218,14 @@ def _errors(source: Path, header: Json) -> Json:
     if done is None or done["iteration"] != header.get("iteration"):
         return header.get("errors", {})
     protocol = "center" if header.get("crop") else "single"
-    return {protocol: {"top1": done["test_error"], "top5": done["test_top5_error"]}}
+    return {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}
 
 
 def _reported(file: Path, network: str) -> Json:
     """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
-    report = read_record(file, hint="it is written by deepres eval --json")
+    report = read_record(
+        file, _Report, hint="it is written by deepres eval --json", mend="give one of deepres eval --json"
+    )
     try:
         names = [member["network"] for member in report["members"]]
         errors = {"top1": report["top1_error"], "top5": report["top5_error"]}

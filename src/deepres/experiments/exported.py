@@ -9,7 +9,7 @@ from deepres.data.listing import Say
 from deepres.errors import InputError
 from deepres.experiments.single import Trained, load_trained
 from deepres.models.network import Network
-from deepres.serving.export import read
+from deepres.serving.export import ANEW, read
 from deepres.serving.pytorch import Run
 
 SUFFIXES = (".onnx", ".xml")
@@ -38,10 +38,17 @@ def _opened(file: Path, say: Say) -> Trained:
     run, facts = read(file, say)
     if not str(facts["input"]).startswith("uint8"):
         raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
-    crop, classes = int(facts["crop"]), list(facts["classes"])
+    crop, classes = facts["crop"], facts["classes"]
+    try:
+        scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))
+    except Exception as error:  # each runtime has kinds of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} does not take pictures of {crop} pixels, as it says ({reason}); {ANEW}") from None
+    if scores.shape != (1, len(classes)):
+        raise InputError(f"{file} names {len(classes)} classes, and gives scores {tuple(scores.shape[1:])}; {ANEW}")
     net = FileNetwork()
     net.name, net.run = facts["network"], run
     net.header = {"network": net.name, "classes": classes, "num_classes": len(classes), "in_channels": 3}
     net.header |= {name: facts[name] for name in ("precision", "protocol")}
-    net.mean = torch.zeros(3, crop, crop)  # it is subtracted inside
-    return Trained(net, net.mean, net.header)
+    net.mean = mean = torch.zeros(3, crop, crop)  # it is subtracted inside
+    return Trained(net, mean, net.header)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from deepres.errors import InputError
 from deepres.records import Json, Run
 
 Kind = Literal["plain", "residual", "highway"]
@@ -171,7 +170,7 @@ def mean_points(seeds: Sequence[Points]) -> tuple[Points, Range]:
 
 def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
     """The curve of one network from its runs, one run a seed; raises `InputError` where one is not a run."""
-    name, depth, kind = describe(_field(runs[0], "network"))
+    name, depth, kind = describe(runs[0].field("network"))
     train, train_range = mean_points([run.curve("train_error") for run in runs])
     test, test_range = mean_points([run.curve("test_error") for run in runs])
     return Curve(label or name, depth, kind, train, test, train_range, test_range, len(runs))
@@ -196,20 +195,13 @@ def summary_of(run: Run) -> RunSummary:
     done, timing, metrics = run.done, run.timing(), run.metrics()
     return RunSummary(
         name=run.path.resolve().name,
-        network=_field(run, "network"),
-        seed=_field(run, "seed"),
-        data=_field(run, "data"),
-        recipe=_field(run, "recipe"),
+        network=run.field("network"),
+        seed=run.field("seed"),
+        data=run.field("data"),
+        recipe=run.field("recipe"),
         environment=run.environment,
         done=done,
         seconds=done["seconds"] if done else max((row["seconds"] for row in timing), default=None),
         iteration=max((row["iteration"] for row in metrics), default=0),
         settings=settings,
     )
-
-
-def _field(run: Run, name: str) -> Any:
-    config = run.config
-    if name not in config:
-        raise InputError(f"{run.path / 'config.json'} has no field {name!r}; restore it, or leave this run out")
-    return config[name]

@@ -6,6 +6,7 @@ from typing import Any
 
 from deepres.evaluation.views import CROP
 from deepres.experiments import single
+from deepres.experiments.exchange import require_mean
 from deepres.experiments.scorer import crop_of, is_cropped
 from deepres.experiments.single import Trained
 from deepres.experiments.start import Start
@@ -23,7 +24,7 @@ def configure(start: Start, place: str, run: Path | None, changes: Mapping[str, 
     begun = {"network": start.net.name, "start": place}
     if run is not None and Run(run).exists:
         return single.configure([run], None, begun | dict(changes))
-    trained = Trained(start.net, start.mean, start.net.header)
+    trained = Trained(start.net, require_mean(start.net, place), start.net.header)
     crop = crop_of(trained)
     if "image_size" not in changes and is_cropped(trained):
         low, high = (round(side * crop / CROP) for side in IMAGENET.sides)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.data.augment import channels_last, normalise
-from deepres.data.imagenet import DRAWS, finish, scale_crop_flip, whole
+from deepres.data.imagenet import DRAWS, center_crop, finish, scale_crop_flip
 from deepres.data.listing import counted, refusal
 from deepres.data.memory import Batches, test_batches
 from deepres.data.sets import Data, ImageSet
@@ -27,6 +27,7 @@ from deepres.training.fast import runs_on_kernels
 from deepres.training.progress import every_so_often
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Config
+from deepres.training.stop import Stopping, stops
 from deepres.training.trainer import BatchAt, Evaluate
 
 TEST_BATCH = 500
@@ -118,10 +119,14 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
         images = data.test if last else part
         own = slice(ranks.rank, None, ranks.world)
         mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
-        counts = [0, 0]  # of a rank without an image, where there are more ranks than images
-        if len(mine):
-            counts = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
-        return _figures(ranks.sum([*counts, len(mine)]))
+
+        def counts() -> list[int]:
+            if not len(mine):  # of a rank without an image, where there are more ranks than images
+                return [0, 0, 0]
+            hits = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
+            return [*hits, len(mine)]
+
+        return _figures(_summed(ranks, counts))
 
     return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
 
@@ -169,8 +174,11 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
         own = evenly(len(parts.test), 0 if last else config.test_images)[ranks.rank :: ranks.world]
-        counts = _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
-        return _figures(ranks.sum(counts))
+
+        def counts() -> list[int]:
+            return _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
+
+        return _figures(_summed(ranks, counts))
 
     facts: Json = {"crop": crop}
     return Material(parts.train.classes, 3, fingerprint_of(parts), mean, stream.batch, evaluate, facts, stream.close)
@@ -188,16 +196,30 @@ def _for_scores(net: nn.Module) -> nn.Module:
     return net if runs_on_kernels(net) else folded(net)
 
 
+def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
+    """The counts of all ranks added up; raises `Stopping` on all of them where one is told to stop before the end."""
+    own, stopped = [0, 0, 0], True
+    try:
+        with stops.at_once():
+            own, stopped = counts(), False
+    except Stopping:
+        pass
+    *total, stops_asked = ranks.sum([*own, stopped])
+    if stops_asked:
+        raise Stopping
+    return total
+
+
 def _test_counts(
     net: nn.Module, index: Index, mean: Tensor, own: Tensor, config: Config, tell: Callable[[str, str], None], say: Say
 ) -> list[int]:
     """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
     crop = config.recipe.crop
-    view = partial(_center, crop=crop)
+    view = partial(center_crop, crop=crop, side=Protocol("center").sizes(crop)[0])
     counts = [0, 0, 0]
     seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
-    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own):
+    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own, say=say):
         for name, reason in answer.bad:
             if not config.skip_bad:
                 raise refusal(index.root, name, reason)
@@ -208,11 +230,6 @@ def _test_counts(
             counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
             seen(counts[2], total)
     return counts
-
-
-def _center(encoded: bytes, draws: object, *, crop: int) -> Tensor:
-    """The view of the protocol `center`, made in a worker process; `deepres eval` makes the same one."""
-    return Protocol("center").views(crop)(whole(encoded))[0]
 
 
 def _hits(scores: Scores) -> list[int]:

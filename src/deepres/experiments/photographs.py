@@ -68,7 +68,7 @@ class Evaluated:
                 table = scores.read(file)
                 self.errors[run.path] = _errors_of(Scores(table.members[0].scores, table.labels))
                 self.images, self.classes = len(table.labels), len(table.classes)
-                self.crop = table.members[0].facts["crop"]
+                self.crop = int(table.members[0].facts.get("crop", 0))
         self.networks = {
             name: [self.errors[run.path] for run in its_runs if run.path in self.errors]
             for name, its_runs in self.runs.items()
@@ -97,7 +97,7 @@ class Evaluated:
             for name, its_errors in self.networks.items()
         }
         for name, its_runs in self.runs.items():
-            done = [(run.done or {}) | {"place": run.config["seed"]} for run in its_runs if run.path in self.errors]
+            done = [(run.done or {}) | {"place": run.field("seed")} for run in its_runs if run.path in self.errors]
             found[name] = [own | row for own, row in zip(done, found[name], strict=True)]
         return found
 

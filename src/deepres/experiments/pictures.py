@@ -15,7 +15,7 @@ from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
 from deepres.files import replacing
-from deepres.records import Run
+from deepres.records import Json, Run
 
 FILE = "pictures.safetensors"
 SHOWN = 3  # names in a sentence
@@ -23,15 +23,25 @@ SHOWN = 3  # names in a sentence
 
 @dataclass(frozen=True)
 class RunPictures:
-    """`train`: the digests of M training pictures, int64 (M,), whose names would take megabytes; `test`: names too."""
+    """`train`: the digests of M training pictures, int64 (M,), whose names would take megabytes; `test`: names too.
+
+    `start` has the digests of what the start weights were trained on, int64 (L,).
+    """
 
     train: Tensor
     test: Manifest
+    start: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """The digests of all pictures that the weights were ever trained on, as far as is known, int64 (M + L,)."""
+        return torch.cat([self.train, self.start])
 
     def keep(self, run: Run) -> None:
         """Put them into the folder of `run`, atomically."""
         names, digests = self.test
-        tensors = {"train": self.train, "test": digests, "test.text": names.text, "test.ends": names.ends}
+        tensors = {"test": digests, "test.text": names.text, "test.ends": names.ends}
+        tensors |= {"train": self.train, "start": self.start}
         with replacing(run.path / FILE) as partial:
             partial.write_bytes(save(tensors))
 
@@ -44,15 +54,17 @@ def kept(run: Path) -> RunPictures | None:
     try:
         found = load_file(file)
         names = Strings(found["test.text"], found["test.ends"])
-        return RunPictures(found["train"], Manifest(names, found["test"]))
+        return RunPictures(found["train"], Manifest(names, found["test"]), found["start"])
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(f"{file} is damaged ({error}); restore it, or train the run again") from None
 
 
-def own_pictures(source: Source) -> RunPictures | None:
-    """Those of loaded data; None where it does not tell them."""
+def own_pictures(source: Source, start: str | None = None) -> RunPictures | None:
+    """Those of loaded data, for weights that begin with those at `start`; None where the data do not tell them."""
     train, test = source.train.manifest, source.test.manifest
-    return RunPictures(train.digests, test) if len(train.names) else None
+    before = kept(Path(start)) if start else None
+    seen = torch.empty(0, dtype=torch.int64) if before is None else before.seen
+    return RunPictures(train.digests, test, seen) if len(train.names) else None
 
 
 def test_changes(before: Manifest, now: Manifest) -> str:
@@ -100,7 +112,7 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
         if place.is_dir() and Run(place).exists and placed(Run(place).config["data"]) == data:
             say(f"warning: {place} keeps no list of its pictures, and may have been trained on some of the test part")
         return
-    seen = (torch.isin(test.digests, before.train) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
+    seen = (torch.isin(test.digests, before.seen) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
     if len(seen):
         names = first([test.names[number] for number in seen.tolist()])
         say(f"warning: {place} was trained on {len(seen):,} of the test pictures ({names}), which it knows by now")
@@ -108,6 +120,11 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
         told = [train_changes(before.train, source.train.manifest), test_changes(before.test, test)]
         if any(told):
             say(f"these are not all the pictures that {place} was trained on: {changes(before, source)}")
+
+
+def place_of(config: Json) -> str:
+    """Where the data of a recorded configuration are, whichever folder they are asked for from."""
+    return config.get("data_path") or config["data"]
 
 
 def first(names: Sequence[str]) -> str:

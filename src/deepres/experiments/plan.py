@@ -5,21 +5,25 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NotRequired, TypedDict
 
+from msgspec import Meta
+
+from deepres import untrusted
 from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.evaluation.views import Protocol
 from deepres.experiments.material import Source
 from deepres.experiments.single import slug, train_run
+from deepres.files import missing, remove_empty
 from deepres.models.catalog import depth
-from deepres.records import Run, read_record, write_json
+from deepres.records import Run, write_json
 from deepres.training.recipe import Config, Recipe, paper_recipe
-from deepres.training.settings import build
 from deepres.training.trainer import Monitor
 
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
+MOST_RUNS = 1_000  # of a plan: networks, or seeds
 Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # of a label, so many steps, images a step
 
 # Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
@@ -112,28 +116,43 @@ class Plan:
 
 def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, networks: str | None, seeds: int) -> Plan:
     """The plan of an experiment; `networks` (names with commas) replaces the sheet's own list."""
-    names = tuple(networks.split(",")) if networks else experiment.networks[scale]
+    names = experiment.networks[scale] if networks is None else tuple(networks.split(","))
     for name in names:
         depth(name)  # an unknown name is said before anything runs
-    if seeds < 1:
-        raise InputError(f"--seeds is {seeds}, but must be 1 or more")
+    if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
+        raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
     folder = root / f"{experiment.name}-{scale}-{slug(data)}"
     return Plan(experiment.name, scale, data, names, seeds, folder, placed(data))
 
 
+class _Record(TypedDict):
+    experiment: str
+    scale: Scale
+    data: Annotated[str, Meta(min_length=1)]
+    networks: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_RUNS)]
+    seeds: Annotated[int, Meta(ge=1, le=MOST_RUNS)]
+    data_path: NotRequired[str | None]
+
+
 def read_plan(folder: Path) -> Plan:
     """The plan that `reproduce` wrote in `folder`. Raises `InputError` where there is none, or a damaged one."""
-    file = folder / "plan.json"
-    record = read_record(file, "is it a plan folder of `deepres reproduce`?")
-    if set(record) | {"data_path"} != {field.name for field in dataclasses.fields(Plan)} - {"folder"}:
-        raise InputError(f"{file} is not what `deepres reproduce` writes; carry the plan out again")
-    return build(Plan, record | {"folder": folder}, str(file))
+    file, hint = folder / "plan.json", "is it a plan folder of `deepres reproduce`?"
+    record = untrusted.read(file, _Record, "carry the plan out again", hint=hint, own=True)
+    for name in record["networks"]:
+        depth(name)  # which are names of folders, too
+    return Plan(**record, folder=folder)
 
 
 def carry_out(plan: Plan, sheet: Experiment, base: Config, data: Source, watch: Watch) -> None:
-    """Run what is not done yet, told to what `watch` gives."""
+    """Run what is not done yet, told to what `watch` gives. Nothing stays of a plan whose first run is refused."""
+    made = missing(plan.folder / "plan.json")
     plan.save()
-    for config, run in plan.configs(sheet, base):
-        recipe = config.recipe
-        with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
-            train_run(config, run, data, told)
+    try:
+        for config, run in plan.configs(sheet, base):
+            recipe = config.recipe
+            with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
+                train_run(config, run, data, told)
+    except InputError:
+        if not any(run.path.exists() for runs in plan.runs().values() for run in runs):
+            remove_empty(made)
+        raise

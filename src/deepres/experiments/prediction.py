@@ -93,7 +93,7 @@ def predictor(
 
     With the protocol `single`, pictures of another size than the training images are resized by their shorter side
     and cut at their centre. `engine` is one of `serving.engine`; the dense test runs on `eager` alone, which
-    `auto` is for it. Raises `InputError` for an engine that cannot be had, and for weights without a mean image.
+    `auto` is for it. Raises `InputError` for an engine that cannot be had.
     """
     protocol, crop = protocol or usual_protocol([trained]), crop_of(trained)
     place = resolve_device(device)

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from deepres.data.division import Division
 from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
-from deepres.data.sources import load, still_there
+from deepres.data.sources import still_there
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
 from deepres.evaluation.views import Protocol
 from deepres.experiments import scores, tested
+from deepres.experiments.classes import classes_of, match
 from deepres.experiments.exported import FileNetwork, load_any
+from deepres.experiments.pictures import place_of
 from deepres.experiments.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
 from deepres.experiments.scores import Member, ScoreTable
 from deepres.experiments.single import Say, Trained
@@ -41,7 +43,8 @@ class Setting:
     Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
     with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
     that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure. `part` is
-    what of the data is tested on; `division` tells how data without a test part are divided.
+    what of the data is tested on; `division` tells how data without a test part are divided. `by_place` takes classes
+    of other names by their place.
     """
 
     data: str | None = None
@@ -56,6 +59,7 @@ class Setting:
     kernels: str = "auto"
     part: Tested = "test"
     division: Division = "hash"
+    by_place: bool = False
 
 
 def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
@@ -70,13 +74,14 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
     stored = {path: scores.read(path) for path in sources if scores.is_scores(path)}
     paths = [path for path in sources if path not in stored]
     given = [field.name for field in fields(setting) if getattr(setting, field.name) != field.default]
+    given = [name for name in given if name != "by_place"]  # which is for scores as well
     if given and not paths:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
     if paths:
         tested = _test(paths, setting, say, tick, ranks)
         stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
-    return scores.joined([stored[path] for path in sources])
+    return scores.joined([stored[path] for path in sources], setting.by_place, say)
 
 
 def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
@@ -142,15 +147,19 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     with ranks.one_first():
         pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
         if setting.part == "test":
-            pictures = tested.for_runs(paths, pictures, say, given)
-        nets = [_with_mean(net, setting, say) if protocol.name == "single" else net for net in nets]
-    classes = _classes(nets, pictures)
+            headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
+            pictures = tested.for_weights(headers, pictures, say, given)
+    known = [
+        classes_of(str(path), net.header.get("classes"), ends(net.net)[1])
+        for path, net in zip(paths, nets, strict=True)
+    ]
+    matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
     device = resolve_device(setting.device)
     blocks = any(isinstance(module, Block) for net in nets for module in net.net.modules())
     if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
         for net in nets:
             accelerate(net.net)
-    seen, found = _score(nets, pictures, protocol, setting, tick, ranks)
+    seen, found = _score(nets, pictures, protocol, setting, len(matched.labels), tick, ranks)
     seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
     skipped = chain(*ranks.gather(pictures.skipped))
     if not seen:
@@ -162,15 +171,15 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     environment = describe_environment()
     how: Json = {"device": device, "precision": precision_of_tests(setting.precision)}
     how |= {name: environment[name] for name in ("commit", "cpu")}
-    for path, net, own in zip(paths, nets, rows, strict=True):
+    for path, net, own, columns in zip(paths, nets, rows, matched.columns, strict=True):
         facts = {"network": net.net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
         facts |= {"kernels": "on" if runs_on_kernels(net.net) else "off"}
         if isinstance(net.net, FileNetwork):
             facts |= {"device": "cpu", "precision": net.header["precision"]}
-        members.append(Member(facts, own[:, _columns(path, net, classes, say)]))
-    labels = torch.tensor([seen[index].label for index in order])
+        members.append(Member(facts, own[:, columns]))
+    labels = torch.tensor([matched.labels[seen[index].label] for index in order])
     names = tuple(seen[index].name for index in order)
-    return ScoreTable(pictures.name, names, labels, classes, tuple(members), tuple(skipped), setting.part)
+    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(members), tuple(skipped), setting.part)
 
 
 def member_count(sources: Sequence[Path]) -> int:
@@ -178,31 +187,24 @@ def member_count(sources: Sequence[Path]) -> int:
     return sum(len(scores.read(path).members) if scores.is_scores(path) else 1 for path in sources)
 
 
-def _columns(path: Path, net: Trained, classes: tuple[str, ...], say: Say) -> list[int]:
-    """Where the network has its scores of the `classes` of the data; other names of them are told.
-
-    Raises `InputError` where some names are the same and stand at other places.
-    """
-    known = net.header.get("classes") or classes
-    same = scores.columns(known, classes)
-    moved = [name for place, name in enumerate(known) if name in classes and classes[same.index(place)] != name]
-    if moved:
-        raise InputError(f"{path} and the data both know {moved[0]!r}, but not the same classes; give data of its own")
-    if set(known) != set(classes):
-        say(f"{path} names its classes {known[0]!r}, ..., the data {classes[0]!r}, ...: they are taken by their place")
-    return same
-
-
 def _score(
-    nets: Sequence[Trained], pictures: Pictures, protocol: Protocol, setting: Setting, tick: Tick, ranks: Ranks
+    nets: Sequence[Trained],
+    pictures: Pictures,
+    protocol: Protocol,
+    setting: Setting,
+    classes: int,
+    tick: Tick,
+    ranks: Ranks,
 ) -> tuple[list[Decoded], list[Tensor]]:
-    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K)."""
+    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K).
+
+    Raises `InputError` for a picture whose label is none of the `classes` of the data.
+    """
     device = resolve_device(setting.device)
     precision, size = precision_of_tests(setting.precision), setting.batch_size
     scorers = [
         scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
     ]
-    classes = min(ends(net.net)[1] for net in nets)
     at_once = min(MOST_IMAGES, *([size] if size else (max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets)))
     decoded = pictures.decoded(
         image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
@@ -231,7 +233,8 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
     """
     if setting.data is not None:
         return setting
-    configs = {path: Run(path).config for path in paths if path.is_dir() and Run(path).exists}
+    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
+    configs = {run.path: run.config | {"data": run.field("data")} for run in runs}
     if not configs:
         raise InputError(f"{paths[0]} does not say which data to test on; give --data")
     first, config = next(iter(configs.items()))
@@ -239,11 +242,11 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
         if other.get("split") != config.get("split") and setting.split is None:
             splits = " and ".join(f"{own.get('split') or 'no split'} ({name})" for name, own in configs.items())
             raise InputError(f"the runs were trained on different splits, {splits}; give --data to test them on")
-        if _place(other) != _place(config):
-            say(f"{path} was trained on {_place(other)}, and is tested on {_place(config)}, as {first} was trained")
+        if place_of(other) != place_of(config):
+            say(f"{path} was trained on {place_of(other)}, and is tested on {place_of(config)}, as {first} was trained")
     return replace(
         setting,
-        data=still_there(_place(config), str(first)),
+        data=still_there(place_of(config), str(first)),
         division=config.get("division", "place"),
         split=setting.split or config.get("split"),
         image_size=setting.image_size or config.get("image_size"),
@@ -251,34 +254,7 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
     )
 
 
-def _place(config: Json) -> str:
-    """Where the data of a run are, whichever folder it is tested from."""
-    return config.get("data_path") or config["data"]
-
-
 def usual_protocol(nets: Iterable[Trained], image_size: int | None = None) -> Protocol:
     """The protocol where none is named, as `Setting` has it."""
     cropped = image_size is None and any(map(is_cropped, nets))
     return Protocol("center" if cropped else "single")
-
-
-def _with_mean(trained: Trained, setting: Setting, say: Say) -> Trained:
-    """Weights that carry no mean image get that of the training pictures."""
-    if trained.mean is not None:
-        return trained
-    split, size, bad = setting.split, setting.image_size, setting.skip_bad
-    data = load(str(setting.data), split=split, image_size=size, skip_bad=bad, progress=say)
-    return replace(trained, mean=data.with_channels(ends(trained.net)[0]).mean())
-
-
-def _classes(nets: Iterable[Trained], pictures: Pictures) -> tuple[str, ...]:
-    """The names of the classes of the data, "0", "1", ... where it has none; every net must know as many."""
-    counts = [ends(net.net)[1] for net in nets]
-    classes = pictures.classes or tuple(str(label) for label in range(counts[0]))
-    for count in counts:
-        if count != len(classes):
-            raise InputError(
-                f"the weights know {count} classes, {pictures.name} has {len(classes)}; "
-                "give the data they were made for"
-            )
-    return classes

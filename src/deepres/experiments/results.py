@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import torch
 
+from deepres import untrusted
 from deepres.analysis.responses import layer_responses
 from deepres.data.memory import test_batches
 from deepres.data.sets import Data
@@ -31,7 +33,7 @@ from deepres.experiments.photographs import Evaluated
 from deepres.experiments.plan import Plan
 from deepres.experiments.single import load_trained
 from deepres.models.catalog import build
-from deepres.records import Run, read_json, write_json
+from deepres.records import Run, write_json
 
 EXPERIMENTS = cifar.EXPERIMENTS | imagenet.EXPERIMENTS
 CLAIMS = cifar.CLAIMS | imagenet.CLAIMS
@@ -77,9 +79,8 @@ def measure_responses(plan: Plan, data: Data, say: Say) -> None:
             say(f"{run.path.name}: standard deviation of layer responses")
             trained = load_trained(run.path, say)
             images = data.with_channels(trained.header["in_channels"])
-            average = trained.mean if trained.mean is not None else images.mean()
             part = spread(images.test, RESPONSE_IMAGES)
-            batches = (x for x, _ in test_batches(part, average, 200, torch.device("cpu")))
+            batches = (x for x, _ in test_batches(part, trained.mean, 200, torch.device("cpu")))
             write_json(file, dict(layer_responses(trained.net, batches)))
 
 
@@ -88,13 +89,20 @@ def _results(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[dict[str, floa
     found: dict[str, list[dict[str, float]]] = {}
     for network, its_runs in runs.items():
         done = [(run, run.done) for run in its_runs]
-        found[network] = [figures | _response(run) | {"place": run.config["seed"]} for run, figures in done if figures]
+        found[network] = [figures | _response(run) | {"place": run.field("seed")} for run, figures in done if figures]
     return found
 
 
 def _response(run: Run) -> dict[str, float]:
     file = run.path / "responses.json"
-    return {"response": mean(read_json(file).values())} if file.exists() else {}
+    return {"response": mean(_of_layers(file))} if file.exists() else {}
+
+
+def _of_layers(file: Path) -> list[float]:
+    values = list(untrusted.read(file, dict[str, float], "delete it, and carry the plan out again", own=True).values())
+    if not values:
+        raise InputError(f"{file} holds no response; delete it, and carry the plan out again")
+    return values
 
 
 def _degradation(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
@@ -129,8 +137,7 @@ def _responses(runs: Mapping[str, Sequence[Run]]) -> tuple[Figure, ...]:
     for network, its_runs in runs.items():
         files = [run.path / "responses.json" for run in its_runs]
         if files and files[0].exists():
-            values = list(read_json(files[0]).values())
-            series.append(Series(*describe(network), values))
+            series.append(Series(*describe(network), _of_layers(files[0])))
     panels = (
         ResponsePanel("layer index (original)", tuple(series), sorted=False),
         ResponsePanel("layer index (sorted by magnitude)", tuple(series), sorted=True),

@@ -39,7 +39,7 @@ def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterato
 def crop_of(trained: Trained) -> int:
     """Pixels a side of the images that the network was trained on: by the header, the mean image, or the name."""
     recorded = trained.header.get("crop")
-    if recorded is None and trained.mean is not None and trained.mean.shape[-1] > 1:
+    if recorded is None and trained.mean.shape[-1] > 1:
         recorded = trained.mean.shape[-1]
     return int(recorded or input_size(str(trained.net.name)))
 
@@ -69,15 +69,9 @@ def scorer(
 
     `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels, by
     `engine` where one is given that stands for the network.
-    Raises `InputError` where the weights carry no mean image; the function does for images that the network cannot
-    take, and for scores that are not finite.
+    The function raises `InputError` for images that the network cannot take, and for scores that are not finite.
     """
     mean, crop, place = trained.mean, crop_of(trained), torch.device(device)
-    if mean is None:
-        raise InputError(
-            f"the weights carry no mean image, which --protocol {protocol.name} subtracts; add it with "
-            "deepres convert --mean"
-        )
     channels, views = ends(trained.net)[0], protocol.views(crop)
     dense = protocol.name == "dense"
     if dense and isinstance(trained.net, FileNetwork):

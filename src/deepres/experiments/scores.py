@@ -5,23 +5,44 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres import untrusted
+from deepres.data.listing import Say
 from deepres.data.pictures import Tested
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
 from deepres.evaluation.ensemble import average, member_weights
+from deepres.experiments.classes import Classes, columns
 from deepres.files import replacing
 from deepres.printing import marked
 from deepres.records import Json
 
 HEADER = "deepres.scores"
+ANEW = "write it again with --save-scores"
+MOST_BYTES = 2**31  # a score in JSON has some twenty
 WRONG = ("image", "true", "predicted", "score", "score_of_true")
+
+
+class _Member(TypedDict):
+    network: str
+    weights: str
+    protocol: str
+
+
+class _Header(TypedDict):
+    """What is read of a file's header, which may hold more."""
+
+    data: str
+    names: list[str]
+    classes: list[str]
+    skipped: list[str]
+    members: list[_Member]
 
 
 @dataclass(frozen=True)
@@ -52,10 +73,10 @@ def is_scores(file: Path) -> bool:
     """Whether `file` was written by `write`; False for weights, and where there is no file."""
     try:
         if file.suffix == ".json":
-            return HEADER in json.loads(file.read_text(encoding="utf-8"))
+            return HEADER in untrusted.read(file, Json, own=True, most=MOST_BYTES)
         with safe_open(file, framework="pt") as stream:
             return HEADER in (stream.metadata() or {})
-    except (OSError, SafetensorError, TypeError, ValueError):
+    except (OSError, SafetensorError, InputError):
         return False
 
 
@@ -135,35 +156,30 @@ def read(file: Path) -> ScoreTable:
         part = header.get("part", "test")
         return ScoreTable(header["data"], names, labels, classes, tuple(members), skipped, part)
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the scores file {file} is damaged ({error}); write it again with --save-scores") from None
+        raise InputError(f"the scores file {file} is damaged ({error}); {ANEW}") from None
 
 
-def _content(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
     if file.suffix == ".json":
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        header = values.pop(HEADER)
-        return header, {name: torch.tensor(value) for name, value in values.items()}
-    with safe_open(file, framework="pt") as stream:
-        names: list[str] = stream.keys()
-        return json.loads(stream.metadata()[HEADER]), {name: stream.get_tensor(name) for name in names}
+        values = untrusted.read(file, Json, ANEW, own=True, most=MOST_BYTES)
+        header, tensors = values.pop(HEADER), {name: torch.tensor(value) for name, value in values.items()}
+    else:
+        with safe_open(file, framework="pt") as stream:
+            names: list[str] = stream.keys()
+            header = untrusted.decode(stream.metadata()[HEADER], Json, str(file), ANEW, own=True, most=MOST_BYTES)
+            tensors = {name: stream.get_tensor(name) for name in names}
+    untrusted.convert(header, _Header, f"the scores file {file} is damaged", ANEW)
+    return header, tensors
 
 
-def columns(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where a member that knows the classes `own` has its score of each of the classes `wanted`.
-
-    By name where the names are the same ones, else by place: other names may stand for the same classes.
-    """
-    if len(set(own)) == len(own) and set(own) == set(wanted):
-        return [list(own).index(name) for name in wanted]
-    return list(range(len(wanted)))
-
-
-def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = lambda message: None) -> ScoreTable:
     """The members of all tables, in their order, over the images of the first.
 
-    Raises `InputError` where the tables are not of the same images with the same labels, or not of as many classes.
+    Classes are taken by name, or as `classes.columns` has it, with its `by_place`. Raises `InputError` where the tables
+    are not of the same images with the same labels, or not of the same classes.
     """
     first = tables[0]
+    known = Classes("the first member", first.classes)
     place = {name: number for number, name in enumerate(first.names)}
     members: list[Member] = []
     for table in tables:
@@ -172,16 +188,15 @@ def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
                 f"the members were tested on different images: {len(first.names)} of {first.data} and "
                 f"{len(table.names)} of {table.data}, which are not the same names; test them on the same data"
             )
-        if len(table.classes) != len(first.classes):
-            raise InputError(
-                f"the members know {len(first.classes)} and {len(table.classes)} classes; give members of the same"
-            )
         order = sorted(range(len(table.names)), key=lambda number, own=table: place[own.names[number]])
-        same = columns(table.classes, first.classes)
+        own = (
+            known if table is first else Classes(str(table.members[0].facts.get("weights", table.data)), table.classes)
+        )
+        same = columns(own, known, by_place, say)
         if not torch.tensor(same).argsort()[table.labels[order]].equal(first.labels):
             raise InputError(
                 f"the members were tested on images of the same names, but other labels, in {first.data} and "
                 f"{table.data}; test them on the same data"
             )
-        members += [replace(own, scores=own.scores[order][:, same]) for own in table.members]
+        members += [replace(one, scores=one.scores[order][:, same]) for one in table.members]
     return replace(first, members=tuple(members))

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from deepres.data.sources import placed
-from deepres.data.stream.loader import workers_missed
 from deepres.errors import InputError
 from deepres.experiments import pictures
 from deepres.experiments import start as starting
-from deepres.experiments.exchange import find
+from deepres.experiments.batch import require_batch
+from deepres.experiments.exchange import ready, require_mean
 from deepres.experiments.material import Material, Say, Source, material
 from deepres.experiments.start import FILE as START
 from deepres.experiments.start import Start, of_run
-from deepres.models import pretrained
 from deepres.models.catalog import WITHOUT_BN, build, depth, family
 from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
@@ -31,16 +30,17 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
+from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences, from_json, merge, read_settings
 from deepres.training.trainer import Monitor
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to use: the net, its mean image (C, H, W), the names of its classes, its header."""
+    """A network ready to use: the net, its mean image, (C, H, W) or (C, 1, 1), and its header."""
 
     net: Network
-    mean: Tensor | None
+    mean: Tensor
     header: Json
 
 
@@ -62,7 +62,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     """
     settings: dict[str, Any] = {}
     for source in sources:
-        read = {name: value for name, value in read_settings(source).items() if name not in FACTS}
+        read = read_settings(source, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
     settings = _without_places(settings, changes)
@@ -79,7 +79,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
-    where = str(sources[-1]) if sources else "the command line"
+    where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes), where)
     learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
     if config.recipe.optimizer == "muon" and learns_lengths:
@@ -138,16 +138,7 @@ def train_run(
     among the ranks.
     """
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
-    own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide, before anything is written
-    if (own.stop - own.start) % config.recipe.accumulate:
-        raise InputError(
-            f"the {own.stop - own.start} images of a rank do not divide into {config.recipe.accumulate} parts; "
-            "give another --batch-size or accumulate"
-        )
-    each = (own.stop - own.start) // config.recipe.accumulate
-    small = config.recipe.crop or family(config.network) == "imagenet"  # whose last maps may have one position
-    if small and 1 in (each, each % (config.recipe.bn_group or each)):
-        raise InputError("batch normalization would see one image; give a larger --batch-size or another --bn-group")
+    require_batch(config, source, ranks, start)
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
@@ -174,7 +165,7 @@ def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
 def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
     config = resolve(config, run, monitor.say, ranks)
     own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
-    with closing(own), workers_missed():
+    with closing(own):
         if not ranks.same(int(own.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
         return _train_on(own, config, run, monitor, ranks, start, source)
@@ -187,7 +178,7 @@ def _train_on(
     if start is None:
         net = build(config.network, len(own.classes), own.channels)
     else:
-        net = start.begin(own.classes, own.channels)
+        net = start.begin(own.classes, own.channels, monitor.say)
     freeze(net, config.freeze or ())
     if run.done is None:
         compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
@@ -197,8 +188,10 @@ def _train_on(
     record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
     commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
     if done is not None:
+        ranks.by_first(lambda: mend_records(run, monitor.say))
         return done
     header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
+    header["division"] = config.division
     return train(
         net,
         config.recipe,
@@ -224,7 +217,7 @@ def open_run(
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
-    own = pictures.own_pictures(source)
+    own = pictures.own_pictures(source, record["start_path"])
     if run.exists:
         if run.begun and (fields := _other_fields(record, run, source)):
             raise InputError(
@@ -265,7 +258,8 @@ def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
 def load_trained(path: Path, say: Say, network: str | None = None) -> Trained:
     """A network from a run folder (its newest whole checkpoint), a weights file of any kind, or `hf:owner/name`.
 
-    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net.
+    `network` names the net where neither header nor tensors do. Raises `InputError` for weights of another net, and for
+    those without a mean.
     """
-    net = pretrained.load(find(path, say), network)
-    return Trained(net, net.mean, net.header)
+    net = ready(path, say, network)
+    return Trained(net, require_mean(net, path), net.header)

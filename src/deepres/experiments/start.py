@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from deepres.errors import InputError
-from deepres.experiments.exchange import find
+from deepres.experiments.classes import Classes, classes_of, head_rows
+from deepres.experiments.exchange import ready
 from deepres.files import replacing
 from deepres.models import pretrained
 from deepres.models.catalog import build
@@ -45,12 +46,16 @@ class Start:
             with replacing(run.path / FILE) as partial:
                 partial.write_bytes(self.content)
 
-    def begin(self, classes: Sequence[str], channels: int) -> Network:
+    def begin(
+        self, classes: Sequence[str], channels: int, say: Callable[[str], None] = lambda message: None
+    ) -> Network:
         """A network with these weights that knows `classes`; where they are other ones, its head has start values.
 
-        The head is all that depends on the number of classes, and auxiliary classifiers. These have start values, too,
-        where the trained weights lack them, as most do. Start values (of He et al. for the paper's networks) come from
-        torch's random state. Raises `InputError` where the images have other than the network's input channels.
+        The same names in another order, or in another Unicode form, are the same classes. Where the weights or the
+        images name none, and they are as many, they are taken by their place, which `say` hears. The head is all that
+        depends on the number of classes, and auxiliary classifiers. These have start values, too, where the trained
+        weights lack them, as most do. Start values (of He et al. for the paper's networks) come from torch's random
+        state. Raises `InputError` where the images have other than the network's input channels.
         """
         header = self.net.header
         if channels != header["in_channels"]:
@@ -59,11 +64,15 @@ class Start:
         structure = {key: header[key] for key in STRUCTURE}
         net = build(self.net.name, len(classes), channels, **structure)
         state = self.net.state_dict()
-        if not _same(header.get("classes"), header["num_classes"], classes):
-            with torch.device("meta"):
-                one, two = (build(self.net.name, count, channels, **structure).state_dict() for count in (1, 2))
-            head = [key for key in state if one[key].shape != two[key].shape or key.startswith(AUXILIARY)]
-            state = {key: value for key, value in state.items() if key not in head}
+        with torch.device("meta"):
+            one, two = (build(self.net.name, count, channels, **structure).state_dict() for count in (1, 2))
+        head = [key for key in state if one[key].shape != two[key].shape]
+        known = classes_of("the weights", header.get("classes"), header["num_classes"])
+        rows = head_rows(known, Classes("the data", tuple(classes)), say)
+        if rows is None:
+            state = {key: value for key, value in state.items() if key not in head and not key.startswith(AUXILIARY)}
+        else:
+            state |= {key: state[key][rows] for key in head}
         net.load_state_dict(net.state_dict() | state)
         return net
 
@@ -75,7 +84,7 @@ def placed(place: str) -> str:
 
 def take(place: Path, say: Callable[[str], None], network: str | None = None) -> Start:
     """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `load` does."""
-    net = pretrained.load(find(place, say), network)
+    net = ready(place, say, network)
     return Start(net, serialise(net.state_dict(), net.mean, net.header))
 
 
@@ -85,8 +94,3 @@ def of_run(run: Run, place: str, say: Callable[[str], None]) -> Start:
     if not file.exists() or (not run.begun and place not in map(run.config.get, ("start", "start_path"))):
         return take(Path(place), say)
     return Start(pretrained.load(file), file.read_bytes())
-
-
-def _same(known: Sequence[str] | None, count: int, classes: Sequence[str]) -> bool:
-    """Whether the head fits `classes`: by name, or by number where the weights tell no names."""
-    return count == len(classes) if known is None else list(known) == list(classes)

@@ -1,6 +1,6 @@
 """Which pictures a run may be tested on: none that it was trained on, and what changed since then is told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,21 +12,24 @@ from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments import single
 from deepres.experiments.material import Say, fingerprint_of, load_source
-from deepres.experiments.pictures import RunPictures, first, kept, test_changes
-from deepres.records import Run
+from deepres.experiments.pictures import RunPictures, first, kept, place_of, test_changes
+from deepres.records import Json, Run
 
 
-def for_runs(paths: Sequence[Path], pictures: Pictures, say: Say, given: bool) -> Pictures:
-    """The test `pictures` less those that a run among `paths` was trained on, which by now lie in the test part.
+def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, given: bool) -> Pictures:
+    """The test `pictures` less those that a run among `headers`, by path, was trained on, and that are now among them.
 
-    `say` is told what was added, is gone or has other content since the run began. `given` says that the user named the
-    data. Raises `InputError` where the runs' own place holds none of their test pictures, and for a run of before that
-    keeps no list of its pictures, where its data changed so that its training pictures cannot be told.
+    `say` is told what was added, is gone or has other content since the run began, and of weights of before, which
+    may know some. `given` says that the user named the data. Raises `InputError` where the runs' own place holds none
+    of their test pictures, and for a run of before that keeps no list of its pictures, where its data changed so that
+    its training pictures cannot be told.
     """
-    listed = {path: own for path in paths if (own := kept(path)) is not None}
-    for path in paths:
-        if path.is_dir() and Run(path).exists and path not in listed:
+    listed = {path: own for path in headers if (own := kept(path)) is not None}
+    for path in (path for path in headers if path not in listed):
+        if path.is_dir() and Run(path).exists:
             _check_unlisted(path, pictures, say, given)
+        elif pictures.division and "recipe" in headers[path] and headers[path].get("division") != "hash":
+            say(f"warning: {path} was trained when data were divided otherwise, and may know some of these pictures")
     if not listed:
         return pictures
     now = manifest_of(pictures.listed, say, pictures.name)
@@ -42,8 +45,8 @@ def for_runs(paths: Sequence[Path], pictures: Pictures, say: Say, given: bool) -
 
 def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
     """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
-    tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.train))
-    if not given and len(own.test.names) and not tested.any():
+    tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
+    if not given and _place(path) == pictures.name and len(own.test.names) and not tested.any():
         raise InputError(
             f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
             "place of its data, or other data, with --data"
@@ -52,20 +55,25 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
     if changed and tested.any():  # else these are other data
         say(f"the test pictures are not all that {path} was tested on when it was trained: {changed}")
     if both := int((tested & trained).sum()):
-        say(f"warning: {both:,} of the test pictures have the content of training pictures of {path}")
+        say(f"warning: {both:,} of the test pictures have the content of pictures that {path} was trained on")
     return trained & ~tested
 
 
 def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> None:
     """A run of before keeps no list of its pictures, but the fingerprint of all."""
     config = Run(path).config
-    if given:
-        if pictures.divided:
+    ruled = pictures.division in (None, config.get("division", "place"))
+    if given or _place(path) != pictures.name or not ruled:
+        if pictures.division:
             say(f"warning: {path} keeps no list of its pictures; these may be some that it was trained on")
-    elif pictures.divided or placed(config["data"]) != config["data"]:
+    elif pictures.division or placed(config["data"]) != config["data"]:
         source = load_source(single.configure([path], None, {}), lambda message: None)
         if fingerprint_of(source) != config.get("fingerprint"):
             raise InputError(
                 f"{path} was trained on other pictures than {pictures.root} holds now, and keeps no list that would "
                 "tell its training pictures; give pictures that it has not seen with --data"
             )
+
+
+def _place(path: Path) -> str:
+    return place_of(Run(path).config)

@@ -69,6 +69,8 @@ def read_network(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     net = _parse("NetParameter", file)
     layers = [layer for layer in (*net.layer, *net.layers) if layer.name]
+    if any(isinstance(layer.name, bytes) for layer in layers):  # as protobuf gives what is no UTF-8
+        raise InputError(f"{file} is damaged: a layer has a name that is no UTF-8; copy it again")
     if not any(layer.blobs for layer in layers):
         raise InputError(f"{file} is no trained network of Caffe: none of its layers has weights")
     state: dict[str, Tensor] = {}

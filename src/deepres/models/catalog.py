@@ -1,6 +1,7 @@
 """Networks by name: resnet20, plain56, resnet34-c, resnet18-32px, highway19, vgg16.
 
-resnet18 34 50 101 152     Table 1, shortcut option B; -a, -b, -c choose the option; -32px the small stem
+resnet18 34 50 101 152     Table 1, shortcut option B; -a, -b, -c choose the option; -32px the small stem, and
+                           -32px-pool the max pool behind it, which weights of others have
 plain18 plain34            the same without shortcuts; -32px, too
 resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; option A, or -b, -c
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
@@ -52,7 +53,7 @@ NAMES = (
 
 @dataclass(frozen=True)
 class _Spec:
-    """A name taken apart: `variant` is "", "a", "b", "c" or "32px"."""
+    """A name taken apart: `variant` is "", "a", "b", "c", "32px" or "32px-pool"."""
 
     name: str
     kind: Kind
@@ -62,6 +63,11 @@ class _Spec:
     @property
     def in_table_1(self) -> bool:
         return self.kind != "highway" and self.depth in TABLE_1
+
+    @property
+    def small(self) -> bool:
+        """Whether the stem is that for 32-pixel images."""
+        return self.variant.startswith("32px")
 
     @property
     def bottlenecks(self) -> bool:
@@ -125,7 +131,9 @@ def build(
     residual, blocks = _residual(spec, stride_on, residual_layers)
     if spec.in_table_1:
         row = dataclasses.replace(TABLE_1[spec.depth], residual=residual, blocks=blocks)
-        stem = STEM_32 if spec.variant == "32px" else dataclasses.replace(STEM_224, pool_padding=pool_padding)
+        stem = dataclasses.replace(STEM_32 if spec.small else STEM_224, pool_padding=pool_padding)
+        if spec.variant == "32px-pool":
+            stem = dataclasses.replace(stem, pool=True)
         net = ImageNetNet(row, spec.shortcut, stem, classes, in_channels)
     else:
         net = CifarNet(blocks, residual, spec.shortcut, classes, in_channels)
@@ -164,7 +172,7 @@ def family(name: str) -> Family:
     if name in RIVALS:
         return "imagenet"
     spec = _parse(name)
-    return "imagenet" if spec.in_table_1 and spec.variant != "32px" else "cifar"
+    return "imagenet" if spec.in_table_1 and not spec.small else "cifar"
 
 
 def input_size(name: str) -> int:
@@ -204,7 +212,7 @@ def _residual(spec: _Spec, stride_on: str, layers: int) -> tuple[Residual, tuple
 
 def _parse(name: str) -> _Spec:
     """Take a name apart. Raises `InputError` where no network has it, naming what is near."""
-    match = re.fullmatch(r"(resnet|plain|highway)([1-9]\d{0,3})(?:-(a|b|c|32px))?", name)
+    match = re.fullmatch(r"(resnet|plain|highway)([1-9]\d{0,3})(?:-(a|b|c|32px|32px-pool))?", name)
     if match is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")
     kind, number, variant = match.groups(default="")
@@ -235,7 +243,7 @@ def _variant_trouble(spec: _Spec) -> str | None:
     """Why this network has no such variant, or None."""
     if spec.variant in shortcuts.OPTIONS and spec.kind != "resnet":
         return f"a {spec.kind} net has no choice of shortcut; use {spec.kind}{spec.depth}"
-    if spec.variant == "32px" and not spec.in_table_1:
+    if spec.small and not spec.in_table_1:
         return f"{spec.kind}{spec.depth} is made for 32-pixel images; use that"
     return None
 

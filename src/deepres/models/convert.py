@@ -1,4 +1,4 @@
-"""State dicts into a network and out of it: under our own names, torchvision's, or those of fb.resnet.torch."""
+"""State dicts into a network and out of it: under our own names, or those of other libraries and repositories."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,36 +7,40 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.errors import InputError, few
 from deepres.models.catalog import RIVALS
 
-SHOWN = 4
 BN_COUNTER = "num_batches_tracked"
-WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 
 
 @dataclass(frozen=True)
 class Layout:
     """Somebody's names of the modules of Table 1, in pairs with ours, in which {stage}, {block}, {layer} are numbers.
 
-    `first_stage` is their number of our conv2_x; their blocks count from 0, ours from 1 as in the paper.
+    `what` they are and the `first` parameter tell the layout. `first_stage` is their number of our conv2_x, and
+    `first_layer` that of the first layer of F; their blocks count from 0, ours from 1 as in the paper.
     """
 
+    what: str
+    first: str
     pairs: tuple[tuple[str, str], ...]
     first_stage: int
+    first_layer: int = 1
 
     def ours(self, key: str) -> str | None:
         """Our name of their parameter or buffer `key`, or None."""
-        return _renamed(key, self.pairs, {"stage": 2 - self.first_stage, "block": 1})
+        return _renamed(key, self.pairs, {"stage": 2 - self.first_stage, "block": 1, "layer": 1 - self.first_layer})
 
     def theirs(self, key: str) -> str | None:
         """Their name of our parameter or buffer `key`, or None; the first one, where they have two."""
         pairs = tuple((ours, theirs) for theirs, ours in self.pairs)
-        return _renamed(key, pairs, {"stage": self.first_stage - 2, "block": -1})
+        return _renamed(key, pairs, {"stage": self.first_stage - 2, "block": -1, "layer": self.first_layer - 1})
 
 
 BLOCK = "conv{stage}_x.{block}"
 TORCHVISION = Layout(
+    "a torchvision ResNet",
+    "conv1.weight",
     (
         ("conv1", "conv1.conv"),
         ("bn1", "conv1.bn"),
@@ -46,6 +50,10 @@ TORCHVISION = Layout(
         ("layer{stage}.{block}.downsample.1", f"{BLOCK}.shortcut.projection.bn"),
         ("fc", "fc"),
         ("last_linear", "fc"),  # fbresnet152 of pretrainedmodels, otherwise named as torchvision's
+        # kuangliu/pytorch-cifar, akamaster/pytorch_resnet_cifar10 and their many descendants
+        ("layer{stage}.{block}.shortcut.0", f"{BLOCK}.shortcut.projection.conv"),
+        ("layer{stage}.{block}.shortcut.1", f"{BLOCK}.shortcut.projection.bn"),
+        ("linear", "fc"),
     ),
     first_stage=1,
 )
@@ -53,6 +61,8 @@ TORCHVISION = Layout(
 # block of it is {0: both branches {0: F, 1: shortcut}, 1: sum, 2: relu}. Converters from Lua keep the numbers, and put
 # the linear layer behind a view of its own.
 NUMBERED = Layout(
+    "a ResNet of fb.resnet.torch",
+    "0.weight",
     (
         ("0", "conv1.conv"),
         ("1", "conv1.bn"),
@@ -68,6 +78,45 @@ NUMBERED = Layout(
     ),
     first_stage=4,
 )
+# weiaicunzai/pytorch-cifar100
+SEQUENCES = Layout(
+    "a ResNet whose conv1 is a sequence, as weiaicunzai's",
+    "conv1.0.weight",
+    (
+        ("conv1.0", "conv1.conv"),
+        ("conv1.1", "conv1.bn"),
+        *(
+            (
+                f"conv{{stage}}_x.{{block}}.residual_function.{3 * (layer - 1) + place}",
+                f"{BLOCK}.residual.layer{layer}.{what}",
+            )
+            for layer in (1, 2, 3)
+            for place, what in enumerate(("conv", "bn"))
+        ),
+        ("conv{stage}_x.{block}.shortcut.0", f"{BLOCK}.shortcut.projection.conv"),
+        ("conv{stage}_x.{block}.shortcut.1", f"{BLOCK}.shortcut.projection.bn"),
+        ("fc", "fc"),
+    ),
+    first_stage=2,
+)
+# ResNetForImageClassification of transformers
+STAGE = "resnet.encoder.stages.{stage}.layers.{block}"
+TRANSFORMERS = Layout(
+    "a ResNet of transformers",
+    "resnet.embedder.embedder.convolution.weight",
+    (
+        ("resnet.embedder.embedder.convolution", "conv1.conv"),
+        ("resnet.embedder.embedder.normalization", "conv1.bn"),
+        (f"{STAGE}.layer.{{layer}}.convolution", f"{BLOCK}.residual.layer{{layer}}.conv"),
+        (f"{STAGE}.layer.{{layer}}.normalization", f"{BLOCK}.residual.layer{{layer}}.bn"),
+        (f"{STAGE}.shortcut.convolution", f"{BLOCK}.shortcut.projection.conv"),
+        (f"{STAGE}.shortcut.normalization", f"{BLOCK}.shortcut.projection.bn"),
+        ("classifier.1", "fc"),
+    ),
+    first_stage=0,
+    first_layer=0,
+)
+LAYOUTS = (TORCHVISION, NUMBERED, SEQUENCES, TRANSFORMERS)
 # In the rivals' state dicts, and in ours. GoogLeNet's auxiliary classifiers are of no use after training, and
 # torchvision's trained nets lack them.
 AUXILIARY = ("aux1.", "aux2.")
@@ -86,7 +135,7 @@ def torchvision_state_dict(state: Mapping[str, Tensor], network: str | None = No
     """
     if network in RIVALS:
         return dict(state)
-    return _translated(state, TORCHVISION, "a torchvision ResNet")
+    return _translated(state, TORCHVISION)
 
 
 def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,38 +146,29 @@ def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {key: TORCHVISION.theirs(key) for key in state}
     unknown = [key for key, theirs in renamed.items() if theirs is None]
     if unknown:
-        raise InputError(f"torchvision has no such network: it has no name for {_few(unknown)}")
+        raise InputError(f"torchvision has no such network: it has no name for {few(unknown)}")
     return {theirs: state[key] for key, theirs in renamed.items() if theirs is not None}
 
 
+def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
+    """Whose names the tensors of a ResNet have; None where they are no foreign ones (then they may be ours)."""
+    return next((layout for layout in LAYOUTS if layout.first in state), None)
+
+
 def foreign_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """A ResNet's state dict of torchvision, timm, pretrainedmodels or fb.resnet.torch under our names.
+    """A ResNet's state dict of another library or repository under our names.
 
     Biases of its convolutions, which ours have not, go into the running means of BN. None where the names are no
-    foreign ones (then they may be ours); `InputError` where the names begin as theirs and some are unknown.
+    foreign ones; `InputError` where the names begin as theirs and some are unknown.
     """
-    state = unwrapped(state)
-    for layout, first, what in (
-        (TORCHVISION, "conv1.weight", "a torchvision ResNet"),
-        (NUMBERED, "0.weight", "a ResNet of fb.resnet.torch"),
-    ):
-        if first in state:
-            return fold_biases(_translated(state, layout, what))
-    return None
-
-
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` without the prefixes that wrappers of a network put before every name."""
-    for prefix in WRAPPERS:
-        if state and all(key.startswith(prefix) for key in state):
-            return unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
-    return dict(state)
+    layout = layout_of(state)
+    return None if layout is None else fold_biases(_translated(state, layout))
 
 
 def rival_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of timm's VGG under our names, which are torchvision's; any other state dict as it is."""
     renamed = {}
-    for key, value in unwrapped(state).items():
+    for key, value in state.items():
         module, _, tensor = key.rpartition(".")
         ours = TIMM_VGG.get(module, module)
         renamed[f"{ours}.{tensor}"] = value.flatten(1) if ours != module and value.dim() > 1 else value
@@ -174,14 +214,14 @@ def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
         if key in state and state[key].shape != own[key].shape
     ]
     found = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshaped))
-    return "; ".join(f"{what} {_few(keys)}" for what, keys in found if keys)
+    return "; ".join(f"{what} {few(keys)}" for what, keys in found if keys)
 
 
-def _translated(state: Mapping[str, Tensor], layout: Layout, what: str) -> dict[str, Tensor]:
+def _translated(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     renamed = {key: layout.ours(key) for key in state}
     unknown = [key for key, ours in renamed.items() if ours is None]
     if unknown:
-        raise InputError(f"these weights are not of {what}: unexpected {_few(unknown)}")
+        raise InputError(f"these weights are not of {layout.what}: unexpected {few(unknown)}")
     return {ours: state[key] for key, ours in renamed.items() if ours is not None}
 
 
@@ -199,10 +239,3 @@ def _renamed(key: str, pairs: Iterable[tuple[str, str]], shift: Mapping[str, int
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(template)))
-
-
-def _few(keys: Iterable[str]) -> str:
-    """The first few of `keys`, and how many more there are."""
-    every = list(keys)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Size, Tensor
 
-from deepres.errors import InputError
+from deepres.errors import InputError, few
 from deepres.models.catalog import RIVALS, build, depth, names, of_depth
 from deepres.models.convert import AUXILIARY, BN_COUNTER, ends, misfits
 from deepres.models.network import Network
@@ -20,17 +20,17 @@ NEAR = 3  # this many depths are looked at for the nearest network
 def identify(state: Mapping[str, Tensor]) -> str:
     """The name of the network that has exactly these parameters and buffers (our names), with any number of classes.
 
-    Raises `InputError` where none has, naming the nearest and what is wrong with it, and where several have: shortcuts
-    without parameters cannot be told from none (Sec. 3.3, option A).
+    Raises `InputError` where none has, naming the nearest and what is wrong with it, or the tensors where none is near,
+    and where several have: shortcuts without parameters cannot be told from none (Sec. 3.3, option A).
     """
     own = _shapes(state)
-    found = [name for name in _candidates(_layers(state)) if _shapes(_on_meta(name, *ends(state)).state_dict()) == own]
+    found = [name for name in _candidates(layers_of(state)) if _shapes(on_meta(name, *ends(state)).state_dict()) == own]
     if not found:
         near = nearest(state)
-        raise InputError(
-            f"these weights are of no network that is known here; the nearest is {near}, but: "
-            f"{misfits(_on_meta(near, *ends(state)), state)}"
-        )
+        why = f"the names in the file are {few(state)}"
+        if near is not None:
+            why = f"the nearest is {near}, but: {misfits(on_meta(near, *ends(state)), state)}"
+        raise InputError(f"these weights are of no network that is known here; {why}")
     if len(found) > 1:
         raise InputError(
             f"the weights do not say which network they are of, it could be {' or '.join(found)}; give --network"
@@ -38,19 +38,25 @@ def identify(state: Mapping[str, Tensor]) -> str:
     return found[0]
 
 
-def nearest(state: Mapping[str, Tensor]) -> str:
-    """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths."""
-    own, layers = set(_shapes(state).items()), _layers(state)
+def nearest(state: Mapping[str, Tensor]) -> str | None:
+    """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths.
+
+    None where none has half of the names.
+    """
+    own, layers = _shapes(state), layers_of(state)
     depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
     near = [name for known in depths[:NEAR] for name in of_depth(known)] + [*RIVALS]
-    return min(near, key=lambda name: len(own ^ set(_shapes(_on_meta(name, *ends(state)).state_dict()).items())))
+    shapes = {name: _shapes(on_meta(name, *ends(state)).state_dict()) for name in near}
+    alike = [name for name in near if 2 * len(own.keys() & shapes[name].keys()) >= len(own)]
+    return min(alike, key=lambda name: len(own.items() ^ shapes[name].items()), default=None)
 
 
 def _candidates(layers: int) -> tuple[str, ...]:
     return tuple(of_depth(layers)) if layers > ENDS else tuple(RIVALS)
 
 
-def _layers(state: Mapping[str, Tensor]) -> int:
+def layers_of(state: Mapping[str, Tensor]) -> int:
+    """The weighted layers of the ResNet that `state` (our names) is of; fewer where it is of another network."""
     return sum(LAYER.fullmatch(key) is not None for key in state) + ENDS
 
 
@@ -64,7 +70,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
 
 
 @cache
-def _on_meta(name: str, classes: int | None, channels: int) -> Network:
+def on_meta(name: str, classes: int | None, channels: int) -> Network:
     """The network without its weights: names and shapes alone."""
     with torch.device("meta"):
         return build(name, classes, channels)

@@ -1,6 +1,7 @@
-"""Trained networks from files: ours, torchvision's and timm's, those of fb.resnet.torch, the authors' for Caffe."""
+"""Trained networks from files: ours, those of other libraries and repositories, the authors' for Caffe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ from torch import Tensor, nn
 
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
+from deepres.models.beside import FILES, Beside, read_beside
 from deepres.models.catalog import build
-from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, misfits, rival_state_dict
+from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
-from deepres.models.weights import Weights
+from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, is_small, told
+from deepres.models.unpack import bare
+from deepres.models.weights import Weights, silent
 
 STRUCTURE = ("stride_on", "residual_layers", "pool_padding")  # of the header: arguments of `build`
-# What torchvision, timm and fb.resnet.torch subtract from RGB in 0..1, and divide by, for their ResNets.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PICKLED = "pytorch_model.bin"  # the hub's name of older weights
 # A parameter that tells each of torchvision's other networks, which have the same names here, with its mean and std:
 # AlexNet and VGG are as the ResNets, GoogLeNet's trained weights take -1..1 (torchvision's `transform_input`).
 RIVALS = {
@@ -26,31 +29,88 @@ RIVALS = {
 }
 
 
-def read(file: Path) -> Weights:
-    """The weights in `file` under our names; of foreign ones the header tells what their format implies.
+@dataclass(frozen=True)
+class Hints:
+    """What a user says of weights whose file does not: the network, the padding of option A, one of several states.
+
+    With `normalised` mean and std are given, and none need be taken for granted.
+    """
+
+    network: str | None = None
+    padding: Padding | None = None
+    take: str | None = None
+    normalised: bool = False
+
+
+NO_HINTS = Hints()
+
+
+def read(file: Path, hints: Hints = NO_HINTS, say: Callable[[str], None] = silent) -> Weights:
+    """The weights in `file` under our names; of foreign ones the header tells what is known of them.
 
     `.caffemodel` is the authors' release; safetensors and PyTorch files may have our names, those of torchvision (timm,
-    pretrainedmodels' fbresnet152), or the numbers of a fb.resnet.torch network that was converted from Lua. Raises
-    `InputError` for a file that is none of these.
+    pretrainedmodels' fbresnet152), transformers, the repositories of `origins`, or the numbers of a fb.resnet.torch
+    network that was converted from Lua. The mean, std and classes are those in the file, of the JSON beside it, or of
+    the library or repository that the names are of; where none tells, they are absent. `say` is told what is chosen,
+    assumed and left out. Raises `InputError` for a file that is none of these, or leaves open what it computes.
     """
     if file.suffix == ".t7":
         raise InputError(f"{file} is of Torch for Lua; convert it to a PyTorch state dict first")
     if file.suffix == ".caffemodel" and file.is_file():
+        if hints.padding or hints.take:
+            raise InputError(f"{file} is the authors' release, of one network; leave --padding and --take out")
         from deepres.models.caffe import read_network
 
         state, header = read_network(file)
         return Weights(state, None, {"source": file.name} | header | _imagenet_classes(state))
-    found = weights_file.read(file)
+    found = weights_file.read(file, say, hints.take)
     if found.header:
+        if hints.padding is not None:
+            raise InputError(f"{file} is a file of deepres, which has one padding; leave --padding out")
         return found
-    state = foreign_state_dict(found.state)
-    if state is None:
-        return _of_a_rival(rival_state_dict(found.state), file.name, found.mean)
-    header = {"source": file.name, "stride_on": "3x3"} | _imagenet_classes(state)
-    mean = found.mean
-    if state["conv1.conv.weight"].shape[1:2] == (3,):
-        mean, header = torch.tensor(IMAGENET_MEAN)[:, None, None], header | {"std": list(IMAGENET_STD)}
-    return Weights(state, mean, header)
+    beside = read_beside(file) if file.name in (WEIGHTS, PICKLED) else None
+    if beside is not None and beside.unread:
+        say(f"not read of the JSON beside {file.name}: {beside.unread}")
+    try:
+        return _foreign(found, file, hints, beside, say)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _foreign(found: Weights, file: Path, hints: Hints, beside: Beside | None, say: Callable[[str], None]) -> Weights:
+    theirs = bare(found.state, file, say)
+    layout, state = layout_of(theirs), foreign_state_dict(theirs)
+    source = {"source": file.name}
+    if layout is None or state is None:
+        if hints.padding is not None:
+            raise InputError("--padding is for ResNets under the names of others; leave it out")
+        weights = _of_a_rival(rival_state_dict(theirs), source, found.mean)
+    else:
+        what = told(theirs, state, layout, hints.network, hints.padding, say)
+        weights = Weights(what.state, found.mean, source | what.header | _imagenet_classes(state))
+        given = hints.normalised or found.mean is not None or (beside is not None and beside.mean is not None)
+        if what.origin is not None and not given:
+            weights = _normalised(weights, what.origin, file, say)
+    if beside is None:
+        return weights
+    mean = weights.mean if beside.mean is None else torch.tensor(beside.mean)[:, None, None]
+    header = weights.header | source | beside.header
+    if layout is not None and is_small(weights.state):
+        header.pop("crop", None)
+    return Weights(weights.state, mean, header)
+
+
+def _normalised(weights: Weights, origin: Origin, file: Path, say: Callable[[str], None]) -> Weights:
+    """`weights` with the mean, std and classes of their origin, which is said where it is a repository."""
+    header = {"std": list(origin.std)} | ({"classes": list(origin.classes)} if origin.classes else {})
+    if origin is not LIBRARIES:
+        mean, std = (",".join(map(str, values)) for values in (origin.mean, origin.std))
+        named = f", classes are {', '.join(origin.classes[:2])}, ..." if origin.classes else ""
+        say(
+            f"{file} has the names of {origin.name}: as there, images are taken less {mean}, divided by {std}{named} "
+            "(deepres convert --mean and --std for others)"
+        )
+    return Weights(weights.state, torch.tensor(origin.mean)[:, None, None], weights.header | header)
 
 
 def network(weights: Weights, name: str | None, where: object) -> Network:
@@ -75,7 +135,7 @@ def network(weights: Weights, name: str | None, where: object) -> Network:
     troubles = misfits(net, state)
     if troubles:
         near = nearest(state)
-        hint = f" (the nearest network is {near})" if near != chosen else ""
+        hint = f" (the nearest network is {near})" if near not in (None, chosen) else ""
         raise InputError(f"{where}: these weights are not of {chosen}{hint}: {troubles}")
     if not any(key.startswith(AUXILIARY) for key in state):
         net.drop_auxiliary()
@@ -88,12 +148,13 @@ def network(weights: Weights, name: str | None, where: object) -> Network:
     return net.eval()
 
 
-def load(file: Path, name: str | None = None) -> Network:
+def load(file: Path, name: str | None = None, say: Callable[[str], None] = silent) -> Network:
     """The network in `file`, ready to use on RGB in 0..1 less `net.mean`: in evaluation mode, its `std` folded in.
 
-    `name` is needed only where neither the header nor the tensors tell it. Raises `InputError` as `read` and `network`.
+    `name` is needed only where neither the header nor the tensors tell it. `net.mean` is None where neither the file
+    nor its origin tells it. Raises `InputError` as `read` and `network`.
     """
-    net = network(read(file), name, file)
+    net = network(read(file, Hints(name), say), name, file)
     std = net.header.pop("std", None)
     if std is not None:
         with torch.no_grad():
@@ -105,17 +166,35 @@ def load(file: Path, name: str | None = None) -> Network:
 def fetch(repository: str, **how: Any) -> Path:
     """Download the weights file of the model `owner/name` of the Hugging Face hub into the hub's cache.
 
-    `how` is passed to `hf_hub_download`. Raises `InputError` where it cannot be fetched and is not in the cache.
+    The JSON files that stand beside it there are fetched, too. `how` is passed to `hf_hub_download`. Raises
+    `InputError` where it cannot be fetched and is not in the cache.
     """
-    from huggingface_hub import hf_hub_download
+    weights = _fetched(repository, WEIGHTS, how) or _fetched(repository, PICKLED, how)
+    if weights is None:
+        raise InputError(f"{WEIGHTS} of hf:{repository} could not be fetched (it has none); give another repository")
+    for name in FILES:
+        _fetched(repository, name, how)
+    return weights
+
+
+def _fetched(repository: str, name: str, how: Mapping[str, Any]) -> Path | None:
+    """A file of the hub; None where the repository has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, WEIGHTS, **how))
+        return Path(hf_hub_download(repository, name, **how))
     except Exception as error:  # the hub's client lets through errors of the HTTP library that it is built on
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        place = {key: how[key] for key in ("cache_dir", "revision") if key in how}
+        known = isinstance(error, LocalEntryNotFoundError) and try_to_load_from_cache(repository, name, **place)
+        if known is _CACHED_NO_EXIST:  # there is no network, but it has been asked before
+            return None
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         raise InputError(
-            f"{WEIGHTS} of hf:{repository} could not be fetched ({reason}); check the name, the network, "
-            "HF_TOKEN, and that HF_HOME can be written"
+            f"{name} of hf:{repository} could not be fetched ({reason}); check the name, the network, HF_TOKEN, and "
+            "that HF_HOME can be written"
         ) from None
 
 
@@ -133,12 +212,12 @@ def _check_lengths(net: Network, where: object) -> None:
             )
 
 
-def _of_a_rival(state: dict[str, Tensor], source: str, mean: Tensor | None) -> Weights:
+def _of_a_rival(state: dict[str, Tensor], source: Mapping[str, str], mean: Tensor | None) -> Weights:
     """Weights under our names that carry no header: torchvision's or timm's, where these have such a network."""
     inputs = next((inputs for key, inputs in RIVALS.items() if key in state), None)
     if inputs is None or ends(state)[1] != len(inputs[0]):
         return Weights(state, mean, {})
-    header = {"source": source, "std": list(inputs[1])} | _imagenet_classes(state)
+    header = {**source, "std": list(inputs[1])} | _imagenet_classes(state)
     return Weights(state, torch.tensor(inputs[0])[:, None, None], header)
 
 

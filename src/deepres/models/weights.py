@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.errors import InputError
+from deepres.models.unpack import read_pickle
 
 MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it
 HEADER = "deepres"
 EXPORTED = (".onnx", ".xml", ".pt2")  # files of deepres export
-NESTS = ("state_dict", "model")  # where a checkpoint of a training keeps the weights among other things
 MOST = 2**31  # of a count
 FP32 = torch.finfo(torch.float32)
 SHOWN = 60  # characters of a value that is refused
@@ -29,7 +29,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and all(isinstance(text, str) and untrusted.is_unicode(text) for text in value)
 
 
 def are_divisors(value: Any) -> bool:
@@ -68,9 +68,14 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
     return to_bytes(tensors, metadata={HEADER: json.dumps(header)})
 
 
-def read(file: Path) -> Weights:
+def silent(message: str) -> None:
+    """Where nobody listens."""
+
+
+def read(file: Path, say: Callable[[str], None] = silent, take: str | None = None) -> Weights:
     """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
 
+    Of a checkpoint with several state dicts `take` names one; `say` is told which is read.
     Raises `InputError` for a file that is neither, or is cut short, and for one whose header or mean image is not what
     `serialise` writes; a pickle that holds anything but tensors is refused, since to load it would run whatever code
     it carries.
@@ -83,10 +88,12 @@ def read(file: Path) -> Weights:
         with safe_open(file, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
             text = (stream.metadata() or {}).get(HEADER, "{}")
+        if take is not None:
+            raise InputError(f"{file} holds one set of weights; leave --take {take} out")
     except SafetensorError as error:
         if file.suffix == ".safetensors":
             raise InputError(f"{file} is no whole safetensors file ({error}); copy it again") from None
-        tensors, text = _read_pickle(file), "{}"
+        tensors, text = read_pickle(file, say, take), "{}"
     mean = tensors.pop(MEAN, None)
     if mean is not None and not (mean.dim() == 3 and mean.numel() and mean.is_floating_point()):
         raise InputError(
@@ -97,36 +104,10 @@ def read(file: Path) -> Weights:
 
 
 def _read_header(file: Path, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(f"{file}: its header {HEADER!r} is not JSON; write it anew, or leave it out") from None
-    if not isinstance(header, dict):
-        raise InputError(f"{file}: its header {HEADER!r} must be an object of JSON; write it anew, or leave it out")
+    what = f"{file}: its header {HEADER!r}"
+    header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
     for name, (is_right, needed) in FIELDS.items():
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
     return header
-
-
-def _read_pickle(file: Path) -> dict[str, Tensor]:
-    refusal = (
-        f"{file} is refused: it is neither safetensors nor a state dict of names and dense tensors alone (a foreign "
-        "pickle may run code when it is loaded); save its state_dict() with safetensors and give that"
-    )
-    try:
-        with torch.serialization.safe_globals([Namespace]):  # the arguments, in checkpoints of torchvision and timm
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises a dozen kinds for a foreign, cut or hostile file, and all mean the same here
-        raise InputError(refusal) from None
-    for _ in NESTS:  # and no deeper: a dictionary may hold itself
-        nest = next((name for name in NESTS if name in state), None) if isinstance(state, dict) else None
-        state = state if nest is None else state[nest]
-    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_dense(state[key]) for key in state):
-        raise InputError(refusal)
-    return dict(state)
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_quantized or value.is_meta)

@@ -19,6 +19,7 @@ from deepres.experiments.prediction import Predictor, predictor
 from deepres.experiments.scorer import crop_of, ends, with_channels
 from deepres.experiments.single import Trained, load_trained
 from deepres.printing import visible
+from deepres.report import limits
 from deepres.report.plots import drawn
 
 TOP = 5
@@ -88,24 +89,32 @@ def page(shown: Sequence[Exhibit]) -> Any:
             raise gradio.Error(str(error)) from None
         return [*sight.tops, _image(sight.responses)]
 
-    with gradio.Blocks(title="deepres", analytics_enabled=False) as blocks:
+    kept = (round(limits.SWEEP_SECONDS), limits.KEPT_SECONDS)
+    with gradio.Blocks(title="deepres", analytics_enabled=False, delete_cache=kept) as blocks:
         gradio.Markdown("# deepres\nDrop a picture: the best classes, and how strongly each layer responds (Fig. 7).")
         with gradio.Row():
             picture = gradio.Image(type="filepath", image_mode=None, label="Picture", height=360)
             labels = [gradio.Label(num_top_classes=TOP, label=one.label) for one in shown]
         responses = gradio.HTML()
         picture.change(see, picture, [*labels, responses], api_name="look")
-    return blocks
+    return blocks.queue(max_size=limits.WAITING)
 
 
 def serve(blocks: Any, host: str, port: int) -> str:
     """Serve the page from a thread of its own and return its address; `blocks.block_thread()` waits for Ctrl-C.
 
-    Nothing is shared or sent elsewhere. Raises `InputError` where the port is taken.
+    Nothing is shared or sent elsewhere, and what visitors can make the server hold is bounded (`limits`). Raises
+    `InputError` where the port is taken.
     """
     try:
         blocks.launch(
-            server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            **limits.launch_options(blocks),
         )
     except OSError as error:
         raise InputError(f"the page cannot be served on {host}:{port} ({error}); give another --port") from None
@@ -123,7 +132,7 @@ def newest_run(root: Path) -> Path:
 def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
     """Responses to the centre of the picture."""
     pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
-    if isinstance(pixels, str) or trained.mean is None:
+    if isinstance(pixels, str):
         return []
     crop = crop_of(trained)
     view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(trained.net)[0])
@@ -149,6 +158,7 @@ def _image(svg: bytes | None) -> str:
 
 def _gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(limits.EVENTS)
     try:
         return importlib.import_module("gradio")
     except ImportError:

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
+from deepres import untrusted
 from deepres.data.listing import Say
 from deepres.errors import InputError, install
 from deepres.serving import onnx
@@ -28,6 +30,17 @@ LEAST_SAME = 0.9  # share of images whose best class stays, for int8
 METADATA = "deepres"
 WEIGHTS_DIGEST = "weights_sha256"  # in the metadata of a file whose weights are in another one
 FACTS = ("network", "crop", "classes", "precision", "protocol", "input")  # that a file says of itself
+
+ANEW = "write it again with deepres export"
+
+
+class _Facts(TypedDict):
+    network: Annotated[str, Meta(max_length=100)]
+    crop: Annotated[int, Meta(ge=1, le=4_096)]
+    classes: Annotated[list[str], Meta(min_length=1, max_length=2**20)]
+    precision: str
+    protocol: Literal["single", "center", "10-crop", "dense"]
+    input: str
 
 
 class Preprocessed(nn.Module):
@@ -109,11 +122,14 @@ def read(file: Path, say: Say = lambda message: None) -> tuple[Run, dict[str, An
         raise InputError(f"{file} needs the package {kind.runtime}: {install('serve')}") from None
     try:
         run, facts = kind.read(file)
+    except InputError:
+        raise
     except Exception as error:  # the runtimes raise almost anything for a file that is damaged
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
     if unsaid := [name for name in FACTS if name not in facts]:
         raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
+    untrusted.convert(facts, _Facts, str(file), ANEW)
     for weights in files_of(file, form)[1:]:
         _check_weights(file, weights, facts.get(WEIGHTS_DIGEST), say)
     return run, facts
@@ -188,7 +204,8 @@ def _write_program(net: nn.Module, example: Tensor, calibrate: object, facts: An
 def _read_onnx(file: Path) -> tuple[Run, dict[str, Any]]:
     run, texts = onnx.onnxruntime_opened(file.read_bytes())
     facts: dict[str, Any] = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
-    return run, facts | ({"classes": json.loads(facts["classes"])} if "classes" in facts else {})
+    values = {name: _decoded(facts[name], file) for name in ("classes", "crop") if name in facts}
+    return run, facts | values
 
 
 def _read_openvino(file: Path) -> tuple[Run, dict[str, Any]]:
@@ -198,14 +215,20 @@ def _read_openvino(file: Path) -> tuple[Run, dict[str, Any]]:
     model = core.read_model(file)
     # Of the file as it is: by default OpenVINO computes in bf16 where the processor does.
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    facts = json.loads(model.get_rt_info([METADATA]).value)
+    facts = _decoded(model.get_rt_info([METADATA]).value, file)
     return lambda images: torch.from_numpy(compiled(images.contiguous().numpy())[0].copy()), facts
 
 
 def _read_program(file: Path) -> tuple[Run, dict[str, Any]]:
     extra = {f"{METADATA}.json": ""}
     program = torch.export.load(file, extra_files=extra).module()
-    return program, json.loads(extra[f"{METADATA}.json"])
+    return program, _decoded(extra[f"{METADATA}.json"], file)
+
+
+def _decoded(text: Any, file: Path) -> Any:
+    """A value of the metadata: a text in all forms, but bytes where a form keeps them."""
+    content = text if isinstance(text, str | bytes) else json.dumps(text)
+    return untrusted.decode(content, object, f"the metadata of {file}", ANEW)
 
 
 @dataclass(frozen=True)

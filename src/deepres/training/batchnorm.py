@@ -1,10 +1,13 @@
 """Batch statistics over groups of images: the paper's two GPUs saw 64 images of 128 each (Sec. 4.2)."""
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from deepres.training.freeze import set_training
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -38,3 +41,22 @@ def group_batch_norm(net: nn.Module, group: int) -> None:
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = GroupedBatchNorm2d
                 cast(GroupedBatchNorm2d, module).group = group
+
+
+def smallest_map(net: nn.Module, images: Tensor) -> float:
+    """Positions of the smallest map of `images` (N, C, H, W) that a layer of `net` takes batch statistics of.
+
+    Infinite where none does. The net is put into training mode, but for what is frozen; it may be on the device meta.
+    """
+    set_training(net)
+    found = [math.inf]
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
+    handles = [
+        layer.register_forward_pre_hook(lambda _, given: found.append(given[0].shape[2:].numel())) for layer in layers
+    ]
+    try:
+        net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return min(found)

@@ -3,7 +3,8 @@
     RUN/checkpoints/000012000/
       weights.safetensors   parameters and running statistics, mean image, header
       state.pt              velocity, iteration, warm-up, unfinished window, random state
-      sha256.json           of the two files: a cut or flipped byte is noticed
+      metrics.jsonl         the rows of the run up to here, and those of timing.jsonl: as its own files may be damaged
+      sha256.json           of all these: a cut or flipped byte is noticed
 
 A checkpoint is written beside its place, flushed to the disk, and renamed into it; the last two are kept, so
 that a damaged one has a good one before it.
@@ -16,14 +17,16 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deepres import archive, untrusted
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
+from deepres.records import RECORDS
 
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "sha256.json"
 KEEP = 2
@@ -31,20 +34,26 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: weights, and the rest of the loop's state (tensors and plain values)."""
+    """What a checkpoint holds: weights, the rest of the loop's state (tensors and plain values), rows of the run.
+
+    `records` are the contents of `RECORDS` by name; older checkpoints have none.
+    """
 
     weights: weights_file.Weights
     state: dict[str, Any]
+    records: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
-def save(folder: Path, iteration: int, weights: bytes, state: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, iteration: int, weights: bytes, state: Mapping[str, Any], records: Mapping[str, bytes] | None = None
+) -> Path:
     """Write the checkpoint of `iteration` under `folder` atomically and drop all but the last two.
 
     Raises `InputError` where the disk is full; the checkpoints before it stay, nothing half-written does.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    files = {WEIGHTS: weights, STATE: buffer.getvalue()}
+    files = {WEIGHTS: weights, STATE: buffer.getvalue(), **(records or {})}
     files[SUMS] = json.dumps({name: _sha256(data) for name, data in files.items()}).encode()
     place, partial = folder / f"{iteration:09d}", folder / f".{iteration:09d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,23 +75,38 @@ def save(folder: Path, iteration: int, weights: bytes, state: Mapping[str, Any])
     return place
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint under `folder`; None where there is none yet.
+def load_latest(
+    folder: Path, warn: Callable[[str], None], unfit: Callable[[Checkpoint], str] = lambda saved: ""
+) -> Checkpoint | None:
+    """The newest whole checkpoint under `folder` that is fit to go on from; None where there is none yet.
 
-    A damaged one is named through `warn` and the one before it is used. Raises `InputError` when all are damaged.
+    `unfit` says what of one does not fit, "" where all does. A damaged or unfit one is named through `warn` and the one
+    before it is used. Raises `InputError` when all are.
     """
     for leftover in folder.glob(".*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
     places = _places(folder)
     for place in reversed(places):
-        trouble = _damage(place)
-        if trouble is None:
-            state = torch.load(place / STATE, map_location="cpu", weights_only=True)
-            return Checkpoint(weights_file.read(place / WEIGHTS), state)
+        try:
+            saved = _load(place)
+            trouble = unfit(saved)
+        except InputError as error:
+            trouble = str(error)
+        else:
+            if not trouble:
+                return saved
         warn(f"checkpoint {place} is damaged ({trouble}); going on from the one before it")
     if places:
         raise InputError(f"every checkpoint in {folder} is damaged; delete the run folder to start it anew")
     return None
+
+
+def kept_records(folder: Path) -> dict[str, bytes]:
+    """The rows that the newest whole checkpoint under `folder` keeps, by file; none where there is no such one."""
+    for place in reversed(_places(folder)):
+        if _damage(place) is None:
+            return _records(place)
+    return {}
 
 
 def latest_weights(folder: Path, warn: Callable[[str], None]) -> Path:
@@ -103,18 +127,36 @@ def newest(folder: Path) -> str:
 
 def _places(folder: Path) -> list[Path]:
     """Checkpoints, oldest first."""
-    return sorted(place for place in folder.glob("[0-9]*") if place.is_dir())
+    return sorted(place for place in folder.glob("[0-9]*") if place.name.isdecimal() and place.is_dir())
+
+
+def _load(place: Path) -> Checkpoint:
+    """The checkpoint in `place`. Raises `InputError` where it is damaged."""
+    trouble = _damage(place)
+    if trouble is not None:
+        raise InputError(trouble)
+    state = archive.load(place / STATE)
+    if not isinstance(state, dict) or state.get("iteration") != int(place.name):
+        raise InputError(f"{STATE} is not of iteration {int(place.name)}")
+    return Checkpoint(weights_file.read(place / WEIGHTS), state, _records(place))
+
+
+def _records(place: Path) -> dict[str, bytes]:
+    return {name: (place / name).read_bytes() for name in RECORDS if (place / name).exists()}
 
 
 def _damage(place: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        sums = json.loads((place / SUMS).read_text(encoding="utf-8"))
-        for name in (WEIGHTS, STATE):
+        sums = untrusted.read(place / SUMS, dict[str, str])
+        kept = [name for name in RECORDS if name in sums or (place / name).exists()]
+        for name in (WEIGHTS, STATE, *kept):
             if _sha256((place / name).read_bytes()) != sums[name]:
                 return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
+    except InputError as error:
+        return str(error)
     return None
 
 

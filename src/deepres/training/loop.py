@@ -3,9 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from deepres.training.freeze import set_training
 from deepres.training.memory import save_memory
 from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Recipe
+from deepres.training.stop import Stopping, stops
 from deepres.training.trainer import BatchAt, Evaluate, Monitor, Trainer
 
 CHECKPOINT_SECONDS = float(os.environ.get("DEEPRES_CHECKPOINT_SECONDS", "60"))
@@ -78,27 +77,39 @@ def train(
         _save_memory(net, batch_at(0)[0].chunk(recipe.accumulate)[0], memory_budget, precision, monitor)
     trainer = Trainer(net, recipe, run, device, precision, mean, dict(header or {}), ranks)
     trainer.resume(monitor)
-    progress, saved = trainer.progress, time.monotonic()
-    with _stop_signals() as caught:
-        while progress.iteration < recipe.iterations:
-            started = time.monotonic()
-            trainer.train_step(*batch_at(progress.iteration))
-            stop, due = trainer.agree(caught, time.monotonic() - saved > CHECKPOINT_SECONDS)
-            if trainer.at_mark(recipe.window):
-                trainer.write_window()
-            if progress.iteration == recipe.iterations:
-                trainer.average_statistics(batch_at, monitor)
-            if trainer.at_mark(recipe.evaluate_every):
-                trainer.write_test(evaluate)
-            progress.seconds += time.monotonic() - started
-            monitor.step(progress.iteration, progress.latest)
-            if stop or due or progress.iteration == recipe.iterations:
-                trainer.save()
-                saved = time.monotonic()
-            if stop and progress.iteration < recipe.iterations:
-                ranks.barrier()  # a rank that ends takes the others with it, so the checkpoint comes first
-                raise StoppedError(progress.iteration, stop[0])
+    with stops.collected(ranks.world == 1):
+        _iterate(trainer, batch_at, evaluate, monitor)
     return trainer.finish()
+
+
+def _iterate(trainer: Trainer, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
+    """Iterations up to the last; checkpoints from time to time, and where training is told to stop."""
+    progress, ranks, last = trainer.progress, trainer.ranks, trainer.recipe.iterations
+    saved, saved_at = time.monotonic(), progress.iteration
+    while progress.iteration < last or progress.untested:
+        started, asked, due = time.monotonic(), list[int](), False
+        try:
+            if not progress.untested:  # else a stop has cut the test of the newest iteration short
+                with stops.waiting(ranks.world == 1):
+                    batch = batch_at(progress.iteration)
+                trainer.train_step(*batch)
+                asked, due = trainer.agree(stops.caught, time.monotonic() - saved > CHECKPOINT_SECONDS)
+                if trainer.at_mark(trainer.recipe.window):
+                    trainer.write_window()
+                progress.untested = trainer.at_mark(trainer.recipe.evaluate_every)
+            if progress.untested:
+                trainer.test(batch_at, evaluate, monitor)
+        except Stopping:
+            asked = stops.caught or [signal.SIGTERM]  # to another rank
+        progress.seconds += time.monotonic() - started
+        monitor.step(progress.iteration, progress.latest)
+        complete = progress.iteration == last and not progress.untested
+        if complete or due or (asked and progress.iteration > saved_at):
+            trainer.save()
+            saved, saved_at = time.monotonic(), progress.iteration
+        if asked and not complete:
+            ranks.barrier()  # a rank that ends takes the others with it, so the checkpoint comes first
+            raise StoppedError(progress.iteration, asked[0])
 
 
 def _save_memory(net: nn.Module, images: Tensor, budget: float, precision: str, monitor: Monitor) -> None:
@@ -108,22 +119,3 @@ def _save_memory(net: nn.Module, images: Tensor, budget: float, precision: str, 
     monitor.say(f"{cut}; a step keeps up to {kept.peak / 2**30:.3g} GiB (activations, gradients, velocity)")
     if kept.peak > budget * 2**30:
         monitor.say(f"that is above the memory budget of {budget:g} GiB, and no cut keeps less; give smaller batches")
-
-
-@contextmanager
-def _stop_signals() -> Generator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one of a kind acts as ever."""
-    caught: list[int] = []
-    before = {}
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,9 +15,58 @@ Decay = Literal["steps", "linear", "plateau"]
 Optimizer = Literal["sgd", "muon"]
 
 
+SHOWN = 100  # characters
+LONG, LARGE = 10**9, 1e30  # no count of steps or images is above, and no rate
+BOUNDS: dict[str, tuple[float, float]] = {  # the least and the most of every number, whatever the others are
+    "iterations": (1, LONG),
+    "batch_size": (1, 2**20),
+    "patience": (1, LONG),
+    "window": (1, 10**6),
+    "evaluate_every": (1, LONG),
+    "accumulate": (1, 2**20),
+    "milestones": (1, LONG),
+    "epochs": (1, LONG),
+    "warmup_iterations": (0, LONG),
+    "bn_group": (0, 2**20),
+    "bn_average": (0, LONG),
+    "pad": (0, 512),
+    "crop": (0, 4_096),
+    "sides": (1, 16_384),
+    "warmup_error": (0, 100),
+    "threshold": (0, 100),
+    "weight_decay": (0, LARGE),
+    "colour": (0, LARGE),
+    "image_size": (1, 4_096),
+    "in_channels": (1, 1_024),
+    "test_images": (0, LONG),
+    "seed": (0, 2**63 - 1),
+    "workers": (0, 1_024),
+}
+RATES = ("lr", "warmup_lr", "gamma", "kernel_lr", "memory_budget")  # above 0
+MOST_MARKS = 1_000
+
+
 def _require(holds: bool, field: str, value: object, what: str) -> None:
     if not holds:
-        raise InputError(f"{field} is {value!r}, but must be {what}")
+        raise InputError(f"{field} is {shown(value)}, but must be {what}")
+
+
+def shown(value: object) -> str:
+    """A value as a person is shown it: its first characters."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def require_bounds(field: str, value: Any) -> None:
+    """Raise `InputError` where a field of a recipe or a configuration is a number outside of what makes sense."""
+    parts = value if isinstance(value, tuple) else () if value is None else (value,)
+    _require(len(parts) <= MOST_MARKS, field, f"{len(parts)} numbers", f"{MOST_MARKS:,} numbers at most")
+    if field in RATES:
+        _require(all(0 < part <= LARGE for part in parts), field, value, f"more than 0, and {LARGE:g} at most")
+    elif field in BOUNDS:
+        least, most = BOUNDS[field]
+        end = f"{most:,}" if isinstance(most, int) else f"{most:g}"
+        _require(all(least <= part <= most for part in parts), field, value, f"from {least} to {end}")
 
 
 @dataclass(frozen=True)
@@ -64,20 +113,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for field in ("iterations", "batch_size", "window", "evaluate_every", "patience", "accumulate"):
-            _require(getattr(self, field) >= 1, field, getattr(self, field), "a whole number from 1 up")
-        for field in ("lr", "warmup_lr", "gamma", "kernel_lr"):
-            _require(0 < getattr(self, field) < float("inf"), field, getattr(self, field), "more than 0")
-        counts = ("warmup_iterations", "bn_group", "bn_average", "crop", "pad")
-        for field in (*counts, "weight_decay", "colour", "threshold"):
-            _require(getattr(self, field) >= 0, field, getattr(self, field), "0 or more")
+        for name, value in vars(self).items():
+            require_bounds(name, value)
         for field in ("momentum", "label_smoothing"):
             _require(0 <= getattr(self, field) < 1, field, getattr(self, field), "from 0 to below 1")
         _require(not self.nesterov or self.momentum > 0, "momentum", self.momentum, "more than 0 with nesterov")
         _require(self.bn_group != 1, "bn_group", 1, "0 (whole batch) or at least 2 images")
         marks = self.milestones
         _require(list(marks) == sorted(marks), "milestones", list(marks), "in rising order")
-        _require(min((*marks, *self.epochs), default=1) >= 1, "milestones", [*marks, *self.epochs], "1 or more")
         _require(not (marks and self.epochs), "epochs", list(self.epochs), "left out where milestones are given")
         _require(self.warmup in get_args(Warmup), "warmup", self.warmup, "one of none, error, linear")
         warms, wanted = self.warmup_iterations > 0, "more than 0 with warmup=linear, and 0 without"
@@ -95,7 +138,7 @@ class Recipe:
 
     def scaled(self, iterations: int) -> Self:
         """The same recipe over `iterations`, all its marks moved in proportion."""
-        _require(iterations >= 1, "iterations", iterations, "a whole number from 1 up")
+        require_bounds("iterations", iterations)
         if iterations == self.iterations:  # or marks set by hand would be brought to what a scaled recipe has at least
             return self
 
@@ -211,10 +254,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what no other place checks."""
-        budget = self.memory_budget
-        _require(budget is None or 0 < budget < float("inf"), "memory_budget", budget, "more than 0 (GiB)")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
-        _require((self.workers or 0) >= 0, "workers", self.workers, "0 or more")
+        for name, value in vars(self).items():
+            require_bounds(name, value)
         average = self.recipe.bn_average
         _require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
 

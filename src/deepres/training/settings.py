@@ -2,18 +2,18 @@
 
 import dataclasses
 import difflib
-import json
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from deepres import untrusted
 from deepres.errors import InputError
 from deepres.records import Run
-from deepres.training.recipe import Config, Recipe
+from deepres.training.recipe import Config, Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
+TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
 BEFORE = {"division": "place"}  # what records of before do not tell
 T = TypeVar("T")
 
@@ -30,25 +30,50 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(kind)
     for name in values:
         _require_known(name, hints, where)
-    return kind(**{name: _convert(value, hints[name], name, where) for name, value in values.items()})
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`)."""
-    if file.is_dir():
-        return BEFORE | Run(file).config
+    fields = {name: _convert(value, hints[name], name, where) for name, value in values.items()}
     try:
-        text = file.read_text(encoding="utf-8")
-        read: Any = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"there is no configuration {file}; give a JSON or TOML file or a run folder") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"the configuration {file} cannot be read: {error}") from None
-    if not isinstance(read, dict) or not isinstance(read.get("recipe", {}), dict):
-        raise InputError(f"{file} must be a table of fields, with those of the recipe in a table `recipe`; mend it")
-    if wrong := [name for name in ("network", "data") if not isinstance(read.get(name, ""), str)]:
-        raise InputError(f"{wrong[0]} of {file} must be text; mend it")
-    return read
+        return kind(**fields)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+class _Settings(TypedDict, total=False):
+    network: str
+    data: str
+    recipe: dict[str, Any]
+
+
+def read_settings(file: Path, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`).
+
+    `others` are fields that a record has besides. Raises `InputError` for what cannot be read, and for a field that is
+    wrong by itself, whatever the others are.
+    """
+    if file.is_dir():
+        read, where = BEFORE | Run(file).config, str(file / "config.json")
+    else:
+        hint = "give a JSON or TOML file or a run folder"
+        read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
+        untrusted.convert(read, _Settings, where, TABLE)
+    own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
+    _require_sense(Config, {name: value for name, value in own.items() if name != "recipe"}, where)
+    _require_sense(Recipe, own.get("recipe", {}), where)
+    return own
+
+
+def _require_sense(kind: type, values: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` for values that are none of a field of `kind`, whatever the others are."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        _require_known(name, hints, where)
+        _bounded(_convert(value, hints[name], name, where), name, where)
+
+
+def _bounded(value: Any, name: str, where: str) -> None:
+    try:
+        require_bounds(name, value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +92,8 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     iterations = ours.get("iterations")
     if iterations is not None:
         batch = {name: ours[name] for name in ours if name == "batch_size"}  # some marks are a least number of batches
-        length = _convert(iterations, int, "iterations", "--iterations")
+        length = _convert(iterations, int, "iterations", "the command line")
+        _bounded(length, "iterations", "the command line")
         scaled = build(Recipe, recipe | batch, "the command line").scaled(length)
         recipe = dataclasses.asdict(scaled)
     given = [name for name in DROPS if name in ours]
@@ -124,7 +150,7 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
             return value
     except (ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{where}: {name} is {value!r}, but must be {expected}")
+    raise InputError(f"{where}: {name} is {shown(value)}, but must be {expected}")
 
 
 def _require_known(name: str, known: Mapping[str, Any], where: str) -> None:

@@ -1,8 +1,7 @@
 """The steps of training over one state, which checkpoints hold."""
 
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
 from deepres.models.convert import load_state
-from deepres.records import Json, Run, append_line, cut_after, flush, write_json
+from deepres.records import DIGEST, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast
 from deepres.training.freeze import set_training
@@ -23,9 +22,9 @@ from deepres.training.optimizer import optimizer_for
 from deepres.training.progress import every_so_often
 from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
+from deepres.training.resume import Progress, take_records, unfit
 from deepres.training.schedule import rate
-
-RECORDS = ("metrics.jsonl", "timing.jsonl")
+from deepres.training.stop import Stopping, stops
 
 BatchAt = Callable[[int], tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
@@ -41,21 +40,6 @@ class Monitor(Protocol):
     def say(self, message: str) -> None:
         """Something a person should know."""
         ...
-
-
-@dataclass
-class Progress:
-    """The loop's own state: with the weights and the velocity, all that a resume needs."""
-
-    losses: Tensor  # of the unfinished window, on the device of the network
-    wrong: Tensor
-    iteration: int = 0
-    warm: bool = False
-    seconds: float = 0.0
-    best: float = math.inf  # test error in percent, of those that count for `plateau`
-    tests: int = 0  # since then
-    drops: int = 0  # of the rate
-    latest: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class Trainer:
@@ -143,25 +127,40 @@ class Trainer:
         row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
         lr = self.rate(progress.iteration - 1)
         if self.ranks.first:
-            append_line(self.run.path / "metrics.jsonl", row | {"lr": lr})
+            append_line(self.run.path / METRICS, row | {"lr": lr})
         progress.latest |= row
         progress.warm = progress.warm or error < recipe.warmup_error
 
-    def write_test(self, evaluate: Evaluate) -> None:
-        """Test error now."""
+    def test(self, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
+        """Test error now; at the last iteration of the network with averaged statistics.
+
+        Where training is told to stop, all is left as it was before: what goes on from there averages and tests anew.
+        """
         progress = self.progress
-        self.net.eval()
-        with torch.no_grad():
-            figures = dict(evaluate(self.net, progress.iteration == self.recipe.iterations))
-        set_training(self.net)
+        last = progress.iteration == self.recipe.iterations
+        running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
+        try:
+            if last:
+                self.average_statistics(batch_at, monitor)
+            self.net.eval()
+            with torch.no_grad():
+                figures = dict(evaluate(self.net, last))
+        except Stopping:
+            for buffer, before in zip(self.net.buffers(), running, strict=True):
+                buffer.copy_(before)
+            self.set_random(random)
+            raise
+        finally:
+            set_training(self.net)
+        progress.untested = False
         progress.latest |= figures
         if self.recipe.decay == "plateau":
             self.note_plateau(figures["test_error"])
         if not self.ranks.first:
             return
-        append_line(self.run.path / "metrics.jsonl", {"iteration": progress.iteration} | figures)
+        append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
         timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
-        append_line(self.run.path / "timing.jsonl", timing)
+        append_line(self.run.path / TIMING, timing)
 
     def note_plateau(self, error: float) -> None:
         """Let the rate drop where the test error has not fallen for too many tests."""
@@ -191,7 +190,8 @@ class Trainer:
 
         if steps:
             # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
-            with autocast(self.precision, self.device), torch.compiler.set_stance("force_eager"):
+            eager = torch.compiler.set_stance("force_eager")
+            with stops.waiting(self.ranks.world == 1), autocast(self.precision, self.device), eager:
                 update_bn(parts(), self.net)
             self.ranks.average(self.statistics)
 
@@ -211,21 +211,33 @@ class Trainer:
         header = self.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
-        state = vars(progress) | optimizer | {"random": torch.get_rng_state()}
-        if self.device != "cpu":  # dropout draws there
+        state = vars(progress) | optimizer | self.random()
+        files = [self.run.path / name for name in RECORDS]
+        records = {file.name: file.read_bytes() if file.exists() else b"" for file in files}
+        checkpoint.save(self.folder, progress.iteration, weights, state, records)
+
+    def random(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"random": torch.get_rng_state()}
+        if self.device != "cpu":
             state["device_random"] = torch.get_device_module(self.device).get_rng_state()
-        checkpoint.save(self.folder, progress.iteration, weights, state)
+        return state
+
+    def set_random(self, state: Mapping[str, Tensor]) -> None:
+        """Let the generators go on from what `random` gave."""
+        torch.set_rng_state(state["random"])
+        if self.device != "cpu":
+            torch.get_device_module(self.device).set_rng_state(state["device_random"])
 
     def resume(self, monitor: Monitor) -> None:
         """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
-        saved = checkpoint.load_latest(self.folder, monitor.say)
+        fits = partial(unfit, net=self.net, optimizer=self.optimizer, progress=self.progress)
+        saved = checkpoint.load_latest(self.folder, monitor.say, fits)
         if saved is not None:
             load_state(self.net, saved.weights.state)
             state = dict(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
-            torch.set_rng_state(state.pop("random"))
-            if self.device != "cpu":
-                torch.get_device_module(self.device).set_rng_state(state.pop("device_random"))
+            self.set_random({name: state.pop(name) for name in self.random()})
             for name, value in state.items():
                 setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
             monitor.say(f"going on from iteration {self.progress.iteration}")
@@ -233,19 +245,17 @@ class Trainer:
             raise InputError(
                 f"the ranks find different checkpoints in {self.run.path}; put it where all machines see it"
             )
-        if not self.ranks.first:
-            return
-        for name in RECORDS:
-            if (self.run.path / name).exists():
-                cut_after(self.run.path / name, self.progress.iteration)
+        if self.ranks.first:
+            take_records(self.run, saved, monitor.say)
 
     def finish(self) -> Json:
         """Write the `done` mark with the final figures: the last ones, never the best."""
         progress = self.progress
         images = progress.iteration * self.recipe.batch_size
-        speed = images / progress.seconds if progress.seconds else math.nan
+        speed = round(images / progress.seconds, 1) if progress.seconds else None
         done = {"iteration": progress.iteration} | progress.latest
-        done |= {"seconds": round(progress.seconds, 1), "images_per_second": round(speed, 1)}
+        done |= {"seconds": round(progress.seconds, 1), "images_per_second": speed}
+        done |= {DIGEST: digest(self.run.path / METRICS)}
         if self.ranks.first:
             write_json(self.run.path / "done.json", done)
         self.ranks.barrier()

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import torch
 from filelock import FileLock
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.cache import REMEDY
 from deepres.data import sources
 from deepres.data.cache import cache_file
@@ -22,10 +23,15 @@ from deepres.data.division import Division
 from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
 from deepres.errors import InputError
-from deepres.files import replacing
+from deepres.files import DAY, replacing, sweep
 
 PARTS: tuple[Part, ...] = ("train", "test")
 TENSORS = ("digests", "labels", "file", "offset", "size")
+
+
+class _Facts(TypedDict):
+    classes: list[str]
+    fingerprints: list[str]
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,7 @@ def _save(file: Path, parts: Parts) -> None:
             strings = getattr(index, name)
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
+    sweep(file.parent, DAY)
     with replacing(file) as partial:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
 
@@ -194,7 +201,7 @@ def _load(file: Path, root: Path) -> Parts | None:
     unpacked = file.with_suffix(".pictures")
     try:
         with safe_open(file, framework="pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
 
             def index(part: str, fingerprint: str) -> Index:
                 names, files = (
@@ -207,7 +214,7 @@ def _load(file: Path, root: Path) -> Parts | None:
                 return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
 
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
     ends = [int((part.offset + part.size).max()) for part in parts if _lies_in(part.files, unpacked)]
     needed = max(ends, default=0)

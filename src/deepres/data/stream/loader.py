@@ -1,35 +1,34 @@
 """Batches from an index: read and decoded by worker processes, ahead of the step that asks for them."""
 
 import os
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from deepres.data.listing import Say, refusal
 from deepres.data.order import epoch_generator, epoch_pieces
 from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
+from deepres.data.stream.workers import answers
 from deepres.errors import InputError
 
-ENDINGS = (signal.SIGINT, signal.SIGTERM)
-# What PyTorch says of a worker that is gone, and of one that finds /dev/shm full.
-LOST_WORKER = ("exited unexpectedly", "killed by signal", "shared memory")
 Make = Callable[[bytes, Sequence[float]], Tensor]
 Finish = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Pictures that one worker makes: `places` int64 (n,) in the index, and `draws` (n, k) from 0 to below 1."""
+    """Pictures that one worker makes: `places` int64 (n,) in the index, `draws` float32 (n, k) from 0 to below 1."""
 
-    places: Tensor
-    draws: Tensor
+    places: NDArray[np.int64]
+    draws: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pictures(Dataset[Answer]):
-    """Turns a request into its answer, in a worker process.
+class _Pictures:
+    """Turns a request into the pixels (n, H, W, C) and the rest of its answer, in a worker process.
 
     With `substitute`, a picture that does not decode gives its place to the next in the index that does.
     """
@@ -56,12 +55,12 @@ class _Pictures(Dataset[Answer]):
     make: Make
     substitute: bool = False
 
-    def __getitem__(self, index: Request) -> Answer:
+    def __call__(self, request: Request) -> tuple[Tensor, Any]:
         made: list[Tensor] = []
         kept: list[int] = []
         used: list[int] = []
         bad: list[tuple[str, str]] = []
-        for row, (first, draws) in enumerate(zip(index.places.tolist(), index.draws.tolist(), strict=True)):
+        for row, (first, draws) in enumerate(zip(request.places.tolist(), request.draws.tolist(), strict=True)):
             for place in self._candidates(first):
                 try:
                     made.append(self.make(self.index.read(place), draws))
@@ -72,7 +71,7 @@ class _Pictures(Dataset[Answer]):
                     used.append(place)
                     break
         images = torch.stack([picture.permute(1, 2, 0) for picture in made]) if made else torch.empty(0, 0, 0, 0)
-        return Answer(images.permute(0, 3, 1, 2), self.index.labels[used], index.draws[kept], bad)
+        return images, (self.index.labels[used].numpy(), request.draws[kept], bad)
 
     def _candidates(self, first: int) -> Iterator[int]:
         for offset in range(len(self.index) if self.substitute else 1):
@@ -90,7 +89,7 @@ class _Epochs:
         pieces = epoch_pieces(step, batch_size, self.total)
         cut = [(order[piece], draws[piece]) for number, piece in pieces for order, draws in [self._epoch(number)]]
         places, draws = (torch.cat(parts)[part] for parts in zip(*cut, strict=True))
-        return Request(places, draws)
+        return Request(places.numpy(), draws.numpy())
 
     def _epoch(self, number: int) -> tuple[Tensor, Tensor]:
         if self.newest is None or self.newest[0] != number:
@@ -100,17 +99,11 @@ class _Epochs:
         return self.newest[1:]
 
 
-class _Steps:
-    """The requests of all steps from `start` on, without end."""
-
-    def __init__(self, request: Callable[[int], Request]):
-        self.request, self.start = request, 0
-
-    def __iter__(self) -> Iterator[Request]:
-        step = self.start
-        while True:
-            yield self.request(step)
-            step += 1
+def _answers(
+    pictures: _Pictures, requests: Iterator[Request], workers: int, say: Say, context: str | None = None
+) -> Generator[Answer]:
+    for made, (labels, draws, bad) in answers(pictures, requests, workers, str(pictures.index.root), say, context):
+        yield Answer(made.permute(0, 3, 1, 2), torch.from_numpy(labels), torch.from_numpy(draws), bad)
 
 
 class Stream:
@@ -147,27 +140,23 @@ class Stream:
             raise InputError(f"a batch of {batch_size} out of {len(index)} images is empty; give a batch size above 0")
         self.index, self.finish, self.device, self.say, self.skip_bad = index, finish, device, say, skip_bad
         epochs = _Epochs(len(index), seed, draws)
-        self._steps = _Steps(partial(epochs.request, batch_size=batch_size, part=part))
-        workers = default_workers() if workers is None else workers
-        self._open = partial(_loader, _Pictures(index, make, substitute=skip_bad), self._steps, workers, context)
-        self._loader: DataLoader[Answer] | None = None
-        self._answers: Iterator[Answer] | None = None
+        self._request = partial(epochs.request, batch_size=batch_size, part=part)
+        self._workers, self._context = default_workers() if workers is None else workers, context
+        self._pictures = _Pictures(index, make, substitute=skip_bad)
+        self._answers: Generator[Answer] | None = None
         self._next = 0
         self._told: set[str] = set()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """What `finish` makes of batch `step`, and its labels int64 (n,), on the device.
 
-        The step after the last one asked for is ready or under way; any other starts the workers' queue anew.
+        The step after the last one asked for is ready or under way; any other starts the workers anew.
         """
         if self._answers is None or step != self._next:
-            self._steps.start = step
-            if self._loader is None:
-                self._loader = self._open()
-            with _endings_held():
-                self._answers = iter(self._loader)
-        with workers_missed():
-            answer = next(self._answers)
+            self.close()
+            requests = map(self._request, count(step))
+            self._answers = _answers(self._pictures, requests, self._workers, self.say, self._context)
+        answer = next(self._answers)
         self._next = step + 1
         for name, reason in answer.bad:
             if not self.skip_bad:
@@ -181,82 +170,30 @@ class Stream:
 
     def close(self) -> None:
         """End the worker processes. A later `batch` starts new ones."""
-        self._answers = self._loader = None  # nothing else holds them
+        if self._answers is not None:
+            self._answers.close()
+        self._answers = None
 
 
 def in_order(
-    index: Index, make: Make, *, batch_size: int, workers: int | None = None, places: Tensor | None = None
-) -> Iterator[Answer]:
+    index: Index,
+    make: Make,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    places: Tensor | None = None,
+    say: Say = lambda message: None,
+) -> Generator[Answer]:
     """All pictures of the index in order (or those at `places`, int64 (n,)), each made once without draws.
 
-    The last answer may be shorter. What does not decode is in the answers' `bad`.
+    The last answer may be shorter. What does not decode is in the answers' `bad`. `say` is told of long waits.
     """
     pieces = (torch.arange(len(index)) if places is None else places).split(batch_size)
-    requests = [Request(places, torch.empty(len(places), 0)) for places in pieces]
+    requests = [Request(places.numpy(), np.empty((len(places), 0), np.float32)) for places in pieces]
     workers = min(default_workers() if workers is None else workers, len(requests))
-    with _endings_held():
-        answers = iter(_loader(_Pictures(index, make), requests, workers, None))
-    with workers_missed():
-        yield from answers
+    return _answers(_Pictures(index, make), iter(requests), workers, say)
 
 
 def default_workers() -> int:
     """Worker processes where none are asked for: one for each processor that this process may use, at most 8."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def _loader(
-    pictures: _Pictures, requests: _Steps | list[Request], workers: int, context: str | None
-) -> DataLoader[Answer]:
-    """PyTorch's loader, one request after the other; the random state of the caller is left alone."""
-    return DataLoader(
-        pictures,
-        batch_size=None,
-        sampler=requests,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_ends_left,
-        multiprocessing_context=context if workers else None,
-        generator=torch.Generator(),
-    )
-
-
-def _ends_left(worker: int) -> None:
-    """What a worker does when told to end, which all processes may have been: leave it to the training, in order.
-
-    A second SIGTERM ends it, as those do that Python sends at its own end to what is left.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL) and None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
-
-
-@contextmanager
-def workers_missed() -> Generator[None]:
-    """Raise `InputError` where PyTorch misses a worker, or one of them the memory to hand its pictures over.
-
-    PyTorch may notice at any moment, so that all that goes on beside the workers belongs within.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if any(sign in str(error) for sign in LOST_WORKER):
-            raise InputError(
-                f"a process that decodes pictures was lost ({fault(error)}); give more memory, of the shared kind as "
-                "well (docker run --shm-size), or fewer processes (--set workers=N)"
-            ) from None
-        raise
-
-
-@contextmanager
-def _endings_held() -> Generator[None]:
-    """Processes that start within are told to end only once `_ends_left` has said what that does there."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

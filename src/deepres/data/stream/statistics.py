@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.cache import REMEDY, cache_folder
 from deepres.data.imagenet import center_crop
 from deepres.data.layouts import has_training_part
@@ -21,10 +23,16 @@ from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
 from deepres.data.walk import OWN
 from deepres.errors import InputError
-from deepres.files import replacing
+from deepres.files import DAY, replacing, sweep
 
 BATCH = 32
-LAYOUT = 1  # raise it when the result changes
+LAYOUT = 2  # raise it when the result changes
+
+
+class _Facts(TypedDict):
+    images: int
+    skipped: list[str]
+    side: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def statistics(
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
-    made = _compute(index, crop, side, workers, skip_bad, progress)
+    made = _compute(index, crop, side, workers, skip_bad, say, progress)
     _keep(places, made, say)
     return made
 
@@ -89,6 +97,7 @@ def _compute(
     side: int,
     workers: int | None,
     skip_bad: bool,
+    say: Say,
     progress: Callable[[int], None],
 ) -> Statistics:
     """Sums of whole numbers, so that they do not depend on their order."""
@@ -96,7 +105,7 @@ def _compute(
     products = torch.zeros(3, 3, dtype=torch.int64)
     images, skipped = 0, list[str]()
     make = partial(center_crop, crop=crop, side=side)
-    for answer in in_order(index, make, batch_size=BATCH, workers=workers):
+    for answer in in_order(index, make, batch_size=BATCH, workers=workers, say=say):
         for name, reason in answer.bad:
             if not skip_bad:
                 raise refusal(index.root, name, reason)
@@ -123,10 +132,12 @@ def _load(file: Path) -> Statistics | None:
     """Kept statistics; None where there are none that are whole."""
     try:
         with safe_open(file, framework="pt") as stored:
-            facts = json.loads(stored.metadata()["facts"])
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
             mean, values, vectors = (stored.get_tensor(name) for name in ("mean", "values", "vectors"))
+            if mean.dim() != 3 or len(mean) != 3 or values.shape != (3,) or vectors.shape != (3, 3):
+                return None
             return Statistics(mean, values, vectors, facts["images"], tuple(facts["skipped"]), facts["side"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, InputError):
         return None
 
 
@@ -136,6 +147,7 @@ def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
     tensors = {"mean": made.mean, "values": made.values.contiguous(), "vectors": made.vectors.contiguous()}
     for place in places:
         try:
+            sweep(place.parent, DAY)
             with replacing(place) as partial_file:
                 partial_file.write_bytes(save(tensors, {"facts": json.dumps(facts)}))
         except (OSError, SafetensorError):

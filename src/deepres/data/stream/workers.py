@@ -1,0 +1,250 @@
+"""Processes that turn requests into answers ahead of who waits for them, in an order that no speed changes.
+
+Pixels go through files without a name (`memfd_create`), which no mount limits, and the rest through pipes. So nothing
+here needs /dev/shm, of which a container has 64 MiB, and no thread stands between a worker and its pipe that could lose
+an answer: every wait ends with the answer, or with the worker.
+"""
+
+import contextlib
+import math
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from multiprocessing import reduction
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+from deepres.data.listing import Say
+from deepres.errors import InputError
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+SAY_SECONDS = 30.0  # of a wait before it is told, and twice as long each time after
+PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is anyone left to work for
+JOIN_SECONDS = 5.0  # a killed process is gone at once, unless it hangs in the kernel
+SMALL = 2**14  # bytes of a request; two of them fit the buffer of any pipe, so that to ask is not to wait
+R = TypeVar("R")
+Work = Callable[[R], tuple[Tensor, Any]]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process, and this end of its pipe."""
+
+    process: BaseProcess
+    pipe: Connection
+
+
+def answers(
+    work: Work[R], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
+) -> Generator[tuple[Tensor, Any]]:
+    """What `work` makes of each request, pixels uint8 and the rest, in the order of the requests.
+
+    `count` processes (0: this one) are at work on the next two requests each; they end with the generator, whatever
+    they are at. `context` is how they start, as `multiprocessing` names it. `say` is told of a long wait for `what`.
+    Raises what `work` raises, and `InputError` where a process is lost or none can be started.
+    """
+    if not count:
+        yield from map(work, requests)
+        return
+    crew: list[_Worker] = []
+    end = Finalize(None, _end, (crew,), exitpriority=10)  # at Python's end before it waits for processes that are left
+    try:
+        with _endings_held():
+            _start(crew, work, count, context)
+        yield from _in_turn(crew, requests, what, say)
+    finally:
+        end()
+
+
+def _start(crew: list[_Worker], work: Work[Any], count: int, context: str | None) -> None:
+    """Add `count` processes to the crew."""
+    how = multiprocessing.get_context(context)
+    # Elsewhere multiprocessing would hand tensors over through /dev/shm.
+    handed = work if how.get_start_method() == "fork" else pickle.dumps(work)
+    try:
+        for _ in range(count):
+            ours, theirs = how.Pipe()
+            process = how.Process(target=_serve, args=(theirs, handed, os.getpid()), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
+            process.start()
+            theirs.close()
+            crew.append(_Worker(process, ours))
+    except OSError as error:
+        raise InputError(
+            f"a process that decodes pictures cannot be started ({error}); give fewer (--set workers=N)"
+        ) from None
+
+
+def _end(crew: list[_Worker]) -> None:
+    """Kill the processes: they only read, so that nothing of theirs is half-written, and may hang in a read."""
+    for worker in crew:
+        worker.process.kill()
+    for worker in crew:
+        worker.process.join(JOIN_SECONDS)
+        worker.pipe.close()
+    crew.clear()
+
+
+def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[tuple[Tensor, Any]]:
+    """Request i goes to worker i modulo their count, and each answers in its own order."""
+    messages = map(pickle.dumps, requests)
+    first = next(messages, b"")
+    messages = chain([first] if first else [], messages)
+    most = len(crew) * (2 if len(first) <= SMALL else 1)
+
+    def ask(asked: int, given: int) -> int:
+        for message in islice(messages, most - (asked - given)):
+            try:
+                crew[asked % len(crew)].pipe.send_bytes(message)
+            except OSError:
+                raise _lost(crew) from None
+            asked += 1
+        return asked
+
+    given, asked = 0, ask(0, 0)
+    while given < asked:
+        answer = _receive(crew, crew[given % len(crew)], what, say)
+        given += 1
+        asked = ask(asked, given)
+        yield answer
+
+
+def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> tuple[Tensor, Any]:
+    """The next answer of a worker, unless one of the crew is lost."""
+    ends = [each.process.sentinel for each in crew]
+    begun, patience = time.monotonic(), SAY_SECONDS
+    while not (ready := wait([worker.pipe, *ends], patience)):
+        states = sorted({_state(each.process) for each in crew})
+        say(
+            f"waiting for pictures of {what} for {time.monotonic() - begun:.0f} s, as of a slow disk or network; the "
+            f"processes that decode are {' or '.join(states)}"
+        )
+        patience *= 2
+    if worker.pipe in ready:
+        try:
+            return _take(worker.pipe)
+        except (EOFError, ConnectionError):
+            pass
+    raise _lost(crew)
+
+
+def _state(process: BaseProcess) -> str:
+    try:
+        return psutil.Process(process.pid).status()
+    except psutil.Error:
+        return "gone"
+
+
+def _lost(crew: list[_Worker]) -> InputError:
+    """The error for a worker that ended before its time."""
+    wait([worker.process.sentinel for worker in crew], JOIN_SECONDS)
+    code = next((worker.process.exitcode for worker in crew if worker.process.exitcode is not None), None)
+    how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return InputError(
+        f"a process that decodes pictures was lost ({how}); give more memory, or fewer processes (--set workers=N)"
+    )
+
+
+def _serve(pipe: Connection, handed: Work[Any] | bytes, parent: int) -> None:
+    """The life of a worker: it answers until there is no one to ask."""
+    _ends_left()
+    torch.set_num_threads(1)  # the pool of threads is not there after a fork
+    work: Work[Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            while not pipe.poll(PARENT_SECONDS):
+                if os.getppid() != parent:
+                    return
+            request = pickle.loads(pipe.recv_bytes())
+            try:
+                pixels, rest = work(request)
+            except Exception as error:
+                pipe.send(error)
+            else:
+                _give(pipe, pixels, rest)
+
+
+def _give(pipe: Connection, pixels: Tensor, rest: Any) -> None:
+    """Send an answer, its pixels as an open file where that can be."""
+    data = pixels.contiguous().numpy()
+    file = _nameless_file(data) if data.nbytes else None
+    pipe.send((data.shape, rest, file is not None))
+    if file is not None:
+        reduction.send_handle(pipe, file, None)
+        os.close(file)
+    elif data.nbytes:
+        pipe.send_bytes(data.data.cast("B"))
+
+
+def _take(pipe: Connection) -> tuple[Tensor, Any]:
+    """Receive what `_give` sends, or raise the exception that was sent."""
+    head = pipe.recv()
+    if isinstance(head, Exception):
+        raise head
+    shape, rest, in_file = head
+    size = math.prod(shape)
+    if not size:
+        return torch.empty(shape, dtype=torch.uint8), rest
+    if in_file:
+        file = reduction.recv_handle(pipe)
+        try:
+            data = mmap.mmap(file, size)
+        finally:
+            os.close(file)
+    else:
+        data = bytearray(pipe.recv_bytes())
+    return torch.frombuffer(data, dtype=torch.uint8).view(shape), rest
+
+
+def _nameless_file(data: Any) -> int | None:
+    """An open file with these bytes that is in no folder; None where the system has none to give."""
+    if sys.platform != "linux":
+        return None
+    try:
+        file = os.memfd_create("pictures")
+    except OSError:
+        return None
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(data)
+    except OSError:
+        os.close(file)
+        return None
+    return file
+
+
+def _ends_left() -> None:
+    """What a worker does when told to end, which all processes may have been: leave it to the training, in order.
+
+    A second SIGTERM ends it, should there be no one left to end it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL) and None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+
+
+@contextmanager
+def _endings_held() -> Generator[None]:
+    """Processes that start within are told to end only once `_ends_left` has said what that does there."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,104 @@
+"""What a run needs to go on from a checkpoint: a state that fits it, and its own rows up to there."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Required, TypedDict
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from deepres import untrusted
+from deepres.files import replacing
+from deepres.models.convert import misfits
+from deepres.records import DIGEST, METRICS, RECORDS, Count, Run, cut_after, digest
+from deepres.training.checkpoint import STATE, Checkpoint, kept_records
+from deepres.training.optimizer import SGD
+
+Say = Callable[[str], None]
+OTHERS = {"velocity", "lr", "random", "device_random"}
+
+
+@dataclass
+class Progress:
+    """The loop's own state: with the weights and the velocity, all that a resume needs."""
+
+    losses: Tensor  # of the unfinished window, on the device of the network
+    wrong: Tensor
+    iteration: int = 0
+    warm: bool = False
+    seconds: float = 0.0
+    best: float = math.inf  # test error in percent, of those that count for `plateau`
+    tests: int = 0  # since then
+    drops: int = 0  # of the rate
+    untested: bool = False  # the test at this iteration's mark is still to come
+    latest: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class _Plain(TypedDict, total=False):
+    """The plain values of a state; older ones lack some."""
+
+    iteration: Required[Count]
+    warm: bool
+    seconds: Annotated[float, Meta(ge=0)]
+    lr: Required[Annotated[float, Meta(ge=0)]]
+    best: float
+    tests: Count
+    drops: Count
+    untested: bool
+    latest: dict[str, float]
+
+
+def unfit(saved: Checkpoint, net: nn.Module, optimizer: SGD, progress: Progress) -> str:
+    """What of a checkpoint does not fit the run at hand; "" where all does. Raises `InputError` for a foreign state."""
+    state = saved.state
+    known = {own.name for own in fields(Progress)} | OTHERS
+    if other := sorted(str(name) for name in state if name not in known):
+        return f"{STATE} holds {other[0]!r}, which is no part of it"
+    plain = {name: value for name, value in state.items() if not isinstance(value, Tensor) and name != "velocity"}
+    untrusted.convert(plain, _Plain, STATE, "it is of another program")
+    velocity = state.get("velocity")
+    if not isinstance(velocity, list) or len(velocity) != len(optimizer.velocity):
+        return f"{STATE} has no velocity of {len(optimizer.velocity)} parameters"
+    wanted = {"losses": progress.losses, "wrong": progress.wrong, "random": torch.get_rng_state()}
+    pairs = [(name, state.get(name), own) for name, own in wanted.items()]
+    pairs += [("velocity", theirs, own) for theirs, own in zip(velocity, optimizer.velocity, strict=True)]
+    return next(_unlike(pairs), "") or misfits(net, saved.weights.state)
+
+
+def _unlike(pairs: list[tuple[str, Any, Tensor]]) -> Iterator[str]:
+    for name, theirs, own in pairs:
+        if not isinstance(theirs, Tensor):
+            yield f"{STATE} has no {name}"
+        elif theirs.shape != own.shape or theirs.dtype != own.dtype:
+            yield f"{name} of {STATE} is {theirs.dtype} {tuple(theirs.shape)}, not {own.dtype} {tuple(own.shape)}"
+
+
+def take_records(run: Run, saved: Checkpoint | None, say: Say) -> None:
+    """Bring the rows of `run` to those of the checkpoint that it goes on from, or to none; say where they differ."""
+    iteration = 0 if saved is None else saved.state["iteration"]
+    kept = dict[str, bytes].fromkeys(RECORDS, b"") if saved is None else saved.records
+    _take(run, kept, say, finished=False)
+    for name in set(RECORDS) - kept.keys():  # of an older checkpoint, which keeps none
+        if (run.path / name).exists():
+            cut_after(run.path / name, iteration)
+
+
+def mend_records(run: Run, say: Say) -> None:
+    """Bring the rows of a finished `run` to those of its last checkpoint where they are damaged, and say so."""
+    known = (run.done or {}).get(DIGEST)
+    if known is not None and digest(run.path / METRICS) != known:
+        _take(run, kept_records(run.path / "checkpoints"), say, finished=True)
+
+
+def _take(run: Run, kept: Mapping[str, bytes], say: Say, finished: bool) -> None:
+    for name, rows in kept.items():
+        file = run.path / name
+        found = file.read_bytes() if file.is_file() else b""
+        twice = rows != b"" and rows[: rows.find(b"\n")] in found[len(rows) :]
+        if not found.startswith(rows) or twice or (finished and found != rows):
+            say(f"{file} is not what the run wrote; its rows are taken from the checkpoint")
+        if found != rows:
+            with replacing(file) as partial:
+                partial.write_bytes(rows)
