@@ -135,9 +135,10 @@ def test_a_foreign_pickle_or_a_file_that_is_none_is_refused(refused, tmp_path):
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("{network", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("[1]", "must be an object of JSON"),
+        ("{network", "no JSON"),
+        ("[" * 100_000, "nested more than 64 deep"),
+        ("[1]", "expected object, got array"),
+        ('{"classes": ["\\ud800"]}', "must be a list of names"),
         ({"network": ["resnet8"]}, 'network of its header must be a name, not ["resnet8"]'),
         ({"num_classes": "10"}, 'num_classes of its header must be a whole number below 2^31, not "10"'),
         ({"num_classes": 2**31}, "num_classes of its header must be a whole number below 2^31"),

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from deepres.records import Run, write_json
+from deepres.records import DIGEST, Run, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -25,6 +25,7 @@ def main(name: str, places: list[str]) -> None:
         kept["data"] = Path(config["data"]).name if Path(config["data"]).is_absolute() else config["data"]
         recipe = {key: config["recipe"][key] for key in ("name", "iterations", "batch_size", "lr")}
         where = {key: environment[key] for key in ("commit", "cpu", "cores", "threads", "started")}
+        done.pop(DIGEST, None)
         curve = dict(zip(("iteration", "test_error"), run.curve("test_error"), strict=True))
         more = {"torch": environment["versions"]["torch"], "curve": curve}
         rows.append(kept | {"recipe": recipe} | where | more | done)

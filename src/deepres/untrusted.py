@@ -116,7 +116,7 @@ def _parse_toml(text: str) -> Any:
 def _fault(value: Any, own: bool, depth: int) -> tuple[str, str] | None:
     """Where in `value` there is what no type tells of, and what it is; None where all is well."""
     if isinstance(value, str):
-        return None if own or _is_unicode(value) else ("", f"{value[:SHOWN]!a} holds half a character")
+        return None if own or is_unicode(value) else ("", f"{value[:SHOWN]!a} holds half a character")
     if isinstance(value, float):
         return None if own or math.isfinite(value) else ("", f"{value} is no finite number")
     if not isinstance(value, dict | list):
@@ -130,7 +130,8 @@ def _fault(value: Any, own: bool, depth: int) -> tuple[str, str] | None:
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: it holds no half of a character (a lone surrogate)."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -25,6 +25,7 @@ class _Facts(TypedDict):
     skipped: dict[str, list[str]]
     classes: list[str]
     fingerprint: str
+    manifests: list[str]
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
@@ -64,7 +65,7 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
         say(f"{name}: the decoded copy {file} is damaged; decoding again")
         return None
     classes = tuple(facts["classes"])
-    same = [part.manifest.checksum for part in (train, test)] == facts.get("manifests")
+    same = [part.manifest.checksum for part in (train, test)] == facts["manifests"]
     if not same or fingerprint_of(train, test, classes) != facts["fingerprint"]:
         say(f"{name}: the decoded copy {file} has changed; decoding again")
         return None

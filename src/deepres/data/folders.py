@@ -110,11 +110,11 @@ def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The class names in English where torchvision's ImageNet has them beside the folders, in `file`."""
     if not file.is_file():
         return classes
-    import torch  # here, as all who only list folders do without
+    from deepres import archive  # here, as all who only list folders do without torch
 
     try:
         require_regular(file)
-        english = torch.load(file, weights_only=True)[0]
+        english = archive.load(file)[0]
         return tuple(", ".join(english.get(name, (name,))) for name in classes)
     except Exception as error:  # what unpickling raises depends on the byte
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres import untrusted
 from deepres.errors import InputError
 from deepres.models.unpack import read_pickle
 
@@ -28,7 +29,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and all(isinstance(text, str) and untrusted.is_unicode(text) for text in value)
 
 
 def are_divisors(value: Any) -> bool:
@@ -103,12 +104,8 @@ def read(file: Path, say: Callable[[str], None] = silent, take: str | None = Non
 
 
 def _read_header(file: Path, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(f"{file}: its header {HEADER!r} is not JSON; write it anew, or leave it out") from None
-    if not isinstance(header, dict):
-        raise InputError(f"{file}: its header {HEADER!r} must be an object of JSON; write it anew, or leave it out")
+    what = f"{file}: its header {HEADER!r}"
+    header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
     for name, (is_right, needed) in FIELDS.items():
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
