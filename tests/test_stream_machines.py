@@ -17,7 +17,6 @@ import torch
 from deepres.data.stream import workers
 from deepres.errors import InputError
 from deepres.experiments import material
-from deepres.records import cut_after, read_lines
 
 CROPS = ("--set", "crop=224", "--set", "sides=230,240", "--set", "bn_average=0", "--set", "workers=2")
 SHORT = ("--iterations", 2, "--batch-size", 4, "--lr", 0.01, "--set", "evaluate_every=2", "--set", "window=2")
@@ -168,14 +167,3 @@ def test_a_stop_does_not_wait_for_a_running_test_and_the_run_ends_with_the_same_
     assert len(tests) == 4
     for name in ("metrics.jsonl", "checkpoints/000000004/weights.safetensors"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_the_rows_of_a_test_that_is_done_anew_are_dropped(tmp_path):
-    """A kill may come after they were written and before the next checkpoint."""
-    file = tmp_path / "metrics.jsonl"
-    rows = [{"iteration": 2, "train_error": 9.0}, {"iteration": 2, "test_error": 8.0}, {"iteration": 4, "seconds": 1.0}]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cut_after(file, 2)
-    assert read_lines(file) == rows[:2]
-    cut_after(file, 2, untested=True)
-    assert read_lines(file) == rows[:1]
