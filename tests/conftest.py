@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -12,6 +13,9 @@ os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # test processes side by side share the cores
     os.environ["OMP_WAIT_POLICY"] = "passive"  # as do the threads of those that take two
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in a shell's background, which tests would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from deepres import cli
 from deepres.kernels.processor import VARIABLE, WIDE, multiplies_bf16

@@ -149,7 +149,7 @@ def test_a_run_does_not_go_on_with_other_test_images(deepres, refused, photograp
     assert deepres(*arguments(copy_of, "run", *short)).returncode == 0
     (tmp_path / "run" / "done.json").unlink()
     next((copy_of / "test").rglob("*.*")).unlink()
-    assert "fingerprint" in refused(*arguments(copy_of, "run", *short))
+    assert "of the test pictures 1 gone" in refused(*arguments(copy_of, "run", *short))
 
 
 def test_a_short_run_keeps_a_part_of_the_patience_and_averages_over_some_batches():

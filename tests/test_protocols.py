@@ -554,7 +554,7 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
     [("--protocol", "10-crop"), ("--data", "elsewhere"), ("--split", "9/1"), ("--batch-size", 3), ("--skip-bad",)],
 )
 def test_what_is_for_networks_is_refused_where_scores_alone_are_given(refused, tmp_path, option):
-    member = scores.Member({"network": "a", "protocol": "center"}, torch.eye(2))
+    member = scores.Member({"network": "a", "weights": "a.pth", "protocol": "center"}, torch.eye(2))
     table = scores.ScoreTable("photos", ("x", "y"), torch.arange(2), ("a", "b"), (member,))
     scores.write(tmp_path / "kept.json", table)
     assert f"{option[0]} is for networks" in refused("eval", "kept.json", *option)
