@@ -97,6 +97,34 @@ def test_parts_that_work_in_training_alone_are_left_out_by_name(deepres, tmp_pat
         assert name in said.partition("as part of its training")[2]
 
 
+METRICS = {"train_acc.tp": torch.zeros(2), "val_acc.total": torch.tensor(3)}
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_metrics_and_averaged_weights_beside_a_network_are_left_out_by_name(deepres, tmp_path, net, name):
+    """As Lightning saves a module with torchmetrics, and with a copy of its model."""
+    other = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+    for state, taken, left in (
+        (prefixed(net.state_dict(), "model.") | METRICS, "model", "train_acc.tp, val_acc.total"),
+        (
+            prefixed(other, "model.") | prefixed(net.state_dict(), "model_ema.module."),
+            "model_ema",
+            "model\n",
+        ),
+    ):
+        whole = {key: value.clone() for key, value in state.items()}
+        torch.save({"state_dict": whole}, tmp_path / name) if name == "net.pth" else save_file(whole, tmp_path / name)
+        assert_is(tmp_path / name, net)
+        said = deepres("convert", name, "--to", "out.safetensors").stderr
+        assert f"{taken} is taken of {name}; left out: {left}" in said
+
+
+def test_two_networks_under_prefixes_are_asked_about(refused, tmp_path, net):
+    state = prefixed(net.state_dict(), "student.") | prefixed(net.state_dict(), "teacher.")
+    torch.save(state, tmp_path / "net.pth")
+    assert "it holds several networks (student, teacher)" in refused("convert", "net.pth", "--to", "out.safetensors")
+
+
 def test_parts_that_may_be_of_the_network_are_refused(refused, tmp_path, net):
     torch.save(net.state_dict() | {"attention.weight": torch.ones(3)}, tmp_path / "net.pth")
     assert "unexpected attention.weight" in refused("convert", "net.pth", "--to", "out.safetensors")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 from torch import nn
 
 import deepres as package
@@ -15,6 +15,8 @@ from deepres.models.catalog import build, of_depth
 from deepres.models.convert import foreign_state_dict, to_torchvision, torchvision_state_dict
 from deepres.models.identify import identify
 from networks import theirs
+
+NO_FLOATS = (torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34-c", "resnet50-a", "resnet50-32px", "resnet26-b", "highway19"])
@@ -220,16 +222,75 @@ def test_a_std_is_above_0(refused, tmp_path):
         assert "--std takes numbers above 0" in refused("convert", "net", f"--std={text}", "--to", "out.safetensors")
 
 
-@pytest.mark.parametrize("to", ["out.safetensors", "out.pth"])
-def test_weights_that_are_not_numbers_are_written_as_they_are(deepres, tmp_path, to):
-    net = build("resnet18", 3)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_every_verb_in_the_same_words(refused, folder, tmp_path, value):
+    net = build("resnet8", 3)
+    net.mean = torch.zeros(3, 1, 1)
     with torch.no_grad():
-        net.conv1.conv.weight[0, 0, 0, 0] = torch.nan
+        net.conv1.conv.weight[0, 0, 0, 0] = value
     net.save_pretrained(tmp_path / "net")
-    result = deepres("convert", "net", "--to", to)
+    before = sorted(tmp_path.iterdir())
+    for command in (
+        ("convert", "net", "--to", "out.safetensors"),
+        ("predict", "net", folder),
+        ("eval", "net", "--data", folder),
+        ("export", "net", "--out", "out.onnx"),
+        ("finetune", "net", "--data", folder, "--run", "run"),
+    ):
+        assert "the weights hold values that are not finite (conv1.conv.weight); give" in refused(*command)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_variances_below_0_and_a_mean_that_is_not_finite_are_refused(refused, tmp_path):
+    net = build("resnet8", 3)
+    net.mean = torch.full((3, 1, 1), torch.nan)
+    net.save_pretrained(tmp_path / "mean")
+    assert "its mean image holds values that are not finite" in refused("convert", "mean", "--to", "out.safetensors")
+    net.mean = None
+    net.conv1.bn.running_var[3] = -1
+    net.save_pretrained(tmp_path / "net")
+    message = refused("convert", "net", "--to", "out.safetensors")
+    assert "hold variances below 0 (conv1.bn.running_var)" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in ("net.pth", "net.safetensors") for kind in NO_FLOATS),
+        ("net.pth", torch.qint8),  # which safetensors do not keep
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*ComplexHalf|.*[Qq]uantiz")
+def test_weights_of_another_type_than_floating_point_are_refused_by_name(refused, folder, tmp_path, name, kind):
+    """As numbers they would be taken without a word, and be nothing: their scales are elsewhere."""
+    state = theirs("resnet18").state_dict()
+    fc = state["fc.weight"]
+    if kind is torch.qint8:
+        state["fc.weight"] = torch.quantize_per_tensor(fc, 0.1, 0, kind)
+    else:
+        state["fc.weight"] = fc.to(kind)
+    torch.save(state, tmp_path / name) if name.endswith(".pth") else save_file(state, tmp_path / name)
+    shown = str(kind).removeprefix("torch.")
+    for command in (("convert", name, "--to", "out.safetensors"), ("predict", name, folder)):
+        message = refused(*command)
+        assert f"{name}: the weights hold {shown} (fc.weight), which is no floating point of 16 bits or more" in message
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_floating_point_are_converted_and_it_is_said(deepres, tmp_path, kind):
+    state = theirs("resnet18").state_dict()
+    torch.save(
+        {key: value.to(kind) if value.is_floating_point() else value for key, value in state.items()},
+        tmp_path / "net.pth",
+    )
+    result = deepres("convert", "net.pth", "--to", "out.safetensors")
     assert result.returncode == 0, result.stderr
-    back = package.load(tmp_path / to)
-    assert back.conv1.conv.weight[0, 0, 0, 0].isnan()
+    shown = str(kind).removeprefix("torch.")
+    assert f"the weights are of {shown}, and are converted to float32" in result.stderr
+    back = package.load(tmp_path / "out.safetensors")
+    assert back.fc.weight.dtype is torch.float32
+    assert torch.equal(back.fc.weight, state["fc.weight"].to(kind).float())
+    assert "converted" not in deepres("convert", "out.safetensors", "--to", "again.safetensors").stderr
 
 
 def test_a_mean_that_cannot_be_read_back_is_noticed(refused, tmp_path, monkeypatch):

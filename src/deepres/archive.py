@@ -1,7 +1,7 @@
-"""Files of `torch.save` that others may have written: tensors and plain values alone, as large in memory as on disk.
+"""Files of tensors that others may have written: tensors and plain values alone, as large in memory as on disk.
 
-PyTorch's safe way to read them (`weights_only`) runs no code, but takes what a file declares: a compressed member, or a
-tensor that repeats one number a thousand million times, fills the memory once it is used.
+PyTorch's safe way to read its own (`weights_only`) runs no code, but takes what a file declares: a compressed member,
+or a tensor that repeats one number a thousand million times, fills the memory once it is used.
 """
 
 import warnings
@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.files import require_regular
 
 SWELL = 4  # times a file's bytes in memory: weights that are tied lie in it once
 MOST_PICKLE = 2**26  # bytes of the names and places of the tensors, without their values
+
+
+def opened(file: Path) -> safe_open:
+    """A file of safetensors, for a `with`. Raises `OSError` for what is no regular file, and `SafetensorError`."""
+    require_regular(file)
+    return safe_open(file, framework="pt")
 
 
 def load(file: Path, safe: Sequence[Any] = ()) -> Any:
@@ -25,6 +33,10 @@ def load(file: Path, safe: Sequence[Any] = ()) -> Any:
     Raises `InputError` for a file that is none, is cut short or compressed, holds anything else (to load that could run
     whatever code it carries), or would take more than `SWELL` times its bytes.
     """
+    try:
+        require_regular(file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give another file") from None
     try:
         size = file.stat().st_size
         if zipfile.is_zipfile(file):
@@ -46,6 +58,11 @@ def _refuse_packed(file: Path, size: int) -> None:
     """Raise `InputError` where the members of a zip file are compressed, or share their bytes."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+    if any("/code/" in own.filename for own in members):  # of torch.jit.save
+        raise InputError(
+            f"{file} is TorchScript, a program and not weights alone; save its state dict where it was made: "
+            "torch.save(torch.jit.load(FILE).state_dict(), ...)"
+        )
     if any(own.compress_type != zipfile.ZIP_STORED for own in members):
         raise InputError(f"{file} is compressed, which torch.save never does: it may be of any size; unpack it")
     if sum(own.file_size for own in members) > size:

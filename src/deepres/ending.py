@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
+from deepres.files import remove_unfinished
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 5.0  # to take away what is half-written; a read that hangs does not hold the process longer
 
@@ -33,10 +35,11 @@ def in_order() -> Generator[None]:
 def _end(number: int, frame: FrameType | None) -> None:
     """End by an exception, or at once; a second signal of the kind does so anyway.
 
-    In an import nothing is half-written, and an exception would be lost in a library's own code, or abort it.
+    In an import an exception would be lost in a library's own code, or abort it: what is half-written goes first.
     """
     signal.signal(number, signal.SIG_DFL)
     if _imports(frame):
+        remove_unfinished()
         os.kill(os.getpid(), number)
     _thread.start_new_thread(_end_late, (128 + number,))  # not by `threading`, whose lock this thread may hold
     sys.exit(128 + number)

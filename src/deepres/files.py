@@ -3,8 +3,10 @@
 import codecs
 import contextlib
 import errno
+import glob
 import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Generator, Iterable
@@ -24,6 +26,7 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+_unfinished = set[tuple[int, Path]]()  # of which process, as a fork knows those of its parent
 
 
 def refuse_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
@@ -50,8 +53,13 @@ def read_text(file: Path) -> str:
 
     Raises `OSError`, and `UnicodeDecodeError` for another encoding.
     """
-    require_regular(file, MOST_TEXT)
-    return decoded_text(file.read_bytes())
+    return decoded_text(read_bytes(file, MOST_TEXT))
+
+
+def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
+    """The content of a regular file. Raises `OSError` as `require_regular`."""
+    require_regular(file, most_bytes)
+    return file.read_bytes()
 
 
 def decoded_text(content: bytes) -> str:
@@ -75,31 +83,61 @@ def replacing(file: Path) -> Generator[Path]:
     """Yield the place for the new contents of `file`: flushed to the disk and renamed where the block ends well.
 
     Where it raises, what `file` held before stays, and nothing half-written does. Each process has a place of its own.
+    Raises `OSError` where `file` is there and no regular one: a device would be lost.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
+    if file.exists():
+        require_regular(file)
+    with unfinished(file) as partial:
         yield partial
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         partial.replace(file)
+
+
+@contextmanager
+def unfinished(file: Path) -> Generator[Path]:
+    """Yield a place beside `file`, for a file or a folder of this process; what is left there at the end is removed.
+
+    What a process left that was killed is removed by the next one that writes `file`, after a day where it may be one
+    of another machine.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sweep(file.parent, DAY, glob.escape(file.name))
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    own = os.getpid(), partial
+    _remove(partial)  # of a process of the same number
+    _unfinished.add(own)
+    try:
+        yield partial
     finally:
-        with contextlib.suppress(OSError):  # which would hide what went wrong before
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+        _unfinished.discard(own)
 
 
-def sweep(folder: Path, age: float = 0.0) -> None:
+def remove_unfinished() -> None:
+    """Remove what this process has half-written: it ends at once."""
+    for process, partial in list(_unfinished):
+        if process == os.getpid():
+            _remove(partial)
+
+
+def _remove(place: Path) -> None:
+    with contextlib.suppress(OSError):  # which would hide what went wrong before
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, age: float = 0.0, names: str = "*") -> None:
     """Remove what processes that are gone left half-written in `folder`: where it lies for `age` seconds or longer.
 
-    A process of the same number that began later is another one. `age` is for folders that several machines share, as
-    the processes of the others are not seen here.
+    `names` is a pattern of the files that they were to be. A process of the same number that began later is another
+    one. `age` is for folders that several machines share, as the processes of the others are not seen here.
     """
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(f".{names}.*.partial"):
         named = PARTIAL.fullmatch(partial.name)
         with contextlib.suppress(OSError):
             written = partial.stat().st_mtime
             if named and time.time() - written >= age and not _writes(int(named[1]), written):
-                partial.unlink()
+                _remove(partial)
 
 
 def _writes(process: int, written: float) -> bool:

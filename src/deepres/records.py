@@ -35,7 +35,7 @@ Json = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 RECORDS: tuple[str, ...] = (METRICS, TIMING)
-DIGEST = "metrics_sha256"
+DONE, DIGEST = "done.json", "metrics_sha256"
 RESTORE = "move it away or restore it"
 VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}
 
@@ -117,7 +117,7 @@ class Run:
     @property
     def done(self) -> Json | None:
         """The final figures, or None while the run is not complete."""
-        file = self.path / "done.json"
+        file = self.path / DONE
         return read_record(file, _Finished, _Figures) if file.exists() else None
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from deepres import files
 from deepres.errors import InputError
 
 MOST_BYTES = 2**24  # of a text, which takes some thirty times as much memory when it is read
@@ -55,8 +56,7 @@ def read(
 def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST_BYTES) -> bytes:
     """The content of a regular file of at most `most` bytes: a pipe would wait for ever, a device would never end."""
     try:
-        if file.exists() and not file.is_file():
-            raise InputError(f"{file} is no regular file; {mend}")
+        files.require_regular(file)
         with file.open("rb") as stream:
             content = stream.read(most + 1)
     except FileNotFoundError:

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepres import untrusted
+from deepres import archive, untrusted
 from deepres.cache import REMEDY, cache_folder
 from deepres.data.listing import Listing, Say
 from deepres.data.manifest import Manifest, Strings
@@ -53,7 +53,7 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
     if not file.exists():
         return None
     try:
-        with safe_open(file, framework="pt") as stored:
+        with archive.opened(file) as stored:
             facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
 
             def part(name: str) -> ImageSet:

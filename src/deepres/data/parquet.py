@@ -1,6 +1,5 @@
 """Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from deepres import untrusted
+from deepres import untrusted, variables
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import TEST, TRAIN, VALIDATION
 from deepres.data.walk import Walk, class_name, names_of, unread_note
@@ -175,10 +174,7 @@ def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> It
 
 def max_unpacked() -> int:
     """The most bytes that a row group may unpack to where it is packed hard: `DEEPRES_MAX_UNPACKED`, or 512 MiB."""
-    text = os.environ.get("DEEPRES_MAX_UNPACKED", str(MOST_UNPACKED))
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"DEEPRES_MAX_UNPACKED is {text!r}; give a whole number from 1 up, or unset it")
-    return int(text)
+    return variables.whole("DEEPRES_MAX_UNPACKED", MOST_UNPACKED)
 
 
 def _labelled(file: Path) -> bool:

@@ -1,15 +1,14 @@
 """The one way from an encoded picture to eight bits a channel: orientation, depth, transparency and size limits."""
 
 import io
-import os
 from pathlib import Path
 
 from PIL import Image
 
+from deepres import variables
 from deepres.data import heif
 from deepres.data.depth import DEEP_MODES, eight_bits
 from deepres.data.listing import MOST_BYTES, Content, Span
-from deepres.errors import InputError
 from deepres.files import require_regular
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
@@ -30,10 +29,7 @@ TURNS = {
 
 def max_pixels() -> int:
     """The most pixels that a picture may have: `DEEPRES_MAX_PIXELS`, or 67 million."""
-    text = os.environ.get("DEEPRES_MAX_PIXELS", str(MOST_PIXELS))
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"DEEPRES_MAX_PIXELS is {text!r}; give a whole number from 1 up, or unset it")
-    return int(text)
+    return variables.whole("DEEPRES_MAX_PIXELS", MOST_PIXELS)
 
 
 def open_picture(content: Content) -> Image.Image:

@@ -14,7 +14,7 @@ from deepres.data.manifest import Manifest, Strings
 from deepres.data.sources import placed
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
-from deepres.files import replacing
+from deepres.files import replacing, require_regular
 from deepres.records import Json, Run
 
 FILE = "pictures.safetensors"
@@ -49,9 +49,10 @@ class RunPictures:
 def kept(run: Path) -> RunPictures | None:
     """Those of a run folder; None for all else, and a run of before. Raises `InputError` for a damaged file."""
     file = run / FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
+        require_regular(file)
         found = load_file(file)
         names = Strings(found["test.text"], found["test.ends"])
         return RunPictures(found["train"], Manifest(names, found["test"]), found["start"])

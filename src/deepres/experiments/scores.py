@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from deepres import untrusted
+from deepres import archive, untrusted
 from deepres.data.listing import Say
 from deepres.data.pictures import Tested
 from deepres.errors import InputError
@@ -74,7 +74,7 @@ def is_scores(file: Path) -> bool:
     try:
         if file.suffix == ".json":
             return HEADER in untrusted.read(file, Json, own=True, most=MOST_BYTES)
-        with safe_open(file, framework="pt") as stream:
+        with archive.opened(file) as stream:
             return HEADER in (stream.metadata() or {})
     except (OSError, SafetensorError, InputError):
         return False
@@ -132,7 +132,7 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
 
 def refuse_other_list(file: Path) -> None:
     """Raise `InputError` where `file` is no name for `write_wrong`, or holds something else than that writes."""
-    if file.is_dir() or file.suffix != ".csv":
+    if (file.exists() and not file.is_file()) or file.suffix != ".csv":
         raise InputError(f"--wrong {file} is to be a file whose name ends in .csv")
     if file.exists():
         with file.open(encoding="utf-8", errors="replace", newline="") as text:
@@ -164,7 +164,7 @@ def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
         values = untrusted.read(file, Json, ANEW, own=True, most=MOST_BYTES)
         header, tensors = values.pop(HEADER), {name: torch.tensor(value) for name, value in values.items()}
     else:
-        with safe_open(file, framework="pt") as stream:
+        with archive.opened(file) as stream:
             names: list[str] = stream.keys()
             header = untrusted.decode(stream.metadata()[HEADER], Json, str(file), ANEW, own=True, most=MOST_BYTES)
             tensors = {name: stream.get_tensor(name) for name in names}

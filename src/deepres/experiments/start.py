@@ -11,7 +11,7 @@ from torch import Tensor
 from deepres.errors import InputError
 from deepres.experiments.classes import Classes, classes_of, head_rows
 from deepres.experiments.exchange import ready
-from deepres.files import replacing
+from deepres.files import read_bytes, replacing
 from deepres.models import pretrained
 from deepres.models.catalog import build
 from deepres.models.convert import AUXILIARY
@@ -93,4 +93,4 @@ def of_run(run: Run, place: str, say: Callable[[str], None]) -> Start:
     file = run.path / FILE
     if not file.exists() or (not run.begun and place not in map(run.config.get, ("start", "start_path"))):
         return take(Path(place), say)
-    return Start(pretrained.load(file), file.read_bytes())
+    return Start(pretrained.load(file), read_bytes(file))

@@ -1,5 +1,6 @@
 """Trained networks from files: ours, those of other libraries and repositories, the authors' for Caffe."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.errors import InputError, few
 from deepres.models import weights as weights_file
 from deepres.models.beside import FILES, Beside, read_beside
 from deepres.models.catalog import build
-from deepres.models.convert import AUXILIARY, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
+from deepres.models.convert import AUXILIARY, FIRST, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
 from deepres.models.identify import identify, nearest
 from deepres.models.network import WEIGHTS, Network
 from deepres.models.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, is_small, told
-from deepres.models.unpack import bare
+from deepres.models.unpack import bare, preferred
+from deepres.models.values import floats
 from deepres.models.weights import Weights, silent
 
 STRUCTURE = ("stride_on", "residual_layers", "pool_padding")  # of the header: arguments of `build`
@@ -62,12 +64,12 @@ def read(file: Path, hints: Hints = NO_HINTS, say: Callable[[str], None] = silen
         from deepres.models.caffe import read_network
 
         state, header = read_network(file)
-        return Weights(state, None, {"source": file.name} | header | _imagenet_classes(state))
+        return Weights(_floats(state, file, say), None, {"source": file.name} | header | _imagenet_classes(state))
     found = weights_file.read(file, say, hints.take)
     if found.header:
         if hints.padding is not None:
             raise InputError(f"{file} is a file of deepres, which has one padding; leave --padding out")
-        return found
+        return dataclasses.replace(found, state=_floats(found.state, file, say))
     beside = read_beside(file) if file.name in (WEIGHTS, PICKLED) else None
     if beside is not None and beside.unread:
         say(f"not read of the JSON beside {file.name}: {beside.unread}")
@@ -78,7 +80,7 @@ def read(file: Path, hints: Hints = NO_HINTS, say: Callable[[str], None] = silen
 
 
 def _foreign(found: Weights, file: Path, hints: Hints, beside: Beside | None, say: Callable[[str], None]) -> Weights:
-    theirs = bare(found.state, file, say)
+    theirs = floats(_network_in(bare(found.state, file, say), file, say), say)
     layout, state = layout_of(theirs), foreign_state_dict(theirs)
     source = {"source": file.name}
     if layout is None or state is None:
@@ -98,6 +100,45 @@ def _foreign(found: Weights, file: Path, hints: Hints, beside: Beside | None, sa
     if layout is not None and is_small(weights.state):
         header.pop("crop", None)
     return Weights(weights.state, mean, header)
+
+
+def _floats(state: Mapping[str, Tensor], file: Path, say: Callable[[str], None]) -> dict[str, Tensor]:
+    try:
+        return floats(state, say)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _network_in(state: dict[str, Tensor], file: Path, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The network in `state`, where a training kept others or its metrics beside it, under other prefixes.
+
+    Which one is taken, and what is left out, is said. Raises `InputError` where several could be meant.
+    """
+    if _is_whole(state):
+        return state
+    parts = dict[str, dict[str, Tensor]]()
+    for key, value in state.items():
+        prefix, _, rest = key.partition(".")
+        parts.setdefault(prefix, {})[rest] = value
+    bared = {prefix: bare(part, file, silent) for prefix, part in parts.items()}
+    networks = {prefix: part for prefix, part in bared.items() if _is_whole(part)}
+    if not networks:
+        return state
+    taken = preferred(networks)
+    if taken is None:
+        raise InputError(f"it holds several networks ({few(networks)}); save the state dict of one of them alone")
+    left = [*(networks.keys() - {taken}), *(key for key in state if key.partition(".")[0] not in networks)]
+    say(f"{taken} is taken of {file}; left out: {few(left)}")
+    return networks[taken]
+
+
+def _is_whole(state: Mapping[str, Tensor]) -> bool:
+    """Whether `state`, under whatever names, has the first and the last layer of a network."""
+    try:
+        ours = foreign_state_dict(state) or rival_state_dict(state)
+    except InputError:
+        return False
+    return ends(ours)[0] is not None and any(key in ours for key in FIRST)
 
 
 def _normalised(weights: Weights, origin: Origin, file: Path, say: Callable[[str], None]) -> Weights:

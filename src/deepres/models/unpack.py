@@ -58,7 +58,7 @@ def read_pickle(file: Path, say: Say, take: str | None) -> dict[str, Tensor]:
     nests = _nests(content) if isinstance(content, dict) else {}
     if not nests:
         raise _refusal(file)
-    name = take or _preferred(nests)
+    name = take or preferred(nests)
     if name not in nests:
         wrong = "" if take is None else f" and no {take}"
         raise InputError(f"{file} holds {few(nests)}{wrong}; say which with deepres convert --take NAME")
@@ -109,7 +109,8 @@ def _nests(content: Mapping[Any, Any], depth: int = 1) -> dict[str, dict[str, Te
     return found
 
 
-def _preferred(nests: Mapping[str, Any]) -> str | None:
+def preferred(nests: Mapping[str, Any]) -> str | None:
+    """The name of the state dict that is meant of several; None where that is open."""
     known = (name for preferred in PREFERRED for name in nests if preferred in name.split("."))
     return next(iter(nests)) if len(nests) == 1 else next(known, None)
 
@@ -121,4 +122,4 @@ def _is_state(content: Any) -> bool:
 
 
 def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_quantized or value.is_meta)
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from deepres import untrusted
+from deepres import archive, untrusted
 from deepres.errors import InputError
 from deepres.models.unpack import read_pickle
 
@@ -80,16 +80,18 @@ def read(file: Path, say: Callable[[str], None] = silent, take: str | None = Non
     `serialise` writes; a pickle that holds anything but tensors is refused, since to load it would run whatever code
     it carries.
     """
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"there is no weights file {file}; give one, a run folder, or hf:owner/name")
     if file.suffix in EXPORTED:
         raise InputError(f"{file} is an exported network, whose weights are not read here; give those it was made of")
     try:
-        with safe_open(file, framework="pt") as stream:
+        with archive.opened(file) as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
             text = (stream.metadata() or {}).get(HEADER, "{}")
         if take is not None:
             raise InputError(f"{file} holds one set of weights; leave --take {take} out")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give another file") from None
     except SafetensorError as error:
         if file.suffix == ".safetensors":
             raise InputError(f"{file} is no whole safetensors file ({error}); copy it again") from None
@@ -100,6 +102,8 @@ def read(file: Path, say: Callable[[str], None] = silent, take: str | None = Non
             f"{file}: its mean image must be floats (channels, height, width), not {mean.dtype} of "
             f"shape {tuple(mean.shape)}; mend it, or leave it out"
         )
+    if mean is not None and not mean.isfinite().all():
+        raise InputError(f"{file}: its mean image holds values that are not finite; mend it, or leave it out")
     return Weights(tensors, mean, _read_header(file, text))
 
 

@@ -3,12 +3,11 @@
 import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from deepres.files import DAY, sweep, unfinished
 
 
 @contextmanager
@@ -19,19 +18,12 @@ def staging(out: Path) -> Generator[Path]:
     stays and nothing half-written does; what a process left that was killed is removed by the next one.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(out)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.{os.getpid()}.") as folder:
-        yield Path(folder) / out.name
-        _take_places(Path(folder), out.parent)
-
-
-def _sweep(out: Path) -> None:
-    """Remove the folders for `out` of processes that are gone."""
-    start = f".{out.name}."
-    for folder in out.parent.glob(f"{glob.escape(start)}*"):
-        owner = folder.name.removeprefix(start).split(".")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+    sweep(out.parent, names=glob.escape(out.name))
+    sweep(out.parent, DAY, f"*{out.suffix}")  # of other exports
+    with unfinished(out) as folder:
+        folder.mkdir()
+        yield folder / out.name
+        _take_places(folder, out.parent)
 
 
 def _take_places(folder: Path, target: Path) -> None:

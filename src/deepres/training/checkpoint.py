@@ -25,8 +25,9 @@ import torch
 
 from deepres import archive, untrusted
 from deepres.errors import InputError
+from deepres.files import read_bytes
 from deepres.models import weights as weights_file
-from deepres.records import RECORDS
+from deepres.records import DONE, RECORDS
 
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "sha256.json"
 KEEP = 2
@@ -81,7 +82,7 @@ def load_latest(
     """The newest whole checkpoint under `folder` that is fit to go on from; None where there is none yet.
 
     `unfit` says what of one does not fit, "" where all does. A damaged or unfit one is named through `warn` and the one
-    before it is used. Raises `InputError` when all are.
+    before it is used. Raises `InputError` when all are, which says how to train anew.
     """
     for leftover in folder.glob(".*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -95,9 +96,9 @@ def load_latest(
         else:
             if not trouble:
                 return saved
-        warn(f"checkpoint {place} is damaged ({trouble}); going on from the one before it")
+        warn(_damaged(place, trouble, "going on from the one before it" if place != places[0] else ""))
     if places:
-        raise InputError(f"every checkpoint in {folder} is damaged; delete the run folder to start it anew")
+        raise InputError(_anew(folder))
     return None
 
 
@@ -111,12 +112,39 @@ def kept_records(folder: Path) -> dict[str, bytes]:
 
 def latest_weights(folder: Path, warn: Callable[[str], None]) -> Path:
     """The weights file of the newest whole checkpoint. Raises `InputError` where there is none."""
-    for place in reversed(_places(folder)):
+    places = _places(folder)
+    for place in reversed(places):
         trouble = _damage(place)
         if trouble is None:
             return place / WEIGHTS
-        warn(f"checkpoint {place} is damaged ({trouble}); using the one before it")
-    raise InputError(f"{folder} holds no whole checkpoint; train the run first")
+        warn(_damaged(place, trouble, "using the one before it" if place != places[0] else ""))
+    raise InputError(_anew(folder) if places else f"{folder} holds no checkpoint; {_way(folder, [])}")
+
+
+def tell_damage(folder: Path, say: Callable[[str], None]) -> None:
+    """Say of a finished run whose newest checkpoint under `folder` is damaged how it gets its weights again."""
+    places = _places(folder)
+    trouble = _damage(places[-1]) if places else None
+    if trouble is not None:
+        whole = any(_damage(place) is None for place in places)
+        said = f"remove {folder.parent / DONE}, and the same command trains from the one before it"
+        say(_damaged(places[-1], trouble, said if whole else _anew(folder)))
+
+
+def _damaged(place: Path, trouble: str, then: str) -> str:
+    return f"checkpoint {place} is damaged ({trouble})" + (f"; {then}" if then else "")
+
+
+def _anew(folder: Path) -> str:
+    return f"every checkpoint in {folder} is damaged; {_way(folder, [folder])}"
+
+
+def _way(folder: Path, gone: list[Path]) -> str:
+    """How a run gets its weights, where those in `gone` are of no use: a finished one is not trained again unasked."""
+    run = folder.parent
+    gone = [*gone, *([run / DONE] if (run / DONE).exists() else [])]
+    removed = f"remove {' and '.join(map(str, gone))}, and " if gone else ""
+    return f"{removed}deepres train --run {run} trains it {'anew' if gone else 'first'}"
 
 
 def newest(folder: Path) -> str:
@@ -142,7 +170,7 @@ def _load(place: Path) -> Checkpoint:
 
 
 def _records(place: Path) -> dict[str, bytes]:
-    return {name: (place / name).read_bytes() for name in RECORDS if (place / name).exists()}
+    return {name: read_bytes(place / name) for name in RECORDS if (place / name).exists()}
 
 
 def _damage(place: Path) -> str | None:
@@ -151,7 +179,7 @@ def _damage(place: Path) -> str | None:
         sums = untrusted.read(place / SUMS, dict[str, str])
         kept = [name for name in RECORDS if name in sums or (place / name).exists()]
         for name in (WEIGHTS, STATE, *kept):
-            if _sha256((place / name).read_bytes()) != sums[name]:
+            if _sha256(read_bytes(place / name)) != sums[name]:
                 return f"{name} does not match its checksum"
     except (OSError, KeyError) as error:
         return f"{type(error).__name__}: {error}"

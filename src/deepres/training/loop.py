@@ -1,6 +1,5 @@
 """The training loop: from a network, a recipe and batches to a run folder, resumable at any moment, bit by bit."""
 
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepres import variables
 from deepres.records import Json, Run
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.compile import compile_blocks
@@ -21,7 +21,7 @@ from deepres.training.recipe import Recipe
 from deepres.training.stop import Stopping, stops
 from deepres.training.trainer import BatchAt, Evaluate, Monitor, Trainer
 
-CHECKPOINT_SECONDS = float(os.environ.get("DEEPRES_CHECKPOINT_SECONDS", "60"))
+CHECKPOINT_SECONDS = 60.0  # or DEEPRES_CHECKPOINT_SECONDS
 
 
 class StoppedError(Exception):
@@ -86,6 +86,7 @@ def _iterate(trainer: Trainer, batch_at: BatchAt, evaluate: Evaluate, monitor: M
     """Iterations up to the last; checkpoints from time to time, and where training is told to stop."""
     progress, ranks, last = trainer.progress, trainer.ranks, trainer.recipe.iterations
     saved, saved_at = time.monotonic(), progress.iteration
+    often = variables.number("DEEPRES_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)
     while progress.iteration < last or progress.untested:
         started, asked, due = time.monotonic(), list[int](), False
         try:
@@ -93,7 +94,7 @@ def _iterate(trainer: Trainer, batch_at: BatchAt, evaluate: Evaluate, monitor: M
                 with stops.waiting(ranks.world == 1):
                     batch = batch_at(progress.iteration)
                 trainer.train_step(*batch)
-                asked, due = trainer.agree(stops.caught, time.monotonic() - saved > CHECKPOINT_SECONDS)
+                asked, due = trainer.agree(stops.caught, time.monotonic() - saved > often)
                 if trainer.at_mark(trainer.recipe.window):
                     trainer.write_window()
                 progress.untested = trainer.at_mark(trainer.recipe.evaluate_every)

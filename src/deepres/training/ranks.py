@@ -247,7 +247,7 @@ def _own_store(place: Ranks) -> Store:
 
 def _number(name: str) -> int:
     text = os.environ.get(name, "")
-    if not text.isdecimal():
+    if not (text.isdecimal() and len(text) < 10):
         raise InputError(f"the environment variable {name} is {text!r}, not a number; start through torchrun")
     return int(text)
 

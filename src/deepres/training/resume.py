@@ -10,10 +10,10 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from deepres import untrusted
-from deepres.files import replacing
+from deepres.files import read_bytes, replacing
 from deepres.models.convert import misfits
 from deepres.records import DIGEST, METRICS, RECORDS, Count, Run, cut_after, digest
-from deepres.training.checkpoint import STATE, Checkpoint, kept_records
+from deepres.training.checkpoint import STATE, Checkpoint, kept_records, tell_damage
 from deepres.training.optimizer import SGD
 
 Say = Callable[[str], None]
@@ -86,7 +86,11 @@ def take_records(run: Run, saved: Checkpoint | None, say: Say) -> None:
 
 
 def mend_records(run: Run, say: Say) -> None:
-    """Bring the rows of a finished `run` to those of its last checkpoint where they are damaged, and say so."""
+    """Bring the rows of a finished `run` to those of its last checkpoint where they are damaged, and say so.
+
+    Of a checkpoint that is damaged itself, say how to make it again.
+    """
+    tell_damage(run.path / "checkpoints", say)
     known = (run.done or {}).get(DIGEST)
     if known is not None and digest(run.path / METRICS) != known:
         _take(run, kept_records(run.path / "checkpoints"), say, finished=True)
@@ -95,7 +99,7 @@ def mend_records(run: Run, say: Say) -> None:
 def _take(run: Run, kept: Mapping[str, bytes], say: Say, finished: bool) -> None:
     for name, rows in kept.items():
         file = run.path / name
-        found = file.read_bytes() if file.is_file() else b""
+        found = read_bytes(file) if file.exists() else b""
         twice = rows != b"" and rows[: rows.find(b"\n")] in found[len(rows) :]
         if not found.startswith(rows) or twice or (finished and found != rows):
             say(f"{file} is not what the run wrote; its rows are taken from the checkpoint")

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from deepres.errors import InputError
 from deepres.models import weights as weights_file
 from deepres.models.convert import load_state
-from deepres.records import DIGEST, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
+from deepres.records import DIGEST, DONE, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
 from deepres.training import checkpoint
 from deepres.training.device import autocast
 from deepres.training.freeze import set_training
@@ -257,6 +257,6 @@ class Trainer:
         done |= {"seconds": round(progress.seconds, 1), "images_per_second": speed}
         done |= {DIGEST: digest(self.run.path / METRICS)}
         if self.ranks.first:
-            write_json(self.run.path / "done.json", done)
+            write_json(self.run.path / DONE, done)
         self.ranks.barrier()
         return done

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, NamedTuple, TypedDict
 import torch
 from filelock import FileLock
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepres import untrusted
+from deepres import archive, untrusted
 from deepres.cache import REMEDY
 from deepres.data import sources
 from deepres.data.cache import cache_file
@@ -200,7 +200,7 @@ def _load(file: Path, root: Path) -> Parts | None:
         return None
     unpacked = file.with_suffix(".pictures")
     try:
-        with safe_open(file, framework="pt") as stored:
+        with archive.opened(file) as stored:
             facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
 
             def index(part: str, fingerprint: str) -> Index:
@@ -214,7 +214,7 @@ def _load(file: Path, root: Path) -> Parts | None:
                 return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
 
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
     ends = [int((part.offset + part.size).max()) for part in parts if _lies_in(part.files, unpacked)]
     needed = max(ends, default=0)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from deepres import untrusted
+from deepres import archive, untrusted
 from deepres.cache import REMEDY, cache_folder
 from deepres.data.imagenet import center_crop
 from deepres.data.layouts import has_training_part
@@ -131,7 +131,7 @@ def _compute(
 def _load(file: Path) -> Statistics | None:
     """Kept statistics; None where there are none that are whole."""
     try:
-        with safe_open(file, framework="pt") as stored:
+        with archive.opened(file) as stored:
             facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
             mean, values, vectors = (stored.get_tensor(name) for name in ("mean", "values", "vectors"))
             if mean.dim() != 3 or len(mean) != 3 or values.shape != (3,) or vectors.shape != (3, 3):
