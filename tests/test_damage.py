@@ -240,3 +240,98 @@ def trained(folder, tmp_path_factory):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return place / "run"
+
+
+IN_PLACE = ("weights.safetensors", "state.pt", "metrics.jsonl", "timing.jsonl", "sha256.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_pipe_or_a_device_in_a_checkpoint_is_damage_and_not_waited_for(half, whole, name):
+    for place, make in (("000000008", os.mkfifo), ("000000007", lambda file: Path(file).symlink_to("/dev/zero"))):
+        file = half / "checkpoints" / place / name
+        file.unlink()
+        make(file)
+    with pytest.raises(InputError, match=r"every checkpoint in .* is damaged; remove .*, and deepres train --run"):
+        go_on(half)
+    for place in (half / "checkpoints").iterdir():
+        shutil.rmtree(place)
+    go_on(half)
+    assert (half / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize(
+    "name", [*IN_PLACE[2:4], "config.json", "done.json", "environment.json", "pictures.safetensors"]
+)
+def test_a_pipe_in_a_run_is_a_sentence(refused, trained, tmp_path, name):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    if name.endswith(".jsonl"):
+        (tmp_path / "run/done.json").unlink()
+    verb = ("eval", "run") if name == "pictures.safetensors" else ("train", "--run", "run")
+    assert "a named pipe, not a file" in refused(*verb)
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_finished_run_without_a_whole_checkpoint_is_trained_anew_as_its_refusal_says(
+    deepres, refused, trained, tmp_path
+):
+    shutil.copytree(trained, tmp_path / "run")
+    weights = tmp_path / "run/checkpoints/000000004/weights.safetensors"
+    before, rows = weights.read_bytes(), (tmp_path / "run/metrics.jsonl").read_bytes()
+    damage(weights)
+    checkpoints, done = Path("run/checkpoints"), Path("run/done.json")
+    way = f"remove {checkpoints} and {done}, and deepres train --run run trains it anew"
+    evaluated = deepres("eval", "run")
+    assert evaluated.returncode == 2 and "the one before" not in evaluated.stderr
+    assert f"every checkpoint in {checkpoints} is damaged; {way}" in evaluated.stderr
+    told = deepres("train", "--run", "run")
+    assert told.returncode == 0 and way in told.stderr  # its figures are what they were
+    done.unlink()
+    assert f"every checkpoint in {checkpoints} is damaged; remove {checkpoints}, and deepres train" in refused(
+        "train", "--run", "run"
+    )
+    shutil.rmtree(checkpoints)
+    assert deepres("train", "--run", "run").returncode == 0
+    assert weights.read_bytes() == before and (tmp_path / "run/metrics.jsonl").read_bytes() == rows
+    assert deepres("eval", "run").returncode == 0
+
+
+def test_a_finished_run_whose_last_checkpoint_is_damaged_is_tested_by_the_one_before_and_goes_on_from_it(half, whole):
+    from deepres.training.checkpoint import latest_weights
+    from deepres.training.resume import mend_records
+
+    go_on(half)
+    damage(half / "checkpoints/000000012/weights.safetensors")
+    told = Told()
+    assert latest_weights(half / "checkpoints", told.say).parent.name == "000000011"
+    assert told.said[0].endswith("using the one before it")
+    mend_records(Run(half), told.say)
+    assert told.said[1].endswith(f"remove {half / 'done.json'}, and the same command trains from the one before it")
+    (half / "done.json").unlink()
+    go_on(half)
+    assert (half / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert latest_weights(half / "checkpoints", told.say).parent.name == "000000012"
+
+
+def test_a_disk_that_is_full_before_the_first_checkpoint_names_none_to_go_on_from(tmp_path, monkeypatch):
+    def fails(file, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("deepres.training.checkpoint._write_synced", fails)
+    with pytest.raises(InputError, match=r"the disk is full; make room and run the same command again$"):
+        go_on(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf"])
+def test_seconds_between_checkpoints_that_are_no_number_are_a_sentence(refused, folder, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("DEEPRES_CHECKPOINT_SECONDS", text)
+    message = refused("train", "resnet8", "--data", folder, "--run", "run", "--iterations", 2, "--batch-size", 4)
+    assert f"DEEPRES_CHECKPOINT_SECONDS is '{text}'; give a number from 0 up, or unset it" in message

@@ -7,8 +7,11 @@ import sys
 import time
 
 import pytest
+import torch
 
 from deepres import ending
+from deepres.ending import SIGNALS
+from deepres.models.catalog import build
 
 DURING_IMPORT = """
 import os, runpy, sys
@@ -20,6 +23,20 @@ class Sending:
 
 sys.meta_path.insert(0, Sending())
 sys.argv = ["deepres", "info", "resnet20"]
+runpy.run_module("deepres", run_name="__main__", alter_sys=True)
+"""
+
+DURING_EXPORT = """
+import glob, os, runpy, sys
+
+class Sending:
+    def find_spec(self, name, path=None, target=None):
+        if glob.glob(".net.pt2.*"):
+            open("sent", "w").close()
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Sending())
+sys.argv = ["deepres", "export", "net", "--out", "net.pt2"]
 runpy.run_module("deepres", run_name="__main__", alter_sys=True)
 """
 
@@ -42,7 +59,7 @@ def python(script):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("module", ["deepres.commands.bench", "torch.nn.functional"])
 def test_a_signal_during_an_import_ends_the_process_by_itself(module, number):
     """The first is loaded before the command line is, the second by the verb, from the C++ of PyTorch as well."""
@@ -50,7 +67,21 @@ def test_a_signal_during_an_import_ends_the_process_by_itself(module, number):
     assert (result.returncode, result.stdout, result.stderr) == (-number, "", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_an_import_within_an_export_leaves_nothing_half_written(tmp_path, number):
+    """PyTorch loads parts of itself when they are first needed."""
+    net = build("resnet8", 2)
+    net.mean = torch.zeros(3, 1, 1)
+    net.save_pretrained(tmp_path / "net")
+    script = DURING_EXPORT.format(number=int(number))
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == -number, result.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net", "sent"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_is_swallowed_ends_the_process_a_little_later(number):
     result = python(SWALLOWED.format(number=int(number)))
     assert (result.returncode, result.stdout, result.stderr) == (128 + number, "swallowed\n", "")

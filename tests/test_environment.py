@@ -81,6 +81,14 @@ def test_a_stream_that_takes_nothing_is_no_traceback(shell, line, code, said):
     assert done.stderr.startswith(said) and bool(said) == bool(done.stderr)
 
 
+def test_training_goes_on_where_nobody_can_be_told(shell, folder, tmp_path):
+    """As of a terminal that is gone, whose lines cannot be written."""
+    line = f"deepres train resnet8 --data {folder} {' '.join(TRAINING)} --kernels off --run run 2>/dev/full"
+    done = shell(line)
+    assert done.returncode == 0 and b"resnet8 after 2 iterations" in done.stdout
+    assert (tmp_path / "run" / "done.json").exists()
+
+
 def test_names_from_a_closed_input_are_none(shell, deepres, folder):
     assert deepres("train", "resnet8", "--data", folder, *TRAINING, "--kernels", "off", "--run", "run").returncode == 0
     done = shell("deepres predict run - <&-")

@@ -14,7 +14,7 @@ from pyarrow import parquet as pq
 from deepres import archive
 from deepres.errors import InputError
 from deepres.experiments import scores
-from deepres.files import DAY, sweep
+from deepres.files import DAY, replacing, sweep
 from test_caffe import blob, field
 
 DEEP = "[" * 100_000
@@ -79,6 +79,13 @@ def test_what_torch_saves_comes_back(tmp_path):
         torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
         read = archive.load(tmp_path / "w.pth")
         assert read["b"].equal(tied) and read["view"].tolist() == [2.0, 3.0] and read["plain"] == [1, "x", None]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_called_so(refused, tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "net.pt")
+    message = refused("convert", "net.pt", "--to", "out.safetensors")
+    assert "net.pt is TorchScript, a program and not weights alone; save its state dict" in message
 
 
 class Foreign:
@@ -209,6 +216,40 @@ def test_parquet_metadata_of_another_shape_are_a_sentence(deepres, tmp_path, tex
     assert (result.returncode, sentence in result.stderr if sentence else True) == (2 if sentence else 0, True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.caffemodel", "w.json"])
+def test_a_pipe_for_weights_or_scores_is_a_sentence_in_every_verb(refused, folder, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for command in (
+        ("eval", name, "--data", folder),
+        ("eval", name),
+        ("predict", name, folder),
+        ("convert", name, "--to", "out.safetensors"),
+        ("finetune", name, "--data", folder, "--run", "run"),
+    ):
+        assert "a named pipe" in refused(*command)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.bin"])
+def test_a_pipe_for_an_exported_file_is_a_sentence(refused, photographs, tmp_path, name):
+    for file in ("net.xml", "net.bin"):
+        (tmp_path / file).touch()
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    asked = name.replace("bin", "xml")
+    assert f"{name} is a named pipe, not a file" in refused("predict", asked, photographs / "test")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("name", ["w.safetensors", "s.csv"])
+def test_a_pipe_is_not_replaced_by_what_is_written(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="a named pipe, not a file"), replacing(tmp_path / name):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [name] and not (tmp_path / name).is_file()
+
+
 def test_what_is_half_written_in_a_shared_folder_is_swept_after_a_day_alone(tmp_path):
     import time
 
@@ -219,3 +260,19 @@ def test_what_is_half_written_in_a_shared_folder_is_swept_after_a_day_alone(tmp_
     (tmp_path / ".theirs.partial").write_text("of another program")
     sweep(tmp_path, DAY)
     assert sorted(file.name for file in tmp_path.iterdir()) == [f".new.safetensors.{4**11}.partial", ".theirs.partial"]
+
+
+def test_what_dead_processes_left_of_exports_is_swept_and_a_number_of_no_process_is_one(tmp_path):
+    import time
+
+    from deepres.serving.staging import staging
+
+    left = [f".net.xml.{number}.partial" for number in (4**11, 10**20)] + [".other.xml.4194304.partial"]
+    for name in (*left, ".theirs.txt.4194304.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.bin").touch()
+        os.utime(tmp_path / name, (time.time() - 2 * DAY,) * 2)
+    with staging(tmp_path / "net.xml") as place:
+        place.write_text("new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".theirs.txt.4194304.partial", "net.xml"]
+    assert (tmp_path / "net.xml").read_text() == "new"

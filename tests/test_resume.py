@@ -11,6 +11,7 @@ import time
 import pytest
 
 from conftest import run_deepres
+from deepres.ending import SIGNALS
 
 RECIPE = ("--iterations", 60, "--batch-size", 8, "--lr", 0.05)
 MARKS = ("--set", "window=7", "--set", "evaluate_every=20")
@@ -64,7 +65,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, folder, und
     assert_same_bits(run, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, folder, undisturbed, tmp_path, number):
     run = tmp_path / "stopped"
     child = process(*arguments(folder, run), wait=False)

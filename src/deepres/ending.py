@@ -1,4 +1,5 @@
-"""How the command line ends where SIGINT or SIGTERM tells it to: by the signal, or with 128 and its number."""
+"""How the command line ends where SIGINT, SIGTERM, SIGHUP (of a terminal that is gone) tell it to: by the signal, or
+with 128 and its number."""
 
 import _thread
 import os
@@ -11,7 +12,7 @@ from types import FrameType
 
 from deepres.files import remove_unfinished
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 GRACE_SECONDS = 5.0  # to take away what is half-written; a read that hangs does not hold the process longer
 
 

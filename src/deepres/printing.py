@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, cast
 
@@ -39,8 +39,18 @@ def marked(cell: str) -> str:
 class Console(RichConsole):
     """A console that shows control characters in what it prints, of whatever it is made, and sends none of them.
 
-    A string or a `Text` is one line, and its line ends are shown, too.
+    A string or a `Text` is one line, and its line ends are shown, too. Where standard error cannot be written, as of a
+    terminal that is gone, the work goes on untold.
     """
+
+    @property
+    def file(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As rich's."""
+        return _Untold(super().file) if self.stderr else super().file
+
+    @file.setter
+    def file(self, new_file: Any) -> None:
+        self._file = new_file
 
     @property
     def size(self) -> ConsoleDimensions:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -58,6 +68,25 @@ class Console(RichConsole):
             renderable = _visible_text(renderable)
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(_BUT_LINE_ENDS.sub(_escape, segment.text), segment.style)
+
+
+class _Untold:
+    """A stream that drops what it cannot write."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class CommandGroup(TyperGroup):

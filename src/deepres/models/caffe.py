@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from deepres.errors import InputError
+from deepres.files import read_bytes
 from deepres.models.convert import fold_biases
 
 # Message: field: (number, type), a type ending in * being repeated. Packed numbers have the bytes of one string on the
@@ -89,7 +90,7 @@ def read_network(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def read_mean(file: Path) -> Tensor:
     """The mean image of a `.binaryproto`, (3, H, W), RGB in 0..1. Raises `InputError` where it is none."""
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"there is no mean image {file}")
     image = _array(_parse("BlobProto", file), file)
     image = image[0] if image.dim() == 4 and len(image) == 1 else image
@@ -150,7 +151,9 @@ def _array(blob: Any, file: Path) -> Tensor:
 
 def _parse(message: str, file: Path) -> Any:
     try:
-        return _messages()[f"caffe.{message}"].FromString(file.read_bytes())
+        return _messages()[f"caffe.{message}"].FromString(read_bytes(file))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give another file") from None
     except DecodeError:
         raise InputError(f"{file} is no whole file of Caffe; copy it again") from None
 

@@ -58,7 +58,7 @@ def read(file: Path, hints: Hints = NO_HINTS, say: Callable[[str], None] = silen
     """
     if file.suffix == ".t7":
         raise InputError(f"{file} is of Torch for Lua; convert it to a PyTorch state dict first")
-    if file.suffix == ".caffemodel" and file.is_file():
+    if file.suffix == ".caffemodel" and file.exists():
         if hints.padding or hints.take:
             raise InputError(f"{file} is the authors' release, of one network; leave --padding and --take out")
         from deepres.models.caffe import read_network

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepres import untrusted
 from deepres.data.listing import Say
 from deepres.errors import InputError, install
+from deepres.files import require_regular
 from deepres.serving import onnx
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.fold import folded
@@ -114,8 +115,13 @@ def read(file: Path, say: Say = lambda message: None) -> tuple[Run, dict[str, An
     """
     form = form_of(file, None)
     kind = FORMS[form]
-    if missing := next((part for part in files_of(file, form) if not part.is_file()), None):
-        raise InputError(f"there is no file {missing}; write one with deepres export")
+    for part in files_of(file, form):
+        try:
+            require_regular(part)
+        except FileNotFoundError:
+            raise InputError(f"there is no file {part}; write one with deepres export") from None
+        except OSError as error:
+            raise InputError(f"{part} is {error.strerror}; {ANEW}") from None
     try:
         importlib.import_module(kind.runtime)
     except ImportError:

@@ -209,6 +209,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _disk_trouble(error: OSError, folder: Path) -> str:
     cause = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-    return f"no checkpoint could be written in {folder}: {cause}; make room and run the same command again " + (
-        f"(it goes on from {newest(folder)})"
+    goes_on = any(_damage(place) is None for place in _places(folder))
+    return f"no checkpoint could be written in {folder}: {cause}; make room and run the same command again" + (
+        f" (it goes on from {newest(folder)})" if goes_on else ""
     )

@@ -25,7 +25,7 @@ CHECKPOINT_SECONDS = 60.0  # or DEEPRES_CHECKPOINT_SECONDS
 
 
 class StoppedError(Exception):
-    """Training was asked to stop (SIGINT, SIGTERM) and did so, after a step and with a checkpoint."""
+    """Training was asked to stop (SIGINT, SIGTERM, SIGHUP) and did so, after a step and with a checkpoint."""
 
     def __init__(self, iteration: int, signal_number: int):
         super().__init__(f"stopped after iteration {iteration}; the same command goes on from there")
@@ -56,8 +56,8 @@ def train(
     checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads; on GPUs, which
     were not run, by the deterministic ones of the algorithms of cuDNN).
     `mean` and `header` travel with the weights. Several `ranks` each call this with their part of the batches; all
-    end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT or SIGTERM (to any rank),
-    and `InputError` where the loss is not finite or the disk is full.
+    end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any
+    rank), and `InputError` where the loss is not finite or the disk is full.
     """
     if run.done is not None:
         return run.done

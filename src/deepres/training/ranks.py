@@ -6,7 +6,6 @@ averaged, so that all ranks hold the same weights at all times.
 
 import gc
 import os
-import signal
 import time
 import uuid
 import warnings
@@ -23,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel as Ddp
 
+from deepres.ending import SIGNALS
 from deepres.errors import InputError
 from deepres.training.device import resolve_device, use_local_gpu
 
@@ -30,7 +30,6 @@ T = TypeVar("T")
 # A rank that ended is noticed at once; these are for one that does not come, and for one that hangs. Reading ImageNet
 # for the first time, for which the others wait, fits in.
 COMING, TIMEOUT = timedelta(minutes=30), timedelta(hours=6)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""How training is told to stop: by SIGINT or SIGTERM, in order, and at once where it waits or tests."""
+"""How training is told to stop: by SIGINT, SIGTERM or SIGHUP, in order, and at once where it waits or tests."""
 
 import _thread
 import os
@@ -7,6 +7,8 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+
+from deepres import ending
 
 GRACE_SECONDS = 10.0  # for data that a rank waits for when it is told to stop, so that all ranks can stop in order
 
@@ -25,7 +27,7 @@ class Stops:
 
     @contextmanager
     def collected(self, alone: bool) -> Generator[None]:
-        """Within, SIGINT and SIGTERM are collected; a second one of a kind acts as ever.
+        """Within, signals are collected, but for those that are ignored; a second one of a kind acts as ever.
 
         A rank that is not `alone` ends by the signal where it waits for data and they do not come for a while.
         """
@@ -40,8 +42,9 @@ class Stops:
             if not alone:
                 _thread.start_new_thread(self._insist, (number,))  # `threading` has a lock, which may be held
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+        for number in ending.SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as of SIGHUP under nohup
+                before[number] = signal.signal(number, note)
         try:
             yield
         finally:

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from deepres.data.listing import Say
+from deepres.ending import SIGNALS
 from deepres.errors import InputError
 
-ENDINGS = (signal.SIGINT, signal.SIGTERM)
 SAY_SECONDS = 30.0  # of a wait before it is told, and twice as long each time after
 PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is anyone left to work for
 JOIN_SECONDS = 5.0  # a killed process is gone at once, unless it hangs in the kernel
@@ -231,10 +231,11 @@ def _ends_left() -> None:
 
     A second SIGTERM ends it, should there be no one left to end it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL) and None)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextmanager
@@ -243,7 +244,7 @@ def _endings_held() -> Generator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
