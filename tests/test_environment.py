@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from deepres import cli
+from deepres.commands.console import sayer
+from deepres.printing import Console
 
 DEEPRES = f"{shlex.quote(sys.executable)} -m deepres"
 # The locale as of old systems: Python would turn to UTF-8 by itself, if it were not told to leave it.
@@ -87,6 +89,13 @@ def test_training_goes_on_where_nobody_can_be_told(shell, folder, tmp_path):
     done = shell(line)
     assert done.returncode == 0 and b"resnet8 after 2 iterations" in done.stdout
     assert (tmp_path / "run" / "done.json").exists()
+
+
+def test_a_name_that_fills_screens_is_cut_in_its_middle(refused, capfd):
+    message = refused("info", "a" * 100_000 + "z")
+    assert len(message) < 20_100 and "aaa ... aaa" in message
+    sayer(Console(stderr=True))("\0" * 100_000)
+    assert capfd.readouterr().err == rf"{chr(92)}x00" * 2_500 + " ... " + rf"{chr(92)}x00" * 2_500 + "\n"
 
 
 def test_names_from_a_closed_input_are_none(shell, deepres, folder):

@@ -76,6 +76,10 @@ def test_a_file_is_read_by_its_ending_and_only_where_it_is_a_regular_one(tmp_pat
     os.mkfifo(tmp_path / "pipe.json")
     assert untrusted.read(tmp_path / "a.json", list[int]) == [1]
     assert untrusted.read(tmp_path / "a.toml", dict[str, int]) == {"a": 1}
-    for name, sentence in (("pipe.json", "no regular file"), (".", "no regular file"), ("no.json", "has no no.json")):
+    for name, sentence in (
+        ("pipe.json", "a named pipe, not a file"),
+        (".", "a folder, not a file"),
+        ("no.json", "has no no.json"),
+    ):
         with pytest.raises(InputError, match=sentence):
             untrusted.read(tmp_path / name, Any)

@@ -26,7 +26,7 @@ from deepres.commands.finetune import finetune
 from deepres.commands.prediction import predict
 from deepres.commands.training import fields, run_to_the_end
 from deepres.errors import InputError
-from deepres.printing import CommandGroup, Console, standard_streams, visible
+from deepres.printing import CommandGroup, Console, brief, standard_streams
 
 app = typer.Typer(
     name="deepres",
@@ -257,7 +257,7 @@ def main() -> None:
         told = _sentence(error)
         if told is not None:
             with suppress(OSError):  # of standard error, where nobody can be told
-                err.print(Text.assemble(_rank(), ("error: ", "bold red"), visible(told)), soft_wrap=True)
+                err.print(Text.assemble(_rank(), ("error: ", "bold red"), brief(told)), soft_wrap=True)
             sys.exit(2)
         code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
         if code is None:

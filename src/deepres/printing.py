@@ -23,12 +23,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the 
 _PLAIN = {"–": "-", "×": "x", "✓": "+", "✗": "x", "…": "..."}  # for terminals that know no more than ASCII
 _ERRORS = "deepres.printed"
 _FEWEST_COLUMNS = 20
+_LONGEST = 20_000  # characters of a sentence: two lists of classes, but no hundreds of screens
 UsageError = cast(Any, typer.BadParameter.__base__)  # which typer does not export
 
 
 def visible(text: str) -> str:
     r"""`text` in one line, with what a terminal would obey, or not show, as an escape: \x1b, \n, \u202e, \udcff."""
     return _UNSAFE.sub(_escape, text)
+
+
+def brief(text: str) -> str:
+    """`text` as `visible`, without the middle of a name that would fill screens."""
+    shown = visible(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
 
 
 def marked(cell: str) -> str:

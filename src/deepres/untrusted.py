@@ -61,7 +61,9 @@ def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST
             content = stream.read(most + 1)
     except FileNotFoundError:
         raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); {mend}") from None
+    except ValueError as error:  # of a name that holds a null byte
         raise InputError(f"{file} cannot be read ({error}); {mend}") from None
     if len(content) > most:
         raise InputError(f"{file} has more than {most:,} bytes; {mend}")

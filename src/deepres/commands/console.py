@@ -5,14 +5,14 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepres.printing import Console
+from deepres.printing import Console, brief
 
 
 def sayer(console: Console) -> Callable[[str], None]:
-    """A function that prints a message on `console`, as it is."""
+    """A function that prints a message on `console`, as it is, but for the middle of names that fill screens."""
 
     def say(message: str) -> None:
-        console.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(brief(message), style="dim", highlight=False, markup=False, soft_wrap=True)
 
     return say
 
