@@ -104,19 +104,22 @@ def changes(before: RunPictures, source: Source) -> str:
 def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
     """Say what of the data that the run at `place` saw, whose weights are to go on, is in another part or changed.
 
-    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data that have no
-    picture in common with theirs.
+    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data in another place
+    that have no picture in common with theirs.
     """
     before, test = kept(place), source.test.manifest
+    is_run = place.is_dir() and Run(place).exists
     if before is None:
-        if place.is_dir() and Run(place).exists and placed(Run(place).config["data"]) == data:
+        if is_run and placed(Run(place).config["data"]) == data:
             say(f"warning: {place} keeps no list of its pictures, and may have been trained on some of the test part")
         return
     seen = (torch.isin(test.digests, before.seen) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
     if len(seen):
         names = first([test.names[number] for number in seen.tolist()])
         say(f"warning: {place} was trained on {len(seen):,} of the test pictures ({names}), which it knows by now")
-    if torch.isin(torch.cat([before.train, before.test.digests]), source.train.manifest.digests).any():
+    same_place = is_run and place_of(Run(place).config) == data
+    known = torch.cat([before.train, before.test.digests])
+    if same_place or torch.isin(known, source.train.manifest.digests).any():
         told = [train_changes(before.train, source.train.manifest), test_changes(before.test, test)]
         if any(told):
             say(f"these are not all the pictures that {place} was trained on: {changes(before, source)}")
