@@ -291,3 +291,17 @@ def test_finetuning_on_data_that_changed_all_is_told(deepres, root: Path):
     for number, file in enumerate(sorted(other.rglob("*.png"))):
         images.picture(7000 + number).save(file)
     assert "not all the pictures" not in deepres("finetune", "run", "--data", other, *SHORT, "--run", "third").stderr
+
+
+def test_a_new_run_among_class_folders_is_refused_and_leaves_nothing(deepres, refused, root: Path, monkeypatch):
+    """Else it would be a class of its own data; beside train/ and hidden it may lie."""
+    write(root / "flat", list(CLASSES), 5)
+    write(root / "parted", [f"{part}/{name}" for part in ("train", "test") for name in CLASSES], 4)
+    wanted = "would lie within its data"
+    for run in ("flat/runs/mine", "flat/cat/mine", "flat"):
+        assert wanted in refused("train", "resnet8", "--data", root / "flat", *SHORT, "--run", root / run)
+    assert not (root / "flat" / "runs").exists() and len(labels(root / "flat")) == 10
+    assert wanted in refused("train", "resnet8", "--data", root / "parted", *SHORT, "--run", root / "parted/train/mine")
+    for data, run in (("flat", "flat/.runs/mine"), ("parted", "parted/runs/mine")):
+        assert deepres("train", "resnet8", "--data", root / data, *SHORT, "--run", root / run).returncode == 0
+        assert deepres("eval", root / run).returncode == 0

@@ -10,8 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from deepres.data.folders import is_image_folder
+from deepres.data.layouts import has_training_part
 from deepres.data.manifest import Manifest, Strings
+from deepres.data.names import part_name
 from deepres.data.sources import placed
+from deepres.data.walk import is_hidden
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
 from deepres.files import replacing
@@ -123,6 +127,20 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
         told = [train_changes(before.train, source.train.manifest), test_changes(before.test, test)]
         if any(told):
             say(f"these are not all the pictures that {place} was trained on: {changes(before, source)}")
+
+
+def require_outside(data: str, run: Path) -> None:
+    """Raise `InputError` where a new run would lie among the class folders of its data, and be read as one.
+
+    Beside train/ it may lie, as nothing there is read, and in a hidden folder.
+    """
+    root, folder = Path(data).resolve(), run.resolve()
+    if not Path(data).is_absolute() or not folder.is_relative_to(root) or not is_image_folder(root):
+        return
+    inside = folder.relative_to(root).parts
+    beside_parts = has_training_part(root) and inside and part_name(inside[0]) is None
+    if not beside_parts and not any(map(is_hidden, inside)):
+        raise InputError(f"the run {run} would lie within its data {root}, and be read as a class; name another --run")
 
 
 def place_of(config: Json) -> str:
