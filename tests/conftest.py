@@ -30,7 +30,7 @@ def pytest_report_header():
 
 @pytest.fixture(scope="session", autouse=True)
 def kernels(tmp_path_factory):
-    """Where the compiled kernels are kept: compiled once, whatever the number of test processes.
+    """Where the compiled kernels are kept, PyTorch's as well: compiled once, whatever the number of test processes.
 
     It lies in the cache of what is made before a test has its own.
     """
@@ -40,6 +40,7 @@ def kernels(tmp_path_factory):
     (place / "kernels").mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPRES_CACHE", str(place))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(place / "inductor"))  # the user's may hold what a kill left broken
         yield place / "kernels"
 
 
