@@ -258,7 +258,7 @@ def _require_level(place: Path, classes: Mapping[str, Sequence[Path]], found: La
     if beside <= max(len(classes), below // 10):
         raise InputError(
             f"{place} seems to have its classes one level further down. It has the folders {both}; give one of them, "
-            f"as {homes[0][0]}, or bring the pictures of each class together in one folder"
+            f"as {place / next(iter(classes))}, or bring the pictures of each class together in one folder"
         )
     found.notes.append(f"read as the classes: {both}, whose pictures are of the class around them")
 
