@@ -172,6 +172,31 @@ def test_folders_called_by_numbers_are_taken_by_number_and_not_in_the_order_of_t
     assert match(("2", "7"), "set", [classes_of("net", None, 12)], False, print).labels == [2, 7]
 
 
+def test_numbers_that_are_not_those_from_0_are_names(deepres, refused, weights, tmp_path):
+    """A network of the folders 0 to 9, tested on 1 to 10, has 9 of them; with zeros in front numbers are the same."""
+    numbers = [str(number) for number in range(11)]
+    for names in (None, numbers[:10]):
+        with pytest.raises(InputError, match="the first lacks 10; give what was made for the same classes, or --by-pl"):
+            match(sorted(numbers[1:]), "set", [classes_of("net", names, 10)], False, print)
+    with pytest.raises(InputError, match="the first lacks 0;"):
+        match(numbers[:10], "set", [Classes("net", tuple(sorted(numbers[1:])))], False, print)
+    assert match(numbers[1:10], "set", [classes_of("net", None, 10)], False, print).labels == list(range(1, 10))
+    padded = [f"{number:02}" for number in range(12)]
+    assert match(padded, "set", [classes_of("net", None, 12)], False, print).labels == list(range(12))
+    plain = sorted(str(number) for number in range(12))
+    assert match(plain, "set", [Classes("net", tuple(padded))], False, print).labels == [int(name) for name in plain]
+    found = match(padded, "set", [Classes("net", tuple(plain))], False, print)
+    assert [found.classes[label] for label in found.labels] == [str(int(name)) for name in padded]
+    data = folder(tmp_path / "set", dict(zip("123", COLOURS.values(), strict=True)))
+    assert "has 1, 2, 3: the first lacks 3" in refused("eval", weights(["0", "1", "2"]), "--data", data)
+    assert report(deepres, weights(["1", "2", "3"]), "--data", data)[0]["top1_error"] == 0
+
+
+def test_finetuning_on_other_numbers_trains_a_new_head():
+    after, before, said = head(["0", "1", "2"], ["1", "2", "3"])
+    assert not np.isin(after.numpy(), before.numpy()).any() and "2 are in both): a new head is trained" in said
+
+
 def test_imagenet_is_one_in_english_and_by_the_numbers_of_its_folders():
     english = ("tench", *(f"class {number}" for number in range(998)), "toilet tissue")
     said = list[str]()

@@ -93,7 +93,7 @@ def test_a_label_out_of_range_is_named_by_file_and_row(tmp_path: Path, label: in
     contents = [images.png(images.picture(index)) for index in range(3)]
     images.write_parquet(tmp_path / "set" / "train.parquet", contents, [0, 1, label], names=["cat", "dog"])
     message = refusal(tmp_path / "set", skip_bad=True)
-    assert f"train.parquet row 2 has the label {-1 if label is None else label}, not 0 to 1" in message
+    assert f"train.parquet row 2 has the label {'null' if label is None else f'{label}, not 0 to 1'}; mend" in message
 
 
 def test_text_labels_are_not_labels(tmp_path: Path):

@@ -102,7 +102,7 @@ def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, u
         own = folders.get(name, ())
         found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
         if own and not found:
-            raise InputError(f"the class folder {own[0]} has no pictures; fill it or remove it")
+            raise InputError(f"the class folder {own[0]} has no pictures; fill it, or move it away")
         yield from (_File(path, label, part, name + path.removeprefix(str(folder))) for folder, path in found)
 
 

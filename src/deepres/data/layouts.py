@@ -1,20 +1,20 @@
 """Which folders of a data set are its parts and which its classes; what cannot be told is refused with a reason."""
 
-import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from deepres.data.names import PartName, is_filling, part_name
-from deepres.data.walk import Inside, Walk, class_name, is_hidden, names_of
+from deepres.data.walk import Inside, Walk, class_name, composed, names_of
 from deepres.errors import InputError
 
 # torchvision's, and more that Pillow decodes
 IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"),
-        *(".avif", ".heic", ".heif", ".hif"),
+        *(".jpe", ".avif", ".heic", ".heif", ".hif"),
     )
 )
 WRAPPINGS = 4  # folders around a data set, as archives have them
@@ -54,6 +54,11 @@ def has_training_part(root: Path) -> bool:
     return any(part.is_training for part in _parts(Walk().folders_inside(root)))
 
 
+def inner_parts(root: Path, walk: Walk) -> dict[bool, Path]:
+    """The folders below `root` that are named after parts, by whether that is the training part."""
+    return {part.is_training: part.folder for part in reversed(_parts(walk.folders_inside(_unwrapped(root, walk))))}
+
+
 def layout_of(root: Path, walk: Walk) -> Layout:
     """The layout of a folder: parts with classes in them, classes with parts in them, or classes alone.
 
@@ -63,17 +68,17 @@ def layout_of(root: Path, walk: Walk) -> Layout:
     found, place = Layout(), _unwrapped(root, walk)
     if place != root:
         found.notes.append(f"read from {place.relative_to(root)}/, the only folder")
-        found.beside += _inside(root, walk).files
+        found.beside += _around(root, place, walk)
     folders, files = _inside(place, walk)
     found.beside += files
     parts = [part._replace(home=_home(part, walk)) for part in _parts(folders)]
     others = [folder for folder in folders if not any(part.folder == folder for part in parts)]
-    if _are_parts(place, parts, others):
+    if _are_parts(place, parts, others, walk):
         _take_parts(root, parts, others, found, walk)
         return found
     classes = _classes(place, folders)
     if not _take_divided_classes(place, classes, found, walk):
-        _require_classes(root, place, classes, walk)
+        _require_classes(root, place, classes, found, walk)
         found.train = classes
     return found
 
@@ -81,7 +86,8 @@ def layout_of(root: Path, walk: Walk) -> Layout:
 def _inside(folder: Path, walk: Walk) -> Inside:
     """What is in a folder. Raises `InputError` for a link to nothing, which may have been a class or a part."""
     found = walk.inside(folder)
-    if lost := next((file for file in found.files if not file.suffix and not file.exists()), None):
+    links = (file for file in found.files if not file.suffix and file.is_symlink())
+    if lost := next((link for link in links if not link.exists()), None):
         raise InputError(f"{lost} is a link that leads nowhere; mend or remove it")
     return found
 
@@ -91,9 +97,9 @@ def _unwrapped(root: Path, walk: Walk) -> Path:
     place = root
     for _ in range(WRAPPINGS):
         folders = walk.folders_inside(place)
-        if len(folders) != 1 or part_name(folders[0].name) is not None or _holds_pictures(place):
+        if len(folders) != 1 or part_name(folders[0].name) is not None or _holds_pictures(place, walk):
             break
-        if _holds_pictures(folders[0]) or not walk.folders_inside(folders[0]):
+        if _holds_pictures(folders[0], walk) or not walk.folders_inside(folders[0]):
             break  # a class alone
         place = folders[0]
     return place
@@ -118,19 +124,19 @@ def _home(part: _Part, walk: Walk) -> Path | None:
     folders = walk.folders_inside(home)
     if len(folders) == 1 and part_name(folders[0].name) == part.name and walk.folders_inside(folders[0]):
         return folders[0]
-    if len(folders) == 1 and is_filling(folders[0].name) and _holds_pictures(folders[0]):
+    if len(folders) == 1 and is_filling(folders[0].name) and _holds_pictures(folders[0], walk):
         return None  # pictures without classes, as `test/images/` of a contest
     return home if folders else None
 
 
-def _are_parts(place: Path, parts: list[_Part], others: list[Path]) -> bool:
+def _are_parts(place: Path, parts: list[_Part], others: list[Path], walk: Walk) -> bool:
     """Whether folders that are named after parts are parts. Raises `InputError` where that cannot be told."""
     whole = [part.folder.name for part in parts if part.is_training and part.home]
     tests = [part.folder.name for part in parts if not part.is_training]
     if whole and any(part.home for part in parts if not part.is_training):
         beside = []  # where both parts are whole, other pictures are of neither
     else:
-        beside = [folder.name for folder in others if _holds_pictures(folder)]
+        beside = [folder.name for folder in others if _holds_pictures(folder, walk)]
     if beside and whole:
         raise InputError(f"{place} has class folders in {whole[0]}/ and {beside[0]}/ beside it; move one of them away")
     if beside and tests:
@@ -163,8 +169,8 @@ def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layou
         if part is not None and part.home is not None:
             folders, files = _inside(part.home, walk)
             classes = _classes(part.home, folders)
-            _require_classes(root, part.home, classes, walk)
-            found.beside += files
+            _require_classes(root, part.home, classes, found, walk)
+            found.beside += [*_around(part.folder, part.home, walk), *files]
             setattr(found, "train" if part is train else "test", classes)
 
 
@@ -177,8 +183,9 @@ def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Wa
     every = [part for own in parts.values() for part in own]
     if not every:
         return False
+    _require_level(place, {name: [part.folder for part in own] for name, own in parts.items()}, found, walk)
     for name, own in parts.items():
-        if not any(part.is_training for part in own) or any(map(_holds_pictures, classes[name])):
+        if not any(part.is_training for part in own) or any(_holds_pictures(folder, walk) for folder in classes[name]):
             example = every[0].folder.relative_to(place)
             raise InputError(
                 f"{place} seems to be divided within its classes, as {example}/ says, but {name}/ has no training part "
@@ -214,12 +221,13 @@ def _classes(place: Path, folders: Sequence[Path]) -> Classes:
     return {name: tuple(found[name]) for name in sorted(found)}
 
 
-def _require_classes(root: Path, place: Path, classes: Classes, walk: Walk) -> None:
-    """Raise `InputError` where the folders of `place` are parts, or all hold nothing but folders."""
+def _require_classes(root: Path, place: Path, classes: Classes, found: Layout, walk: Walk) -> None:
+    """Raise `InputError` where the folders of `place` are parts, all hold nothing but folders, or the same ones."""
     folders = [folder for own in classes.values() for folder in own]
     if len({part.is_training for part in _parts(folders)}) == 2:
         raise InputError(f"{place} is divided into parts by itself ({', '.join(classes)}); give that folder")
-    if any(map(_holds_pictures, folders)):
+    if any(_holds_pictures(folder, walk) for folder in folders):
+        _require_level(place, classes, found, walk)
         return
     for folder in folders:
         within = walk.folders_inside(_unwrapped(folder, walk))
@@ -229,6 +237,40 @@ def _require_classes(root: Path, place: Path, classes: Classes, walk: Walk) -> N
                 f"so that it cannot be told which are the classes; give {_meant(root, walk)}, or put the pictures "
                 "into the class folders themselves"
             )
+
+
+def _require_level(place: Path, classes: Mapping[str, Sequence[Path]], found: Layout, walk: Walk) -> None:
+    """Raise `InputError` where folders (folds, years, sources) hold the same ones, which seem to be the classes.
+
+    Two names at least are in most of them, and all pictures there but for a cover. Where more pictures lie beside, as
+    originals beside what was made of them, the folders are of the class, and the notes say so.
+    """
+    homes = [[_unwrapped(folder, walk) for folder in own] for own in classes.values()]
+    within = [[sub for home in own for sub in walk.folders_inside(home)] for own in homes]
+    counts = Counter(name for own in within for name in {_plain(sub) for sub in own})
+    same = [sub for own in within for sub in own if 2 * counts[_plain(sub)] > len(classes)]
+    names = {_plain(sub): sub.name for sub in reversed(same)}.values()
+    if len(classes) < 2 or len(names) < 2 or 2 * len(same) < sum(map(len, within)):
+        return
+    beside = sum(is_picture(path) for own in homes for home in own for path in walk.files_inside(home))
+    below = sum(is_picture(path) for sub in same for path in walk.files_below(sub))
+    both = f"{names_of(classes)}, in most of which are the same folders: {names_of(names)}"
+    if beside <= max(len(classes), below // 10):
+        raise InputError(
+            f"{place} seems to have its classes one level further down. It has the folders {both}; give one of them, "
+            f"as {place / next(iter(classes))}, or bring the pictures of each class together in one folder"
+        )
+    found.notes.append(f"read as the classes: {both}, whose pictures are of the class around them")
+
+
+def _plain(folder: Path) -> str:
+    return composed(folder.name).casefold()
+
+
+def _around(outer: Path, inner: Path, walk: Walk) -> list[Path]:
+    """The files in a folder and those below it that are around another."""
+    around = [place for place in inner.parents if place.is_relative_to(outer)]
+    return [file for place in reversed(around) for file in _inside(place, walk).files]
 
 
 def _meant(root: Path, walk: Walk) -> str:
@@ -242,7 +284,6 @@ def _meant(root: Path, walk: Walk) -> str:
     return "the folder that holds the class folders"
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _holds_pictures(folder: Path, walk: Walk) -> bool:
     """Whether a picture lies in the folder itself."""
-    with os.scandir(folder) as entries:
-        return any(is_picture(entry.name) and not is_hidden(entry.name) for entry in entries)
+    return any(map(is_picture, walk.files_inside(folder)))

@@ -12,6 +12,7 @@ from pyarrow import parquet as pq
 from deepres import untrusted, variables
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import TEST, TRAIN, VALIDATION
+from deepres.data.patterns import missing
 from deepres.data.walk import Walk, class_name, names_of, unread_note
 from deepres.errors import InputError
 from deepres.files import require_regular
@@ -43,8 +44,9 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     -1) gives way to the validation part.
 
     A split is told from the name of the file or else of its folder. Without test files, `data.division` divides;
-    test files alone have no training pictures. Raises `InputError` where there are neither, or files of
-    several data sets; `read()` raises it for a damaged file and for one without the columns.
+    test files alone have no training pictures. Raises `InputError` where there are neither, files of several data
+    sets, or one of `train-00000-of-00002` is missing; `read()` raises it for a damaged file and for one without the
+    columns.
     """
     found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
     with_pictures = [path for path in tables if holds_pictures(path)]
@@ -61,6 +63,10 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     if len(homes) > 1:
         raise InputError(f"{root} holds several data sets ({', '.join(homes)}); give the folder of one of them")
     parts: tuple[tuple[Part, list[Path]], ...] = (("train", found["train"]), ("test", test))
+    if lost := missing([*found["train"], *test]):
+        raise InputError(
+            f"{root} lacks {names_of(path.name for path in lost)} of the files that its names count; fetch them"
+        )
     files = [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
 
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
@@ -75,15 +81,15 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     return Listing(root, tuple(file.path for file in files), read, divides=not test, notes=tuple(notes))
 
 
-def holds_pictures(file: Path) -> bool:
-    """Whether a Parquet file has pictures and labels, or is one that cannot be told of, as its reader will say."""
+def holds_pictures(file: Path, *, damaged: bool = True) -> bool:
+    """Whether a Parquet file has pictures and labels; `damaged` of one that cannot be read, as its reader will say."""
     try:
         with _open(file) as source:
             _columns(source.schema_arrow, file)
     except _NoPicturesError:
         return False
     except InputError:
-        pass
+        return damaged
     return True
 
 
@@ -134,7 +140,7 @@ class _Pictures:
 
 
 def _rows(file: _File) -> Iterator[Picture]:
-    """The pictures of one file; a row without bytes or label gets b"" or -1, which `decode` refuses."""
+    """The pictures of one file; a row without bytes gets b"", which `decode` refuses. Raises `InputError` for null."""
     row = 0
     with _open(file.path) as source:
         image, label = _columns(source.schema_arrow, file.path)
@@ -142,8 +148,9 @@ def _rows(file: _File) -> Iterator[Picture]:
             for batch in _batches(source, file.path, f"{image}.bytes", label):
                 contents = batch.column(image).field("bytes")
                 for content, value in zip(contents, batch.column(label).to_pylist(), strict=True):
-                    number = -1 if value is None else value
-                    yield Picture(f"{file.name} row {row}", number, file.part, content.as_py() or b"")
+                    if value is None:
+                        raise InputError(f"{file.path} row {row} has the label null; mend it, or remove the row")
+                    yield Picture(f"{file.name} row {row}", value, file.part, content.as_py() or b"")
                     row += 1
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file.path, error) from None

@@ -1,7 +1,7 @@
 """Patterns of file names as in a shell: braces, written out once it is known how many names they make, and globs."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -16,6 +16,7 @@ MOST_LEVELS = 20  # of braces within braces
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
 MAGIC = re.compile(r"[*?[]")
 ANY_DEPTH = "**"
+PART_OF = re.compile(r"(.*?)(\d{1,6})-of-(\d{1,6})(?!\d).*")
 
 
 @dataclass
@@ -92,6 +93,20 @@ def _matches(place: Path, parts: Sequence[str], walk: Walk) -> Iterator[Path]:
         for path in sorted(folders if rest else (*folders, *files)):
             if fnmatchcase(path.name, first):
                 yield from _matches(path, rest, walk)
+
+
+def missing(files: Iterable[Path]) -> list[Path]:
+    """What a series lacks, sorted, where the names count it: of `train-00000-of-00002` and its like, from 0 or 1 on."""
+    found: dict[tuple[Path, str, str, str], dict[int, str]] = {}
+    for file in files:
+        if part := PART_OF.fullmatch(file.name):
+            found.setdefault((file.parent, part[1], part[3], file.suffix), {})[int(part[2])] = part[2]
+    lost: list[Path] = []
+    for (folder, before, total, after), numbers in found.items():
+        start, width = int(0 not in numbers and int(total) in numbers), len(next(iter(numbers.values())))
+        wanted = (number for number in range(start, start + int(total)) if number not in numbers)
+        lost += [folder / f"{before}{number:0{width}}-of-{total}{after}" for number in wanted]
+    return sorted(lost)
 
 
 def _parsed(pattern: str) -> _Sequence:

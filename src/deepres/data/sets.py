@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepres.data.listing import Say
 from deepres.data.manifest import UNKNOWN, Manifest
+from deepres.data.walk import names_of
 from deepres.errors import InputError
 
 
@@ -147,3 +150,11 @@ def held_out(name: str, labels: Tensor, split: str) -> Tensor:
     for place, share in zip(places, shares, strict=True):
         mask[place[torch.from_numpy(random.permutation(len(place))[:share])]] = True
     return mask
+
+
+def tell_lacking(name: str, kind: str, classes: Sequence[str], labels: Tensor, say: Say) -> None:
+    """Tell `say` which classes have no picture of this `kind`, by the `labels` of such pictures, if there are any."""
+    present = set(labels.unique().tolist())
+    lacking = [own for label, own in enumerate(classes) if label not in present]
+    if present and lacking:
+        say(f"warning: {name} has no {kind} picture of {names_of(lacking)} of the {len(classes):,} classes")

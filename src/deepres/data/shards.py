@@ -2,19 +2,23 @@
 
 import contextlib
 import os
+import posixpath
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
 from deepres import untrusted
-from deepres.data.layouts import is_picture
-from deepres.data.listing import Listing, Part, Picture, Span
+from deepres.data.layouts import inner_parts, is_picture, layout_of
+from deepres.data.listing import Listing, Part, Picture, Say, Span
+from deepres.data.members import Members
 from deepres.data.names import Split, split_of
-from deepres.data.patterns import expand, files_of
-from deepres.data.walk import class_name, composed, is_hidden, names_of
+from deepres.data.patterns import expand, files_of, missing
+from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of, unread_note
 from deepres.errors import InputError
 from deepres.files import lines_of, read_text, require_regular
 
@@ -45,11 +49,11 @@ class _DamagedError(Exception):
 
 @dataclass
 class _Sample:
-    """One picture of a shard; `label` is the number of `.cls` or else of `.json`, or else the name of a class."""
+    """One picture of a shard; `label` is the number of `.cls` or else of `.json`."""
 
     name: str
     content: Span | None = None
-    label: int | str | None = None
+    label: int | None = None
 
 
 @dataclass
@@ -58,16 +62,28 @@ class _Shard:
     part: Part
     samples: dict[str, _Sample] = field(default_factory=dict[str, _Sample])
 
+    def of_folders(self, are: bool) -> list[str]:
+        """The names of the pictures whose class is that of their folder, or of those with a number."""
+        return [own.name for own in self.samples.values() if own.content and (own.label is None) is are]
 
-def shard_listing(pattern: str) -> Listing:
+
+@dataclass
+class _Passed:
+    """What is not read of shards: hidden members, and how many others by the end of their names."""
+
+    walk: Walk = field(default_factory=Walk)
+    unread: Counter[str] = field(default_factory=Counter[str])
+
+
+def shard_listing(pattern: str, say: Say) -> Listing:
     """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
 
     `data.patterns` says what it names; the order is that of the pattern, of a glob the sorted one. The part is told by
     the word train, test or val in the name of the shard, or else by a folder of that name; without test shards,
-    `data.division` divides. Class names are those of the folders in the tars, or of `classnames.txt` beside the first
-    shard. Raises `InputError` where no shard is
-    found, and where some shards name their part and others not; `read()` raises it for a damaged or compressed shard
-    and for a picture without a label.
+    `data.division` divides. Class names are those of the folders in the tars, which `data.layouts` finds as on disk,
+    or of `classnames.txt` beside the first shard. Raises `InputError` where no shard is found, where one of a series
+    is missing, and where some shards name their part and others not; `read()` raises it for a damaged or compressed
+    shard, for one with both parts in it, and for a picture without a label. It tells `say` what is left out.
     """
     splits: dict[Path, Split | None] = {path: split_of(path) for path in _found(pattern)}
     silent = [path for path, split in splits.items() if split is None]
@@ -84,10 +100,15 @@ def shard_listing(pattern: str) -> Listing:
     divides = all(shard.part == "train" for shard in shards)
 
     def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        passed = _Passed()
         for shard in shards:
-            _read(shard)
-        classes = _class_names(shards, names)
-        return classes, list(_pictures(shards, root, classes or ()))
+            _read(shard, passed)
+        whole = Path(f"{PREFIX}{pattern}")
+        folders, told = _folders(shards, whole)
+        for note in (*told, *unread_note(passed.unread), *passed.walk.notes()):
+            say(f"{whole}: {note}")
+        classes = _class_names(shards, folders, names)
+        return classes, list(_pictures(shards, root, folders, classes or ()))
 
     left_out = names_of(path.name for path in unused)
     notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
@@ -99,11 +120,15 @@ def _found(pattern: str) -> list[Path]:
     if "://" in pattern:
         raise InputError(f"{PREFIX}{pattern}: shards are read from disk; fetch them, and give the files' pattern")
     paths: dict[Path, None] = {}
-    for name in expand(str(Path(pattern).expanduser().absolute())):
+    every = expand(str(Path(pattern).expanduser().absolute()))
+    for name in every:
         found = files_of(name)
         if not found:
             raise InputError(f"{PREFIX}{pattern}: there is no shard {name}; check the pattern")
         paths |= dict.fromkeys(found)
+    asked = {Path(name).name for name in every}
+    if lost := [path.name for path in missing(paths) if any(fnmatchcase(path.name, name) for name in asked)]:
+        raise InputError(f"{PREFIX}{pattern} lacks {names_of(lost)} of the shards that its names count; fetch them")
     for path in paths:
         try:
             require_regular(path)
@@ -112,7 +137,7 @@ def _found(pattern: str) -> list[Path]:
     return list(paths)
 
 
-def _read(shard: _Shard) -> None:
+def _read(shard: _Shard, passed: _Passed) -> None:
     """Fill in the samples of a shard from the heads of its members, whose content is not read but for labels."""
     shard.samples.clear()
     end = 0
@@ -121,7 +146,7 @@ def _read(shard: _Shard) -> None:
             for member in tar:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
-                    _take(shard, tar, member)
+                    _take(shard, tar, member, passed)
                 elif is_picture(member.name) and not member.isdir() and not _is_hidden(member.name):
                     what = f"a link to {member.linkname}" if member.linkname else "no file"
                     raise InputError(
@@ -142,14 +167,23 @@ def _ends_at(file: Path, end: int) -> bool:
 
 
 def _is_hidden(member: str) -> bool:
-    return any(map(is_hidden, member.removeprefix("./").split("/")))
+    return any(map(is_hidden, _plain(member).split("/")))
 
 
-def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    """Enter one member into its sample."""
-    name = member.name.removeprefix("./")
+def _plain(member: str) -> str:
+    """The name of a member as it lies in folders, without `./` and `a/../`."""
+    return posixpath.normpath(member).lstrip("/")
+
+
+def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, passed: _Passed) -> None:
+    """Enter one member into its sample, or into what is passed over."""
+    name = _plain(member.name)
+    if _is_hidden(name):
+        passed.walk.hidden.add(f"{shard.path}/{name}")
+        return
     split = SAMPLE.fullmatch(name)
-    if split is None or _is_hidden(name):
+    if split is None or not (is_picture(split[2]) or split[2].lower() in ("cls", "json")):
+        passed.unread[Path(name).suffix.lower()] += 1
         return
     if member.issparse():
         raise InputError(f"{shard.path}: {name} is stored as sparse; make the shard without tar --sparse")
@@ -162,7 +196,7 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
                 "at the first dot"
             )
         sample.name, sample.content = name, Span(shard.path, member.offset_data, member.size)
-    elif ending in ("cls", "json"):
+    else:
         if member.size > MOST_LABEL:
             raise InputError(f"{shard.path}: {name} has {member.size:,} bytes, too many for a label; mend it")
         file = tar.extractfile(member)
@@ -178,38 +212,70 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
                 sample.label = int(untrusted.decode(text, dict[str, Any], name, own=True)["label"])
 
 
-def _pictures(shards: list[_Shard], root: Path, classes: tuple[str, ...]) -> Iterator[Picture]:
+def _folders(shards: list[_Shard], whole: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """The class of each picture without a number and its name within that, by the layout of the folders; and notes.
+
+    Raises `InputError` for a picture in no folder, for classes that cannot be told, and for a part in shards that are
+    not named after it.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    notes: list[str] = []
+    for part in ("train", "test"):
+        own = [shard for shard in shards if shard.part == part]
+        walk = Members(whole, (name for shard in own for name in shard.of_folders(False)))
+        parts = inner_parts(whole, walk)
+        _require_part(whole, part, parts.get(True), parts.get(False))
+        for shard in own:
+            if alone := next((name for name in shard.of_folders(True) if "/" not in name), None):
+                key = alone.partition(".")[0]
+                raise InputError(f"{shard.path}: {alone} has no label; add {key}.cls, or put it into a class folder")
+        walk = Members(whole, (name for shard in own for name in shard.of_folders(True)))
+        if not walk.folders_inside(whole):
+            continue
+        layout = layout_of(whole, walk)
+        train, test = (next((own[0] for own in (side or {}).values()), None) for side in (layout.train, layout.test))
+        _require_part(whole, part, train, test)
+        for name, folders in (layout.train or layout.test or {}).items():
+            for folder in folders:
+                inside = str(folder.relative_to(whole))
+                found |= {member: (name, name + member.removeprefix(inside)) for member in walk.below(folder)}
+        beside = [file.name for file in layout.beside]
+        notes += layout.notes
+        notes += [f"not read, since they lie beside the class folders: {names_of(beside)}"] if beside else []
+    return found, notes
+
+
+def _require_part(whole: Path, part: Part, train: Path | None, test: Path | None) -> None:
+    """Raise `InputError` where shards of one part have the folder of another in them."""
+    if test is not None and (part == "train" or train is not None):
+        raise InputError(
+            f"{whole} has a part of its own in {test.relative_to(whole)}/, and a shard is of the part that its name "
+            "tells; make a tar of each part, as train-0.tar and test-0.tar"
+        )
+
+
+def _pictures(
+    shards: list[_Shard], root: Path, folders: dict[str, tuple[str, str]], classes: tuple[str, ...]
+) -> Iterator[Picture]:
+    """The pictures with a number, or else in a class folder."""
     numbers = {name: number for number, name in enumerate(classes)}
     for shard in shards:
         place = shard.path.relative_to(root).as_posix()
-        for key, sample in shard.samples.items():
-            if sample.content is None:
+        for sample in shard.samples.values():
+            if sample.content is None or (sample.label is None and sample.name not in folders):
                 continue
-            label = _label(shard, key, sample)
-            if label is None:
-                raise InputError(
-                    f"{shard.path}: {sample.name} has no label; add {key}.cls, or put it into a class folder"
-                )
-            number = numbers[label] if isinstance(label, str) else label
-            name = sample.name.rpartition("/")[2] if isinstance(label, str) else sample.name
-            said = composed(f"{place} {sample.name}")
-            yield Picture(said, number, shard.part, sample.content, f"{label}/{name}")
+            if sample.label is None:
+                label, key = folders[sample.name]
+                number = numbers[label]
+            else:
+                number, key = sample.label, f"{sample.label}/{sample.name}"
+            yield Picture(composed(f"{place} {sample.name}"), number, shard.part, sample.content, key)
 
 
-def _label(shard: _Shard, key: str, sample: _Sample) -> int | str | None:
-    """The number beside the picture, or else the name of its folder."""
-    if sample.label is not None:
-        return sample.label
-    folder = key.rpartition("/")[0].rpartition("/")[2]
-    return class_name(folder, shard.path) if folder else None
-
-
-def _class_names(shards: list[_Shard], file: Path) -> tuple[str, ...] | None:
+def _class_names(shards: list[_Shard], folders: dict[str, tuple[str, str]], file: Path) -> tuple[str, ...] | None:
     """Names of the class folders where these are the labels, else those of `file`, if it is there."""
-    samples = [(shard, *pair) for shard in shards for pair in shard.samples.items() if pair[1].content]
-    labels = {_label(*sample) for sample in samples}
-    named = sorted(label for label in labels if isinstance(label, str))
-    if named and any(isinstance(label, int) for label in labels):
+    named = sorted({name for name, _ in folders.values()})
+    if named and any(shard.of_folders(False) for shard in shards):
         raise InputError(f"{shards[0].path} and its like give some pictures a number and some only a folder; mend them")
     if named:
         return tuple(named)

@@ -15,7 +15,7 @@ from deepres.data.listing import Listing, Picture, Say
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
 from deepres.data.rgb import max_pixels
-from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out
+from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.errors import InputError
 
@@ -55,7 +55,10 @@ def load(
     for part in (loaded.train, loaded.test):
         if part.skipped:
             say(f"{data}: left out {len(part.skipped)} that do not decode, first {part.skipped[0]}")
-    return hold_out(loaded, split) if split else loaded
+    loaded = hold_out(loaded, split) if split else loaded
+    for labels, kind in ((loaded.train.labels, "training"), (loaded.test.labels, "test")):
+        tell_lacking(data, kind, loaded.classes, labels, say)
+    return loaded
 
 
 def _unreadable(data: str, error: OSError) -> InputError:
@@ -110,7 +113,7 @@ def find(data: str, say: Say, division: Division = "hash") -> Listing:
     max_pixels()  # a wrong limit is told before any picture is read
     try:
         if data.startswith(shards.PREFIX):
-            found = shards.shard_listing(data.removeprefix(shards.PREFIX))
+            found = shards.shard_listing(data.removeprefix(shards.PREFIX), say)
         else:
             found = _listing(_folder(data, say))
     except OSError as error:
@@ -158,6 +161,8 @@ def _folder(data: str, say: Say) -> Path:
     shared = _shared_folder()
     if data in PUBLISHED:
         places = [*([shared / data] if shared else []), fetched_folder(data)]
+        if Path(data).is_dir() and Path(data).resolve() not in [place.resolve() for place in places]:
+            say(f"{data} is the known set of this name; for the folder here, give ./{data}")
         return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
     path = on_disk(Path(data).expanduser())
     if path.is_dir():
@@ -196,10 +201,9 @@ def _listing(root: Path) -> Listing:
     tables = parquet_files(root)
     if not tables:
         return image_folder(root)
-    whole = any(map(holds_pictures, tables))
     if not is_image_folder(root):
         return parquet_folder(root, tables)
-    if whole:
+    if any(holds_pictures(table, damaged=False) for table in tables):
         raise InputError(
             f"{root} has Parquet files with pictures and class folders, too; move one of them away, or give the folder "
             "of one"

@@ -1,25 +1,30 @@
 """One way through folders for all readers: links followed, loops ended, and nothing that tools leave behind."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from deepres.errors import InputError
 
-# What Windows, macOS, network storage and notebooks put among a person's files, beside all names with a dot in front.
+# What Windows, macOS, network storage, viewers and notebooks put among a person's files, beside all names with a dot in
+# front.
 TOOL_MADE = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
         *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "recycler", "system volume information"),
-        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@tmp", "@synoresource", "@__thumb"),
+        *("network trash folder", "temporary items", "thevolumesettingsfolder", "_gsdata_", "_vti_cnf"),
+        *("_thumbs", "thumbnails", "zbthumbnail.info", "picasa.ini", "captureone"),
     )
 )
+NUMBERED = re.compile(r"found\.\d{3}")  # what Windows finds when it mends a disk
 OWN = ".deepres"  # where statistics are kept beside the data
-SHOWN = 5
+SHOWN, SHOWN_KINDS = 5, 12
 
 
 class Entry(NamedTuple):
@@ -56,6 +61,10 @@ class Walk:
         """The same folders alone, for one that may hold a great many files."""
         return tuple(Path(path) for path, _ in _sorted(each for each in self._visible(str(folder)) if each.is_folder))
 
+    def files_inside(self, folder: Path) -> Iterator[str]:
+        """Paths of the visible files that lie in a folder itself, in no order, one after another."""
+        return (path for path, is_folder in self._visible(str(folder)) if not is_folder)
+
     def files_below(self, folder: Path) -> Iterator[str]:
         """Paths of all visible files in a folder and those below it; each folder is read once.
 
@@ -80,12 +89,12 @@ class Walk:
 
     def _below(self, folder: Path) -> Iterator[Entry]:
         """With a stack in place of recursion, as folders may be nested deeply."""
-        seen: set[tuple[int, int]] = set()
+        seen: set[Hashable] = set()
         waiting = [Entry(str(folder), True)]
         while waiting:
             entry = waiting.pop()
             if entry.is_folder:
-                identity = _identity(entry.path)
+                identity = self._identity(entry.path)
                 if identity in seen:
                     self.links.add(entry.path)
                     continue
@@ -95,7 +104,7 @@ class Walk:
 
     def _visible(self, folder: str) -> Iterator[Entry]:
         """What lies in a folder, but for hidden entries and links to folders above it."""
-        above: set[tuple[int, int]] | None = None
+        above: set[Hashable] | None = None
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_hidden(entry.name):
@@ -104,16 +113,22 @@ class Walk:
                     continue
                 is_folder = _is_folder(entry)
                 if is_folder and entry.is_symlink():
-                    above = above or {_identity(str(place)) for place in _upwards(Path(folder))}
-                    if _identity(entry.path) in above:
+                    above = above or {self._identity(str(place)) for place in _upwards(Path(folder))}
+                    if self._identity(entry.path) in above:
                         self.links.add(entry.path)
                         continue
                 yield Entry(entry.path, is_folder)
 
+    def _identity(self, folder: str) -> Hashable:
+        """What two paths of the same folder have in common."""
+        found = Path(folder).stat()
+        return found.st_dev, found.st_ino
+
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden or of a kind that tools leave behind (`._1.jpg`, `@eaDir`, `Thumbs.db`)."""
-    return name.startswith(".") or name.casefold() in TOOL_MADE
+    known = name.casefold()
+    return name.startswith(".") or known in TOOL_MADE or NUMBERED.fullmatch(known) is not None
 
 
 def names_of(names: Iterable[str]) -> str:
@@ -124,9 +139,12 @@ def names_of(names: Iterable[str]) -> str:
 
 
 def unread_note(unread: Counter[str]) -> list[str]:
-    """How many files were not read for their names, if any, in words."""
-    kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.most_common(5))
-    return [f"not read, by the names of the files: {kinds}"] if kinds else []
+    """How many files were not read for their names, if any, in words: the most usual ends of names, and the rest."""
+    common = unread.most_common()
+    kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in common[:SHOWN_KINDS]]
+    if rest := common[SHOWN_KINDS:]:
+        kinds.append(f"and {sum(count for _, count in rest):,} more of {len(rest):,} other kinds")
+    return [f"not read, by the names of the files: {', '.join(kinds)}"] if kinds else []
 
 
 def composed(name: str) -> str:
@@ -163,11 +181,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _identity(path: str) -> tuple[int, int]:
-    found = Path(path).stat()
-    return found.st_dev, found.st_ino
 
 
 def _upwards(folder: Path) -> set[Path]:

@@ -11,6 +11,7 @@ from deepres.errors import InputError
 
 Names = Sequence[str]
 SHOWN = 10  # names of a list in a sentence
+NUMBER = re.compile(r"[0-9]{1,7}")
 WORDNET = re.compile(r"n\d{8}")  # as ImageNet's folders are called
 
 
@@ -23,8 +24,13 @@ class Classes:
 
     @property
     def numbers(self) -> bool:
-        """Whether these are no names, but the numbers of so many classes, in whatever order."""
-        return sorted(self.names) == sorted(numbered(range(len(self.names))))
+        """Whether these are no names, but the numbers from 0 of so many classes, in whatever order."""
+        return self.named_by_numbers and sorted(map(int, self.names)) == list(range(len(self.names)))
+
+    @property
+    def named_by_numbers(self) -> bool:
+        """Whether each of these is a number, as 1 to 10, which are names where they are not those from 0."""
+        return all(map(NUMBER.fullmatch, self.names))
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,9 @@ def classes_of(whose: str, names: Names | None, count: int) -> Classes:
 def match(data: Names | None, name: str, members: Sequence[Classes], by_place: bool, say: Say) -> Match:
     """The classes of `members` and of the data `name` that they are tested on, which may have a part of theirs.
 
-    `data` is None where nothing names its classes. Names count where both have some; else, and with `by_place`, classes
-    are taken by their place, which `say` hears. Raises `InputError` where names or counts differ.
+    `data` is None where nothing names its classes. Names count where both have some, numbers that are not those from 0
+    among them; else, and with `by_place`, classes are taken by their place, which `say` hears. Raises `InputError`
+    where names or counts differ.
     """
     first = next((member for member in members if not member.numbers), members[0])
     own = [columns(member, first, by_place, say) for member in members]
@@ -101,7 +108,10 @@ def listed(names: Names) -> str:
 def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[int]:
     """Where `known` has each of the classes `wanted`."""
     found = same_names(wanted.names, known.names)
-    numbers, many = wanted.numbers or known.numbers, len(wanted.names)
+    many = len(wanted.names)
+    # Numbers from 0 stand for any names, but not for other numbers.
+    others = wanted.named_by_numbers and known.named_by_numbers and not (wanted.numbers and known.numbers)
+    numbers = (wanted.numbers or known.numbers) and not others
     if found is not None and (not by_place or found == list(range(len(known.names)))):
         return found
     imagenet = _is_imagenet(wanted.names) and _is_imagenet(known.names)
@@ -113,11 +123,11 @@ def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[i
         why = f"since {nameless.whose} does not name them" if numbers else "since both have ImageNet's"
     say(f"the classes of {known.whose} and {wanted.whose} are taken by their place, {why}")
     # Folders that are called by numbers lie in the order of text: 0, 1, 10, 100, ...
-    if wanted.numbers and not by_place:
-        return [int(name) for name in wanted.names]
-    if known.numbers and not by_place:
-        return [known.names.index(str(place)) for place in range(many)]
-    return list(range(many))
+    if by_place:
+        return list(range(many))
+    places = list(map(int, wanted.names)) if wanted.numbers else range(many)
+    own = sorted(range(many), key=lambda place: int(known.names[place])) if known.numbers else range(many)
+    return [own[place] for place in places]
 
 
 def _is_imagenet(names: Names) -> bool:

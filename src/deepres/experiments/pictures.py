@@ -10,8 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from deepres.data.folders import is_image_folder
+from deepres.data.layouts import has_training_part
 from deepres.data.manifest import Manifest, Strings
+from deepres.data.names import part_name
 from deepres.data.sources import placed
+from deepres.data.walk import is_hidden
 from deepres.errors import InputError
 from deepres.experiments.material import Say, Source
 from deepres.files import replacing, require_regular
@@ -105,22 +109,39 @@ def changes(before: RunPictures, source: Source) -> str:
 def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
     """Say what of the data that the run at `place` saw, whose weights are to go on, is in another part or changed.
 
-    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data that have no
-    picture in common with theirs.
+    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data in another place
+    that have no picture in common with theirs.
     """
     before, test = kept(place), source.test.manifest
+    is_run = place.is_dir() and Run(place).exists
     if before is None:
-        if place.is_dir() and Run(place).exists and placed(Run(place).config["data"]) == data:
+        if is_run and placed(Run(place).config["data"]) == data:
             say(f"warning: {place} keeps no list of its pictures, and may have been trained on some of the test part")
         return
     seen = (torch.isin(test.digests, before.seen) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
     if len(seen):
         names = first([test.names[number] for number in seen.tolist()])
         say(f"warning: {place} was trained on {len(seen):,} of the test pictures ({names}), which it knows by now")
-    if torch.isin(torch.cat([before.train, before.test.digests]), source.train.manifest.digests).any():
+    same_place = is_run and place_of(Run(place).config) == data
+    known = torch.cat([before.train, before.test.digests])
+    if same_place or torch.isin(known, source.train.manifest.digests).any():
         told = [train_changes(before.train, source.train.manifest), test_changes(before.test, test)]
         if any(told):
             say(f"these are not all the pictures that {place} was trained on: {changes(before, source)}")
+
+
+def require_outside(data: str, run: Path) -> None:
+    """Raise `InputError` where a new run would lie among the class folders of its data, and be read as one.
+
+    Beside train/ it may lie, as nothing there is read, and in a hidden folder.
+    """
+    root, folder = Path(data).resolve(), run.resolve()
+    if not Path(data).is_absolute() or not folder.is_relative_to(root) or not is_image_folder(root):
+        return
+    inside = folder.relative_to(root).parts
+    beside_parts = has_training_part(root) and inside and part_name(inside[0]) is None
+    if not beside_parts and not any(map(is_hidden, inside)):
+        raise InputError(f"the run {run} would lie within its data {root}, and be read as a class; name another --run")
 
 
 def place_of(config: Json) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepres.data.division import Division
 from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
+from deepres.data.sets import tell_lacking
 from deepres.data.sources import still_there
 from deepres.errors import InputError
 from deepres.evaluation.accuracy import Scores
@@ -178,6 +179,9 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
             facts |= {"device": "cpu", "precision": net.header["precision"]}
         members.append(Member(facts, own[:, columns]))
     labels = torch.tensor([matched.labels[seen[index].label] for index in order])
+    own = pictures.classes or [matched.classes[label] for label in matched.labels]
+    kind = {"train": "training", "test": "test", "all": "tested"}[setting.part]
+    tell_lacking(pictures.name, kind, own, torch.tensor([seen[index].label for index in order]), say)
     names = tuple(seen[index].name for index in order)
     return ScoreTable(pictures.name, names, labels, matched.classes, tuple(members), tuple(skipped), setting.part)
 

@@ -139,6 +139,8 @@ def train_run(
     """
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
     require_batch(config, source, ranks, start)
+    if not run.exists:
+        pictures.require_outside(config.data_path or config.data, run.path)
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:

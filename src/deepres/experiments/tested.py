@@ -46,13 +46,14 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
 def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
     """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
     tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
-    if not given and _place(path) == pictures.name and len(own.test.names) and not tested.any():
+    same_place = _place(path) == placed(pictures.name)
+    if not given and same_place and len(own.test.names) and not tested.any():
         raise InputError(
             f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
             "place of its data, or other data, with --data"
         )
     changed = test_changes(own.test, now)
-    if changed and tested.any():  # else these are other data
+    if changed and (same_place or tested.any()):  # else these are other data
         say(f"the test pictures are not all that {path} was tested on when it was trained: {changed}")
     if both := int((tested & trained).sum()):
         say(f"warning: {both:,} of the test pictures have the content of pictures that {path} was trained on")

@@ -22,6 +22,7 @@ from deepres.data.cache import cache_file
 from deepres.data.division import Division
 from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
+from deepres.data.sets import tell_lacking
 from deepres.errors import InputError
 from deepres.files import DAY, replacing, sweep
 
@@ -94,6 +95,8 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
             if parts is None:
                 parts = _build(data, listing, file, say)
                 _save(file, parts)
+        for part, kind in zip(parts, ("training", "test"), strict=True):
+            tell_lacking(data, kind, part.classes, part.labels, say)
         return parts
     except (OSError, SafetensorError) as error:
         raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space, or {REMEDY}") from None
