@@ -61,6 +61,15 @@ def ended(child, within=5.0):
         child.kill()
 
 
+def settled(file):
+    """The rows of a file once no more come."""
+    before, rows = -1, 0
+    while rows != before:
+        time.sleep(1.5)
+        before, rows = rows, file.read_text().count("\n")
+    return rows
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_no_wait_for_pictures_outlasts_a_first_signal(process, photographs, tmp_path, number):
     """Stopped workers are as those that read from a network file system which answers no more."""
@@ -68,8 +77,7 @@ def test_no_wait_for_pictures_outlasts_a_first_signal(process, photographs, tmp_
     assert len(decoding) == 2
     for worker in decoding:
         worker.suspend()
-    time.sleep(1)  # what was decoded ahead is used up
-    rows = (tmp_path / "run" / "metrics.jsonl").read_text().count("\n")
+    rows = settled(tmp_path / "run" / "metrics.jsonl")  # what was decoded ahead is used up
     child.send_signal(number)
     errors = ended(child)
     assert child.returncode == 128 + number
