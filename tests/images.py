@@ -51,6 +51,17 @@ def write_folder(root: Path, counts: Mapping[str, int], **how: object) -> Path:
     return root
 
 
+def write_tar(file: Path, members: Mapping[str, bytes]) -> Path:
+    """A tar shard of these members."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file
+
+
 def write_parquet(
     file: Path,
     contents: Sequence[bytes | None],

@@ -13,7 +13,6 @@ from deepres.data.sources import load
 from deepres.data.stream.index import open_index
 from deepres.data.walk import is_hidden
 from deepres.errors import InputError
-from test_stream_index import write_tar
 
 CLASSES = ("cat", "dog")
 SHORT = ("--iterations", 2, "--batch-size", 8)
@@ -170,13 +169,13 @@ def test_the_known_set_of_a_name_goes_before_a_folder_here_aloud(tmp_path: Path,
 def test_folders_in_shards_are_classes_as_on_disk(tmp_path: Path):
     """Folders in class folders are of the class, over all shards, wrapped or not."""
     cats, dogs = ([f"pets/{name}/{number}.jpg" for number in range(5)] for name in CLASSES)
-    write_tar(tmp_path / "a-0.tar", pictures(*(f"./{name}" for name in cats), "./pets/cat/sub/8.jpg"))
-    write_tar(tmp_path / "a-1.tar", pictures(*dogs, "pets/dog/up/../9.jpg"))
+    images.write_tar(tmp_path / "a-0.tar", pictures(*(f"./{name}" for name in cats), "./pets/cat/sub/8.jpg"))
+    images.write_tar(tmp_path / "a-1.tar", pictures(*dogs, "pets/dog/up/../9.jpg"))
     found = labels(f"wds:{tmp_path}/a-*.tar")
     assert found["a-0.tar pets/cat/sub/8.jpg"] == "cat" and found["a-1.tar pets/dog/9.jpg"] == "dog"
     assert sorted(found.values()) == ["cat"] * 6 + ["dog"] * 6
     shutil.rmtree(tmp_path / "cache")
-    write_tar(tmp_path / "b.tar", pictures(*(f"train/n{n % 2}/images/{n}.jpg" for n in range(6))))
+    images.write_tar(tmp_path / "b.tar", pictures(*(f"train/n{n % 2}/images/{n}.jpg" for n in range(6))))
     assert sorted(labels(f"wds:{tmp_path}/b.tar").values()) == ["n0"] * 3 + ["n1"] * 3
 
 
@@ -190,7 +189,7 @@ def test_folders_in_shards_are_classes_as_on_disk(tmp_path: Path):
 )
 @pytest.mark.parametrize("file", ["all.tar", "train-0.tar"])
 def test_another_part_within_shards_is_refused(tmp_path: Path, names: list[str], file: str):
-    write_tar(tmp_path / file, pictures(*names))
+    images.write_tar(tmp_path / file, pictures(*names))
     message = refusal(f"wds:{tmp_path}/{file}")
     assert f"{file} has a part of its own in " in message and "make a tar of each part" in message
 
@@ -198,20 +197,20 @@ def test_another_part_within_shards_is_refused(tmp_path: Path, names: list[str],
 def test_a_part_within_shards_with_numbers_is_refused_and_in_its_own_shard_read(tmp_path: Path):
     members = pictures(*(f"{part}/{number}.png" for part in ("train", "test") for number in range(2)))
     members |= {name.replace(".png", ".cls"): b"%d" % (number % 2) for number, name in enumerate(members)}
-    write_tar(tmp_path / "all.tar", members)
+    images.write_tar(tmp_path / "all.tar", members)
     assert "has a part of its own in test/" in refusal(f"wds:{tmp_path}/all.tar")
     for part in ("train", "test"):
         own = {name: content for name, content in members.items() if name.startswith(part)}
-        write_tar(tmp_path / f"x-{part}.tar", own)
+        images.write_tar(tmp_path / f"x-{part}.tar", own)
     data = load(f"wds:{tmp_path}/x-*.tar")
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [0, 1])
 
 
 def test_sources_around_classes_in_shards_are_refused(tmp_path: Path):
     names = [f"{one}/{name}/{number}.jpg" for one in ("bing", "google") for name in CLASSES for number in range(2)]
-    write_tar(tmp_path / "a.tar", pictures(*names))
+    images.write_tar(tmp_path / "a.tar", pictures(*names))
     assert "has only folders in its folders (2 (bing, google))" in refusal(f"wds:{tmp_path}/a.tar")
-    write_tar(tmp_path / "a.tar", pictures(*names, "bing/cover.jpg"))
+    images.write_tar(tmp_path / "a.tar", pictures(*names, "bing/cover.jpg"))
     assert "seems to have its classes one level further down" in refusal(f"wds:{tmp_path}/a.tar")
 
 
@@ -219,7 +218,7 @@ def test_what_is_left_out_of_shards_is_told_by_name_and_count(tmp_path: Path):
     kept = pictures(*(f"train/{name}/{number}.jpg" for name in CLASSES for number in range(5)), "train/lost.png")
     others = ["cat/._0.jpg", ".hidden.jpg", "cat/x.tga", "noext", "dog/a.txt", "dog/b.txt"]
     members = dict.fromkeys((*(f"train/{name}" for name in others), "__MACOSX/train/1.jpg", "../out.jpg"), b"")
-    write_tar(tmp_path / "a.tar", kept | members)
+    images.write_tar(tmp_path / "a.tar", kept | members)
     data = f"wds:{tmp_path}/a.tar"
     assert {
         "not read, since they lie beside the class folders: 1 (lost.png)",
@@ -239,7 +238,7 @@ def test_one_of_a_series_that_is_missing_is_named(root: Path, tmp_path: Path):
     wanted = f"{root} lacks 2 (train-00001-of-00004.parquet, train-00003-of-00004.parquet) of the files that its names"
     assert wanted in refusal(root)
     for number in (0, 1):
-        write_tar(tmp_path / f"s-{number}-of-3.tar", pictures(*(f"{name}/{number}.png" for name in CLASSES)))
+        images.write_tar(tmp_path / f"s-{number}-of-3.tar", pictures(*(f"{name}/{number}.png" for name in CLASSES)))
     for pattern in ("*.tar", "s-*-of-3.tar", "{s-0,s-?}-of-3.tar", "**/s-*.tar"):
         assert "lacks 1 (s-2-of-3.tar) of the shards" in refusal(f"wds:{tmp_path}/{pattern}")
     assert len(labels(f"wds:{tmp_path}/s-{{0,1}}-of-3.tar")) == 4  # as was asked

@@ -101,7 +101,7 @@ def test_what_tools_leave_behind_is_no_shard_and_no_picture_in_one(tmp_path: Pat
     members = {f"{number:02}.png": images.png(images.picture(number)) for number in range(10)}
     labels = {f"{number:02}.cls": b"%d" % (number % 2) for number in range(10)}
     hidden = {f"{folder}/{name}": content for folder in HIDDEN for name, content in (members | labels).items()}
-    write_tar(tmp_path / "shards" / "set-0.tar", members | labels | hidden | {"._00.png": b"a Mac's"})
+    images.write_tar(tmp_path / "shards" / "set-0.tar", members | labels | hidden | {"._00.png": b"a Mac's"})
     for name in ("._set-0.tar", ".set-1.tar", "@eaDir/set-2.tar"):
         hide(tmp_path / "shards", name, b"no shard")
     assert names(f"wds:{tmp_path}/shards/*.tar") == [f"set-0.tar {name}" for name in members]
@@ -135,7 +135,9 @@ def test_links_are_followed_in_every_layout(deepres, weights, root: Path, tmp_pa
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "data").symlink_to(tmp_path / "tables")
     assert len(load(str(tmp_path / "linked")).train) == 10
-    write_tar(tmp_path / "shards" / "set.tar", {f"a/{number}.png": images.png(images.picture()) for number in range(5)})
+    images.write_tar(
+        tmp_path / "shards" / "set.tar", {f"a/{number}.png": images.png(images.picture()) for number in range(5)}
+    )
     (tmp_path / "linked" / "shards").symlink_to(tmp_path / "shards")
     for pattern in ("linked/shards/*.tar", "linked/**/*.tar", "lin*/sh*/set.tar"):
         assert len(names(f"wds:{tmp_path}/{pattern}")) == 5
@@ -215,7 +217,7 @@ def test_tables_shards_and_lists_of_names_that_are_no_files_are_named(root: Path
         os.mkfifo(tmp_path / place)
     assert "train.parquet is not a whole Parquet file (a named pipe, not a file)" in refusal(tmp_path / "tables")
     assert "train.tar cannot be read (a named pipe, not a file)" in refusal(f"wds:{tmp_path}/shards/*.tar")
-    write_tar(tmp_path / "named" / "train.tar", samples(10))
+    images.write_tar(tmp_path / "named" / "train.tar", samples(10))
     assert "classnames.txt cannot be read (a named pipe, not a file)" in refusal(f"wds:{tmp_path}/named/*.tar")
 
 
@@ -227,7 +229,7 @@ def test_sparse_files_are_named(tmp_path: Path):
             sparse.truncate(TERA)
     assert "train.parquet is not a whole Parquet file" in refusal(tmp_path / "tables")
     assert "train.tar is damaged or cut short" in refusal(f"wds:{tmp_path}/shards/train.tar")
-    whole = write_tar(tmp_path / "hole" / "train.tar", samples(10)).read_bytes()
+    whole = images.write_tar(tmp_path / "hole" / "train.tar", samples(10)).read_bytes()
     (tmp_path / "hole" / "train.tar").write_bytes(whole[:4096] + bytes(4096) + whole[8192:])
     assert "train.tar is damaged or cut short after" in refusal(f"wds:{tmp_path}/hole/train.tar")
 
@@ -256,7 +258,7 @@ def test_a_shard_that_claims_too_much_is_refused_before_it_is_read(tmp_path: Pat
     [(tarfile.SYMTYPE, "a link to gone.png"), (tarfile.LNKTYPE, "a link to gone.png"), (tarfile.FIFOTYPE, "no file")],
 )
 def test_a_picture_in_a_shard_that_is_no_file_is_named(tmp_path: Path, kind: bytes, said: str):
-    file = write_tar(tmp_path / "train.tar", samples(10))
+    file = images.write_tar(tmp_path / "train.tar", samples(10))
     with tarfile.open(file, "a") as tar:
         for name in ("ant/.hidden.png", "9.png"):
             member = tarfile.TarInfo(name)
@@ -267,7 +269,7 @@ def test_a_picture_in_a_shard_that_is_no_file_is_named(tmp_path: Path, kind: byt
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"label": ' * 100_000, b'{"label": [1]}', b"[1]", b"\xff", b""])
 def test_a_hostile_json_in_a_shard_is_no_label(tmp_path: Path, text: bytes):
-    write_tar(tmp_path / "train.tar", {"a.png": images.png(images.picture()), "a.json": text})
+    images.write_tar(tmp_path / "train.tar", {"a.png": images.png(images.picture()), "a.json": text})
     assert "a.png has no label; add a.cls" in refusal(f"wds:{tmp_path}/train.tar")
 
 
@@ -347,7 +349,7 @@ def test_names_that_differ_by_their_unicode_form_alone_are_one_class(tmp_path: P
     data = load(str(tmp_path / "parts"))
     assert data.classes == (two_forms[0], "zoo") and data.test.labels.tolist() == [0, 0, 1]
     members = {f"{name}/{number}.png": images.png(images.picture()) for number, name in enumerate(two_forms * 3)}
-    write_tar(tmp_path / "train.tar", members)
+    images.write_tar(tmp_path / "train.tar", members)
     assert open_index(f"wds:{tmp_path}/train.tar", print).train.classes == (two_forms[0],)
     images.write_parquet_set(tmp_path / "tables", names=[two_forms[1], "zoo"])
     assert load(str(tmp_path / "tables")).classes == (two_forms[0], "zoo")
@@ -375,7 +377,7 @@ def test_a_class_folder_that_is_not_in_utf8_is_refused_by_name(root: Path):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_texts_of_other_systems_are_read_as_they_are_meant(tmp_path: Path, encoding: str, end: str):
     """A byte order mark, the line ends of each system, and blank lines."""
-    write_tar(tmp_path / "train.tar", samples(10))
+    images.write_tar(tmp_path / "train.tar", samples(10))
     text = end.join(("", "ant", "", "grüne bee ", "   ", ""))
     (tmp_path / "classnames.txt").write_bytes(text.encode(encoding))
     assert open_index(f"wds:{tmp_path}/train.tar", print).train.classes == ("ant", "grüne bee")
@@ -392,7 +394,6 @@ def smooth() -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
-@pytest.mark.filterwarnings("ignore")
 def test_heic_and_avif_are_decoded(deepres, weights, root: Path, kind: str):
     """In the resident set, by `data check` and by `predict`, whatever the file is called."""
     if kind == "HEIF":
@@ -423,16 +424,6 @@ def test_heic_that_cannot_be_decoded_is_named_with_the_extra(deepres, refused, w
     predicted = deepres("predict", weights, root, "--format", "jsonl")
     assert (predicted.returncode, len(lines(predicted))) == (1, 10)
     assert f"9.heic: {reason}" in predicted.stderr
-
-
-def write_tar(file: Path, members: dict[str, bytes]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return file
 
 
 def samples(count: int) -> dict[str, bytes]:

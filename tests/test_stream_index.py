@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,6 @@ from deepres.data.patterns import expand
 from deepres.data.sources import load
 from deepres.data.stream.index import Parts, Strings, open_index
 from deepres.errors import InputError
-
-
-def write_tar(file: Path, members: Mapping[str, bytes]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return file
 
 
 def samples(start: int, count: int, label: str = "cls") -> dict[str, bytes]:
@@ -66,7 +55,9 @@ def layouts(tmp_path: Path) -> dict[str, str]:
             images.picture(number).save(file)
         for half in (0, 1):
             some = list(numbers)[half * len(numbers) // 2 : (half + 1) * len(numbers) // 2]
-            write_tar(tmp_path / "tars" / f"{part}-{half:03}.tar", samples(some[0], len(some), ("cls", "json")[half]))
+            images.write_tar(
+                tmp_path / "tars" / f"{part}-{half:03}.tar", samples(some[0], len(some), ("cls", "json")[half])
+            )
     (tmp_path / "tars" / "classnames.txt").write_text("ant\nbee\n")
     return {
         "parquet": str(root),
@@ -177,7 +168,7 @@ def test_torchvisions_imagenet_folder_has_its_english_names(tmp_path: Path):
 
 def test_a_damaged_shard_is_named(tmp_path: Path):
     """Cut short inside a picture, after one, overwritten between two, compressed, and no tar at all."""
-    whole = write_tar(tmp_path / "train.tar", samples(0, 10)).read_bytes()
+    whole = images.write_tar(tmp_path / "train.tar", samples(0, 10)).read_bytes()
     with tarfile.open(tmp_path / "train.tar") as tar:
         middle = tar.getmembers()[10].offset
     gzip = io.BytesIO()
@@ -208,7 +199,7 @@ def test_shards_without_labels_or_with_wrong_ones_are_refused(tmp_path: Path):
         "has the label -1": {"a.jpg": picture, "a.cls": b"-1"},
     }
     for number, (message, members) in enumerate(wrong.items()):
-        write_tar(tmp_path / f"{number}.tar", members)
+        images.write_tar(tmp_path / f"{number}.tar", members)
         assert message in refusal(f"wds:{tmp_path}/{number}.tar")
 
 
@@ -222,14 +213,14 @@ def test_what_else_a_json_says_of_a_picture_does_not_matter_beside_its_cls(tmp_p
             f"x{number}.png": picture,
             f"x{number}.json": b'{"label": 1}',
         }
-    write_tar(tmp_path / "train.tar", members)
+    images.write_tar(tmp_path / "train.tar", members)
     parts = index(f"wds:{tmp_path}/train.tar")
     assert sorted(label for part in parts for label in part.labels.tolist()) == [0] * 5 + [1] * 15
 
 
 def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_path: Path):
     for name in ("train-0", "validate-0", "extra-0"):
-        write_tar(tmp_path / f"{name}.tar", samples(0, 6))
+        images.write_tar(tmp_path / f"{name}.tar", samples(0, 6))
     assert "extra-0.tar does not say which part" in refusal(f"wds:{tmp_path}/*.tar")
     (tmp_path / "extra-0.tar").unlink()
     assert len(index(f"wds:{tmp_path}/*.tar").test) == 6
@@ -237,7 +228,7 @@ def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_
 
 def test_a_pattern_without_shards_is_refused(tmp_path: Path):
     """A missing number of a range is named."""
-    write_tar(tmp_path / "val-0.tar", samples(0, 2))
+    images.write_tar(tmp_path / "val-0.tar", samples(0, 2))
     assert "there is no shard" in refusal(f"wds:{tmp_path}/train-*.tar")
     assert f"there is no shard {tmp_path}/val-1.tar" in refusal(f"wds:{tmp_path}/val-{{0..1}}.tar")
 

@@ -232,11 +232,11 @@ def test_an_empty_batch_is_refused(index: Index):
 
 def test_tar_shards_and_parquet_stream_alike(tmp_path: Path):
     """The same order and the same views from either, with workers."""
-    from test_stream_index import samples, write_tar
+    from test_stream_index import samples
 
     root = images.write_parquet_set(tmp_path / "parquet")
     for part, (start, count) in {"train": (0, 10), "test": (1000, 4)}.items():
-        write_tar(tmp_path / f"{part}-0.tar", samples(start, count))
+        images.write_tar(tmp_path / f"{part}-0.tar", samples(start, count))
     parquet, tars = (
         open_index(name, lambda message: None).train for name in (str(root), f"wds:{tmp_path}/{{train,test}}-0.tar")
     )
