@@ -17,8 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in a shell's background, which tests would inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import deepres.weights.hub  # so that networks can be saved, as `deepres.build` has it
 from deepres import cli
-from deepres.kernels.processor import VARIABLE, WIDE, multiplies_bf16
+from deepres.runtime.processor import VARIABLE, WIDE, multiplies_bf16
 
 
 def pytest_report_header():

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.analysis.cost import Stage, parameters, stages
 from deepres.analysis.responses import layer_responses
-from deepres.errors import InputError
 from deepres.models import catalog
 from deepres.models.catalog import build
+from deepres.runtime.errors import InputError
 
 MULTIPLY_ADDS = {
     "resnet18-a": 1_794_805_760,

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 from deepres.training.recipe import BOUNDS, RATES, Config, Recipe
 from deepres.training.settings import from_json, merge
 

@@ -14,12 +14,12 @@ import images
 from deepres.bench import dense, inference, limits
 from deepres.bench.contest import Process, contest
 from deepres.bench.contestants import CONTESTANTS, ready, rivals
+from deepres.bench.job import OURS, Work
 from deepres.bench.limits import asked, machine_limits, shares
-from deepres.bench.parts import data_of
+from deepres.bench.shared import data_of
 from deepres.bench.tables import markdown, reached
-from deepres.bench.work import OURS, Work
-from deepres.errors import InputError
-from deepres.kernels.processor import multiplies_bf16
+from deepres.runtime.errors import InputError
+from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import openvino
 
 

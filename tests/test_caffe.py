@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import deepres as package
-from deepres.models import caffe
+from deepres.weights import caffe
 from networks import assert_same_scores, images, theirs
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres as package
-from deepres.errors import InputError
 from deepres.models.catalog import build
+from deepres.runtime.errors import InputError
 from networks import assert_same_scores, randomise
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

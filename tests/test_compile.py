@@ -13,16 +13,16 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import deepres
-from deepres.errors import InputError
-from deepres.experiments.single import resolve
 from deepres.models.blocks import Block, basic, stage
 from deepres.models.shortcuts import option_a
 from deepres.records import Run
+from deepres.runtime.errors import InputError
 from deepres.training import compile as compiling
 from deepres.training import loop
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.compile import CompiledBlock, compile_blocks, resolve_compile
 from deepres.training.recipe import Config, Recipe
+from deepres.workflows.configure import resolve
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 MARKS = ("--iterations", 6, "--batch-size", 8, "--lr", 0.05, "--set", "window=2", "--set", "evaluate_every=3")

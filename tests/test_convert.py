@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deepres as package
-from deepres.errors import InputError
-from deepres.models import pretrained
-from deepres.models.convert import to_torchvision
-from deepres.models.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from deepres.runtime.errors import InputError
+from deepres.weights import load
+from deepres.weights.load import IMAGENET_MEAN, IMAGENET_STD
+from deepres.weights.names import to_torchvision
 from networks import assert_same_scores, images, randomise, theirs
 
 DEPTHS = (18, 34, 50, 101, 152)
@@ -34,7 +34,7 @@ def test_torchvision_weights_give_its_outputs_and_keep_every_bit(tmp_path, depth
     state = net.state_dict()
     torch.save(state, tmp_path / "in.pth")
     assert_loads_as(tmp_path / "in.pth", net, f"resnet{depth}")
-    ours = pretrained.network(pretrained.read(tmp_path / "in.pth"), None, "in.pth")
+    ours = load.network(load.read(tmp_path / "in.pth"), None, "in.pth")
     back = to_torchvision(ours.state_dict())
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())

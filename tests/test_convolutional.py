@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deepres.errors import InputError
 from deepres.models.convolutional import fully_convolutional
+from deepres.runtime.errors import InputError
 from nets import agrees, made
 
 

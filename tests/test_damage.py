@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepres.errors import InputError
 from deepres.models.catalog import build
 from deepres.records import Run
+from deepres.runtime.errors import InputError
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
 
@@ -305,8 +305,8 @@ def test_a_finished_run_without_a_whole_checkpoint_is_trained_anew_as_its_refusa
 
 
 def test_a_finished_run_whose_last_checkpoint_is_damaged_is_tested_by_the_one_before_and_goes_on_from_it(half, whole):
-    from deepres.training.checkpoint import latest_weights
     from deepres.training.resume import mend_records
+    from deepres.weights.checkpoint import latest_weights
 
     go_on(half)
     damage(half / "checkpoints/000000012/weights.safetensors")
@@ -325,7 +325,7 @@ def test_a_disk_that_is_full_before_the_first_checkpoint_names_none_to_go_on_fro
     def fails(file, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deepres.training.checkpoint._write_synced", fails)
+    monkeypatch.setattr("deepres.weights.checkpoint._write_synced", fails)
     with pytest.raises(InputError, match=r"the disk is full; make room and run the same command again$"):
         go_on(tmp_path / "run")
 

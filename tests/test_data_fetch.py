@@ -12,7 +12,7 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 import images
 from deepres.data import published
 from deepres.data.sources import load
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 SHA = "0123456789012345678901234567890123456789"
 

@@ -9,7 +9,7 @@ import pytest
 import images
 from deepres.data.names import part_name
 from deepres.data.sources import load
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 COUNTS = {"rose": 2, "tulip": 1}
 

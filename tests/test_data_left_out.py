@@ -12,7 +12,7 @@ from deepres.data.patterns import missing
 from deepres.data.sources import load
 from deepres.data.stream.index import open_index
 from deepres.data.walk import is_hidden
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 CLASSES = ("cat", "dog")
 SHORT = ("--iterations", 2, "--batch-size", 8)

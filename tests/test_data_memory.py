@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from deepres.classification.task import material
 from deepres.data.augment import normalise
-from deepres.data.memory import Batches
-from deepres.data.memory import test_batches as in_order
-from deepres.data.sets import ImageSet
+from deepres.data.resident import ImageSet
+from deepres.data.resident_batches import Batches
+from deepres.data.resident_batches import test_batches as in_order
 from deepres.data.sources import load
-from deepres.errors import InputError
-from deepres.experiments.material import material
-from deepres.training.ranks import ALONE
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import CIFAR, Config
 
 CPU = torch.device("cpu")

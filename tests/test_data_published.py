@@ -16,7 +16,7 @@ import standins
 from deepres.data import published
 from deepres.data.sources import describe, load
 from deepres.data.stream.index import open_index
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 NAMES = tuple(standins.SETS)
 IN_FILES = ("imagenette", "flowers102", "oxford-pets", "food101")

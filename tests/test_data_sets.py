@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from deepres.data.sets import Data, ImageSet, hold_out
-from deepres.errors import InputError
+from deepres.data.resident import Data, ImageSet, hold_out
+from deepres.runtime.errors import InputError
 
 
 def made(counts: tuple[int, ...], channels: int = 1) -> Data:

@@ -10,7 +10,7 @@ import images
 from deepres.data import decode
 from deepres.data.pictures import pictures_of
 from deepres.data.sources import describe, load
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 
 @pytest.fixture(autouse=True)

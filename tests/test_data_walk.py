@@ -21,10 +21,10 @@ from deepres.data.patterns import expand, files_of
 from deepres.data.sources import load
 from deepres.data.stream.index import open_index
 from deepres.data.walk import Walk
-from deepres.errors import InputError
-from deepres.files import listed_names, read_text
 from deepres.models.catalog import build
-from deepres.models.weights import serialise
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import listed_names, read_text
+from deepres.weights.file import serialise
 
 TERA = 2**40
 HIDDEN = (".ipynb_checkpoints", ".thumbnails", ".Trash-1000", "@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN")

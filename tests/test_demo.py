@@ -13,9 +13,9 @@ from PIL import Image
 
 from browser import chromium
 from deepres import build
-from deepres.errors import InputError
-from deepres.models.weights import serialise
 from deepres.report import demo
+from deepres.runtime.errors import InputError
+from deepres.weights.file import serialise
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
 

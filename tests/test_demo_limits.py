@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from deepres import build
-from deepres.models.weights import serialise
+from deepres.weights.file import serialise
 
 pytest.importorskip("gradio")
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from deepres import build
-from deepres.data.imagenet import whole
+from deepres.data.crops import whole
 from deepres.data.rgb import fault, is_gray, open_picture, upright
 from deepres.data.sources import load
-from deepres.models.weights import serialise
+from deepres.weights.file import serialise
 
 SMALL = np.arange(16).reshape(4, 4)
 COLOUR = np.stack([SMALL, SMALL[::-1], SMALL.T], -1)

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from deepres import ending
-from deepres.ending import SIGNALS
 from deepres.models.catalog import build
+from deepres.runtime import ending
+from deepres.runtime.ending import SIGNALS
 
 DURING_IMPORT = """
 import os, runpy, sys

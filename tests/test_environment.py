@@ -9,7 +9,7 @@ import pytest
 
 from deepres import cli
 from deepres.commands.console import sayer
-from deepres.printing import Console
+from deepres.runtime.printing import Console
 
 DEEPRES = f"{shlex.quote(sys.executable)} -m deepres"
 # The locale as of old systems: Python would turn to UTF-8 by itself, if it were not told to leave it.

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from deepres.errors import InputError
-from deepres.experiments.cifar import CLAIMS, EXPERIMENTS, FIG6
-from deepres.experiments.claims import Claim, beyond, higher, not_higher
-from deepres.experiments.plan import QUICK, make_plan, read_plan, recipe_of
 from deepres.models.catalog import depth
+from deepres.paper.cifar import CLAIMS, EXPERIMENTS, FIG6
+from deepres.paper.claims import Claim, beyond, higher, not_higher
+from deepres.paper.plan import QUICK, make_plan, read_plan, recipe_of
+from deepres.runtime.errors import InputError
 
 
 def errors(*values):
@@ -50,7 +50,7 @@ def test_a_damaged_run_is_told_in_one_sentence(refused, tmp_path):
 
 
 def test_the_papers_scale_asks_for_the_papers_seeds(refused, monkeypatch):
-    from deepres.experiments import reproduce
+    from deepres.paper import reproduce
 
     asked = []
 

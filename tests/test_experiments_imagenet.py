@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from conftest import run_deepres
-from deepres.experiments import scores
-from deepres.experiments.claims import Claim, ordered, printed
-from deepres.experiments.imagenet import (
+from deepres.classification import score_table
+from deepres.models.catalog import depth
+from deepres.paper.claims import Claim, ordered, printed
+from deepres.paper.imagenet import (
     BEST_MEMBER,
     CLAIMS,
     EXPERIMENTS,
@@ -24,11 +25,10 @@ from deepres.experiments.imagenet import (
     TRAINING,
     recipe_of,
 )
-from deepres.experiments.photographs import Evaluated
-from deepres.experiments.plan import SCALES, make_plan, read_plan
-from deepres.experiments.single import configure
-from deepres.models.catalog import depth
+from deepres.paper.plan import SCALES, make_plan, read_plan
+from deepres.paper.tables import Evaluated
 from deepres.training.recipe import IMAGENET
+from deepres.workflows.configure import configure
 
 NETWORKS = "plain18,resnet18-a"
 NAMES_OF_TABLE_2, SIX = (EXPERIMENTS[name].networks["paper"] for name in ("table2", "table5"))
@@ -109,23 +109,25 @@ def test_a_table_is_made_again_from_scores_without_the_networks(finished, photog
 
 def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     file = place_of(finished, photographs, "resnet18-a-seed0") / "scores-10-crop.safetensors"
-    before = scores.read(file).members[0].scores.clone()
+    before = score_table.read(file).members[0].scores.clone()
     file.write_bytes(file.read_bytes()[:-1])  # one that is damaged, too
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     file.unlink()
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
-    assert torch.equal(scores.read(file).members[0].scores, before)
+    assert torch.equal(score_table.read(file).members[0].scores, before)
 
 
 def test_scores_of_another_test_are_made_again(finished, photographs, deepres):
     run = place_of(finished, photographs, "resnet18-a-seed0")
     file = run / "scores-10-crop.safetensors"
-    table = scores.read(file)
+    table = score_table.read(file)
     other = dataclasses.replace(table.members[0], scores=table.members[0].scores.flip(1), facts={"crop": 32})
-    scores.write(file, dataclasses.replace(table, members=(other,)))
+    score_table.write(file, dataclasses.replace(table, members=(other,)))
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     fewer = [dataclasses.replace(table.members[0], scores=table.members[0].scores[:3])]
-    scores.write(file, scores.ScoreTable(table.data, table.names[:3], table.labels[:3], table.classes, tuple(fewer)))
+    score_table.write(
+        file, score_table.ScoreTable(table.data, table.names[:3], table.labels[:3], table.classes, tuple(fewer))
+    )
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from deepres.experiments.deployment import deploy
-from deepres.experiments.single import load_trained
 from deepres.models.catalog import build
-from deepres.models.weights import serialise
+from deepres.weights.file import serialise
+from deepres.weights.find import ready
+from deepres.workflows.export import deploy
 
 CLASSES = (("ant", "bee"), ("hen", "owl"))  # of two sets of weights of one network
 
@@ -50,7 +50,7 @@ def exported(weights, tmp_path_factory):
     place = tmp_path_factory.mktemp("exported")
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    deploy(load_trained(weights[0], print), place / "net.xml", "openvino", print, preprocess=True)
+    deploy(ready(weights[0], print), place / "net.xml", "openvino", print, preprocess=True)
     return place
 
 

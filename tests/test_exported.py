@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from deepres.classification import score_table
 from deepres.data.sources import load
-from deepres.experiments import scores
-from deepres.models.weights import serialise
+from deepres.weights.file import serialise
 from test_protocols import warmed
 
 pytest.importorskip("onnxscript")
@@ -47,7 +47,7 @@ def test_a_file_has_the_scores_of_its_network_by_the_same_protocol(
     assert reports[0]["protocol"] == reports[1]["protocol"]
     assert reports[0]["precision"] == "fp32" and reports[0]["weights"] == file
     mine, its = (
-        scores.read(tmp_path / f"{name}.scores").members[0].scores for name in (file, f"{network}.safetensors")
+        score_table.read(tmp_path / f"{name}.scores").members[0].scores for name in (file, f"{network}.safetensors")
     )
     assert len({round(score, 3) for score in mine[:, 0].tolist()}) > 5
     assert (mine - its).abs().max() <= 1e-4
@@ -106,7 +106,7 @@ def test_what_is_no_file_for_pictures_is_refused_in_one_sentence(deepres, refuse
 
 def test_pixels_reach_a_file_as_they_were():
     from deepres.data.augment import normalise
-    from deepres.experiments.exported import FileNetwork
+    from deepres.workflows.open_network import FileNetwork
 
     every = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     net = FileNetwork()

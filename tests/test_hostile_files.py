@@ -11,10 +11,10 @@ import pytest
 import torch
 from pyarrow import parquet as pq
 
-from deepres import archive
-from deepres.errors import InputError
-from deepres.experiments import scores
-from deepres.files import DAY, replacing, sweep
+from deepres.classification import score_table
+from deepres.runtime import archive
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import DAY, replacing, sweep
 from test_caffe import blob, field
 
 DEEP = "[" * 100_000
@@ -176,14 +176,14 @@ def test_openvino_metadata_of_another_shape_are_a_sentence(refused, photographs,
 
 def test_scores_of_another_shape_are_a_sentence(refused, tmp_path):
     facts = {"network": "a", "weights": "a", "protocol": "single"}
-    member = scores.Member(facts, torch.full((2, 2), 0.5))
-    table = scores.ScoreTable("photos", ("x", "y"), torch.zeros(2).long(), ("a", "b"), (member,))
-    scores.write(tmp_path / "s.json", table)
-    assert scores.read(tmp_path / "s.json").members[0].facts == facts
+    member = score_table.Member(facts, torch.full((2, 2), 0.5))
+    table = score_table.ScoreTable("photos", ("x", "y"), torch.zeros(2).long(), ("a", "b"), (member,))
+    score_table.write(tmp_path / "s.json", table)
+    assert score_table.read(tmp_path / "s.json").members[0].facts == facts
     record = json.loads((tmp_path / "s.json").read_text())
     texts = {DEEP: "s.json", json.dumps([record]): "s.json"}
     for change in ({"names": None}, {"classes": [1, 2]}, {"members": [{"network": "a"}]}, {"data": 5}):
-        texts[json.dumps(record | {scores.HEADER: record[scores.HEADER] | change})] = "s.json is damaged"
+        texts[json.dumps(record | {score_table.HEADER: record[score_table.HEADER] | change})] = "s.json is damaged"
     texts[json.dumps(record | {"scores.0": [[1, 2], ["x"]]})] = "s.json is damaged"
     texts[json.dumps(record | {"labels": [10**30, 0]})] = "s.json is damaged"
     for text, sentence in texts.items():

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 import deepres as package
 import images as pictures
-from deepres.errors import InputError
-from deepres.models import weights
 from deepres.models.catalog import build
 from deepres.models.network import Network
+from deepres.runtime.errors import InputError
+from deepres.weights import file as weights_file
 from networks import images, randomise
 
 SHA = "0123456789012345678901234567890123456789"
@@ -128,7 +128,7 @@ def test_a_network_is_pushed_to_the_hub_and_comes_back_with_its_mean_and_header(
 def test_other_peoples_weights_come_from_the_hub_too(hub, tmp_path):
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("resnet18", num_classes=7).eval()
-    hub.files["model.safetensors"] = weights.serialise(theirs.state_dict(), None, {})
+    hub.files["model.safetensors"] = weights_file.serialise(theirs.state_dict(), None, {})
     hub.files["config.json"] = json.dumps({"architecture": "resnet18", "num_classes": 7}).encode()
     assert (package.load("me/net").name, Network.from_pretrained("me/net").name) == ("resnet18", "resnet18")
 
@@ -153,4 +153,4 @@ def test_a_network_comes_back_from_a_folder_as_the_hub_has_them(tmp_path):
         assert torch.equal(back.mean, net.mean)
         with torch.no_grad():
             assert torch.equal(back(images()), net(images()))
-    assert load_file(tmp_path / "net" / "model.safetensors").keys() == net.state_dict().keys() | {weights.MEAN}
+    assert load_file(tmp_path / "net" / "model.safetensors").keys() == net.state_dict().keys() | {weights_file.MEAN}

@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres
-from deepres.errors import InputError
+from deepres.acceleration.on_kernels import accelerate
 from deepres.records import Run
-from deepres.training.fast import accelerate
-from deepres.training.progress import ConsoleMonitor
-from deepres.training.ranks import ALONE
+from deepres.runtime.errors import InputError
+from deepres.runtime.progress import ConsoleMonitor
+from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
 from deepres.training.schedule import rate
 from deepres.training.settings import from_json, merge

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres
-from deepres.errors import InputError
+from deepres.acceleration.on_kernels import FastBlock, accelerate, resolve_kernels
 from deepres.kernels import library as kernels
 from deepres.kernels import residual, stock, unfolded
 from deepres.kernels.pool import Pool
@@ -17,7 +17,7 @@ from deepres.models.blocks import bottleneck
 from deepres.models.imagenet import STEM_32, ImageNetNet, Row
 from deepres.models.init import he_initialise
 from deepres.models.shortcuts import option_b
-from deepres.training.fast import FastBlock, accelerate, resolve_kernels
+from deepres.runtime.errors import InputError
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 convolve = unfolded.convolve

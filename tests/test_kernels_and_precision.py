@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres
+from deepres.acceleration.on_kernels import accelerate, runs_on_kernels
 from deepres.kernels import library as kernels
 from deepres.kernels import residual, stock
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through
-from deepres.training.fast import accelerate, runs_on_kernels
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 ROUNDING = 2**-8  # of bf16

@@ -8,14 +8,15 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from deepres.errors import InputError
-from deepres.evaluation.accuracy import Scores, score
-from deepres.models import weights
+from deepres.classification.accuracy import Scores, score
 from deepres.records import Run
-from deepres.training import checkpoint, progress
+from deepres.runtime import progress
+from deepres.runtime.errors import InputError
+from deepres.runtime.progress import ConsoleMonitor
 from deepres.training.loop import train
-from deepres.training.progress import ConsoleMonitor
 from deepres.training.recipe import Recipe
+from deepres.weights import checkpoint
+from deepres.weights import file as weights_file
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
 
@@ -82,7 +83,7 @@ def test_the_network_learns(tmp_path):
 def test_weights_travel_with_mean_image_and_header(tmp_path):
     mean = torch.rand(1, 4, 4)
     run_loop(tmp_path, RECIPE, mean=mean, header={"network": "mine"})
-    saved = weights.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
+    saved = weights_file.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
     assert torch.equal(saved.mean, mean)
     assert saved.header == {"network": "mine", "iteration": 12}
     assert set(saved.state) == set(net().state_dict())
@@ -96,7 +97,7 @@ def test_groups_of_the_batch_change_the_training(tmp_path):
 
 def test_bf16_runs_and_keeps_weights_in_fp32(tmp_path):
     _, _ = run_loop(tmp_path, RECIPE, precision="bf16")
-    saved = weights.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
+    saved = weights_file.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
     assert saved.state["0.weight"].dtype == torch.float32
 
 

@@ -8,10 +8,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 import deepres
+from deepres.acceleration.recomputed import Footprint, Segments, choose, measure, save_memory
+from deepres.acceleration.recomputed import _stages as stages  # pyright: ignore[reportPrivateUsage]
+from deepres.runtime.device import autocast
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.device import autocast
-from deepres.training.memory import Footprint, Segments, choose, measure, save_memory
-from deepres.training.memory import _stages as stages  # pyright: ignore[reportPrivateUsage]
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3])

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres
-from deepres.errors import InputError
 from deepres.models import catalog
 from deepres.models.blocks import Block
 from deepres.models.catalog import build
 from deepres.models.classifier import Classifier
-from deepres.models.convert import load_state, torchvision_state_dict
+from deepres.runtime.errors import InputError
+from deepres.weights.names import load_state, torchvision_state_dict
 
 PARAMETERS = {
     "resnet18": 11_689_512,

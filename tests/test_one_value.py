@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from deepres import build
-from deepres.models.weights import serialise
 from deepres.training.batchnorm import smallest_map
+from deepres.weights.file import serialise
 
 
 @pytest.fixture(scope="module")

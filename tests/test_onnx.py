@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from deepres.errors import InputError
+from deepres.acceleration.folded import folded
 from deepres.models.catalog import build
+from deepres.runtime.errors import InputError
 from deepres.serving import engine as serving
 from deepres.serving import onnx
 from deepres.serving.engine import engine
 from deepres.serving.export import export
-from deepres.serving.fold import folded
 from nets import agrees, on_meta
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

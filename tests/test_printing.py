@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import deepres as package
-from deepres.printing import Console, marked, visible
+from deepres.runtime.printing import Console, marked, visible
 
 CLASSES = ("=cmd", "b\x1b[31m\u202ex")
 PICTURE = "+0\n\t\x9b\x7f.png"

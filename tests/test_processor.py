@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepres.experiments import material
-from deepres.kernels.processor import multiplies_bf16
+from deepres.classification import task
+from deepres.runtime.device import precision_of_tests, resolve_precision
+from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import openvino
-from deepres.training.device import precision_of_tests, resolve_precision
 
 TRAINING = ("--iterations", 8, "--batch-size", 8, "--lr", 0.05, "--run", "run")
 
@@ -47,13 +47,13 @@ def test_openvino_is_held_to_a_processor_without_bf16(monkeypatch):
 @pytest.mark.parametrize("own", ["on", "off"])
 def test_a_run_in_bf16_is_tested_in_fp32_and_so_as_by_eval(deepres, folder, tmp_path, monkeypatch, own):
     monkeypatch.setenv("DEEPRES_BF16", "1")
-    score, narrow = material.score, []
+    score, narrow = task.score, []
 
     def noted(*given):
         narrow.append(torch.is_autocast_enabled("cpu"))
         return score(*given)
 
-    monkeypatch.setattr(material, "score", noted)
+    monkeypatch.setattr(task, "score", noted)
     done = deepres("train", "resnet8", "--data", folder, *TRAINING, "--kernels", own, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "bf16"

@@ -11,17 +11,16 @@ import torch
 from PIL import Image
 
 from deepres import InputError, build
+from deepres.classification import score_table
+from deepres.classification.accuracy import Scores
+from deepres.classification.ensemble import average, member_weights
+from deepres.classification.scorer import pieces, scorer
+from deepres.classification.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.data.pictures import pictures_of
 from deepres.data.sources import load
-from deepres.evaluation.accuracy import Scores
-from deepres.evaluation.ensemble import average, member_weights
-from deepres.evaluation.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
-from deepres.experiments import scores
-from deepres.experiments.protocols import usual_protocol
-from deepres.experiments.scorer import pieces, scorer
-from deepres.experiments.single import Trained
 from deepres.models.convolutional import fully_convolutional
-from deepres.models.weights import serialise
+from deepres.weights.file import serialise
+from deepres.workflows.evaluate import usual_protocol
 from test_ranks import together
 
 CLASSES = ("ant", "bee", "cow")
@@ -239,9 +238,15 @@ def test_an_ensemble_is_the_weighted_mean_of_the_members():
             member_weights(2, wrong)
 
 
+def ready_net(net, mean, **facts):
+    """`net` as it is opened: with its mean image and what is known of it."""
+    net.mean, net.header = mean, net.header | facts
+    return net
+
+
 def test_a_network_for_grayscale_takes_gray_pictures_and_refuses_colour():
     net, mean = warmed("resnet20", 32, in_channels=1), torch.zeros(1, 32, 32)
-    score = scorer(Trained(net, mean, {}), Protocol("center"), "cpu", "fp32", PIXELS)
+    score = scorer(ready_net(net, mean), Protocol("center"), "cpu", "fp32", PIXELS)
     gray = pixels(photograph(0, (50, 40)))[:1]
     assert score([gray.expand(3, -1, -1)]).equal(score([gray]))
     with pytest.raises(InputError, match="colour"):
@@ -251,7 +256,7 @@ def test_a_network_for_grayscale_takes_gray_pictures_and_refuses_colour():
 def test_scores_that_are_not_finite_are_refused():
     net = warmed("resnet20", 32)
     net.fc.bias.data[0] = float("nan")
-    score = scorer(Trained(net, torch.zeros(3, 32, 32), {}), Protocol("10-crop"), "cpu", "fp32", PIXELS)
+    score = scorer(ready_net(net, torch.zeros(3, 32, 32)), Protocol("10-crop"), "cpu", "fp32", PIXELS)
     with pytest.raises(InputError, match="not finite"):
         score([pixels(photograph(0, (50, 40)))])
 
@@ -306,7 +311,7 @@ def test_classes_in_another_order_are_told_apart_by_their_names(deepres, photos,
         for name, other in (("ant", "z-ant"), ("bee", "bee"), ("cow", "cow")):
             (turned / part).mkdir(parents=True, exist_ok=True)
             (turned / part / other).symlink_to(photos / part / name, target_is_directory=True)
-    from deepres.models.weights import read
+    from deepres.weights.file import read
 
     own = read(weights / "resnet18.safetensors")
     named = own.header | {"classes": ["z-ant", "bee", "cow"]}
@@ -324,7 +329,7 @@ def test_an_ensemble_of_different_nets_gives_each_members_error_and_its_own(deep
     assert [own["crop"] for own in report["members"]] == [64, 64, 32]
     assert [own["weight"] for own in report["members"]] == [0.5, 0.25, 0.25]
     assert report["network"] == "ensemble of 3"
-    kept = scores.read(tmp_path / "kept.safetensors")
+    kept = score_table.read(tmp_path / "kept.safetensors")
     assert len(set(kept.names)) == 15 and kept.names[0] == "test/ant/0.png"
     alone = evaluated(deepres, files[2], *how)
     for figure in ("top1_error", "top1_interval", "top5_error", "scales"):
@@ -343,7 +348,7 @@ def test_scores_that_were_kept_are_members_without_running_the_nets(deepres, pho
         deepres, "first.safetensors", second, *how, "--batch-size", 3, "--save-scores", "mixed.safetensors"
     )
     assert [own["network"] for own in mixed["members"]] == ["resnet18", "plain18"]
-    one, other = (scores.read(tmp_path / f"{name}.safetensors") for name in ("both", "mixed"))
+    one, other = (score_table.read(tmp_path / f"{name}.safetensors") for name in ("both", "mixed"))
     for own, same in zip(one.members, other.members, strict=True):
         assert own.scores.allclose(same.scores, atol=1e-6)
 
@@ -356,7 +361,7 @@ def test_the_kernels_are_used_where_they_can_be_and_can_be_left_out(deepres, ref
     ]
     assert [report["kernels"] for report in reports] == ["on", "off"]
     with_kernels, without = (
-        scores.read(tmp_path / f"{name}.safetensors").members[0].scores for name in ("auto", "off")
+        score_table.read(tmp_path / f"{name}.safetensors").members[0].scores for name in ("auto", "off")
     )
     assert with_kernels.allclose(without, atol=1e-5) and not torch.equal(with_kernels, without)
     assert "unknown value none" in refused("eval", *how, "--kernels", "none").replace("'", "")
@@ -366,22 +371,22 @@ def test_scores_kept_as_json_are_members_too(deepres, photos, weights, tmp_path)
     how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
     report = evaluated(deepres, *how, "--save-scores", "kept.json")
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert len(kept["scores.0"]) == len(kept["labels"]) == len(kept[scores.HEADER]["names"]) == 15
+    assert len(kept["scores.0"]) == len(kept["labels"]) == len(kept[score_table.HEADER]["names"]) == 15
     assert evaluated(deepres, "kept.json") == report
 
 
 def test_scores_are_kept_also_where_their_report_cannot_be_made(
     refused, deepres, photos, weights, tmp_path, monkeypatch
 ):
-    from deepres.experiments import protocols
+    from deepres.workflows import evaluate
 
     def broken(table, shares):
         raise InputError("no report")
 
-    monkeypatch.setattr(protocols, "report", broken)
+    monkeypatch.setattr(evaluate, "report", broken)
     how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
     assert "no report" in refused("eval", *how, "--save-scores", "kept.safetensors")
-    assert len(scores.read(tmp_path / "kept.safetensors").names) == 15
+    assert len(score_table.read(tmp_path / "kept.safetensors").names) == 15
 
 
 def test_a_class_without_a_test_picture_has_no_error_and_the_report_is_json(deepres, photos, weights, tmp_path):
@@ -413,12 +418,12 @@ def test_few_pictures_are_held_at_their_own_size_where_they_are_large():
 
 def test_members_are_joined_by_the_names_of_images_and_classes():
     def table(names, labels, classes, values):
-        member = scores.Member({"network": "a"}, torch.tensor(values))
-        return scores.ScoreTable("photos", names, torch.tensor(labels), classes, (member,))
+        member = score_table.Member({"network": "a"}, torch.tensor(values))
+        return score_table.ScoreTable("photos", names, torch.tensor(labels), classes, (member,))
 
     first = table(("x", "y"), (0, 1), ("ant", "bee"), [[0.9, 0.1], [0.2, 0.8]])
     second = table(("y", "x"), (0, 1), ("bee", "ant"), [[0.7, 0.3], [0.4, 0.6]])
-    joined = scores.joined([first, second])
+    joined = score_table.joined([first, second])
     assert joined.members[1].scores.tolist() == torch.tensor([[0.6, 0.4], [0.3, 0.7]]).tolist()
     for wrong, words in (
         (table(("x", "z"), (0, 1), ("ant", "bee"), [[0.9, 0.1], [0.2, 0.8]]), "different images"),
@@ -429,7 +434,7 @@ def test_members_are_joined_by_the_names_of_images_and_classes():
         ),
     ):
         with pytest.raises(InputError, match=words):
-            scores.joined([first, wrong])
+            score_table.joined([first, wrong])
 
 
 def test_two_ranks_give_the_report_of_one(deepres, photos, weights, tmp_path):
@@ -438,7 +443,7 @@ def test_two_ranks_give_the_report_of_one(deepres, photos, weights, tmp_path):
     assert two.returncode == 0, two.stderr
     one = deepres(*how, "--save-scores", "one.safetensors")
     assert json.loads(two.stdout) == json.loads(one.stdout)
-    mine, theirs = (scores.read(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    mine, theirs = (score_table.read(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     assert mine.names == theirs.names
     assert mine.members[0].scores.allclose(theirs.members[0].scores, atol=1e-6)
 
@@ -489,11 +494,11 @@ def test_weights_of_other_classes_are_refused(refused, weights, tmp_path):
 def test_a_damaged_scores_file_is_refused(refused, photos, weights, deepres, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({"labels": torch.zeros(2)}, tmp_path / "kept.safetensors", {scores.HEADER: "{}"})
+    save_file({"labels": torch.zeros(2)}, tmp_path / "kept.safetensors", {score_table.HEADER: "{}"})
     assert "is damaged" in refused("eval", "kept.safetensors")
-    member = scores.Member({"network": "a"}, torch.zeros(2, 2))
-    table = scores.ScoreTable("photos", ("x", "y", "z"), torch.zeros(3).long(), ("a", "b"), (member,))
-    scores.write(tmp_path / "short.safetensors", table)
+    member = score_table.Member({"network": "a"}, torch.zeros(2, 2))
+    table = score_table.ScoreTable("photos", ("x", "y", "z"), torch.zeros(3).long(), ("a", "b"), (member,))
+    score_table.write(tmp_path / "short.safetensors", table)
     assert "is damaged" in refused("eval", "short.safetensors")
 
 
@@ -517,9 +522,9 @@ def test_wrong_images_are_listed_the_surest_first(deepres, photos, weights, tmp_
     how = ("eval", weights / "resnet18.safetensors", "--data", photos, "--save-scores", "right.safetensors")
     assert deepres(*how, "--wrong", "none.csv").returncode == 0
     assert (tmp_path / "none.csv").read_text().splitlines() == ["image,true,predicted,score,score_of_true"]
-    table = scores.read(tmp_path / "right.safetensors")
+    table = score_table.read(tmp_path / "right.safetensors")
     labels = torch.where(table.labels < 2, 1 - table.labels, table.labels)
-    scores.write(tmp_path / "other.safetensors", replace(table, labels=labels))
+    score_table.write(tmp_path / "other.safetensors", replace(table, labels=labels))
     for _ in range(2):  # such a list may be made anew
         assert deepres("eval", "other.safetensors", "--wrong", "list.csv").returncode == 0
     rows = list(csv.DictReader((tmp_path / "list.csv").read_text().splitlines()))
@@ -542,7 +547,7 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
     pictures = pictures_of(str(real_data / "flowers"), "test", None, False, print)
     assert pictures.count == 649
     images = [image.pixels for image in pictures.decoded(step=200)]
-    trained = Trained(warmed("resnet18", 112, num_classes=5), torch.full((3, 112, 112), 0.4), {"crop": 112})
+    trained = ready_net(warmed("resnet18", 112, num_classes=5), torch.full((3, 112, 112), 0.4), crop=112)
     for name in ("center", "10-crop", "dense"):
         found = scorer(trained, Protocol(name, scales=(112, 128)), "cpu", "fp32", PIXELS)(images)
         assert found.shape == (4, 5)
@@ -554,9 +559,9 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
     [("--protocol", "10-crop"), ("--data", "elsewhere"), ("--split", "9/1"), ("--batch-size", 3), ("--skip-bad",)],
 )
 def test_what_is_for_networks_is_refused_where_scores_alone_are_given(refused, tmp_path, option):
-    member = scores.Member({"network": "a", "weights": "a.pth", "protocol": "center"}, torch.eye(2))
-    table = scores.ScoreTable("photos", ("x", "y"), torch.arange(2), ("a", "b"), (member,))
-    scores.write(tmp_path / "kept.json", table)
+    member = score_table.Member({"network": "a", "weights": "a.pth", "protocol": "center"}, torch.eye(2))
+    table = score_table.ScoreTable("photos", ("x", "y"), torch.arange(2), ("a", "b"), (member,))
+    score_table.write(tmp_path / "kept.json", table)
     assert f"{option[0]} is for networks" in refused("eval", "kept.json", *option)
 
 
@@ -571,10 +576,10 @@ def test_scores_that_cannot_be_kept_are_told_beside_the_figures(deepres, refused
 
 def test_whole_images_of_224_pixels_are_no_crops():
     """By the header: ours of crops say so; weights of others for ImageNet were trained on crops."""
-    net, mean = build("resnet18", 3), torch.zeros(3, 224, 224)
+    mean = torch.zeros(3, 224, 224)
     for facts, name in (
         ({"recipe": "cifar"}, "single"),
         ({"recipe": "imagenet", "crop": 224}, "center"),
         ({}, "center"),
     ):
-        assert usual_protocol([Trained(net, mean, net.header | facts)]).name == name
+        assert usual_protocol([ready_net(build("resnet18", 3), mean, **facts)]).name == name

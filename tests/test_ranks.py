@@ -13,11 +13,11 @@ import psutil
 import pytest
 import torch
 
-from deepres.data.memory import Batches
+from deepres.classification.accuracy import Scores
+from deepres.data.resident_batches import Batches
 from deepres.data.sources import load
-from deepres.errors import InputError
-from deepres.evaluation.accuracy import Scores
-from deepres.training.ranks import Ranks, ranks
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import Ranks, ranks
 
 BATCH = 16
 # A rate so low that rounding, which differs with the grouping of the sums, does not grow past the comparison.

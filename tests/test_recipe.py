@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from deepres.errors import InputError
-from deepres.experiments.single import rate_for, slug
+from deepres.runtime.device import resolve_device, resolve_precision
+from deepres.runtime.errors import InputError
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.device import resolve_device, resolve_precision
 from deepres.training.optimizer import SGD
 from deepres.training.recipe import CIFAR, CIFAR_DEEP, FAST, FINETUNE, IMAGENET, Recipe, paper_recipe
 from deepres.training.schedule import rate
 from deepres.training.settings import from_json, merge
+from deepres.workflows.configure import rate_for, slug
 
 
 def test_the_cifar_recipe_is_the_papers():

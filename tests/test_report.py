@@ -9,22 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from deepres.errors import InputError
-from deepres.experiments.findings import (
-    Curve,
-    Figure,
-    Findings,
-    Panel,
-    ResponsePanel,
-    Series,
-    Table,
-    Verdict,
-    curve_of,
-    describe,
-)
+from deepres.findings import Curve, Figure, Findings, Panel, ResponsePanel, Series, Table, Verdict, curve_of, describe
 from deepres.records import Run, append_line, write_json
 from deepres.report import page, plots, runs
 from deepres.report.colours import LINES, THEME, line_colours
+from deepres.runtime.errors import InputError
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 

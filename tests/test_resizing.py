@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from deepres import resizing
-from deepres.data.imagenet import center_crop
+from deepres.classification.views import Protocol, center
+from deepres.data import resizing
+from deepres.data.crops import center_crop
 from deepres.data.sources import load
-from deepres.evaluation.views import Protocol, center
-from deepres.experiments.prediction import predictor
-from deepres.experiments.single import load_trained
+from deepres.weights.find import ready
+from deepres.workflows.predict import predictor
 
 # Odd and even margins on both sides, longer sides that do not divide, larger and smaller than the crop.
 SIZES = ((500, 375), (375, 500), (333, 257), (256, 256), (257, 301), (61, 47), (1023, 767), (767, 770), (300, 64))
@@ -102,7 +102,7 @@ def test_torchvisions_weights_have_torchvisions_scores(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     kinds = torchvision.models.ResNet18_Weights.IMAGENET1K_V1, torchvision.models.ResNet50_Weights.IMAGENET1K_V2
     for kind, protocol in zip(kinds, (None, Protocol("center", (232,))), strict=True):
-        ours = predictor(load_trained(tmp_path / "resnet18.pth", print), protocol, precision="fp32", device="cpu")
+        ours = predictor(ready(tmp_path / "resnet18.pth", print), protocol, precision="fp32", device="cpu")
         for number, size in enumerate(((333, 257), (500, 375))):
             file = tmp_path / f"{number}.jpg"
             file.write_bytes(encoded(photograph(size, number), "JPEG"))

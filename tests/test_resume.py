@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import run_deepres
-from deepres.ending import SIGNALS
+from deepres.runtime.ending import SIGNALS
 
 RECIPE = ("--iterations", 60, "--batch-size", 8, "--lr", 0.05)
 MARKS = ("--set", "window=7", "--set", "evaluate_every=20")

@@ -13,16 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.analysis.cost import stages
 from deepres.bench.contestants import ready
-from deepres.bench.work import Work
-from deepres.errors import InputError
-from deepres.experiments.findings import describe
+from deepres.bench.job import Work
+from deepres.findings import describe
 from deepres.models import catalog
 from deepres.models.catalog import build
 from deepres.records import Run
-from deepres.training import checkpoint
+from deepres.runtime.errors import InputError
 from deepres.training.loop import StoppedError, train
 from deepres.training.loss import classification_loss
 from deepres.training.recipe import Recipe
+from deepres.weights import checkpoint
 from nets import made, on_meta, rival_of_torchvision
 
 # parameters, multiply-adds, activations at 224x224

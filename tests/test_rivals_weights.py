@@ -9,11 +9,11 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 import deepres as library
-from deepres.errors import InputError
-from deepres.experiments.start import take
 from deepres.models import catalog
 from deepres.models.catalog import build
-from deepres.models.convert import ends, load_state, torchvision_state_dict
+from deepres.runtime.errors import InputError
+from deepres.weights.names import ends, load_state, torchvision_state_dict
+from deepres.weights.start import take
 from nets import made, on_meta, rival_of_torchvision
 from networks import assert_same_scores
 

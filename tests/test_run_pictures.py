@@ -11,7 +11,7 @@ import torch
 import images
 from deepres.data.sources import find
 from deepres.models.catalog import build
-from deepres.models.weights import read, serialise
+from deepres.weights.file import read, serialise
 from test_division import keys, share
 
 SHORT = ("--iterations", 4, "--batch-size", 8)

@@ -10,16 +10,16 @@ from torch import nn
 from torch._inductor.utils import run_and_get_code
 from torch.nn import functional as F
 
-from deepres.errors import InputError
-from deepres.kernels import processor
+from deepres.acceleration.folded import folded
+from deepres.acceleration.on_kernels import accelerate
 from deepres.models.blocks import ConvBN
 from deepres.models.catalog import build
+from deepres.runtime import processor
+from deepres.runtime.errors import InputError
 from deepres.serving import onnx, openvino, pytorch
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.engine import engine
-from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
-from deepres.training.fast import accelerate
 
 CLASSES = 10
 

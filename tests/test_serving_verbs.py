@@ -16,12 +16,12 @@ from PIL import Image
 
 import deepres as library
 from conftest import run_deepres
-from deepres.experiments import scores
-from deepres.experiments.start import take
-from deepres.models import weights as weights_file
+from deepres.classification import score_table
 from deepres.models.catalog import build
 from deepres.records import Run
 from deepres.serving import export as exporting
+from deepres.weights import file as weights_file
+from deepres.weights.start import take
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 12, "--batch-size", 8, "--lr", 0.01)
 MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "workers=0")
@@ -151,7 +151,7 @@ def lines(result):
 @pytest.mark.parametrize("how", [("--protocol", "center"), ("--protocol", "dense", "--scales", "32,40")])
 def test_predictions_are_the_scores_of_eval(deepres, trained, photographs, how):
     deepres("eval", trained, *how, "--save-scores", "kept.safetensors")
-    kept = scores.read(Path("kept.safetensors"))
+    kept = score_table.read(Path("kept.safetensors"))
     found = lines(deepres("predict", trained, photographs / "test", *how, "--format", "jsonl"))
     assert len(found) == len(kept.names) == 10
     by_name = dict(zip(kept.names, kept.members[0].scores.double(), strict=True))

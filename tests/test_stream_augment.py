@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 import images
-from deepres.data.imagenet import center_crop, finish, pca_colour, scale_crop_flip, whole
+from deepres.data.crops import center_crop, finish, pca_colour, scale_crop_flip, whole
 
 
 def photograph(size: tuple[int, int]) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import images
-from deepres.data.imagenet import center_crop
+from deepres.data.crops import center_crop
 from deepres.data.stream.index import open_index
 from deepres.data.stream.statistics import statistics
 

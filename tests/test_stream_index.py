@@ -15,7 +15,7 @@ import images
 from deepres.data.patterns import expand
 from deepres.data.sources import load
 from deepres.data.stream.index import Parts, Strings, open_index
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 
 def samples(start: int, count: int, label: str = "cls") -> dict[str, bytes]:

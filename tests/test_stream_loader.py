@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 import images
-from deepres.data.imagenet import DRAWS, center_crop, finish, scale_crop_flip
-from deepres.data.memory import Batches
-from deepres.data.sets import ImageSet
+from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
+from deepres.data.resident import ImageSet
+from deepres.data.resident_batches import Batches
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Stream, default_workers, in_order
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 MAKE = partial(scale_crop_flip, crop=8, sides=(9, 14))

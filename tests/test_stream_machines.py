@@ -14,9 +14,9 @@ import psutil
 import pytest
 import torch
 
+from deepres.classification import task
 from deepres.data.stream import workers
-from deepres.errors import InputError
-from deepres.experiments import material
+from deepres.runtime.errors import InputError
 
 CROPS = ("--set", "crop=224", "--set", "sides=230,240", "--set", "bn_average=0", "--set", "workers=2")
 SHORT = ("--iterations", 2, "--batch-size", 4, "--lr", 0.01, "--set", "evaluate_every=2", "--set", "window=2")
@@ -156,7 +156,7 @@ def test_a_stop_does_not_wait_for_a_running_test_and_the_run_ends_with_the_same_
     crops = ("--set", "crop=32", "--set", "sides=36,64", "--batch-size", 4, "--lr", 0.01, "--set", "workers=1")
     command = ("train", "resnet18", "--data", photographs, *crops, *more)
     assert deepres(*command, "--run", "whole").returncode == 0
-    tests, original = [], material.score
+    tests, original = [], task.score
 
     def score(net, batches):
         tests.append(1)
@@ -164,7 +164,7 @@ def test_a_stop_does_not_wait_for_a_running_test_and_the_run_ends_with_the_same_
             os.kill(os.getpid(), signal.SIGTERM)
         return original(net, batches)
 
-    monkeypatch.setattr(material, "score", score)
+    monkeypatch.setattr(task, "score", score)
     for at in (2, 4):
         result = deepres(*command, "--run", "stopped")
         assert result.returncode == 128 + signal.SIGTERM, result.stderr

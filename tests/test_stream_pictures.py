@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 import images
-from deepres.data.imagenet import whole
+from deepres.data.crops import whole
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.data.sources import load
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from deepres import untrusted
-from deepres.errors import InputError
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError
 
 DEEP = 100_000
 

@@ -9,11 +9,11 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 import deepres as package
-from deepres.errors import InputError
-from deepres.models import weights
 from deepres.models.catalog import build, of_depth
-from deepres.models.convert import foreign_state_dict, to_torchvision, torchvision_state_dict
-from deepres.models.identify import identify
+from deepres.runtime.errors import InputError
+from deepres.weights import file as weights_file
+from deepres.weights.identify import identify
+from deepres.weights.names import foreign_state_dict, to_torchvision, torchvision_state_dict
 from networks import theirs
 
 NO_FLOATS = (torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn)
@@ -62,7 +62,7 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     how = ("--iterations", 2, "--batch-size", 8, "--kernels", "off", "--compile", "off", "--run", run)
     assert deepres("train", "resnet8", "--data", folder, *how).returncode == 0
     facts = json.loads(deepres("convert", run, "--to", "net.safetensors", "--json").stdout)
-    found = weights.read(tmp_path / "net.safetensors")
+    found = weights_file.read(tmp_path / "net.safetensors")
     done = json.loads((run / "done.json").read_text())
     (environment,) = json.loads((run / "environment.json").read_text())
     expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
@@ -87,7 +87,7 @@ def test_errors_by_other_protocols_go_into_the_header(deepres, refused, folder, 
     (tmp_path / "dense.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}]}))
     assert deepres("convert", "net", "--to", "out.safetensors", "--errors", "dense.json").returncode == 0
     expected = {"top1": 50.0, "top5": 0.0, "scales": [32, 40], "images": 18}
-    assert weights.read(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
+    assert weights_file.read(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
     (tmp_path / "two.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}] * 2}))
     (tmp_path / "other.json").write_text(json.dumps({"members": ["a"]}))
     (tmp_path / "short.json").write_text(json.dumps({"members": [{"network": "resnet8"}]}))
@@ -163,7 +163,7 @@ def test_a_foreign_pickle_or_a_file_that_is_none_is_refused(refused, tmp_path):
 def test_a_header_that_cannot_be_of_these_weights_is_refused_in_one_sentence(tmp_path, header, words):
     net, file = build("resnet8"), tmp_path / "net.safetensors"
     text = header if isinstance(header, str) else json.dumps(net.header | header)
-    file.write_bytes(save(net.state_dict(), {weights.HEADER: text}))
+    file.write_bytes(save(net.state_dict(), {weights_file.HEADER: text}))
     with pytest.raises(InputError, match=re.escape(words)) as caught:
         package.load(file)
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
@@ -180,7 +180,7 @@ def test_a_header_that_cannot_be_of_these_weights_is_refused_in_one_sentence(tmp
 )
 def test_a_mean_that_no_input_of_the_network_lacks_is_refused(tmp_path, mean, words):
     net, file = build("resnet8"), tmp_path / "net.safetensors"
-    file.write_bytes(weights.serialise(net.state_dict(), mean, net.header))
+    file.write_bytes(weights_file.serialise(net.state_dict(), mean, net.header))
     with pytest.raises(InputError, match=re.escape(words)):
         package.load(file)
 
@@ -297,8 +297,10 @@ def test_a_mean_that_cannot_be_read_back_is_noticed(refused, tmp_path, monkeypat
     net = build("resnet8")
     net.mean = torch.zeros(3, 1, 1)
     net.save_pretrained(tmp_path / "net")
-    whole = weights.serialise
-    monkeypatch.setattr(weights, "serialise", lambda state, mean, header: whole(state, -mean, header))  # -0 is not 0
+    whole = weights_file.serialise
+    monkeypatch.setattr(
+        weights_file, "serialise", lambda state, mean, header: whole(state, -mean, header)
+    )  # -0 is not 0
     assert "could not be read back" in refused("convert", "net", "--to", "out.safetensors")
 
 
@@ -306,8 +308,8 @@ def test_what_cannot_be_read_back_leaves_the_old_file(deepres, refused, tmp_path
     """A disk that flips a bit."""
     build("resnet8").save_pretrained(tmp_path / "net")
     (tmp_path / "out.safetensors").write_text("old")
-    whole = weights.serialise
-    monkeypatch.setattr(weights, "serialise", lambda *content: whole(*content)[:-1] + b"\x01")
+    whole = weights_file.serialise
+    monkeypatch.setattr(weights_file, "serialise", lambda *content: whole(*content)[:-1] + b"\x01")
     assert "could not be read back" in refused("convert", "net", "--to", "out.safetensors")
     assert (tmp_path / "out.safetensors").read_text() == "old"
     assert [file.name for file in tmp_path.glob("*out*")] == ["out.safetensors"]

@@ -71,7 +71,7 @@ def test_predict_and_eval_take_what_the_folder_tells(deepres, photographs, tmp_p
 
 
 def theirs_of(state):
-    from deepres.models.convert import to_torchvision
+    from deepres.weights.names import to_torchvision
 
     return to_torchvision(state)
 

@@ -17,9 +17,9 @@ import torchvision
 from torch import Tensor, nn
 
 import deepres
-from deepres.experiments.exchange import convert
-from deepres.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, RIVALS
 from deepres.records import write_json
+from deepres.weights.convert import convert
+from deepres.weights.load import IMAGENET_MEAN, IMAGENET_STD, RIVALS
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "equality.json"
 IMAGENET, GOOGLENET = (IMAGENET_MEAN, IMAGENET_STD), RIVALS["inception3a.branch1.conv.weight"]

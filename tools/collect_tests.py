@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.evaluation.accuracy import DRAWS, SEED, Scores
-from deepres.evaluation.ensemble import average, member_weights
-from deepres.experiments import protocols, scores
-from deepres.experiments.scores import ScoreTable
+from deepres.classification import score_table
+from deepres.classification.accuracy import DRAWS, SEED, Scores
+from deepres.classification.ensemble import average, member_weights
+from deepres.classification.score_table import ScoreTable
 from deepres.records import write_json
+from deepres.workflows import evaluate
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FACTS = ("protocol", "crop", "scales", "flip")
@@ -35,12 +36,12 @@ def change(values: Tensor) -> list[float]:
 
 
 def main(name: str, files: list[str]) -> None:
-    tables = [scores.read(Path(file)) for file in files]
+    tables = [score_table.read(Path(file)) for file in files]
     kept = []
     for table in tables:
         if table.names != tables[0].names:
             raise SystemExit("the files are not of the same images")
-        report = protocols.report(table)
+        report = evaluate.report(table)
         first = report["members"][0]
         facts = {key: first[key] for key in FACTS if key in first} | {"images": report["images"]}
         members = [{key: member[key] for key in ("network", *ERRORS)} for member in report["members"]]

@@ -8,7 +8,7 @@ same one. The minutes are those of the iterations where both recipes ran in turn
 import json
 from pathlib import Path
 
-from deepres.experiments.findings import Curve, Figure, Panel, Points, mean_points
+from deepres.findings import Curve, Figure, Panel, Points, mean_points
 from deepres.report import plots
 
 ROOT = Path(__file__).parents[1]

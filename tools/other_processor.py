@@ -3,7 +3,7 @@
 One that multiplies bf16 keeps to AVX2 and does without; any other is taken to multiply it, and emulates it.
 """
 
-from deepres.kernels.processor import VARIABLE, multiplies_bf16
+from deepres.runtime.processor import VARIABLE, multiplies_bf16
 
 
 def main():

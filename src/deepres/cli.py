@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from deepres import ending
-from deepres.cache import REMEDY, in_cache
 from deepres.commands.arguments import refuse_empty
 from deepres.commands.bench import bench
 from deepres.commands.console import print_lines, sayer
@@ -25,8 +23,10 @@ from deepres.commands.export import export
 from deepres.commands.finetune import finetune
 from deepres.commands.prediction import predict
 from deepres.commands.training import fields, run_to_the_end
-from deepres.errors import InputError
-from deepres.printing import CommandGroup, Console, brief, standard_streams
+from deepres.runtime import ending
+from deepres.runtime.cache_folder import REMEDY, in_cache
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import CommandGroup, Console, brief, standard_streams
 
 app = typer.Typer(
     name="deepres",
@@ -77,7 +77,7 @@ def info(
 
     Example: deepres info resnet50
     """
-    from deepres.experiments import architectures
+    from deepres.paper import architectures
     from deepres.report import console
 
     tables = (architectures.stage_table(network),) if network else ()
@@ -141,8 +141,8 @@ def train(
 
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
     """
-    from deepres.experiments import single
     from deepres.records import Run
+    from deepres.workflows import configure
 
     names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "bn_average", "seed", "split")
     names += ("image_size", "in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
@@ -150,8 +150,8 @@ def train(
     changes = {name: given[name] for name in names if given[name] is not None}
     changes |= fields(set_field)
     sources = [path for path in (like, config, run if run and Run(run).exists else None) if path]
-    chosen = single.configure(sources, recipe, changes)
-    place = Run(run or Path("runs") / single.default_name(chosen))
+    chosen = configure.configure(sources, recipe, changes)
+    place = Run(run or Path("runs") / configure.default_name(chosen))
     run_to_the_end(chosen, place, json)
 
 
@@ -183,9 +183,9 @@ def reproduce(
 
     Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
     """
-    from deepres.experiments import reproduce as experiment
+    from deepres.paper import reproduce as experiment
     from deepres.report import console, page
-    from deepres.training.progress import ConsoleMonitor
+    from deepres.runtime.progress import ConsoleMonitor
     from deepres.training.recipe import Config
 
     def watch(label: str, total: int, images: int) -> ConsoleMonitor:

@@ -5,8 +5,8 @@ RUN/
   environment.json  one entry a start: versions, processor, threads, commit, command
   metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
   timing.jsonl      wall-clock seconds at the same iterations
-  checkpoints/      the last two, each with the rows up to it (see `deepres.training.checkpoint`)
-  pictures.safetensors   which pictures it was trained and tested on (see `deepres.experiments.pictures`)
+  checkpoints/      the last two, each with the rows up to it (see `deepres.weights.checkpoint`)
+  pictures.safetensors   which pictures it was trained and tested on (see `deepres.workflows.run_pictures`)
   done.json         written last: the final figures; its presence says that the run is complete
 """
 
@@ -27,9 +27,9 @@ from typing import Annotated, Any, TypedDict
 from filelock import FileLock, Timeout
 from msgspec import Meta
 
-from deepres import untrusted
-from deepres.errors import InputError
-from deepres.files import missing, remove_empty, replacing, sweep
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import missing, remove_empty, replacing, sweep
 
 Json = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]

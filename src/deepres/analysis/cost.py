@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.analysis.mode import evaluating
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 Output = tuple[nn.Conv2d | nn.Linear, torch.Size]  # a layer, and the shape of what it gives
 

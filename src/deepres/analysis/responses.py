@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.analysis.mode import evaluating
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 
 class _Spread:

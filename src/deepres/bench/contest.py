@@ -4,17 +4,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from statistics import median
 from typing import Any
 
 from deepres.bench.contestants import check
-from deepres.bench.work import OURS, Work, is_epoch
-from deepres.errors import InputError
+from deepres.bench.job import OURS, Work, is_epoch
 from deepres.records import Json, describe_environment
-
-Say = Callable[[str], None]
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 
 class Process:

@@ -2,9 +2,9 @@
 
 import importlib
 
-from deepres.bench.parts import torchvision_name
-from deepres.bench.work import OURS, Contestant, Work, is_from_disk
-from deepres.errors import InputError
+from deepres.bench.job import OURS, Contestant, Work, is_from_disk
+from deepres.bench.shared import torchvision_name
+from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 
 NO_RIVAL = (OURS, "fast")  # our other recipe takes part where it is asked for

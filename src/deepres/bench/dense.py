@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from deepres.bench.work import Contestant, Work
-from deepres.evaluation.views import CROP, Protocol, Views, dense, score_views
+from deepres.bench.job import Contestant, Work
+from deepres.classification.views import CROP, Protocol, Views, dense, score_views
 from deepres.models.catalog import build
 from deepres.models.convolutional import fully_convolutional
 from deepres.models.network import Network
-from deepres.training.device import autocast
+from deepres.runtime.device import autocast
 
 HEIGHT, WIDTH, STRIDE = 375, 500, 32  # the middle size of ImageNet's pictures; pixels from a position to the next
 PIXELS = 32 * CROP * CROP

@@ -12,15 +12,15 @@ from importlib import metadata
 import torch
 from torch import Tensor, nn
 
-from deepres.bench.parts import batch_of, our_network, torchvision_name
-from deepres.bench.work import Contestant, Work
-from deepres.errors import InputError, install
+from deepres.bench.job import Contestant, Work
+from deepres.bench.shared import batch_of, our_network, torchvision_name
 from deepres.models.catalog import input_size
-from deepres.models.convert import load_state, torchvision_state_dict
+from deepres.runtime.errors import InputError, install
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import quantized
 from deepres.serving.onnx import exported
+from deepres.weights.names import load_state, torchvision_state_dict
 
 TURN_SECONDS = 0.5  # a turn repeats the batch for at least so long
 CHECKED = 64  # images on which scores are compared

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from deepres.analysis.cost import stages
 from deepres.analysis.mode import evaluating
-from deepres.bench.parts import our_network
-from deepres.bench.work import Work
+from deepres.bench.job import Work
+from deepres.bench.shared import our_network
 from deepres.models.catalog import input_size
 from deepres.records import Json
 

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from deepres.bench.job import Contestant, Work
 from deepres.bench.ours import training_step
 from deepres.bench.textbook import train as textbook_step
-from deepres.bench.work import Contestant, Work
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 PROCESS = Path("/proc/self")
 STEPS = 2  # the first makes gradients and velocity

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepres.bench.parts import batch_of, data_of, our_network
-from deepres.bench.work import Contestant, Work, is_epoch
-from deepres.data.memory import Batches
-from deepres.errors import InputError
-from deepres.experiments.single import train_run
+from deepres.acceleration.on_kernels import accelerate, resolve_kernels
+from deepres.acceleration.recomputed import save_memory
+from deepres.bench.job import Contestant, Work, is_epoch
+from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.data.resident_batches import Batches
 from deepres.models.catalog import depth
 from deepres.records import Run
-from deepres.training.device import autocast, keep_freed_memory
-from deepres.training.fast import accelerate, resolve_kernels
+from deepres.runtime.device import autocast, keep_freed_memory
+from deepres.runtime.errors import InputError
 from deepres.training.loss import classification_loss
-from deepres.training.memory import save_memory
 from deepres.training.optimizer import SGD
 from deepres.training.recipe import FAST, Config, Recipe, paper_recipe
+from deepres.workflows.train import train_run
 
 
 class Silent:

@@ -11,10 +11,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from deepres.bench.inference import torchvision_net
+from deepres.bench.job import Contestant, Work
 from deepres.bench.ours import trainer
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
-from deepres.bench.work import Contestant, Work
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 WORKERS = 2
 

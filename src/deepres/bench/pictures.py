@@ -15,14 +15,14 @@ from torch import Tensor
 from torchvision import io
 from torchvision.transforms import v2
 
-from deepres.bench.work import Contestant, Work
+from deepres.bench.job import Contestant, Work
 from deepres.data.augment import channels_last
-from deepres.data.imagenet import DRAWS, finish, scale_crop_flip
+from deepres.data.crops import DRAWS, finish, scale_crop_flip
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Stream
 from deepres.data.stream.statistics import statistics
-from deepres.errors import InputError
-from deepres.training.device import keep_freed_memory
+from deepres.runtime.device import keep_freed_memory
+from deepres.runtime.errors import InputError
 from deepres.training.recipe import IMAGENET
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deepres.bench.work import Work
+from deepres.bench.job import Work
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from deepres.bench.parts import batch_of, data_of, our_network
-from deepres.bench.work import Contestant, Work, is_epoch
-from deepres.data.sets import ImageSet
+from deepres.bench.job import Contestant, Work, is_epoch
+from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.data.resident import ImageSet
 from deepres.training.loss import classification_loss
 
 SETTING = "PIL, DataLoader with 2 workers, fp32 eager, NCHW, .item() a step"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.parts import batch_of, data_of, our_network
+from deepres.bench.job import Contestant, Work, is_epoch
+from deepres.bench.shared import batch_of, data_of, our_network
 from deepres.bench.textbook import DEVIATION, MEAN
-from deepres.bench.work import Contestant, Work, is_epoch
-from deepres.data.sets import ImageSet
-from deepres.training.device import autocast, resolve_precision
+from deepres.data.resident import ImageSet
+from deepres.runtime.device import autocast, resolve_precision
 from deepres.training.loss import classification_loss
 
 WARM_UP, PROBES = 2, 5

@@ -10,8 +10,8 @@ import time
 import warnings
 from typing import Any
 
-from deepres.bench.work import Work
-from deepres.errors import InputError
+from deepres.bench.job import Work
+from deepres.runtime.errors import InputError
 
 
 def main(name: str, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deepres.bench.work import Task, Work, is_from_disk
+from deepres.bench.job import Task, Work, is_from_disk
 from deepres.commands.console import sayer
-from deepres.errors import InputError
-from deepres.printing import Console
 from deepres.records import Json, write_json
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import Console
 
 BATCH: dict[str, dict[str, int]] = {
     "cifar": {"infer": 1},
@@ -105,7 +105,7 @@ def _name(work: Work) -> str:
 def _work(task: Task, network: str, batch_size: int | None, data: str, part: float, precision: str, *more: Any) -> Work:
     """The work with its defaults filled in. Raises `InputError` for what makes no sense."""
     from deepres.models.catalog import family
-    from deepres.training.device import resolve_precision
+    from deepres.runtime.device import resolve_precision
 
     if not 0 < part <= 1:
         raise InputError(f"--part is {part:g}, but must be above 0 and at most 1")

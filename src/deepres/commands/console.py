@@ -5,10 +5,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deepres.printing import Console, brief
+from deepres.runtime.printing import Console, brief
+from deepres.runtime.say import Say
 
 
-def sayer(console: Console) -> Callable[[str], None]:
+def sayer(console: Console) -> Say:
     """A function that prints a message on `console`, as it is, but for the middle of names that fill screens."""
 
     def say(message: str) -> None:
@@ -31,9 +32,9 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **how)
 
 
-def ticker(bar: Progress, say: Callable[[str], None], what: str) -> Callable[[int, int | None], None]:
+def ticker(bar: Progress, say: Say, what: str) -> Callable[[int, int | None], None]:
     """Moves the bar; elsewhere than in a terminal, says a line every so often."""
-    from deepres.training.progress import every_so_often
+    from deepres.runtime.progress import every_so_often
 
     task, tell = bar.add_task("images", total=None), every_so_often(say, what)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from deepres.commands.console import print_lines, sayer
-from deepres.printing import Console
+from deepres.runtime.printing import Console
 
 
 def convert(
@@ -37,10 +37,10 @@ def convert(
 
     Example: deepres convert ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto --to resnet50.safetensors
     """
-    from deepres.experiments import exchange
+    from deepres.weights import convert
 
     say = sayer(Console(stderr=True))
-    facts = exchange.convert(
+    facts = convert.convert(
         source,
         to,
         say,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepres.commands.console import print_lines, progress_bar, sayer, ticker
-from deepres.errors import InputError
-from deepres.printing import CommandGroup, Console
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import CommandGroup, Console
 
 if TYPE_CHECKING:
     from deepres.data.stream.check import Copies

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deepres.commands.console import print_lines, sayer
-from deepres.printing import Console
+from deepres.runtime.printing import Console
 
 
 def demo(

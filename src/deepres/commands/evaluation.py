@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import progress_bar, sayer, ticker
-from deepres.errors import InputError
-from deepres.files import refuse_input
-from deepres.printing import Console
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import refuse_input
+from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
-    from deepres.evaluation.views import Protocol
+    from deepres.classification.views import Protocol
 
 PRECISION = "fp32 (which auto is, everywhere) or bf16, whose scores move a little with the batch size."
 Name = Literal["single", "center", "10-crop", "dense"]
@@ -72,10 +72,10 @@ def evaluate(
 
     Example: deepres eval runs/resnet34 runs/resnet50 --data photos --protocol dense --scales 224,256,384,480,640
     """
-    from deepres.evaluation import ensemble
-    from deepres.experiments import protocols, scores
+    from deepres.classification import ensemble, score_table
     from deepres.report import console as tables
-    from deepres.training.ranks import joined
+    from deepres.runtime.ranks import joined
+    from deepres.workflows import evaluate
 
     for name, value in (("--image-size", image_size), ("--batch-size", batch_size)):
         if value is not None and value < 1:
@@ -84,32 +84,32 @@ def evaluate(
         raise InputError(f"--save-scores {save_scores} is a folder; name a file")
     if save_scores is not None:
         refuse_input("--save-scores", save_scores, weights)
-        if save_scores.suffix == ".csv" or (save_scores.exists() and not scores.is_scores(save_scores)):
+        if save_scores.suffix == ".csv" or (save_scores.exists() and not score_table.is_scores(save_scores)):
             raise InputError(f"--save-scores {save_scores} is not a file of scores; give another name")
     if wrong is not None:
-        scores.refuse_other_list(wrong)
+        score_table.refuse_other_list(wrong)
     shares = numbers("--member-weights", member_weights, float)
-    ensemble.member_weights(protocols.member_count(weights), shares)
+    ensemble.member_weights(evaluate.member_count(weights), shares)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
-    setting = protocols.Setting(
+    setting = evaluate.Setting(
         data, how, network, split, image_size, skip_bad, batch_size, device, precision, kernels, part, by_place=by_place
     )
     with joined(device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
         say = sayer(err)
         with progress_bar(err) as bar:
-            table = protocols.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
+            table = evaluate.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
     if not ranks.first:
         return
     trouble: InputError | None = None
     try:
         if save_scores is not None:
-            scores.write(save_scores, table)
+            score_table.write(save_scores, table)
         if wrong is not None:
-            scores.write_wrong(wrong, table, shares)
+            score_table.write_wrong(wrong, table, shares)
     except InputError as error:  # the figures are told all the same
         trouble = error
-    report = protocols.report(table, shares)
+    report = evaluate.report(table, shares)
     if json:
         typer.echo(json_format.dumps(report, indent=2, allow_nan=False))
     else:
@@ -120,7 +120,7 @@ def evaluate(
 
 def chosen_protocol(name: Name | None, scales: list[Any], flip: bool | None) -> "Protocol | None":
     """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
-    from deepres.evaluation.views import Protocol
+    from deepres.classification.views import Protocol
 
     if name != "dense" and flip is not None:
         raise InputError(f"{'--flip' if flip else '--no-flip'} is for --protocol dense; give that, or leave it out")

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from deepres.commands.console import print_lines, sayer
-from deepres.files import refuse_input
-from deepres.printing import Console
+from deepres.runtime.files import refuse_input
+from deepres.runtime.printing import Console
 
 
 def export(
@@ -32,16 +32,16 @@ def export(
 
     Example: deepres export runs/resnet34 --out resnet34.onnx --preprocess
     """
-    from deepres.experiments.deployment import deploy
-    from deepres.experiments.single import load_trained
     from deepres.serving.export import files_of, form_of
+    from deepres.weights.find import ready
+    from deepres.workflows.export import deploy
 
     say = sayer(Console(stderr=True))
     chosen = form_of(out, form)
     for file in files_of(out, chosen):
         refuse_input("--out", file, [weights])
-    trained = load_trained(weights, say, network)
-    made = deploy(trained, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)
+    net = ready(weights, say, network)
+    made = deploy(net, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)
     if json:
         typer.echo(json_format.dumps(made, indent=2))
     else:

@@ -7,7 +7,7 @@ import typer
 
 from deepres.commands.console import sayer
 from deepres.commands.training import fields, run_to_the_end
-from deepres.printing import Console
+from deepres.runtime.printing import Console
 
 
 def finetune(
@@ -40,8 +40,9 @@ def finetune(
 
     Example: deepres finetune resnet50.pth --data PHOTOGRAPHS --freeze conv1,conv2_x --run runs/mine
     """
-    from deepres.experiments import finetuning, start
     from deepres.records import Run
+    from deepres.weights import start
+    from deepres.workflows import finetune
 
     say = sayer(Console(stderr=True))
     names = ("data", "freeze", "iterations", "batch_size", "lr", "seed", "split", "image_size", "skip_bad")
@@ -50,5 +51,5 @@ def finetune(
     # A run goes on with its copy where the weights that it began with are gone.
     gone = run is not None and not weights.exists() and Run(run).exists and Run(run).config.get("start") == str(weights)
     begun = start.of_run(Run(run), str(weights), say) if gone and run is not None else start.take(weights, say, network)
-    config = finetuning.configure(begun, str(weights), run, changes | fields(set_field))
-    run_to_the_end(config, Run(run or finetuning.default_run(config)), json, begun)
+    config = finetune.finetune_config(begun, str(weights), run, changes | fields(set_field))
+    run_to_the_end(config, Run(run or finetune.default_run(config)), json, begun)

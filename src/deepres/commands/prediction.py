@@ -11,11 +11,11 @@ import typer
 
 from deepres.commands.console import progress_bar, sayer, ticker
 from deepres.commands.evaluation import PRECISION, Name, chosen_protocol, numbers
-from deepres.errors import InputError
-from deepres.printing import Console, marked, visible
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import Console, marked, visible
 
 if TYPE_CHECKING:
-    from deepres.experiments.prediction import Prediction
+    from deepres.workflows.predict import Prediction
 
 Format = Literal["table", "csv", "jsonl"]
 
@@ -49,8 +49,8 @@ def predict(
 
     Example: deepres predict runs/resnet34 holiday/ --format csv > classes.csv
     """
-    from deepres.experiments import prediction
-    from deepres.experiments.exported import load_any
+    from deepres.workflows import predict
+    from deepres.workflows.open_network import open_network
 
     for name, value in (("--top", top), ("--batch-size", batch_size)):
         if value is not None and value < 1:
@@ -59,10 +59,10 @@ def predict(
     streamed = form != "table" and sys.stdout.isatty()  # a bar would stand between the lines
     say = sayer(err)
     how = chosen_protocol(protocol, numbers("--scales", scales, int), flip)
-    trained = load_any(weights, say, network)
-    files = list(prediction.files_of(pictures, _listed, say))
-    maker = prediction.predictor(
-        trained, how, engine=engine, batch_size=batch_size, device=device, precision=precision, say=say
+    net = open_network(weights, say, network)
+    files = list(predict.files_of(pictures, _listed, say))
+    maker = predict.predictor(
+        net, how, engine=engine, batch_size=batch_size, device=device, precision=precision, say=say
     )
     bad: list[Prediction] = []
 
@@ -91,7 +91,7 @@ def _listed() -> bytes:
 
 
 def _table(found: "Iterable[Prediction]") -> None:
-    from deepres.experiments.findings import Cell, Table
+    from deepres.findings import Cell, Table
     from deepres.report.console import print_tables
 
     rows: list[tuple[Cell, ...]] = []

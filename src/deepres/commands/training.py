@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from deepres.commands.console import print_lines, sayer
-from deepres.errors import InputError
-from deepres.printing import Console
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
-    from deepres.experiments.start import Start
     from deepres.records import Run
     from deepres.training.recipe import Config
+    from deepres.weights.start import Start
 
 
 def fields(settings: Sequence[str] | None) -> dict[str, str]:
@@ -26,10 +26,10 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
 
 def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | None" = None) -> None:
     """Train `config` into `run`, show how it goes, and print the final figures; torchrun's ranks share the work."""
-    from deepres.experiments import single
-    from deepres.experiments.material import load_source
-    from deepres.training.progress import ConsoleMonitor
-    from deepres.training.ranks import joined
+    from deepres.classification.task import load_source
+    from deepres.runtime.progress import ConsoleMonitor
+    from deepres.runtime.ranks import joined
+    from deepres.workflows import train
 
     recipe = config.recipe
     with joined(config.device, recipe.batch_size) as ranks:
@@ -42,7 +42,7 @@ def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | Non
         )
         images = load_source(config, say, ranks)
         with ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as monitor:
-            done = single.train_run(config, run, images, monitor, ranks, start)
+            done = train.train_run(config, run, images, monitor, ranks, start)
     if not ranks.first:
         return
     if json:

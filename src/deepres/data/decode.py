@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepres.data.listing import Part, Picture, Say, check_label, digest_of, each, numbered, refusal
+from deepres.data.listing import Part, Picture, check_label, digest_of, each, numbered, refusal
 from deepres.data.manifest import Manifest
+from deepres.data.resident import ImageSet
+from deepres.data.resizing import centered, resized
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
-from deepres.data.sets import ImageSet
-from deepres.errors import InputError
-from deepres.resizing import centered, resized
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 LIMIT_BYTES = 4 * 2**30
 

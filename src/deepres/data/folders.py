@@ -8,8 +8,8 @@ from pathlib import Path
 from deepres.data.layouts import Classes, Layout, is_picture, layout_of
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.walk import Walk, composed, names_of, unread_note
-from deepres.errors import InputError
-from deepres.files import require_regular
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import require_regular
 
 IMAGENET_NAMES = "meta.bin"  # written by `torchvision.datasets.ImageNet`: from a folder's WordNet id to English
 
@@ -110,7 +110,7 @@ def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The class names in English where torchvision's ImageNet has them beside the folders, in `file`."""
     if not file.is_file():
         return classes
-    from deepres import archive  # here, as all who only list folders do without torch
+    from deepres.runtime import archive  # here, as all who only list folders do without torch
 
     try:
         require_regular(file)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from deepres.data.listing import Say
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 
 def fetch(repository: str, say: Say) -> Path:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deepres.data.names import PartName, is_filling, part_name
 from deepres.data.walk import Inside, Walk, class_name, composed, names_of
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 # torchvision's, and more that Pillow decodes
 IMAGE_SUFFIXES = frozenset(

@@ -13,10 +13,10 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 
-from deepres.errors import InputError
-from deepres.files import require_regular
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import require_regular
+from deepres.runtime.say import Say
 
-Say = Callable[[str], None]
 Part = Literal["train", "test"]
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
 MOST_BYTES = 2**29  # of an encoded picture

@@ -10,7 +10,8 @@ from typing import NamedTuple, Self, overload
 import torch
 from torch import Tensor
 
-from deepres.data.listing import Picture, Say, digest_of, each
+from deepres.data.listing import Picture, digest_of, each
+from deepres.runtime.say import Say
 
 
 @dataclass(frozen=True)

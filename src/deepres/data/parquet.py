@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from deepres import untrusted, variables
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import TEST, TRAIN, VALIDATION
 from deepres.data.patterns import missing
 from deepres.data.walk import Walk, class_name, names_of, unread_note
-from deepres.errors import InputError
-from deepres.files import require_regular
+from deepres.runtime import untrusted, variables
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import require_regular
 
 SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "fine_label")

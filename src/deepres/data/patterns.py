@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from deepres.data.walk import Walk, on_disk
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 MOST_NAMES = 100_000
 COUNTED = 10**15  # from which on it does not matter

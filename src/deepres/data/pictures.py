@@ -14,9 +14,10 @@ from torch import Tensor
 
 from deepres.data.decode import pixels_or_fault
 from deepres.data.division import Division
-from deepres.data.listing import Part, Parted, Picture, Say, each, refusal
-from deepres.data.sets import held_out
+from deepres.data.listing import Part, Parted, Picture, each, refusal
+from deepres.data.resident import held_out
 from deepres.data.sources import find
+from deepres.runtime.say import Say
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
 Tested = Literal["train", "test", "all"]

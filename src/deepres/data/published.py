@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deepres.cache import cache_folder
 from deepres.data import debian
-from deepres.data.listing import Listing, Part, Picture, Say
-from deepres.errors import InputError, install
+from deepres.data.listing import Listing, Part, Picture
+from deepres.runtime.cache_folder import cache_folder
+from deepres.runtime.errors import InputError, install
+from deepres.runtime.say import Say
 
 NETWORK_SECONDS = 20.0
 PARTS: tuple[Part, ...] = ("train", "test")

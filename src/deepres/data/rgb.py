@@ -5,11 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from deepres import variables
 from deepres.data import heif
 from deepres.data.depth import DEEP_MODES, eight_bits
 from deepres.data.listing import MOST_BYTES, Content, Span
-from deepres.files import require_regular
+from deepres.runtime import variables
+from deepres.runtime.files import require_regular
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
 MOST_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb

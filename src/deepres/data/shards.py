@@ -12,15 +12,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-from deepres import untrusted
 from deepres.data.layouts import inner_parts, is_picture, layout_of
-from deepres.data.listing import Listing, Part, Picture, Say, Span
+from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.data.members import Members
 from deepres.data.names import Split, split_of
 from deepres.data.patterns import expand, files_of, missing
 from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of, unread_note
-from deepres.errors import InputError
-from deepres.files import lines_of, read_text, require_regular
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import lines_of, read_text, require_regular
+from deepres.runtime.say import Say
 
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"

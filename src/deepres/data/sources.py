@@ -2,22 +2,23 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deepres.data import cache, hub, shards
+from deepres.data import hub, resident_cache, shards
 from deepres.data.decode import decode
 from deepres.data.division import Division, divided
 from deepres.data.folders import image_folder, is_image_folder
-from deepres.data.listing import Listing, Picture, Say
+from deepres.data.listing import Listing, Picture
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
+from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.rgb import max_pixels
-from deepres.data.sets import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.walk import is_hidden, names_of, on_disk
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 __all__ = ["Data", "ImageSet", "describe", "find", "load"]
 HUB = "hf:"
@@ -34,7 +35,7 @@ def load(
     image_size: int | None = None,
     skip_bad: bool = False,
     division: Division = "hash",
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> Data:
     """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
 
@@ -68,14 +69,14 @@ def _unreadable(data: str, error: OSError) -> InputError:
 def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool, say: Say) -> Data:
     """The data set, from the cache where it was decoded before."""
     root = listing.root
-    file = cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
-    loaded = cache.read(file, data, str(root), say)
+    file = resident_cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
+    loaded = resident_cache.read(file, data, str(root), say)
     if loaded is None:
         classes, pictures = listing.read()
         options: dict[str, Any] = {"image_size": image_size, "skip_bad": skip_bad, "say": say}
         train, test, classes = decode(data, root, classes, pictures, **options)
         loaded = Data(data, train, test, classes, fingerprint_of(train, test, classes), str(root))
-        cache.write(file, loaded, say)
+        resident_cache.write(file, loaded, say)
     return loaded
 
 

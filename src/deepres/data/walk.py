@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 # What Windows, macOS, network storage, viewers and notebooks put among a person's files, beside all names with a dot in
 # front.

@@ -7,7 +7,7 @@
 
 #include <omp.h>
 
-#include "lanes.h"
+#include "simd.h"
 #include "slope.h"
 #include "sums.h"
 

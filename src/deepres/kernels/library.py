@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.cache import REMEDY, cache_folder
-from deepres.errors import InputError
-from deepres.kernels.processor import WIDE
+from deepres.runtime.cache_folder import REMEDY, cache_folder
+from deepres.runtime.errors import InputError
+from deepres.runtime.processor import WIDE
 
 SOURCES = Path(__file__).parent
 # Vectors as wide as those of PyTorch, where it is told to keep to less than the processor has.

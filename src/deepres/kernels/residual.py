@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from deepres.kernels import stock
 from deepres.kernels.library import CHANNELS, address, library
 from deepres.kernels.pool import POOL
-from deepres.kernels.processor import WIDE
+from deepres.runtime.processor import WIDE
 
 FEW = 512  # positions of all images
 TILE = 4 * 4  # positions of a map that Winograd's kernels compute at a time

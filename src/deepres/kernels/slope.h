@@ -1,6 +1,6 @@
 // The gradient of a convolution's output through batch normalization, addition and ReLU, row by row.
 #pragma once
-#include "lanes.h"
+#include "simd.h"
 
 template <bool RELU, typename T>
 inline vec masked(const T* dy, const T* y, int64_t place) {

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from deepres.kernels import unfolded
 from deepres.kernels.pool import POOL
-from deepres.kernels.processor import WIDE, multiplies_bf16
+from deepres.runtime.processor import WIDE, multiplies_bf16
 
 _backward = torch.ops.aten.convolution_backward.default
 SMALL = 28 * 28  # positions of a map

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "lanes.h"
+#include "simd.h"
 
 // Each group of values is handed in less its first value, as float sums over a few thousand values at most.
 struct Sums {

@@ -3,8 +3,8 @@
 #pragma once
 #include <algorithm>
 
-#include "lanes.h"
-#include "points.h"
+#include "simd.h"
+#include "winograd_points.h"
 #include "sums.h"
 
 constexpr int ROWS = LANES == 16 ? 12 : 6;    // of the register block of the products

@@ -11,7 +11,7 @@
 
 #include <omp.h>
 
-#include "lanes.h"
+#include "simd.h"
 #include "products.h"
 #include "slope.h"
 #include "sums.h"

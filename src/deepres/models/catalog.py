@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from deepres.errors import InputError
 from deepres.models import shortcuts
 from deepres.models.blocks import Residual, Shortcut, basic, bottleneck
 from deepres.models.cifar import CifarNet, highway_units
@@ -24,6 +23,7 @@ from deepres.models.classifier import give_scores_in_full
 from deepres.models.imagenet import STEM_32, STEM_224, TABLE_1, ImageNetNet
 from deepres.models.init import he_initialise
 from deepres.models.network import Network
+from deepres.runtime.errors import InputError
 
 Kind = Literal["resnet", "plain", "highway"]
 Family = Literal["imagenet", "cifar"]

@@ -5,10 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
 from deepres.models.catalog import input_size
 from deepres.models.network import Network
 from deepres.models.pooling import pool_windows
+from deepres.runtime.errors import InputError
 
 
 class FullyConvolutional(nn.Module):

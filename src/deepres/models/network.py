@@ -1,18 +1,25 @@
 """What every network here has in common."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from deepres.errors import InputError
-from deepres.models import weights
+from deepres.runtime.errors import InputError
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"  # the names that the hub knows
-HOW = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # a file is fetched from there
+
+class Storage(Protocol):
+    """How networks are kept in files, of which they know nothing themselves: `deepres.weights.hub` hands it in."""
+
+    def save(self, net: "Network", folder: Path) -> None:
+        """Write the weights of `net` and what goes with them into `folder`."""
+        ...
+
+    def open(self, place: str, network: str | None, how: Mapping[str, Any]) -> "Network":
+        """The network in a folder, or of `owner/name` on the hub; `how` are the arguments of its client."""
+        ...
 
 
 class Network(
@@ -31,11 +38,13 @@ class Network(
     `from_pretrained` of the Hugging Face hub.
     """
 
+    storage: ClassVar[Storage]
     name: str
     header: dict[str, Any]
     mean: Tensor | None = None
     bins: ClassVar[tuple[int, ...]] = (1,)  # the last map is pooled into n x n bins for each n; 1 is global pooling
     pooling: ClassVar[Literal["average", "max"]] = "average"
+    in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size, on the processor
     smallest: ClassVar[int] = 1  # pixels a side of the smallest image of which a map is left
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -64,16 +73,11 @@ class Network(
         return images
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        (save_directory / WEIGHTS).write_bytes(weights.serialise(self.state_dict(), self.mean, self.header))
-        (save_directory / CONFIG).write_text(json.dumps(self.header, indent=2) + "\n", encoding="utf-8")
+        self.storage.save(self, save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, network: str | None = None, **how: Any) -> Self:
-        from deepres.models.pretrained import fetch, load  # which know all networks, as this class does not
-
-        folder = Path(model_id)
-        asked = {name: how[name] for name in HOW if name in how}
-        net = load(folder / WEIGHTS if folder.is_dir() else fetch(model_id, **asked), network)
+        net = cls.storage.open(model_id, network, how)
         if not isinstance(net, cls):
             raise TypeError(f"{model_id} is a {type(net).__name__}, not a {cls.__name__}")
         return net

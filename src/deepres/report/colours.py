@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain
 
-from deepres.experiments.findings import Curve, Figure, Panel, Series
+from deepres.findings import Curve, Figure, Panel, Series
 
 # Every text colour has a contrast of 4.5 or more on `page` in both themes; the tests compute it.
 # c0, c1, ... differ in hue and lightness for the common kinds of colour blindness (after Okabe and Ito).

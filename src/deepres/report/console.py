@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table as Grid
 from rich.text import Text
 
-from deepres.experiments.findings import Cell, Findings, Status, Table
-from deepres.printing import Console, visible
+from deepres.findings import Cell, Findings, Status, Table
 from deepres.report.tables import is_number, text
+from deepres.runtime.printing import Console, visible
 
 MARKS: dict[Status, tuple[str, str]] = {
     "held": ("✓ held", "bold green"),

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from deepres.analysis.responses import layer_responses
+from deepres.classification.scorer import crop_of, ends, with_channels
+from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
-from deepres.data.listing import Picture, Say
-from deepres.errors import InputError, install
-from deepres.evaluation.views import Protocol, fitted
-from deepres.experiments.findings import Figure, ResponsePanel, Series, describe
-from deepres.experiments.prediction import Predictor, predictor
-from deepres.experiments.scorer import crop_of, ends, with_channels
-from deepres.experiments.single import Trained, load_trained
-from deepres.printing import visible
+from deepres.data.listing import Picture
+from deepres.findings import Figure, ResponsePanel, Series, describe
+from deepres.models.network import Network
 from deepres.report import limits
 from deepres.report.plots import drawn
+from deepres.runtime.errors import InputError, install
+from deepres.runtime.printing import visible
+from deepres.runtime.say import Say
+from deepres.weights.find import ready, require_mean
+from deepres.workflows.predict import Predictor, predictor
 
 TOP = 5
 NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be shown.</p>"
@@ -31,7 +33,7 @@ class Exhibit:
     """A network on the page, under its `label`."""
 
     label: str
-    trained: Trained
+    net: Network
     predictor: Predictor
 
 
@@ -48,14 +50,14 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
 
     They are called by their names, and where two have the same one, by their places.
     """
-    nets = [load_trained(place, say, network) for place in places]
-    labels = [describe(trained.net.name)[0] for trained in nets]
+    nets = [ready(place, say, network) for place in places]
+    labels = [describe(net.name)[0] for net in nets]
     pairs = zip(places, labels, strict=True)
     named = [visible(place.stem) if labels.count(label) > 1 else label for place, label in pairs]
     shown: list[Exhibit] = []
-    for number, (label, trained) in enumerate(zip(named, nets, strict=True), 1):
+    for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        shown.append(Exhibit(name, trained, predictor(trained, say=say)))
+        shown.append(Exhibit(name, net, predictor(net, say=say)))
     return shown
 
 
@@ -68,8 +70,8 @@ def look(shown: Sequence[Exhibit], file: Path) -> Sight:
         if found.fault is not None:
             raise InputError(f"this picture cannot be shown to {one.label}: {found.fault}")
         tops.append(_by_name(found.top))
-        values = [value for _, value in _responses(one.trained, file)]
-        _, depth, kind = describe(one.trained.net.name)
+        values = [value for _, value in _responses(one.net, file)]
+        _, depth, kind = describe(one.net.name)
         series += [Series(one.label, depth, kind, values)] * bool(values)
     panel = ResponsePanel("Standard deviation of each 3x3 layer's response", tuple(series))
     figure = Figure("Layer responses", "", (panel,))
@@ -129,16 +131,16 @@ def newest_run(root: Path) -> Path:
     return done[-1].parent
 
 
-def _responses(trained: Trained, file: Path) -> list[tuple[str, float]]:
+def _responses(net: Network, file: Path) -> list[tuple[str, float]]:
     """Responses to the centre of the picture."""
     pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
     if isinstance(pixels, str):
         return []
-    crop = crop_of(trained)
-    view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(trained.net)[0])
-    device = next(trained.net.parameters()).device
-    images = normalise(view[None], fitted(trained.mean, crop, crop)).to(device)
-    return layer_responses(trained.net, [images])
+    crop = crop_of(net)
+    view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(net)[0])
+    device = next(net.parameters()).device
+    images = normalise(view[None], fitted(require_mean(net, net.name), crop, crop)).to(device)
+    return layer_responses(net, [images])
 
 
 def _by_name(top: Sequence[tuple[str, float]]) -> dict[str, float]:

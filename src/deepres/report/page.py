@@ -8,13 +8,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from deepres.errors import InputError
-from deepres.experiments.findings import Figure, Findings, Panel, RunSummary, Status
-from deepres.printing import visible
+from deepres.findings import Figure, Findings, Panel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.plots import inline_panels, over_the_top
 from deepres.report.tables import data_table, is_number, numeric_columns, text
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import visible
 
 STATUSES: tuple[Status, ...] = ("held", "not held", "not tested")
 

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from deepres.errors import InputError
-from deepres.experiments.findings import Curve, Figure, Panel, ResponsePanel
-from deepres.files import replacing
+from deepres.findings import Curve, Figure, Panel, ResponsePanel
 from deepres.report.colours import LIGHT, line_colours
 from deepres.report.svg import Mark, inline
 from deepres.report.tables import in_order, kinds_of_error
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import replacing
 
 WIDTH, HEIGHT = 400.0, 300.0  # of a panel, in points, which are the units of its SVG
 LABEL_WIDTH = 82.0  # at the right, for the labels at the ends of the lines

@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepres.errors import InputError
-from deepres.experiments.findings import (
+from deepres.findings import (
     Cell,
     Curve,
     Figure,
@@ -18,8 +17,9 @@ from deepres.experiments.findings import (
     describe,
     summary_of,
 )
-from deepres.printing import visible
 from deepres.records import Run
+from deepres.runtime.errors import InputError
+from deepres.runtime.printing import visible
 
 NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # what runs of one configuration may differ in
 
@@ -40,8 +40,8 @@ def findings_of(places: Sequence[Path]) -> Findings:
         return findings_of_runs([Run(place) for place in places])
     if len(places) > 1:
         raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
-    from deepres.experiments.plan import read_plan  # loads torch, which bare runs do without
-    from deepres.experiments.results import findings_of as findings_of_plan
+    from deepres.paper.evidence import findings_of as findings_of_plan
+    from deepres.paper.plan import read_plan  # loads torch, which bare runs do without
 
     return findings_of_plan(read_plan(plans[0]))
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from deepres.experiments.findings import Cell, Curve, Panel, Points, Range, ResponsePanel, Table
+from deepres.findings import Cell, Curve, Panel, Points, Range, ResponsePanel, Table
 
 NOTHING = "–"
 

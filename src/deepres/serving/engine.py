@@ -10,18 +10,17 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError, install
-from deepres.kernels.processor import multiplies_bf16
+from deepres.acceleration.folded import folded
+from deepres.runtime.errors import InputError, install
+from deepres.runtime.processor import multiplies_bf16
+from deepres.runtime.say import Say
 from deepres.serving import onnx, openvino, pytorch
-from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
 from deepres.serving.pytorch import Run
 
 PRECISIONS = ("fp32", "bf16", "int8")
 TURNS = 3  # of each candidate that are timed
 SETTLE = 0.05  # seconds: so long run untimed, then timed, in a turn; the threads of the runtime before still spin
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from deepres import untrusted
-from deepres.data.listing import Say
-from deepres.errors import InputError, install
-from deepres.files import require_regular
+from deepres.acceleration.folded import folded
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError, install
+from deepres.runtime.files import require_regular
+from deepres.runtime.say import Say
 from deepres.serving import onnx
 from deepres.serving.agreement import Agreement, agreement
-from deepres.serving.fold import folded
 from deepres.serving.int8 import quantized
 from deepres.serving.pytorch import Run
 from deepres.serving.staging import staging

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deepres.errors import InputError
-from deepres.kernels.processor import int8_sums_overflow
+from deepres.runtime.errors import InputError
+from deepres.runtime.processor import int8_sums_overflow
 from deepres.serving.onnx import IMAGES
 
 

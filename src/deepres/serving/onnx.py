@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 from deepres.serving.pytorch import Run
 
 IMAGES, SCORES = "images", "scores"

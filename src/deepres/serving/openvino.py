@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from deepres.kernels import processor
+from deepres.runtime import processor
 from deepres.serving.pytorch import Run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 Run = Callable[[Tensor], Tensor]
 

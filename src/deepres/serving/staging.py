@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepres.files import DAY, sweep, unfinished
+from deepres.runtime.files import DAY, sweep, unfinished
 
 
 @contextmanager

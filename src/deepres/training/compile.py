@@ -1,4 +1,4 @@
-"""Blocks that PyTorch compiles, once for each shape: the same training in fewer passes over memory."""
+"""Whether a run compiles its blocks: where that is possible, and makes the whole run shorter."""
 
 import copy
 import os
@@ -6,58 +6,28 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepres.errors import InputError
-from deepres.models.blocks import Block, ConvBN
+from deepres.acceleration.compiled import compile_blocks
+from deepres.models.blocks import Block
+from deepres.runtime.device import autocast
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.device import autocast
 from deepres.training.recipe import Config
 
 COMPILE = ("auto", "on", "off")
 # Six graphs (a CIFAR net) take about a minute on two cores and save a third of a step at best.
 LEAST_SECONDS = 180.0
 TIMED_STEPS = 3
-# PyTorch gives up on a function after 8 shapes, and resnet50 has 8 of blocks alone.
-SHAPES = 64
 Batch = tuple[Tensor, Tensor]
 
 
-class CompiledConvBN(ConvBN):
-    """`ConvBN` that is compiled for training; in evaluation the plain one."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """As `ConvBN`."""
-        return _compiled(ConvBN.forward)(self, input) if self.training else super().forward(input)
-
-
-class CompiledBlock(Block):
-    """`Block` that is compiled for training; in evaluation the plain one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As `Block`."""
-        return _compiled(Block.forward)(self, x) if self.training else super().forward(x)
-
-
-def compile_blocks(net: nn.Module) -> None:
-    """Let the blocks of `net` and its first layer train compiled, in place; parameters and names stay.
-
-    Compiling happens in the first step, for each shape of block and not for each block: 1202 layers take as long as 20.
-    """
-    for module in net.modules():
-        if type(module) is Block:
-            module.__class__ = CompiledBlock
-    for module in net.children():
-        if type(module) is ConvBN:
-            module.__class__ = CompiledConvBN
-
-
-def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], say: Callable[[str], None]) -> bool:
+def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], say: Say) -> bool:
     """Whether a run compiles its blocks; `auto`: where that makes the whole run shorter, by steps on a copy of `net`.
 
     All else in `config` is resolved. `batch()` gives images (N, C, H, W) and labels (N,) of a step. Neither `net` nor
@@ -98,7 +68,7 @@ def _conflict(config: Config, net: nn.Module) -> str | None:
     return None
 
 
-def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> bool:
+def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say: Say) -> bool:
     """Train a copy of `net` for a few steps; False where compiling does not pay in time and `config` leaves it open."""
     parts, device = config.recipe.accumulate, config.device
     steps = config.recipe.iterations * parts
@@ -153,13 +123,3 @@ def _cause(error: RuntimeError) -> str:
     """The first line of a compiler's output that speaks of an error, else the first line."""
     lines = str(error).splitlines()
     return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__).strip()
-
-
-@cache
-def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A module's `forward`, compiled for each shape that it meets; parameters are arguments of its graphs."""
-    from torch._dynamo import config
-
-    config.recompile_limit = SHAPES
-    config.optimize_ddp = False  # it cuts graphs where gradients are exchanged, and blocks are cut already
-    return torch.compile(forward, dynamic=False)

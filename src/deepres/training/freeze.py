@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from deepres.errors import InputError
 from deepres.models.network import Network
+from deepres.runtime.errors import InputError
 
 
 def freeze(net: Network, names: Sequence[str]) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepres import variables
+from deepres.acceleration.compiled import compile_blocks
+from deepres.acceleration.on_kernels import accelerate
+from deepres.acceleration.recomputed import save_memory
 from deepres.records import Json, Run
+from deepres.runtime import variables
+from deepres.runtime.device import keep_freed_memory
+from deepres.runtime.ranks import ALONE, Ranks
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.compile import compile_blocks
-from deepres.training.device import keep_freed_memory
-from deepres.training.fast import accelerate
 from deepres.training.freeze import set_training
-from deepres.training.memory import save_memory
-from deepres.training.ranks import ALONE, Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.stop import Stopping, stops
 from deepres.training.trainer import BatchAt, Evaluate, Monitor, Trainer

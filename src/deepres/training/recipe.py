@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
 
 EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
 AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches, which a short run's statistics and training errors are means of

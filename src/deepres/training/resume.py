@@ -1,7 +1,7 @@
 """What a run needs to go on from a checkpoint: a state that fits it, and its own rows up to there."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Required, TypedDict
 
@@ -9,14 +9,14 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from deepres import untrusted
-from deepres.files import read_bytes, replacing
-from deepres.models.convert import misfits
 from deepres.records import DIGEST, METRICS, RECORDS, Count, Run, cut_after, digest
-from deepres.training.checkpoint import STATE, Checkpoint, kept_records, tell_damage
+from deepres.runtime import untrusted
+from deepres.runtime.files import read_bytes, replacing
+from deepres.runtime.say import Say
 from deepres.training.optimizer import SGD
+from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_damage
+from deepres.weights.names import misfits
 
-Say = Callable[[str], None]
 OTHERS = {"velocity", "lr", "random", "device_random"}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from deepres import untrusted
-from deepres.errors import InputError
 from deepres.records import Run
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError
 from deepres.training.recipe import Config, Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from deepres import ending
+from deepres.runtime import ending
 
 GRACE_SECONDS = 10.0  # for data that a rank waits for when it is told to stop, so that all ranks can stop in order
 

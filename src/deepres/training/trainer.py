@@ -10,21 +10,21 @@ from numpy.random import SeedSequence
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from deepres.errors import InputError
-from deepres.models import weights as weights_file
-from deepres.models.convert import load_state
 from deepres.records import DIGEST, DONE, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
-from deepres.training import checkpoint
-from deepres.training.device import autocast
+from deepres.runtime.device import autocast
+from deepres.runtime.errors import InputError
+from deepres.runtime.progress import every_so_often
+from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import set_training
 from deepres.training.loss import classification_loss
 from deepres.training.optimizer import optimizer_for
-from deepres.training.progress import every_so_often
-from deepres.training.ranks import Ranks
 from deepres.training.recipe import Recipe
 from deepres.training.resume import Progress, take_records, unfit
 from deepres.training.schedule import rate
 from deepres.training.stop import Stopping, stops
+from deepres.weights import checkpoint
+from deepres.weights import file as weights_file
+from deepres.weights.names import load_state
 
 BatchAt = Callable[[int], tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]

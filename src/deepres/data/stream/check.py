@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepres.data.imagenet import whole
+from deepres.data.crops import whole
 from deepres.data.manifest import Manifest
 from deepres.data.stream.index import Index, Parts
 from deepres.data.stream.loader import in_order

@@ -15,16 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepres import archive, untrusted
-from deepres.cache import REMEDY
 from deepres.data import sources
-from deepres.data.cache import cache_file
 from deepres.data.division import Division
-from deepres.data.listing import Content, Listing, Part, Picture, Say, Span, check_label, digest_of, each, numbered
+from deepres.data.listing import Content, Listing, Part, Picture, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
-from deepres.data.sets import tell_lacking
-from deepres.errors import InputError
-from deepres.files import DAY, replacing, sweep
+from deepres.data.resident import tell_lacking
+from deepres.data.resident_cache import cache_file
+from deepres.runtime import archive, untrusted
+from deepres.runtime.cache_folder import REMEDY
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import DAY, replacing, sweep
+from deepres.runtime.say import Say
 
 PARTS: tuple[Part, ...] = ("train", "test")
 TENSORS = ("digests", "labels", "file", "offset", "size")

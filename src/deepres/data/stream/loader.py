@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepres.data.listing import Say, refusal
+from deepres.data.listing import refusal
 from deepres.data.order import epoch_generator, epoch_pieces
 from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
 from deepres.data.stream.workers import answers
-from deepres.errors import InputError
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 Make = Callable[[bytes, Sequence[float]], Tensor]
 Finish = Callable[[Tensor, Tensor], Tensor]

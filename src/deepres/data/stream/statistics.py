@@ -13,17 +13,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from deepres import archive, untrusted
-from deepres.cache import REMEDY, cache_folder
-from deepres.data.imagenet import center_crop
+from deepres.data.crops import center_crop
 from deepres.data.layouts import has_training_part
-from deepres.data.listing import Say, refusal
+from deepres.data.listing import refusal
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
 from deepres.data.stream.loader import in_order
 from deepres.data.walk import OWN
-from deepres.errors import InputError
-from deepres.files import DAY, replacing, sweep
+from deepres.runtime import archive, untrusted
+from deepres.runtime.cache_folder import REMEDY, cache_folder
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import DAY, replacing, sweep
+from deepres.runtime.say import Say
 
 BATCH = 32
 LAYOUT = 2  # raise it when the result changes

@@ -28,9 +28,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from deepres.data.listing import Say
-from deepres.ending import SIGNALS
-from deepres.errors import InputError
+from deepres.runtime.ending import SIGNALS
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
 
 SAY_SECONDS = 30.0  # of a wait before it is told, and twice as long each time after
 PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is anyone left to work for

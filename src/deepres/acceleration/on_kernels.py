@@ -1,0 +1,108 @@
+"""A network whose blocks run on the project's own kernels: the same training in less time on a processor."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepres.kernels.library import UnavailableError, library
+from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through, fits
+from deepres.models.blocks import Block, ConvBN
+from deepres.models.shortcuts import NoShortcut, PaddedIdentity, Sum
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+
+KERNELS = ("auto", "on", "off")
+
+
+class FastConvBN(ConvBN):
+    """`ConvBN` as one operation, in training and, without gradients, in evaluation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `ConvBN`."""
+        return apply(self, input)
+
+
+class FastBlock(Block):
+    """`Block` whose layers each run as one operation, the last one with the shortcut's sum and the ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Block`."""
+        layers = [layer for layer in cast(nn.Sequential, self.residual) if isinstance(layer, ConvBN)]
+        if not isinstance(self.shortcut, Sum):
+            return _in_turn(layers, x, None)
+        if len(layers) == 1:
+            return _in_turn(layers, x, self.shortcut.carried(x))
+        if isinstance(self.shortcut, PaddedIdentity):
+            f, picked = _apply_through(layers[0], x, self.shortcut.stride)
+            carried = self.shortcut.padded(picked)
+        else:
+            f, x = _apply_through(layers[0], x)
+            carried = self.shortcut.carried(x)
+        return _in_turn(layers[1:], f, carried)
+
+
+def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
+    for layer in layers[:-1]:
+        x = apply(layer, x, relu=True)
+    return apply(layers[-1], x, added, relu=True)
+
+
+def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
+    """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
+    conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
+    if layer.training and x.requires_grad and fits(conv, x):
+        return conv_bn_through(conv, bn, x, relu=True, every=every)
+    return apply(layer, x, relu=True), x[:, :, ::every, ::every]
+
+
+def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
+    """[ReLU](layer(x) [+ added]), by the kernels where they can."""
+    conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
+    if layer.training and fits(conv, x):
+        return conv_bn(conv, bn, x, added, relu)
+    normalises = isinstance(layer.bn, nn.BatchNorm2d)  # not where it is folded into the convolution
+    if normalises and not layer.training and not torch.is_grad_enabled() and fits(conv, x):
+        return conv_bn_scores(conv, bn, x, added, relu)
+    result = bn(conv(x))
+    if added is not None:
+        result = result.add_(added)
+    return F.relu(result, inplace=True) if relu else result
+
+
+def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
+    """Whether a run uses the kernels: `auto` where they can run (processor, whole batch); `say` is told why not.
+
+    Raises `InputError` for `on` where they cannot.
+    """
+    if kernels not in KERNELS:
+        raise InputError(f"unknown value {kernels!r} of kernels; give one of {', '.join(KERNELS)}")
+    if kernels == "off":
+        return False
+    if device != "cpu" or bn_group:
+        if kernels == "on":
+            raise InputError("kernels can be on for --device cpu and --bn-group 0 alone; leave it out")
+        return False
+    try:
+        library()
+    except UnavailableError as error:
+        if kernels == "on":
+            raise InputError(f"the kernels cannot be had: {error}; leave --kernels out") from None
+        say(f"{error}; going on with PyTorch's own operations, which take longer")
+        return False
+    return True
+
+
+def accelerate(net: nn.Module) -> None:
+    """Let the blocks of `net` run on the kernels, in place; parameters and names stay. Gated blocks run as ever."""
+    for module in net.modules():
+        if type(module) is Block and isinstance(module.shortcut, Sum | NoShortcut):
+            module.__class__ = FastBlock
+        elif type(module) is ConvBN:
+            module.__class__ = FastConvBN
+
+
+def runs_on_kernels(net: nn.Module) -> bool:
+    """Whether `accelerate` has found blocks in `net`; then it needs no folding of BN to be tested fast."""
+    return any(isinstance(module, FastBlock) for module in net.modules())

@@ -1,0 +1,211 @@
+"""Activation checkpointing: a second forward pass of some blocks instead of the memory of their activations.
+
+Chen et al. 2016: of a segment of blocks only the input is kept; in the backward pass the segment runs forward
+once more. Segments of about sqrt(n) blocks need about sqrt(n) of the memory, for a third more work.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import cast
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from deepres.models.blocks import Block
+from deepres.runtime.device import autocast
+from deepres.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one block for one image: its input, and all else that its backward pass needs."""
+
+    input: int
+    saved: int
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The first `blocks` blocks of a network are run in segments of `length`; `peak` is the bytes for one image."""
+
+    blocks: int
+    length: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a training step keeps of a network cut into `segments`: at most `peak` bytes, as `save_memory` counts."""
+
+    segments: int
+    peak: int
+
+
+class SegmentedStage(nn.Sequential):
+    """A stage some of whose blocks keep the input of their segment alone. Parameters and names are the stage's."""
+
+    segments: Sequence[int] = ()  # blocks of each segment, in order; the blocks after them run as ever
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) through all children."""
+        children = list(self.children())
+        while children and not isinstance(children[0], Block):
+            input = children.pop(0)(input)
+        for length in self.segments:
+            segment = nn.Sequential(*children[:length])
+            del children[:length]
+            contexts = partial(_contexts, segment)
+            input = checkpoint(segment, input, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        for child in children:
+            input = child(input)
+        return input
+
+
+def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32") -> Kept:
+    """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
+
+    Counted are the activations that wait for the backward pass, gradients and velocity; not the working memory of
+    an operation, nor the holes that freed memory leaves. As few blocks as will do run twice, the ones nearest the
+    images first: they have the largest maps for the same work. The network's results do not change, nor do its
+    batch statistics, which are taken once. `example` is (N, C, H, W); one image of it goes through `net`, in
+    `precision`. Where even the smallest segments do not fit, they are taken, and the peak that is returned is above
+    the budget. Raises `InputError` for a network without blocks.
+    """
+    stages, blocks = _stages(net)
+    if not blocks:
+        name = getattr(net, "name", "the network")
+        raise InputError(f"{name} has no blocks that could run twice to save memory; leave the memory budget out")
+    with autocast(precision, example.device.type):
+        footprints, outside, fixed = measure(net, blocks, example[:1])
+    fixed += 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    counts = [sum(isinstance(child, Block) for child in stage) for stage in stages]
+    chosen = choose(footprints, (budget - fixed) // len(example) - outside, counts)
+    cuts = _cuts(counts, chosen.blocks, chosen.length)
+    for number, stage in enumerate(stages):
+        first = sum(counts[:number])
+        stage.__class__ = SegmentedStage
+        own = [stop - start for start, stop in cuts if first <= start < first + counts[number]]
+        cast(SegmentedStage, stage).segments = own
+    return Kept(len(cuts), fixed + len(example) * (outside + chosen.peak))
+
+
+def choose(footprints: Sequence[Footprint], budget: int, counts: Sequence[int]) -> Segments:
+    """The fewest checkpointed blocks, counted from the first, whose peak is within `budget` bytes an image.
+
+    `counts` are the blocks of each stage; segments begin anew with a stage.
+    """
+    options = [_best(footprints, blocks, counts) for blocks in range(len(footprints) + 1)]
+    return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
+
+
+def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int, int]:
+    """The footprint of each block for one image (1, C, H, W), and the bytes kept outside of all blocks for one.
+
+    Last, the bytes that a batch of any size keeps: batch statistics, and under autocast the converted parameters.
+    """
+    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1))  # batch statistics of one value are refused
+    _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1))
+    each = [(more - less) // 2 for less, more in zip(two, four, strict=True)]
+    footprints = [Footprint(one // 2, kept) for one, kept in zip(inputs, each, strict=False)]
+    return footprints, each[-1], sum(two) - 2 * sum(each)
+
+
+def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list[int], list[int]]:
+    """The bytes of each block's input, and what autograd keeps of each block and (last) outside of all."""
+    inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
+    seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    keep: list[Tensor] = []  # or a storage's place is used again, and looks as if seen
+
+    def enter(number: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        now[0] = number
+        inputs[number] = arguments[0].numel() * arguments[0].element_size()
+
+    def leave(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        now[0] = len(blocks)
+
+    def pack(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in seen:
+            seen.add(place)
+            keep.append(tensor)
+            saved[now[0]] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    handles = [block.register_forward_pre_hook(partial(enter, number)) for number, block in enumerate(blocks)]
+    handles += [block.register_forward_hook(leave) for block in blocks]
+    try:
+        with _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return inputs, saved
+
+
+def _best(footprints: Sequence[Footprint], blocks: int, counts: Sequence[int]) -> Segments:
+    """The segment length with the lowest peak for the first `blocks` blocks."""
+    saved = list(accumulate((each.saved for each in footprints), initial=0))
+    if not blocks:
+        return Segments(0, 0, saved[-1])
+    longest = min(blocks, 3 * math.isqrt(blocks))  # the best is near the square root
+    cuts = {length: _cuts(counts, blocks, length) for length in range(1, longest + 1)}
+    peaks = [(_peak(footprints, saved, blocks, own), length) for length, own in cuts.items()]
+    peak, length = min(peaks)
+    return Segments(blocks, length, peak)
+
+
+def _cuts(counts: Sequence[int], blocks: int, length: int) -> list[tuple[int, int]]:
+    """First block and end of each segment: the first `blocks`, by `length`, anew in each stage of so many blocks."""
+    cuts: list[tuple[int, int]] = []
+    first = 0
+    for count in counts:
+        stop = min(first + count, blocks)
+        cuts += [(start, min(start + length, stop)) for start in range(first, stop, max(length, 1))]
+        first += count
+    return cuts
+
+
+def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, cuts: Sequence[tuple[int, int]]) -> int:
+    """The most bytes held at once: when the forward pass ends, or while a segment is run again."""
+    held, peak = 0, 0
+    for start, stop in cuts:
+        held += footprints[start].input
+        peak = max(peak, held + saved[stop] - saved[start])
+    return max(peak, held + saved[-1] - saved[blocks])
+
+
+def _stages(net: nn.Module) -> tuple[list[nn.Sequential], list[Block]]:
+    """The stages of a network, and all their blocks, in the order in which an image meets them."""
+    stages = [
+        child
+        for child in net.children()
+        if isinstance(child, nn.Sequential) and any(isinstance(inner, Block) for inner in child)
+    ]
+    return stages, [inner for stage in stages for inner in stage if isinstance(inner, Block)]
+
+
+def _contexts(segment: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first pass of a segment, and around the second one."""
+    return nullcontext(), _statistics_untouched(segment)
+
+
+@contextmanager
+def _statistics_untouched(module: nn.Module) -> Generator[None]:
+    """Batch normalization normalizes as ever, but its running statistics stay: they are of another pass.
+
+    Momentum 0, since checkpointing wants the same tensors in both passes, and they include the statistics.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [(layer, layer.momentum, layer.num_batches_tracked) for layer in layers]
+    for layer in layers:
+        layer.momentum, layer.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for layer, momentum, count in before:
+            layer.momentum, layer.num_batches_tracked = momentum, count

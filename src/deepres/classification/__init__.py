@@ -1,0 +1,1 @@
+"""The classification task: its recipe and loss, its test protocols, its errors."""

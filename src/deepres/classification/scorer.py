@@ -1,0 +1,118 @@
+"""A trained network under a test protocol, as one function from images to softmax scores."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from deepres.classification.views import CROP, Protocol, fitted, score_views
+from deepres.data.augment import normalise
+from deepres.models.catalog import input_size
+from deepres.models.convolutional import fully_convolutional
+from deepres.models.network import Network
+from deepres.runtime.device import autocast
+from deepres.runtime.errors import InputError
+from deepres.weights.find import require_mean
+
+BATCH_PIXELS = 32 * CROP * CROP
+DECODED_PIXELS = 2**26  # of the pictures that are held at their own size at a time, 200 MB
+T = TypeVar("T")
+Scorer = Callable[[Sequence[Tensor]], Tensor]
+
+
+def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
+    """`items` in lists of at most `most`, which end early where they hold more than `DECODED_PIXELS` pixels."""
+    piece: list[T] = []
+    held = 0
+    for item in items:
+        piece.append(item)
+        held += pixels(item)
+        if len(piece) == most or held >= DECODED_PIXELS:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
+
+
+def crop_of(net: Network) -> int:
+    """Pixels a side of the images that the network was trained on: by the header, the mean image, or the name."""
+    recorded = net.header.get("crop")
+    if recorded is None and net.mean is not None and net.mean.shape[-1] > 1:
+        recorded = net.mean.shape[-1]
+    return int(recorded or input_size(str(net.name)))
+
+
+def is_cropped(net: Network) -> bool:
+    """Whether the network was trained on crops: ours say so, those of others for ImageNet were."""
+    said = net.header.get("protocol")  # of an exported file
+    foreign = "recipe" not in net.header and crop_of(net) == CROP
+    return said != "single" if said else "crop" in net.header or foreign
+
+
+def ends(net: Network) -> tuple[int, int]:
+    """Input channels and classes of a network, from its first and its last parameter; a file says them."""
+    every = list(net.parameters())
+    return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
+
+
+def scorer(
+    net: Network,
+    protocol: Protocol,
+    device: str,
+    precision: str,
+    batch_pixels: int,
+    engine: Callable[[Tensor], Tensor] | None = None,
+) -> Scorer:
+    """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
+
+    `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels, by
+    `engine` where one is given that stands for the network.
+    The function raises `InputError` for images that the network cannot take, and for scores that are not finite.
+    """
+    mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(device)
+    channels, views = ends(net)[0], protocol.views(crop)
+    dense = protocol.name == "dense"
+    if dense and net.in_file:
+        raise InputError("a file takes views of one size, which the protocol dense has not; give another")
+    made = (fully_convolutional(net, crop) if dense else net).eval()
+    made = made.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def prepare(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        images = images.to(place).contiguous(memory_format=torch.channels_last)
+        return normalise(images, fitted(mean, height, width).to(place))
+
+    def score(images: Sequence[Tensor]) -> Tensor:
+        images = [with_channels(image, channels) for image in images]
+        if protocol.name == "single":
+            _check_sizes(images, mean)
+        with autocast(precision, device):
+            scores = score_views(engine or made, images, views, prepare, batch_pixels)
+        if not scores.isfinite().all():
+            raise InputError("the network gives scores that are not finite; its weights are damaged, give others")
+        return scores
+
+    return score
+
+
+def with_channels(image: Tensor, channels: int) -> Tensor:
+    """A grayscale image, (1, H, W) or with three channels that are the same, for a network of 1 or 3.
+
+    Raises `InputError` where colour would have to be thrown away.
+    """
+    if image.shape[0] == channels:
+        return image
+    if channels == 1 and not image.eq(image[:1]).all():
+        raise InputError("the network takes grayscale images, these are in colour; give a network for colour")
+    return image[:1].expand(channels, -1, -1)
+
+
+def _check_sizes(images: Sequence[Tensor], mean: Tensor) -> None:
+    """Refuse an image that the mean image is not of the size of; a mean by channel has no size."""
+    for image in images:
+        if image.shape != mean.shape and mean.shape[-2:] != (1, 1):
+            raise InputError(
+                f"the weights were trained on images of {tuple(mean.shape)}, and one here is {tuple(image.shape)}; "
+                f"bring it to that size (deepres eval --image-size {mean.shape[-1]}), or give --protocol center"
+            )

@@ -1,0 +1,101 @@
+"""The augmentation of Sec. 3.4 and the views of a picture, as pure functions of the encoded bytes and the draws."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from deepres.data.augment import normalise
+from deepres.data.resizing import centered, margin, resized, scaled
+from deepres.data.rgb import open_picture, upright
+
+MOST_PIXELS = 2**23  # of a picture that is resized whole
+DRAWS = 7  # uniform numbers a picture: scale, row, column, flip, and three for the colour
+
+
+def scale_crop_flip(
+    encoded: bytes,
+    draws: Sequence[float],
+    *,
+    crop: int = 224,
+    sides: tuple[int, int] = (256, 480),
+) -> Tensor:
+    """One training view, uint8 (3, crop, crop): random scale, random crop, random flip, resampled once.
+
+    The first four `draws` (from 0 to below 1) choose the shorter side, a whole number of `sides` with both ends,
+    the row and the column of the crop, and the flip. "The image is resized with its shorter side randomly sampled in
+    [256, 480] for scale augmentation. A 224x224 crop is randomly sampled from an image or its horizontal flip"
+    (Sec. 3.4). Only the crop is resampled (bilinear, antialiased), and a JPEG of at least twice the size is decoded
+    at a half, a quarter or an eighth. Raises what Pillow raises for a damaged picture and `ValueError` for one that
+    is not allowed. `crop` must not be above the least side.
+    """
+    least, most = sides
+    side = least + int(draws[0] * (most - least + 1))
+    with open_picture(encoded) as opened:
+        opened.draft(None, scaled(opened.size, side))
+        image = upright(opened)
+        width, height = scaled(image.size, side)
+        row, column = int(draws[1] * (height - crop + 1)), int(draws[2] * (width - crop + 1))
+        return _cut(image, (width, height), (column, row), crop, flip=draws[3] < 0.5)
+
+
+def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
+    """The centre, uint8 (3, crop, crop), of the picture with its shorter side brought to `side`. Draws nothing.
+
+    To the last bit what torchvision's `Resize` and `CenterCrop` give; of a picture that is a hundred times as long as
+    high, which would fill memory, the centre alone is resampled.
+    """
+    with open_picture(encoded) as opened:
+        image = upright(opened)
+        width, height = scaled(image.size, side)
+        if width * height <= MOST_PIXELS:
+            return _tensor(centered(resized(image, side), crop))
+        return _cut(image, (width, height), (margin(width, crop), margin(height, crop)), crop)
+
+
+def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
+    """The picture at its own size, uint8 (3, H, W). Draws nothing."""
+    with open_picture(encoded) as opened:
+        return _tensor(upright(opened))
+
+
+def finish(
+    images: Tensor, draws: Tensor, *, mean: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1
+) -> Tensor:
+    """A batch for the network, float32 (N, 3, H, W): per-pixel mean subtracted, colours shifted.
+
+    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1; of `draws` (N, DRAWS) the
+    last three of a row make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`; these
+    and `draws` are on the processor, since some devices have no float64.
+    """
+    shift = pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma)
+    return normalise(images, mean).add_(shift[:, :, None, None].float().to(images.device))
+
+
+def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:
+    """What each picture's colours are shifted by, (N, 3): "the standard color augmentation" of Sec. 3.4.
+
+    That of Krizhevsky et al. 2012: the eigenvectors (columns of `vectors`, (3, 3)) of the covariance of RGB, each
+    times its eigenvalue (`values`, (3,), for pixels from 0 to 1) times a normal number (`normals`, (N, 3)) of
+    standard deviation `sigma`; one shift for all pixels of a picture.
+    """
+    return sigma * (normals.to(vectors.dtype) * values) @ vectors.T
+
+
+def _cut(
+    image: Image.Image, size: tuple[int, int], corner: tuple[int, int], crop: int, *, flip: bool = False
+) -> Tensor:
+    """The square at `corner` (column, row) of the image resized to `size`, without resizing the rest."""
+    across, down = image.width / size[0], image.height / size[1]
+    left, top = corner[0] * across, corner[1] * down
+    box = (left, top, min(left + crop * across, image.width), min(top + crop * down, image.height))
+    view = _tensor(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    return view.flip(-1) if flip else view
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """RGB uint8 (3, H, W), channels-last in memory."""
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)

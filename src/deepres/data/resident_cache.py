@@ -1,0 +1,94 @@
+"""Decoded data sets in the cache folder, so that a set is decoded once."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepres.data.listing import Listing
+from deepres.data.manifest import Manifest, Strings
+from deepres.data.resident import Data, ImageSet, fingerprint_of
+from deepres.runtime import archive, untrusted
+from deepres.runtime.cache_folder import REMEDY, cache_folder
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import DAY, replacing, sweep
+from deepres.runtime.say import Say
+
+LAYOUT = 5  # raise it when decoding changes its result
+FIELDS = ("images", "labels", "text", "ends", "digests")
+
+
+class _Facts(TypedDict):
+    skipped: dict[str, list[str]]
+    classes: list[str]
+    fingerprint: str
+    manifests: list[str]
+
+
+def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
+    """Where the decoded form (or another `kind`) of `listing` is kept: a name made of its files and the parameters.
+
+    The files enter with their name, size and time of change, and the folder with its place.
+    """
+    within = listing.root.as_posix().rstrip("/") + "/"  # of a million paths, `relative_to` takes half a minute
+    files = [(path.as_posix().removeprefix(within), *_state(path)) for path in listing.files]
+    key = json.dumps([LAYOUT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
+    return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of change; of a link to nothing, whose reader names it, neither."""
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def read(file: Path, name: str, source: str, say: Say) -> Data | None:
+    """The data set of a cache file; None where there is none or where its bytes are not those written."""
+    if not file.exists():
+        return None
+    try:
+        with archive.opened(file) as stored:
+            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
+
+            def part(name: str) -> ImageSet:
+                images, labels, text, ends, digests = (stored.get_tensor(f"{name}.{field}") for field in FIELDS)
+                return ImageSet(images, labels, tuple(facts["skipped"][name]), Manifest(Strings(text, ends), digests))
+
+            train, test = map(part, ("train", "test"))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, InputError):
+        say(f"{name}: the decoded copy {file} is damaged; decoding again")
+        return None
+    classes = tuple(facts["classes"])
+    same = [part.manifest.checksum for part in (train, test)] == facts["manifests"]
+    if not same or fingerprint_of(train, test, classes) != facts["fingerprint"]:
+        say(f"{name}: the decoded copy {file} has changed; decoding again")
+        return None
+    return Data(name, train, test, classes, facts["fingerprint"], source)
+
+
+def write(file: Path, data: Data, say: Say) -> None:
+    """Keep `data` in `file`, atomically; where that fails, say so and go on: the cache only saves time."""
+    tensors: dict[str, Tensor] = {}
+    for part, images in (("train", data.train), ("test", data.test)):
+        own = images.manifest
+        values = (images.images, images.labels, own.names.text, own.names.ends, own.digests)
+        tensors |= {f"{part}.{field}": value for field, value in zip(FIELDS, values, strict=True)}
+    facts = {
+        "classes": data.classes,
+        "fingerprint": data.fingerprint,
+        "manifests": [part.manifest.checksum for part in (data.train, data.test)],
+        "skipped": {"train": data.train.skipped, "test": data.test.skipped},
+    }
+    try:
+        sweep(file.parent, DAY)
+        with replacing(file) as partial:
+            save_file(tensors, partial, {"facts": json.dumps(facts)})
+    except (OSError, SafetensorError) as error:
+        say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again, or {REMEDY}")

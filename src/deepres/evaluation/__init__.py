@@ -1,1 +1,0 @@
-"""Errors of a network on test images: its views of an image, ensembles, figures."""

@@ -1,0 +1,1 @@
+"""What every room needs: errors, files, devices, ranks, progress, the terminal; nothing of networks."""

@@ -1,0 +1,256 @@
+"""Several processes (ranks) that train one network together, as `torchrun` starts them: data parallel training.
+
+Each rank takes its part of every batch, as each GPU of the paper took 64 images of 128 (Sec. 4.2); gradients are
+averaged, so that all ranks hold the same weights at all times.
+"""
+
+import gc
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel as Ddp
+
+from deepres.runtime.device import resolve_device, use_local_gpu
+from deepres.runtime.ending import SIGNALS
+from deepres.runtime.errors import InputError
+
+T = TypeVar("T")
+# A rank that ended is noticed at once; these are for one that does not come, and for one that hangs. Reading ImageNet
+# for the first time, for which the others wait, fits in.
+COMING, TIMEOUT = timedelta(minutes=30), timedelta(hours=6)
+CPU = torch.device("cpu")
+
+
+class RankLostError(Exception):
+    """Another rank ended or cannot be reached, so that this one cannot go on either."""
+
+    exit_code = 1
+
+
+class RefusedByFirstError(Exception):
+    """The first rank raised `InputError` and tells it; this rank ends with the same exit code."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together: rank `rank` of `world`, the `local`-th on its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that writes."""
+        return self.rank == 0
+
+    def part(self, batch_size: int) -> slice:
+        """The contiguous part of a batch that this rank takes.
+
+        Raises `InputError` where `batch_size` cannot be shared out evenly.
+        """
+        if batch_size % self.world:
+            raise InputError(
+                f"a batch of {batch_size} images does not divide among {self.world} ranks; "
+                f"give a --batch-size that is a multiple of {self.world}, or start another number of ranks"
+            )
+        count = batch_size // self.world
+        return slice(self.rank * count, (self.rank + 1) * count)
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """`net` with gradients that are means over the ranks; `net` itself for a single rank.
+
+        Parameters and buffers start as those of the first rank.
+        """
+        if self.world == 1:
+            return net
+        with warnings.catch_warnings():  # from PyTorch 2.14 on it has another name, which older ones do not know
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            return Ddp(net, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def exchange(self, parallel: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Within it, gradients of what `wrap` gave add up: on each rank alone, and at the `last` part over all."""
+        return nullcontext() if last or self.world == 1 else cast(Ddp, parallel).no_sync()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace float32 tensors, in place, by their means over the ranks: one exchange for each device."""
+        if self.world == 1:
+            return
+        for device in sorted({tensor.device for tensor in tensors}, key=str):
+            here = [tensor for tensor in tensors if tensor.device == device]
+            flat = torch.cat([tensor.flatten() for tensor in here])
+            dist.all_reduce(flat)
+            parts = flat.div_(self.world).split([tensor.numel() for tensor in here])
+            for tensor, mean in zip(here, parts, strict=True):
+                tensor.copy_(mean.view_as(tensor))
+
+    def agree(self, figures: Sequence[Tensor], caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
+        """Average `figures` in place and decide together what comes after a step.
+
+        Returns the signals that any rank has `caught`, and whether the first rank holds that a checkpoint is
+        `due`: the same on all ranks.
+        """
+        if self.world == 1:
+            return caught, due
+        flags = torch.tensor([*(float(number in caught) for number in SIGNALS), float(due and self.first)])
+        self.average([*figures, flags])
+        *asked, save = (flags > 0).tolist()
+        return [number for number, is_asked in zip(SIGNALS, asked, strict=True) if is_asked], save
+
+    def sum(self, counts: Sequence[int]) -> list[int]:
+        """Sums of whole numbers over the ranks, exact."""
+        if self.world == 1:
+            return list(counts)
+        total = torch.tensor(counts, dtype=torch.int64)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order, on every rank."""
+        if self.world == 1:
+            return [value]
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, value)
+        return every
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum([0])
+
+    def same(self, value: int) -> bool:
+        """Whether `value` is the same on all ranks; all get the same answer."""
+        if self.world == 1:
+            return True
+        ends = torch.tensor([value, -value], dtype=torch.int64)
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return ends[0].item() == -ends[1].item()
+
+    def by_first(self, action: Callable[[], T]) -> T:
+        """What `action` gives when the first rank alone carries it out; a plain value.
+
+        Raises its `InputError` on the first rank, and `RefusedByFirstError` on the others.
+        """
+        if self.world == 1:
+            return action()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = action()
+            except InputError as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0, device=CPU)
+        value, refusal = answer
+        if refusal is not None:
+            raise refusal if self.first else RefusedByFirstError("the first rank refused; it says why")
+        return value
+
+    @contextmanager
+    def one_first(self) -> Generator[None]:
+        """The body runs on one rank of each machine, and after that on the others: they find what it cached."""
+        if self.local:
+            self.barrier()
+        yield
+        if not self.local:
+            self.barrier()
+
+
+ALONE = Ranks()
+
+
+def ranks() -> Ranks:
+    """This process's place as `torchrun` has set it in the environment; `ALONE` without it.
+
+    Raises `InputError` where the environment tells only half of it.
+    """
+    world = _number("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
+    if world == 1:
+        return ALONE
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise InputError(
+                f"WORLD_SIZE is {world}, but {name} is not set; start through torchrun or unset WORLD_SIZE"
+            )
+    return Ranks(_number("RANK"), world, _number("LOCAL_RANK"))
+
+
+@contextmanager
+def joined(device: str, batch_size: int = 0) -> Generator[Ranks]:
+    """Join the other ranks, on this rank's own GPU where `device` resolves to cuda; leave them at the end.
+
+    Without a `batch_size` there is no batch to share. Raises `RankLostError` where another rank ends before its time,
+    and `InputError` for a batch that does not divide among the ranks, and for a device that this machine has not
+    enough of.
+    """
+    place = ranks()
+    place.part(batch_size)
+    if place.world == 1:
+        yield place
+        return
+    kind = resolve_device(device)
+    if kind == "mps":
+        raise InputError("several ranks cannot train on mps; give --device cpu, or start without torchrun")
+    if kind == "cuda":
+        use_local_gpu(place.local)
+    try:
+        # Counts and flags go from processor to processor, so that no step waits for the GPU.
+        backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        store = _own_store(place)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)
+        yield place
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
+            raise RankLostError(f"another rank ended or cannot be reached ({_line(error)})") from error
+        raise
+    gc.collect()  # what still holds the group keeps its threads, and they crash the interpreter's end
+    dist.destroy_process_group()
+
+
+def _own_store(place: Ranks) -> Store:
+    """torchrun's store, under a name that the ranks of this start alone know.
+
+    torchrun keeps its store over a restart, and with it the addresses of the ranks that died. Every rank asks under a
+    name never used before, so that only a living first rank can answer, and the first one waits until all have heard.
+    """
+    store = next(iter(rendezvous("env://", place.rank, place.world, timeout=COMING)))[0]
+    session, others = uuid.uuid4().hex, range(1, place.world)
+    if place.first:
+        heard = [f"deepres/{session}/{rank}" for rank in others]
+        end = time.monotonic() + COMING.total_seconds()
+        while not store.check(heard):
+            for asking in (f"deepres/asking/{rank}" for rank in others):
+                if store.check([asking]):
+                    store.set(f"deepres/answer/{store.get(asking).decode()}", session)
+            if time.monotonic() > end:
+                raise dist.DistNetworkError(f"not all of {place.world} ranks came within {COMING}")
+            time.sleep(0.02)
+    else:
+        store.set(f"deepres/asking/{place.rank}", session)
+        session = store.get(f"deepres/answer/{session}").decode()
+        store.set(f"deepres/{session}/{place.rank}", "")
+    return PrefixStore(session, store)
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "")
+    if not (text.isdecimal() and len(text) < 10):
+        raise InputError(f"the environment variable {name} is {text!r}, not a number; start through torchrun")
+    return int(text)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

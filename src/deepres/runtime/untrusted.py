@@ -1,0 +1,153 @@
+"""The one reader of JSON and TOML that others may have written, or damaged: by a schema, and within bounds.
+
+A schema is a type as `msgspec` knows them: `dict[str, float]`, `list[str]`, a dataclass, a `TypedDict`, with bounds by
+`Annotated[int, msgspec.Meta(ge=1, le=1000)]`. What does not fit it is one `InputError`: what, where, how to mend it.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from deepres.runtime import files
+from deepres.runtime.errors import InputError
+
+MOST_BYTES = 2**24  # of a text, which takes some thirty times as much memory when it is read
+DEEPEST = 64  # lists and objects within each other; a parser calls itself for each
+SHOWN = 80  # characters of a name that is shown
+MEND = "mend it, or write it anew"
+T = TypeVar("T")
+
+
+def decode(
+    content: bytes | str, kind: type[T], what: str, mend: str = MEND, *, own: bool = False, most: int = MOST_BYTES
+) -> T:
+    """The value of a JSON text, in UTF-8 with or without a byte order mark, as the type `kind`.
+
+    `what` names the text to a person, and `mend` says what to do about it. NaN, infinity and halves of characters (lone
+    surrogates) are refused, but with `own`: for records of ours, where older ones hold them. Raises `InputError` for
+    what is no JSON, is another value than `kind`, has more than `most` bytes, or is nested deeper than `DEEPEST`.
+    """
+    return _read(content, _parse_json, kind, (what, mend), own, most)
+
+
+def decode_toml(content: bytes | str, kind: type[T], what: str, mend: str = MEND, *, most: int = MOST_BYTES) -> T:
+    """The table of a TOML text as the type `kind`; otherwise as `decode`."""
+    return _read(content, _parse_toml, kind, (what, mend), False, most)
+
+
+def read(
+    file: Path, kind: type[T], mend: str = MEND, *, hint: str = "", own: bool = False, most: int = MOST_BYTES
+) -> T:
+    """The value of a JSON file, or of a TOML file by its ending, as `decode`.
+
+    Raises `InputError` as `decode`, where the file is missing (with `hint`), and where it is no regular file.
+    """
+    content = read_bytes(file, mend, hint=hint, most=most)
+    if file.suffix.lower() == ".toml":
+        return decode_toml(content, kind, str(file), mend, most=most)
+    return decode(content, kind, str(file), mend, own=own, most=most)
+
+
+def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most `most` bytes: a pipe would wait for ever, a device would never end."""
+    try:
+        files.require_regular(file)
+        with file.open("rb") as stream:
+            content = stream.read(most + 1)
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); {mend}") from None
+    except ValueError as error:  # of a name that holds a null byte
+        raise InputError(f"{file} cannot be read ({error}); {mend}") from None
+    if len(content) > most:
+        raise InputError(f"{file} has more than {most:,} bytes; {mend}")
+    return content
+
+
+def convert(value: Any, kind: type[T], what: str, mend: str = MEND) -> T:
+    """`value`, of plain objects, lists, texts and numbers, as the type `kind`. Raises `InputError` where it is not."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(_sentence(what, *_plain(str(error)), mend)) from None
+
+
+def _read(
+    content: bytes | str, parse: Callable[[str], Any], kind: type[T], told: tuple[str, str], own: bool, most: int
+) -> T:
+    what, mend = told
+    if len(content) > most:
+        raise InputError(f"{what} has more than {most:,} bytes; {mend}")
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        value = parse(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} is no UTF-8 (byte {error.start}); {mend}") from None
+    except RecursionError:
+        raise InputError(f"{what} is nested more than {DEEPEST} deep; {mend}") from None
+    except ValueError as error:
+        raise InputError(f"{what} cannot be read ({error}); {mend}") from None
+    fault = _fault(value, own, DEEPEST)
+    if fault is not None:
+        raise InputError(_sentence(what, *fault, mend))
+    return convert(value, kind, what, mend)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from None
+    except ValueError:  # which Python tells with advice to its programmer
+        raise ValueError("a number has thousands of digits") from None
+
+
+def _parse_toml(text: str) -> Any:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"no TOML: {error}") from None
+
+
+def _fault(value: Any, own: bool, depth: int) -> tuple[str, str] | None:
+    """Where in `value` there is what no type tells of, and what it is; None where all is well."""
+    if isinstance(value, str):
+        return None if own or is_unicode(value) else ("", f"{value[:SHOWN]!a} holds half a character")
+    if isinstance(value, float):
+        return None if own or math.isfinite(value) else ("", f"{value} is no finite number")
+    if not isinstance(value, dict | list):
+        return None
+    if not depth:
+        return "", f"nested more than {DEEPEST} deep"
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        fault = _fault(name, own, depth) or _fault(part, own, depth - 1)
+        if fault is not None:
+            return (f".{name}" if isinstance(name, str) else f"[{name}]") + fault[0], fault[1]
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: it holds no half of a character (a lone surrogate)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sentence(what: str, place: str, trouble: str, mend: str) -> str:
+    shown = place.removeprefix(".").encode("utf-8", "backslashreplace").decode()[:SHOWN]
+    return f"{what}{f', at {shown}' if shown else ''}: {trouble}; {mend}"
+
+
+def _plain(message: str) -> tuple[str, str]:
+    """The place and the trouble that `msgspec` tells of: "Expected `int`, got `null` - at `$.crop`"."""
+    message, _, place = message.partition(" - at ")
+    plain = message.replace("`", "")
+    return place.replace("`", "").removeprefix("$"), plain[0].lower() + plain[1:]

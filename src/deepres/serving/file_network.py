@@ -1,0 +1,50 @@
+"""Networks in files of `deepres export --preprocess`, used as the programs do that they are for."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.models.network import Network
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+from deepres.serving.export import ANEW, read
+from deepres.serving.pytorch import Run
+
+SUFFIXES = (".onnx", ".xml")
+
+
+class FileNetwork(Network):
+    """RGB in 0..1 (N, 3, crop, crop) to scores (N, K), by the runtime of the file, which takes uint8 pictures."""
+
+    in_file = True
+    run: Run
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The pixels are what they were before `normalise` divided them by 255, to the last bit."""
+        pixels = (images.cpu() * 255).round().byte()
+        return self.run(pixels.permute(0, 2, 3, 1).contiguous()).to(images.device)
+
+
+def open_file(file: Path, say: Say) -> FileNetwork:
+    """The network in a file of `deepres export --preprocess`, for ONNX Runtime or OpenVINO.
+
+    Raises `InputError` for a file that others wrote, that takes no pictures, or whose runtime is not installed.
+    """
+    run, facts = read(file, say)
+    if not str(facts["input"]).startswith("uint8"):
+        raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
+    crop, classes = facts["crop"], facts["classes"]
+    try:
+        scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))
+    except Exception as error:  # each runtime has kinds of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} does not take pictures of {crop} pixels, as it says ({reason}); {ANEW}") from None
+    if scores.shape != (1, len(classes)):
+        raise InputError(f"{file} names {len(classes)} classes, and gives scores {tuple(scores.shape[1:])}; {ANEW}")
+    net = FileNetwork()
+    net.name, net.run = facts["network"], run
+    net.header = {"network": net.name, "classes": classes, "num_classes": len(classes), "in_channels": 3}
+    net.header |= {name: facts[name] for name in ("precision", "protocol")}
+    net.mean = torch.zeros(3, crop, crop)  # it is subtracted inside
+    return net

@@ -1,0 +1,198 @@
+"""Weights of any kind written anew: for us, or for torchvision."""
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor
+
+from deepres.models.catalog import RIVALS
+from deepres.models.imagenet import TABLE_1
+from deepres.models.network import Network
+from deepres.records import Json, Run, read_record
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import refuse_input, replacing
+from deepres.runtime.say import Say
+from deepres.weights import file as weights_file
+from deepres.weights.file import Weights
+from deepres.weights.find import find
+from deepres.weights.load import Hints, network_with, read_weights
+from deepres.weights.names import to_torchvision
+from deepres.weights.origins import IMAGENET_MEAN, IMAGENET_STD, Padding
+
+Format = Literal["safetensors", "torchvision"]
+SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
+
+
+class _Report(TypedDict):
+    """What is read of a report of `deepres eval --json`."""
+
+    protocol: str
+    top1_error: float
+    top5_error: float
+    members: list[dict[str, Any]]
+
+
+def convert(
+    source: Path,
+    to: Path,
+    say: Say,
+    *,
+    network: str | None = None,
+    padding: Padding | None = None,
+    take: str | None = None,
+    form: Format | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    reports: Sequence[Path] = (),
+) -> Json:
+    """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
+
+    `network`, `padding` and `take` are `pretrained.Hints`. `form` is told by the suffix of `to` where it is None.
+    `mean` is a `.binaryproto` or a number a channel, in 0..1, as `std` is; where None, they are what the weights, or
+    their library or repository, tell. `reports` are those of `deepres eval --json` on these weights, whose errors go
+    into the header. `say` is told what the new file does not carry.
+    Raises `InputError` for weights that are not read here, or that the form cannot hold.
+    """
+    form = form or SUFFIXES.get(to.suffix)
+    if form is None:
+        raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
+    file = find(source, say)
+    refuse_input("--to", to, [file])
+    read = read_weights(file, Hints(network, padding, take, mean is not None and std is not None), say)
+    if mean is not None:
+        read = dataclasses.replace(read, mean=_mean(mean))
+    if std is not None:
+        read.header["std"] = _std(std)
+    net = network_with(read, network, file)
+    errors = _errors(source, net.header)
+    for report in reports:
+        errors |= _reported(report, net.name)
+    if errors:
+        net.header["errors"] = errors
+    if file.suffix == ".caffemodel" and net.mean is None:
+        say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
+    if form == "torchvision":
+        _write(to, Weights(_for_torchvision(net, say), None, {}))
+    else:
+        _write(to, Weights(net.state_dict(), net.mean, net.header))
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    holds_mean = form == "safetensors" and net.mean is not None
+    return {"file": str(to), "format": form, "parameters": parameters, "mean": holds_mean} | net.header
+
+
+def _for_torchvision(net: Network, say: Say) -> dict[str, Tensor]:
+    """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
+    if net.mean is None:
+        say("warning: no mean is known that these weights' images lack, and none is in the file")
+    elif "std" not in net.header:
+        say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
+    if net.name in RIVALS and net.name != "prelu-net":
+        return net.state_dict()  # the names are torchvision's
+    if net.mean is not None and "std" in net.header and not _are_imagenets(net.mean, net.header["std"]):
+        say("warning: the mean and std of these weights' images are not ImageNet's, and are not in the file")
+    header, resnets = net.header, [f"resnet{depth}" for depth in TABLE_1]
+    if net.name.removesuffix("-b") not in resnets or header["residual_layers"] != 2:
+        raise InputError(
+            f"torchvision has no {net.name}; it has {', '.join(resnets)} (shortcuts of option B), AlexNet, VGG and "
+            "GoogLeNet"
+        )
+    others = {
+        "stride on the 3x3": net.name not in ("resnet18", "resnet34") and header["stride_on"] == "1x1",
+        "max pool with padding": header["pool_padding"] == 0,
+    }
+    for what in (what for what, other in others.items() if other):
+        say(f"warning: torchvision's {net.name} has its {what}, this one not: the scores will be others there")
+    return to_torchvision(net.state_dict())
+
+
+def _are_imagenets(mean: Tensor, std: Sequence[float]) -> bool:
+    known = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    return mean.shape == known.shape and torch.allclose(mean, known) and tuple(std) == IMAGENET_STD
+
+
+def _write(to: Path, content: Weights) -> None:
+    """Write a weights file atomically, once what can be read back is the same to the last bit."""
+    try:
+        with replacing(to) as partial:
+            if content.header:
+                partial.write_bytes(weights_file.serialise(content.state, content.mean, content.header))
+            else:
+                buffer = io.BytesIO()  # of a full disk PyTorch's own writer says something else
+                torch.save(content.state, buffer)
+                partial.write_bytes(buffer.getvalue())
+            if not _same(weights_file.read(partial), content):
+                raise InputError(f"{to} could not be read back as it was written; check the disk")
+    except OSError as error:
+        raise InputError(f"{to} could not be written: {error}") from None
+
+
+def _same(one: Weights, other: Weights) -> bool:
+    """Whether two contents are equal to the last bit: NaN equals itself, and 0 is not -0."""
+    ones, others = (own.state | ({} if own.mean is None else {weights_file.MEAN: own.mean}) for own in (one, other))
+    pairs = [(ones[key], others[key]) for key in ones if key in others]
+    return (
+        json.dumps(one.header) == json.dumps(other.header)
+        and ones.keys() == others.keys()
+        and all(mine.dtype == yours.dtype and mine.shape == yours.shape for mine, yours in pairs)
+        and all(_bytes(mine).equal(_bytes(yours)) for mine, yours in pairs)
+    )
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view(torch.uint8)
+
+
+def _errors(source: Path, header: Json) -> Json:
+    """The final errors of a run, by the protocol that training tests with, where these are its final weights."""
+    done = Run(source).done if source.is_dir() else None
+    if done is None or done["iteration"] != header.get("iteration"):
+        return header.get("errors", {})
+    protocol = "center" if header.get("crop") else "single"
+    return {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}
+
+
+def _reported(file: Path, network: str) -> Json:
+    """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
+    report = read_record(
+        file, _Report, hint="it is written by deepres eval --json", mend="give one of deepres eval --json"
+    )
+    try:
+        names = [member["network"] for member in report["members"]]
+        errors = {"top1": report["top1_error"], "top5": report["top5_error"]}
+        kept = {name: report[name] for name in ("scales", "data", "images") if name in report}
+        if names == [network]:
+            return {report["protocol"]: errors | kept}
+    except (KeyError, TypeError):
+        pass
+    raise InputError(f"{file} is no report on {network} alone (deepres eval WEIGHTS --json); give one")
+
+
+def _mean(text: str) -> Tensor:
+    if Path(text).suffix == ".binaryproto":
+        from deepres.weights.caffe import read_mean
+
+        return read_mean(Path(text))
+    return _numbers(text, "--mean")[:, None, None]
+
+
+def _std(text: str) -> list[float]:
+    values = _numbers(text, "--std").tolist()
+    if not weights_file.are_divisors(values):
+        raise InputError(f"--std takes numbers above 0, which images are divided by, not {text!r}")
+    return values
+
+
+def _numbers(text: str, option: str) -> Tensor:
+    try:
+        values = torch.tensor([float(value) for value in text.split(",")])
+    except ValueError:
+        values = torch.tensor([math.nan])
+    if not values.isfinite().all():
+        raise InputError(f"{option} takes a finite number a channel, for example 0.485,0.456,0.406, not {text!r}")
+    return values

@@ -1,0 +1,79 @@
+"""Trained weights found: of a run, in a file of any kind, in a folder as the hub has them, on the Hugging Face hub."""
+
+import re
+import warnings
+from pathlib import Path
+
+from torch import Tensor
+
+from deepres.models.network import Network
+from deepres.records import Run
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+from deepres.weights import checkpoint, hub
+from deepres.weights.file import PICKLED, WEIGHTS
+from deepres.weights.load import load_network
+
+HUB = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
+
+
+def load(place: str | Path, network: str | None = None) -> Network:
+    """A trained network, ready to use: scores = net(images - net.mean) for images (N, C, H, W), RGB in 0..1.
+
+    `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
+    convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
+    `net.header` says what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights of
+    which nothing tells it. Raises `InputError` where there is none.
+    """
+    path = Path(place)
+    guessed = not path.exists() and not str(place).startswith("hf:") and HUB.fullmatch(str(place)) is not None
+    try:
+        file = find(Path(f"hf:{place}") if guessed else path, lambda message: warnings.warn(message, stacklevel=3))
+    except InputError as error:
+        raise InputError(f"there is no file or folder {place}, and {error}" if guessed else str(error)) from None
+    return load_network(file, network)
+
+
+def ready(place: Path, say: Say, network: str | None = None) -> Network:
+    """As `load`, for a verb: what is found, assumed and left out is said.
+
+    Raises `InputError` also for weights without a mean, since no other than that of their training goes with them.
+    """
+    net = load_network(find(place, say), network, say)
+    require_mean(net, place)
+    return net
+
+
+def require_mean(net: Network, place: object) -> Tensor:
+    """The mean of the images that `net` takes. Raises `InputError` where it is not known."""
+    if net.mean is None:
+        raise InputError(
+            f"{place} holds no mean, which its images lack, and is of no library or repository whose mean is known; "
+            f"write it down first: deepres convert {place} --to FILE.safetensors --mean 0.49,0.48,0.45 --std "
+            "0.25,0.24,0.26 (a number a channel, for RGB in 0..1; 0,0,0 for none)"
+        )
+    return net.mean
+
+
+def find(place: Path, say: Say) -> Path:
+    """The weights file of a run (its newest whole checkpoint), of a folder as the hub has them, of `hf:owner/name`.
+
+    Another `place` is returned as it is. Raises `InputError` for a folder without weights, a run without a whole
+    checkpoint, and where the hub has none.
+    """
+    if str(place).startswith("hf:"):
+        return hub.fetch(str(place).removeprefix("hf:"))
+    if not place.is_dir():
+        return place
+    for name in (WEIGHTS, PICKLED):
+        if (place / name).exists():
+            return place / name
+    if not Run(place).exists:
+        raise InputError(
+            f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
+        )
+    file, run = checkpoint.latest_weights(place / "checkpoints", say), Run(place)
+    if run.done is None:
+        said = f"iteration {int(file.parent.name):,} of {run.field('recipe').get('iterations', 0):,}"
+        say(f"{place} is not finished: these are its weights at {said}")
+    return file

@@ -1,0 +1,76 @@
+"""Which network a state dict is of, told by the names and shapes of its tensors alone."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Size, Tensor
+
+from deepres.models.catalog import RIVALS, build, depth, names, of_depth
+from deepres.models.network import Network
+from deepres.runtime.errors import InputError, few
+from deepres.weights.names import AUXILIARY, BN_COUNTER, ends, misfits
+
+LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
+ENDS = 2  # conv1 and fc
+NEAR = 3  # this many depths are looked at for the nearest network
+
+
+def identify(state: Mapping[str, Tensor]) -> str:
+    """The name of the network that has exactly these parameters and buffers (our names), with any number of classes.
+
+    Raises `InputError` where none has, naming the nearest and what is wrong with it, or the tensors where none is near,
+    and where several have: shortcuts without parameters cannot be told from none (Sec. 3.3, option A).
+    """
+    own = _shapes(state)
+    found = [name for name in _candidates(layers_of(state)) if _shapes(on_meta(name, *ends(state)).state_dict()) == own]
+    if not found:
+        near = nearest(state)
+        why = f"the names in the file are {few(state)}"
+        if near is not None:
+            why = f"the nearest is {near}, but: {misfits(on_meta(near, *ends(state)), state)}"
+        raise InputError(f"these weights are of no network that is known here; {why}")
+    if len(found) > 1:
+        raise InputError(
+            f"the weights do not say which network they are of, it could be {' or '.join(found)}; give --network"
+        )
+    return found[0]
+
+
+def nearest(state: Mapping[str, Tensor]) -> str | None:
+    """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths.
+
+    None where none has half of the names.
+    """
+    own, layers = _shapes(state), layers_of(state)
+    depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
+    near = [name for known in depths[:NEAR] for name in of_depth(known)] + [*RIVALS]
+    shapes = {name: _shapes(on_meta(name, *ends(state)).state_dict()) for name in near}
+    alike = [name for name in near if 2 * len(own.keys() & shapes[name].keys()) >= len(own)]
+    return min(alike, key=lambda name: len(own.items() ^ shapes[name].items()), default=None)
+
+
+def _candidates(layers: int) -> tuple[str, ...]:
+    return tuple(of_depth(layers)) if layers > ENDS else tuple(RIVALS)
+
+
+def layers_of(state: Mapping[str, Tensor]) -> int:
+    """The weighted layers of the ResNet that `state` (our names) is of; fewer where it is of another network."""
+    return sum(LAYER.fullmatch(key) is not None for key in state) + ENDS
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
+    """Without BN's counts and auxiliary classifiers, which files may lack."""
+    return {
+        key: value.shape
+        for key, value in state.items()
+        if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY)
+    }
+
+
+@cache
+def on_meta(name: str, classes: int | None, channels: int) -> Network:
+    """The network without its weights: names and shapes alone."""
+    with torch.device("meta"):
+        return build(name, classes, channels)

@@ -1,0 +1,51 @@
+"""What the batch of a run must be, so that it can be divided and has statistics: refused before anything is written."""
+
+import torch
+
+from deepres.classification.task import Source
+from deepres.data.resident import Data
+from deepres.models.catalog import build
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import Ranks
+from deepres.training.batchnorm import smallest_map
+from deepres.training.freeze import freeze
+from deepres.training.recipe import Config
+from deepres.weights.load import STRUCTURE
+from deepres.weights.start import Start
+
+
+def require_batch(config: Config, source: Source, ranks: Ranks, start: Start | None) -> None:
+    """Raise `InputError` for a batch that does not divide among ranks and their parts, or is too small for them.
+
+    Too small is one image whose smallest map has one position, of which batch normalization would see one value.
+    """
+    own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide
+    count = own.stop - own.start
+    if count % config.recipe.accumulate:
+        raise InputError(
+            f"the {count} images of a rank do not divide into {config.recipe.accumulate} parts; "
+            "give another --batch-size or accumulate"
+        )
+    _require_statistics(config, source, count, start)
+
+
+def _require_statistics(config: Config, source: Source, batch: int, start: Start | None) -> None:
+    recipe = config.recipe
+    each = batch // recipe.accumulate
+    group = recipe.bn_group or each
+    # In training, and where the statistics for testing are averaged, which takes no parts.
+    if 1 not in (each, each % group, batch % group if recipe.bn_average else 0):
+        return
+    whole = isinstance(source, Data)
+    size = source.size if whole else (recipe.crop, recipe.crop)
+    channels = config.in_channels or (source.channels if whole else 3)
+    with torch.device("meta"):
+        structure = {} if start is None else {key: start.net.header[key] for key in STRUCTURE}
+        net = build(config.network, 2, channels, **structure)
+        freeze(net, config.freeze or ())
+        positions = smallest_map(net, torch.empty(2, channels, *size))
+    if positions == 1:
+        raise InputError(
+            f"batch normalization would see one image, whose last map has one value at {size[1]}x{size[0]} pixels; "
+            "give a larger --batch-size, another --bn-group, or larger images"
+        )

@@ -1,0 +1,113 @@
+"""One configuration from files, run folders, a recipe's name and the options of the command line."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepres.acceleration.on_kernels import resolve_kernels
+from deepres.data.sources import placed
+from deepres.models.catalog import WITHOUT_BN, depth, family
+from deepres.records import Run
+from deepres.runtime.device import resolve_device, resolve_precision
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import ALONE, Ranks
+from deepres.runtime.say import Say
+from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
+from deepres.training.settings import from_json, merge, read_settings
+from deepres.weights import start as starting
+
+PLACES = ("data_path", "start_path")
+FACTS = (
+    "num_classes",
+    "classes",
+    "fingerprint",
+    "start_sha256",
+)  # recorded beside the configuration, found again from the data and the start weights
+
+
+def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> Config:
+    """A configuration from files and run folders, later ones over earlier ones, then a recipe's name, then `changes`.
+
+    Raises `InputError` where the network or the data is not named anywhere, or a field is wrong.
+    """
+    settings: dict[str, Any] = {}
+    for source in sources:
+        read = read_settings(source, FACTS)
+        recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
+        settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
+    settings = _without_places(settings, changes)
+    settings |= {name: changes[name] for name in ("network", "data") if name in changes}
+    for name, how in (
+        ("network", "name one, for example resnet20"),
+        ("data", "give --data, for example cifar10"),
+    ):
+        if name not in settings:
+            raise InputError(f"no {name} is given; {how}")
+    if recipe is not None and recipe not in RECIPES:
+        raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
+    whole = changes.get("image_size") or settings.get("image_size")  # images are brought to one size, and stay whole
+    papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
+    chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
+    settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
+    where = str(sources[-1]) if sources and not changes else "the command line"
+    config = from_json(merge(settings, changes), where)
+    learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
+    if config.recipe.optimizer == "muon" and learns_lengths:
+        raise InputError(
+            f"muon keeps the lengths of kernels, which {config.network} learns where it has no batch normalization; "
+            "give --set optimizer=sgd, or another recipe than fast"
+        )
+    return with_places(config)
+
+
+def _without_places(settings: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` but for the places of data and start weights that `newer` names anew."""
+    return {name: value for name, value in settings.items() if name not in PLACES or name[:-5] not in newer}
+
+
+def with_places(config: Config) -> Config:
+    """`config` with the places of its data and start weights, as found from this working folder, where it has none."""
+    return dataclasses.replace(
+        config,
+        data_path=config.data_path or placed(config.data),
+        start_path=config.start_path or (config.start and starting.placed(config.start)),
+    )
+
+
+def rate_for(network: str, recipe: Recipe) -> Recipe:
+    """A recipe of crops (Sec. 3.4) for `network`: a tenth of the rate where it has no batch normalization to stand it.
+
+    Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. So with `finetune`; any other recipe
+    as it is.
+    """
+    lower = network in WITHOUT_BN and (recipe.crop or recipe.name == FINETUNE.name)
+    return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
+
+
+def default_name(config: Config) -> str:
+    """The folder of a run that names none."""
+    return f"{config.network}-{slug(config.data)}-seed{config.seed}"
+
+
+def slug(data: str) -> str:
+    """A data set's short name for folders: of a pattern of shards, what is not letters becomes dashes."""
+    name = data.removeprefix("hf:").rstrip("/").split("/")[-1]
+    if name in (".", ".."):
+        name = Path(data).resolve().name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+
+
+def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
+    """`config` without `auto`, but for `compile` of a new run, which takes a network to decide."""
+    device = resolve_device(config.device)
+    precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
+    if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
+        compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.begun else "auto")
+    if asked == "auto" and ranks.by_first(lambda: run.begun and run.config.get("kernels") == "off"):
+        asked = "off"  # where they were on, and cannot be any more, the configurations differ
+    if compile == "on" and asked == "auto":
+        asked = "off"
+    kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"
+    return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)

@@ -1,0 +1,265 @@
+"""Network networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepres.acceleration.on_kernels import accelerate, resolve_kernels, runs_on_kernels
+from deepres.classification import score_table
+from deepres.classification.accuracy import Scores
+from deepres.classification.ensemble import average, member_weights
+from deepres.classification.score_table import Member, ScoreTable
+from deepres.classification.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
+from deepres.classification.views import Protocol
+from deepres.data.classes import classes_of, match
+from deepres.data.division import Division
+from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
+from deepres.data.resident import tell_lacking
+from deepres.data.sources import still_there
+from deepres.models.blocks import Block
+from deepres.models.network import Network
+from deepres.records import Json, Run, describe_environment
+from deepres.runtime.device import precision_of_tests, resolve_device
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import ALONE, Ranks
+from deepres.runtime.say import Say
+from deepres.workflows import tested_pictures
+from deepres.workflows.open_network import open_network
+from deepres.workflows.run_pictures import place_of
+
+MOST_IMAGES = 500  # decoded at a time
+DIGITS = 4
+SHOWN_CLASSES = 100  # a larger confusion matrix is left out of the report
+Tick = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What networks are tested on, and how. Without `data` it is that of the first run among them.
+
+    Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
+    with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
+    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure. `part` is
+    what of the data is tested on; `division` tells how data without a test part are divided. `by_place` takes classes
+    of other names by their place.
+    """
+
+    data: str | None = None
+    protocol: Protocol | None = None
+    network: str | None = None
+    split: str | None = None
+    image_size: int | None = None
+    skip_bad: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    kernels: str = "auto"
+    part: Tested = "test"
+    division: Division = "hash"
+    by_place: bool = False
+
+
+def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> ScoreTable:
+    """The scores of runs, weights files and scores files, in their order, on the same test images.
+
+    `tick` is told how many images are done, and of how many where that is known. Several `ranks` share the images
+    and all get the whole table. Raises `InputError` for weights that do not fit the network or the data, and for
+    members that do not fit each other, and for a setting of files of scores alone.
+    """
+    if setting.image_size and setting.protocol and setting.protocol.name != "single":
+        raise InputError(f"--protocol {setting.protocol.name} takes pictures at their own size; leave --image-size out")
+    stored = {path: score_table.read(path) for path in sources if score_table.is_scores(path)}
+    paths = [path for path in sources if path not in stored]
+    given = [field.name for field in fields(setting) if getattr(setting, field.name) != field.default]
+    given = [name for name in given if name != "by_place"]  # which is for scores as well
+    if given and not paths:
+        option = f"--{given[0].replace('_', '-')}"
+        raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
+    if paths:
+        tested = _test(paths, setting, say, tick, ranks)
+        stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
+    return score_table.joined([stored[path] for path in sources], setting.by_place, say)
+
+
+def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
+    """Errors of the members together and of each, by class, and what is confused, ready for JSON; in percent.
+
+    Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same. A
+    difference is an error less that of the first member, with its interval; the error of a class without images None.
+    """
+    shares = member_weights(len(table.members), weights)
+    together = Scores(average([own.scores for own in table.members], shares), table.labels)
+    each = [Scores(own.scores, table.labels) for own in table.members]
+    members = [
+        own.facts | {"weight": share} | _errors(found, each[0])
+        for own, share, found in zip(table.members, shares, each, strict=True)
+    ]
+    alone = members[0] if len(members) == 1 else {"network": f"ensemble of {len(members)}"}
+    names = table.classes
+    confused = [
+        {"true": names[true], "predicted": names[predicted], "images": images}
+        for true, predicted, images in together.confused()
+    ]
+    found: Json = {
+        **{name: value for name, value in alone.items() if name != "weight"},
+        "data": table.data,
+        "part": table.part,
+        "images": len(table.labels),
+        "skipped": len(table.skipped),
+        **_errors(together, each[0]),
+        "members": members,
+        "classes": list(names),
+        "class_errors": [None if math.isnan(error) else error for error in together.class_errors()],
+        "confused": confused,
+        "confusion": together.confusion().tolist() if len(names) <= SHOWN_CLASSES else None,
+    }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers of a report with `DIGITS` behind the point, a fiftieth of one image among a million."""
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0  # not -0.0
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return {name: _rounded(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _errors(found: Scores, first: Scores) -> Json:
+    errors: Json = {}
+    for top in (1, 5):
+        errors |= {f"top{top}_error": found.error(top), f"top{top}_interval": list(found.interval(top))}
+        errors |= {f"top{top}_difference": list(found.difference(first, top))}
+    return errors
+
+
+def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
+    """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
+    nets = [open_network(path, say, setting.network) for path in paths]
+    given = setting.data is not None
+    setting = _recorded(paths, setting, say)
+    protocol = setting.protocol or usual_protocol(nets, setting.image_size)
+    if protocol.name != "single":
+        setting = replace(setting, image_size=None)
+    with ranks.one_first():
+        pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
+        if setting.part == "test":
+            headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
+            pictures = tested_pictures.for_weights(headers, pictures, say, given)
+    known = [
+        classes_of(str(path), net.header.get("classes"), ends(net)[1]) for path, net in zip(paths, nets, strict=True)
+    ]
+    matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
+    device = resolve_device(setting.device)
+    blocks = any(isinstance(module, Block) for net in nets for module in net.modules())
+    if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
+        for net in nets:
+            accelerate(net)
+    seen, found = _score(nets, pictures, protocol, setting, len(matched.labels), tick, ranks)
+    seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
+    skipped = chain(*ranks.gather(pictures.skipped))
+    if not seen:
+        what = {"train": "training ", "test": "test ", "all": ""}[setting.part]
+        raise InputError(f"{pictures.root} has no {what}pictures; add some, or give another --part, or --split")
+    order = sorted(range(len(seen)), key=lambda index: seen[index].place)
+    rows = torch.cat(found, dim=1)[:, order]
+    members: list[Member] = []
+    environment = describe_environment()
+    how: Json = {"device": device, "precision": precision_of_tests(setting.precision)}
+    how |= {name: environment[name] for name in ("commit", "cpu")}
+    for path, net, own, columns in zip(paths, nets, rows, matched.columns, strict=True):
+        facts = {"network": net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
+        facts |= {"kernels": "on" if runs_on_kernels(net) else "off"}
+        if net.in_file:
+            facts |= {"device": "cpu", "precision": net.header["precision"]}
+        members.append(Member(facts, own[:, columns]))
+    labels = torch.tensor([matched.labels[seen[index].label] for index in order])
+    own = pictures.classes or [matched.classes[label] for label in matched.labels]
+    kind = {"train": "training", "test": "test", "all": "tested"}[setting.part]
+    tell_lacking(pictures.name, kind, own, torch.tensor([seen[index].label for index in order]), say)
+    names = tuple(seen[index].name for index in order)
+    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(members), tuple(skipped), setting.part)
+
+
+def member_count(sources: Sequence[Path]) -> int:
+    """How many members `evaluate` will find: those of a scores file, and one for all else."""
+    return sum(len(score_table.read(path).members) if score_table.is_scores(path) else 1 for path in sources)
+
+
+def _score(
+    nets: Sequence[Network],
+    pictures: Pictures,
+    protocol: Protocol,
+    setting: Setting,
+    classes: int,
+    tick: Tick,
+    ranks: Ranks,
+) -> tuple[list[Decoded], list[Tensor]]:
+    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K).
+
+    Raises `InputError` for a picture whose label is none of the `classes` of the data.
+    """
+    device = resolve_device(setting.device)
+    precision, size = precision_of_tests(setting.precision), setting.batch_size
+    scorers = [
+        scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
+    ]
+    at_once = min(MOST_IMAGES, *([size] if size else (max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets)))
+    decoded = pictures.decoded(
+        image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
+    )
+    seen: list[Decoded] = []
+    found: list[Tensor] = []
+    for images in pieces(decoded, at_once, lambda image: image.pixels[0].numel()):
+        for image in images:
+            if not 0 <= image.label < classes:
+                raise InputError(
+                    f"{pictures.root}: {image.name} has the label {image.label}, but the weights know {classes} "
+                    "classes; give the data they were made for"
+                )
+        pixels = [image.pixels for image in images]
+        found.append(torch.stack([score(pixels).float() for score in scorers]))
+        seen += [image._replace(pixels=torch.empty(0)) for image in images]
+        tick(images[-1].place + 1, pictures.count)
+    return seen, found
+
+
+def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
+    """`setting` with data, split, image size and treatment of bad images as the first run recorded them, if not given.
+
+    Where data are given, they alone count. Raises `InputError` for runs that were trained on different splits: one of
+    them would be tested on images that it has seen.
+    """
+    if setting.data is not None:
+        return setting
+    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
+    configs = {run.path: run.config | {"data": run.field("data")} for run in runs}
+    if not configs:
+        raise InputError(f"{paths[0]} does not say which data to test on; give --data")
+    first, config = next(iter(configs.items()))
+    for path, other in configs.items():
+        if other.get("split") != config.get("split") and setting.split is None:
+            splits = " and ".join(f"{own.get('split') or 'no split'} ({name})" for name, own in configs.items())
+            raise InputError(f"the runs were trained on different splits, {splits}; give --data to test them on")
+        if place_of(other) != place_of(config):
+            say(f"{path} was trained on {place_of(other)}, and is tested on {place_of(config)}, as {first} was trained")
+    return replace(
+        setting,
+        data=still_there(place_of(config), str(first)),
+        division=config.get("division", "place"),
+        split=setting.split or config.get("split"),
+        image_size=setting.image_size or config.get("image_size"),
+        skip_bad=setting.skip_bad or config.get("skip_bad", False),
+    )
+
+
+def usual_protocol(nets: Iterable[Network], image_size: int | None = None) -> Protocol:
+    """The protocol where none is named, as `Setting` has it."""
+    cropped = image_size is None and any(map(is_cropped, nets))
+    return Protocol("center" if cropped else "single")

@@ -1,0 +1,125 @@
+"""Trained networks on their way out: which pictures an export is checked and calibrated with."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepres.classification.scorer import crop_of, ends, with_channels
+from deepres.classification.views import Protocol, fitted
+from deepres.data.augment import normalise
+from deepres.data.decode import pixels_or_fault
+from deepres.data.listing import Picture
+from deepres.models.network import Network
+from deepres.records import Json
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+from deepres.serving.export import Form, export
+from deepres.weights.find import require_mean
+from deepres.workflows.evaluate import usual_protocol
+from deepres.workflows.predict import pictures_under
+
+RANDOM = 9  # pictures that a file is checked with where there are none
+MOST = 320  # pictures of a folder that are taken, at even distances
+CHECK_EVERY = 5  # of those, every fifth is for the check and the others for the ranges of int8
+BATCH = 16
+
+
+def deploy(
+    net: Network,
+    out: Path,
+    form: Form,
+    say: Say,
+    *,
+    preprocess: bool = False,
+    int8: bool = False,
+    calibrate: Path | None = None,
+) -> Json:
+    """Write `net` to `out` for other programs, checked against it, and return what the file is.
+
+    It is checked on pictures of the folder `calibrate`, seen by the protocol `center`, else on random ones; int8
+    takes its ranges from others of them. With `preprocess` the file takes uint8 pictures of the training crop, else
+    what the network takes. Raises `InputError` as `serving.export.export`, and for a folder without pictures.
+    """
+    if int8 and calibrate is None:
+        raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
+    channels, classes = ends(net)
+    if preprocess and channels != 3:
+        raise InputError("--preprocess is for networks of colour images; leave it out")
+    crop, own_mean = crop_of(net), require_mean(net, net.name)
+    pictures = _random(crop, channels) if calibrate is None else _views(calibrate, crop, channels, say)
+    mean = fitted(own_mean, crop, crop)
+
+    def ready(images: Tensor) -> Tensor:
+        return images.permute(0, 2, 3, 1).contiguous() if preprocess else normalise(images, mean)
+
+    every = CHECK_EVERY if calibrate is not None and len(pictures) >= CHECK_EVERY else 1
+    checked = pictures[::every]
+    learned = [image for image in range(len(pictures)) if every == 1 or image % every]
+    facts: Json = {
+        "network": net.name,
+        "crop": crop,
+        "classes": list(net.header.get("classes") or map(str, range(classes))),
+        "precision": "int8" if int8 else "fp32",
+        "protocol": usual_protocol([net]).name,
+        "input": _input(channels, crop, preprocess),
+        "output": f"float32 (N, {classes}), scores before softmax",
+    }
+    if not preprocess:  # a std of the training is folded into the first convolution
+        facts |= {"mean": _shortest(own_mean if own_mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
+    found = export(
+        net,
+        out,
+        form,
+        [ready(images) for images in (checked[:1], *checked[1:].split(BATCH)) if len(images)],
+        facts,
+        mean=mean if preprocess else None,
+        calibrate=[ready(images) for images in pictures[learned].split(BATCH)] if int8 else None,
+    )
+    return {name: value for name, value in facts.items() if name not in ("mean", "std")} | {
+        "file": str(out),
+        "format": form,
+        "checked_on": f"{found.images} {'random' if calibrate is None else 'real'} pictures",
+        "largest_change": found.change,
+        "same_top1": found.same,
+    }
+
+
+def _input(channels: int, crop: int, preprocess: bool) -> str:
+    if preprocess:
+        return f"uint8 (N, {crop}, {crop}, {channels}), RGB; inside: scaled to 0..1, less the mean image"
+    colours = "RGB" if channels == 3 else "gray"
+    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean, which the file only tells"
+
+
+def _shortest(mean: Tensor) -> list[Any]:
+    """The mean as (C) numbers, or (C, H, W), each in the fewest digits that give the same float32."""
+    numbers = mean.flatten() if mean.shape[-2:] == (1, 1) else mean
+    return numbers.numpy().astype(str).astype(float).tolist()
+
+
+def _views(folder: Path, crop: int, channels: int, say: Say) -> Tensor:
+    """The centres of the pictures in a folder, uint8 (N, channels, crop, crop); what does not decode is left out."""
+    files = pictures_under(folder)
+    files = files[:: -(-len(files) // MOST)]
+    view, made = Protocol("center").views(crop), list[Tensor]()
+    for file in files:
+        pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
+        if isinstance(pixels, str):
+            say(f"left out {file}: {pixels}")
+        else:
+            made.append(with_channels(view(pixels)[0], channels))
+    if not made:
+        raise InputError(f"no picture in {folder} decodes; give another --calibrate")
+    return torch.stack(made)
+
+
+def _random(crop: int, channels: int) -> Tensor:
+    """Pictures that are smooth, with grain, as photographs are: uint8 (RANDOM, channels, crop, crop)."""
+    generator = torch.Generator().manual_seed(0)
+    fields = torch.rand(RANDOM, channels, 5, 5, generator=generator)
+    smooth = F.interpolate(fields, (crop, crop), mode="bicubic").clamp(0, 1)
+    grain = torch.randn(smooth.shape, generator=generator)
+    return (255 * smooth + 8 * grain).clamp(0, 255).byte()

@@ -1,0 +1,17 @@
+"""The one way to a trained network that a user names."""
+
+from pathlib import Path
+
+from deepres.models.network import Network
+from deepres.runtime.say import Say
+from deepres.serving.file_network import SUFFIXES, open_file
+from deepres.weights.find import ready
+
+
+def open_network(path: Path, say: Say, network: str | None = None) -> Network:
+    """A network from a run folder, a weights file of any kind, `hf:owner/name`, or a file of `deepres export`.
+
+    `network` names the net where neither header nor tensors do. Raises `InputError` as `ready`, for weights, and as
+    `open_file`, for an exported file.
+    """
+    return open_file(path, say) if path.suffix in SUFFIXES else ready(path, say, network)

@@ -1,0 +1,152 @@
+"""What a trained network sees in pictures that have no label."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.classification.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
+from deepres.classification.views import Protocol
+from deepres.data.decode import pixels_or_fault
+from deepres.data.folders import pictures_below
+from deepres.data.layouts import IMAGE_SUFFIXES
+from deepres.data.listing import Picture
+from deepres.data.pictures import ahead
+from deepres.data.walk import Walk, on_disk, unread_note
+from deepres.models.network import Network
+from deepres.runtime.device import precision_of_tests, resolve_device
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import listed_names
+from deepres.runtime.say import Say
+from deepres.serving.engine import engine as made_engine
+from deepres.workflows.evaluate import usual_protocol
+
+AT_ONCE = 64  # pictures that are read before their predictions are given
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of a picture, (name, softmax score) best first; or the `fault` for which it has none."""
+
+    name: str
+    top: tuple[tuple[str, float], ...] = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with a protocol: pictures in, predictions out."""
+
+    classes: tuple[str, ...]
+    score: Scorer
+    image_size: int | None
+    at_once: int
+
+    def predict(self, files: Iterable[Path], top: int = 5) -> Iterator[Prediction]:
+        """A prediction a file, in order; one that cannot be read, decoded or scored has a fault."""
+
+        def decode(file: Path) -> Tensor | str:
+            return pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size)
+
+        decoded = ahead(files, decode)
+        for piece in pieces(decoded, self.at_once, _pixels):
+            found = iter(self._scores([image for _, image in piece if isinstance(image, Tensor)]))
+            for file, image in piece:
+                scores = next(found) if isinstance(image, Tensor) else image
+                if isinstance(scores, str):
+                    yield Prediction(str(file), fault=scores)
+                else:
+                    yield Prediction(str(file), self.best(scores, top))
+
+    def best(self, scores: Tensor, top: int) -> tuple[tuple[str, float], ...]:
+        """The `top` best classes of the softmax scores (K,) of a picture."""
+        best = scores.topk(min(top, len(scores)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return tuple((self.classes[label], score) for label, score in pairs)
+
+    def _scores(self, images: list[Tensor]) -> list[Tensor | str]:
+        """The scores of each image; where the batch is refused, of each alone, or why it is."""
+        try:
+            return list(self.score(images)) if images else []
+        except InputError as error:
+            return [str(error)] if len(images) == 1 else [self._scores([image])[0] for image in images]
+
+
+def _pixels(decoded: tuple[Path, Tensor | str]) -> int:
+    return decoded[1][0].numel() if isinstance(decoded[1], Tensor) else 0
+
+
+def predictor(
+    net: Network,
+    protocol: Protocol | None = None,
+    *,
+    engine: str = "eager",
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    say: Say = print,
+) -> Predictor:
+    """A network ready to predict, by `protocol`, by default the one that `deepres eval` would take.
+
+    With the protocol `single`, pictures of another size than the training images are resized by their shorter side
+    and cut at their centre. `engine` is one of `serving.engine`; the dense test runs on `eager` alone, which
+    `auto` is for it. Raises `InputError` for an engine that cannot be had.
+    """
+    protocol, crop = protocol or usual_protocol([net]), crop_of(net)
+    place = resolve_device(device)
+    precision = precision_of_tests(precision)
+    if engine != "eager" and net.in_file:
+        raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
+    fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
+    if not fixed and engine not in ("auto", "eager"):
+        raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
+    count = batch_size or max(1, BATCH_PIXELS // crop**2)  # views
+    run = None
+    if fixed and engine != "eager":
+        example = torch.zeros(count, ends(net)[0], crop, crop)
+        run = made_engine(net, example, engine, precision, say=say)
+    score = scorer(net, protocol, place, precision, count * crop**2, run)
+    classes = net.header.get("classes") or [str(label) for label in range(ends(net)[1])]
+    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(count, AT_ONCE))
+
+
+def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = lambda message: None) -> Iterator[Path]:
+    """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
+
+    A list has a name a line, in the system's encoding or UTF-16 with its mark. What is no file is given as it is, and
+    `say` is told what of a folder is not read. Raises `InputError` for a folder without pictures, and where none are
+    listed.
+    """
+    for name in names:
+        path = on_disk(Path(name))
+        if name == "-":
+            lines = listed_names(listed())
+            if not lines:
+                raise InputError("- takes file names from standard input, a line each, and none came")
+            yield from (on_disk(Path(line)) for line in lines)
+        elif path.is_dir():
+            yield from pictures_under(path, say)
+        else:
+            yield path
+
+
+def pictures_under(folder: Path, say: Say = lambda message: None) -> list[Path]:
+    """All picture files in a folder and those below it, sorted; `say` is told what else there is.
+
+    Raises `InputError` where there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; check the path")
+    walk, unread = Walk(), Counter[str]()
+    try:
+        found = [Path(path) for path in pictures_below(folder, walk, unread)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error}); check its permissions") from None
+    if not found:
+        raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+    for note in (*unread_note(unread), *walk.notes()):
+        say(f"{folder}: {note}")
+    return found

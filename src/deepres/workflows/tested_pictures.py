@@ -1,0 +1,81 @@
+"""Which pictures a run may be tested on: none that it was trained on, and what changed since then is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepres.classification.task import fingerprint_of, load_source
+from deepres.data.manifest import Manifest, manifest_of
+from deepres.data.pictures import Pictures
+from deepres.data.sources import placed
+from deepres.records import Json, Run
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+from deepres.workflows import configure
+from deepres.workflows.run_pictures import RunPictures, first, kept, place_of, test_changes
+
+
+def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, given: bool) -> Pictures:
+    """The test `pictures` less those that a run among `headers`, by path, was trained on, and that are now among them.
+
+    `say` is told what was added, is gone or has other content since the run began, and of weights of before, which
+    may know some. `given` says that the user named the data. Raises `InputError` where the runs' own place holds none
+    of their test pictures, and for a run of before that keeps no list of its pictures, where its data changed so that
+    its training pictures cannot be told.
+    """
+    listed = {path: own for path in headers if (own := kept(path)) is not None}
+    for path in (path for path in headers if path not in listed):
+        if path.is_dir() and Run(path).exists:
+            _check_unlisted(path, pictures, say, given)
+        elif pictures.division and "recipe" in headers[path] and headers[path].get("division") != "hash":
+            say(f"warning: {path} was trained when data were divided otherwise, and may know some of these pictures")
+    if not listed:
+        return pictures
+    now = manifest_of(pictures.listed, say, pictures.name)
+    seen = torch.zeros(len(now.names), dtype=torch.bool)
+    for path, own in listed.items():
+        seen |= _seen(path, own, now, pictures, say, given)
+    if not seen.any():
+        return pictures
+    names = [now.names[place] for place in seen.nonzero().flatten().tolist()]
+    say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
+    return pictures.where((~seen).tolist())
+
+
+def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
+    """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
+    tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
+    same_place = _place(path) == placed(pictures.name)
+    if not given and same_place and len(own.test.names) and not tested.any():
+        raise InputError(
+            f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
+            "place of its data, or other data, with --data"
+        )
+    changed = test_changes(own.test, now)
+    if changed and (same_place or tested.any()):  # else these are other data
+        say(f"the test pictures are not all that {path} was tested on when it was trained: {changed}")
+    if both := int((tested & trained).sum()):
+        say(f"warning: {both:,} of the test pictures have the content of pictures that {path} was trained on")
+    return trained & ~tested
+
+
+def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> None:
+    """A run of before keeps no list of its pictures, but the fingerprint of all."""
+    config = Run(path).config
+    ruled = pictures.division in (None, config.get("division", "place"))
+    if given or _place(path) != pictures.name or not ruled:
+        if pictures.division:
+            say(f"warning: {path} keeps no list of its pictures; these may be some that it was trained on")
+    elif pictures.division or placed(config["data"]) != config["data"]:
+        source = load_source(configure.configure([path], None, {}), lambda message: None)
+        if fingerprint_of(source) != config.get("fingerprint"):
+            raise InputError(
+                f"{path} was trained on other pictures than {pictures.root} holds now, and keeps no list that would "
+                "tell its training pictures; give pictures that it has not seen with --data"
+            )
+
+
+def _place(path: Path) -> str:
+    return place_of(Run(path).config)

@@ -1,0 +1,144 @@
+"""One network on one data set: the hop from a configuration to the training loop."""
+
+import dataclasses
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import torch
+
+from deepres.classification.task import Material, Source, material
+from deepres.models.catalog import build
+from deepres.records import Json, Run, describe_environment, write_json
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import ALONE, Ranks
+from deepres.training.compile import resolve_compile
+from deepres.training.freeze import freeze
+from deepres.training.loop import train
+from deepres.training.recipe import Config
+from deepres.training.resume import mend_records
+from deepres.training.settings import BEFORE, differences
+from deepres.training.trainer import Monitor
+from deepres.weights.start import FILE as START
+from deepres.weights.start import Start, of_run
+from deepres.workflows import run_pictures
+from deepres.workflows.batch import require_batch
+from deepres.workflows.configure import resolve, with_places
+
+# The fingerprint tells, not the place, of data and of start weights; the others change no result.
+ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_budget", "workers", "skip_bad")
+
+
+def train_run(
+    config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks = ALONE, start: Start | None = None
+) -> Json:
+    """Train `config` into `run`, or go on with it; return the final figures.
+
+    `start` is what `config.start` names; where it is not given, it is read from there, or from the run's folder.
+    Several `ranks` call this together. Raises `InputError` where the folder holds a run of another configuration,
+    naming the fields that differ, where another process is at work on it, and where the batch does not divide
+    among the ranks.
+    """
+    config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
+    require_batch(config, source, ranks, start)
+    if not run.exists:
+        run_pictures.require_outside(config.data_path or config.data, run.path)
+    with ExitStack() as held:
+        ranks.by_first(lambda: held.enter_context(run.locked()))
+        if config.start is not None and start is None:
+            start = of_run(run, config.start_path or config.start, monitor.say)
+        if config.start_path is not None:
+            run_pictures.tell_start(Path(config.start_path), str(config.data_path), source, monitor.say)
+        return _train_run(config, run, source, monitor, ranks, start)
+
+
+def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
+    config = resolve(config, run, monitor.say, ranks)
+    own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
+    with closing(own):
+        if not ranks.same(int(own.fingerprint[:15], 16)):
+            raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
+        return _train_on(own, config, run, monitor, ranks, start, source)
+
+
+def _train_on(
+    own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks, start: Start | None, source: Source
+) -> Json:
+    torch.manual_seed(config.seed)
+    if start is None:
+        net = build(config.network, len(own.classes), own.channels)
+    else:
+        net = start.begin(own.classes, own.channels, monitor.say)
+    freeze(net, config.freeze or ())
+    if run.done is None:
+        compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
+        config = dataclasses.replace(config, compile="on" if compiled else "off")
+    facts: Json = {"num_classes": len(own.classes), "in_channels": own.channels, "classes": list(own.classes)}
+    origin = {} if start is None else {"start": config.start, "start_sha256": start.sha256}
+    record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
+    commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
+    if done is not None:
+        ranks.by_first(lambda: mend_records(run, monitor.say))
+        return done
+    header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
+    header["division"] = config.division
+    return train(
+        net,
+        config.recipe,
+        own.batch_at,
+        own.evaluate,
+        run,
+        monitor,
+        device=config.device,
+        precision=config.precision,
+        kernels=config.kernels == "on",
+        compiled=config.compile == "on",
+        memory_budget=config.memory_budget,
+        mean=own.mean,
+        header=header | own.facts | {"commit": commit},
+        ranks=ranks,
+    )
+
+
+def open_run(
+    record: Json, run: Run, source: Source, start: Start | None = None, ranks: Ranks = ALONE
+) -> tuple[str | None, Json | None]:
+    """Write down the configuration of a new run, its start weights and its pictures; of one that has begun, check it.
+
+    Returns the commit of the code, and the final figures of a run that is complete.
+    """
+    own = run_pictures.own_pictures(source, record["start_path"])
+    if run.exists:
+        if run.begun and (fields := _other_fields(record, run, source)):
+            raise InputError(
+                f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
+                "the recorded values to go on with it"
+            )
+        if not run.begun:  # as after a first step at too high a rate: nothing is lost
+            for file in (START, run_pictures.FILE):
+                (run.path / file).unlink(missing_ok=True)
+            write_json(run.path / "config.json", record)
+        elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
+            write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
+    else:
+        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
+            raise InputError(f"{run.path} is not empty and holds no run; give another --run")
+        write_json(run.path / "config.json", record)
+    if start is not None:
+        start.keep(run)
+    if own is not None and not (run.path / run_pictures.FILE).exists():
+        own.keep(run)
+    environment: Json = describe_environment() | {"ranks": ranks.world}
+    write_json(run.path / "environment.json", [*run.environment, environment])
+    return environment["commit"], run.done
+
+
+def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
+    """What a recorded configuration has otherwise than `record`; of other pictures, which ones, where it is known."""
+    recorded = {"compile": "off"} | BEFORE | run.config  # older runs do not tell of fields that came later
+    begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
+    fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
+    if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:
+        fields["fingerprint"] = run_pictures.changes(before, source)
+    elif "fingerprint" in fields and "division" in fields:  # as its pictures are in other parts by another rule
+        fields["fingerprint"] += f"; {fields.pop('division')}"
+    return [field for name, field in fields.items() if name not in ANY_VALUE]
