@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
 from deepres.runtime.errors import InputError
-from deepres.training.recipe import BOUNDS, RATES, Config, Recipe
 from deepres.training.settings import from_json, merge
 
 EMPTY = [
@@ -39,14 +39,18 @@ def test_names_of_no_network_are_refused_by_reproduce(refused, tmp_path, network
     assert not list(tmp_path.iterdir())
 
 
-NUMBERS = [name for name in (*BOUNDS, *RATES) if name in Recipe.__dataclass_fields__]
+NUMBERS = list(ClassificationRecipe.bounds)
 
 
 @pytest.mark.parametrize("field", NUMBERS)
 def test_a_number_without_sense_is_refused_with_its_field(field):
     for value in ("1" + "0" * 40, "-1", "inf", "nan", "1e400", "9" * 5_000):
         with pytest.raises(InputError, match=f"^the command line: {field} is .*, but must be ") as caught:
-            from_json(merge({"network": "resnet20", "data": "x"}, {field: value}), "the command line")
+            from_json(
+                merge({"network": "resnet20", "data": "x"}, {field: value}, ClassificationConfig),
+                "the command line",
+                ClassificationConfig,
+            )
         assert len(str(caught.value)) < 300
 
 
@@ -56,7 +60,7 @@ def test_a_number_without_sense_is_refused_with_its_field(field):
 )
 def test_a_number_of_a_configuration_without_sense_is_refused(field, value):
     with pytest.raises(InputError, match=f"{field} is {value}, but must be from"):
-        Config("resnet20", "x", **{field: value})
+        ClassificationConfig("resnet20", "x", **{field: value})
 
 
 def test_a_pad_of_a_hundred_million_is_a_sentence(refused, folder, tmp_path):
@@ -70,7 +74,9 @@ def begun(folder, tmp_path_factory):
     """A run with a configuration alone."""
     place = tmp_path_factory.mktemp("begun") / "run"
     place.mkdir()
-    record = Config("resnet8", str(folder), recipe=Recipe(iterations=4, milestones=())).as_json()
+    record = ClassificationConfig(
+        "resnet8", str(folder), recipe=ClassificationRecipe(iterations=4, milestones=())
+    ).as_json()
     (place / "config.json").write_text(json.dumps(record))
     return place
 

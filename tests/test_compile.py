@@ -13,6 +13,7 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import deepres
+from deepres.acceleration.compiled import CompiledBlock, compile_blocks
 from deepres.models.blocks import Block, basic, stage
 from deepres.models.shortcuts import option_a
 from deepres.records import Run
@@ -20,9 +21,11 @@ from deepres.runtime.errors import InputError
 from deepres.training import compile as compiling
 from deepres.training import loop
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.compile import CompiledBlock, compile_blocks, resolve_compile
-from deepres.training.recipe import Config, Recipe
+from deepres.training.compile import resolve_compile
+from deepres.training.config import Config
+from deepres.training.recipe import Recipe
 from deepres.workflows.configure import resolve
+from tasks import GivenTask
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 MARKS = ("--iterations", 6, "--batch-size", 8, "--lr", 0.05, "--set", "window=2", "--set", "evaluate_every=3")
@@ -39,6 +42,9 @@ def batch():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(8, 3, 32, 32, generator=generator) - 0.5
     return images.to(**CHANNELS_LAST), torch.randint(4, (8,), generator=generator)
+
+
+TASK = GivenTask(lambda step: batch())
 
 
 def resnet(name="resnet8"):
@@ -242,7 +248,7 @@ def test_auto_takes_what_makes_the_whole_run_shorter_and_touches_nothing(traced,
     net, said = resnet(), []
     net.register_forward_pre_hook(dawdle)
     before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    assert resolve_compile(CONFIG, net, batch, said.append) == (slow == "eager")
+    assert resolve_compile(CONFIG, net, TASK, said.append) == (slow == "eager")
     assert traced() == 4
     assert f"goes on {'compiled' if slow == 'eager' else 'without'}" in said[0]
     assert torch.equal(torch.get_rng_state(), random)
@@ -256,7 +262,7 @@ def test_without_a_compiler_auto_says_so_and_goes_on_and_on_is_refused(
 ):
     monkeypatch.setenv("CXX", "/nonexistent")
     said = []
-    assert not resolve_compile(CONFIG, resnet(), batch, said.append)
+    assert not resolve_compile(CONFIG, resnet(), TASK, said.append)
     [sentence] = said
     assert "no C++ compiler was found (/nonexistent, or CXX); going on without" in sentence
     message = refused(*train(folder, tmp_path / "run"), "--compile", "on")
@@ -278,13 +284,13 @@ def test_what_does_not_go_together_with_compiling_is_refused(refused, folder, tm
 
 
 def test_beside_the_kernels_or_a_memory_budget_auto_is_off_without_a_trial(long_run):
-    def no_trial():
+    def no_trial(step):
         raise AssertionError
 
     for change in ({"kernels": "on"}, {"memory_budget": 1.0}, {"device": "mps"}):
-        assert not resolve_compile(dataclasses.replace(CONFIG, **change), resnet(), no_trial, print)
+        assert not resolve_compile(dataclasses.replace(CONFIG, **change), resnet(), GivenTask(no_trial), print)
     with pytest.raises(InputError, match="not for mps"):
-        resolve_compile(dataclasses.replace(CONFIG, device="mps", compile="on"), resnet(), no_trial, print)
+        resolve_compile(dataclasses.replace(CONFIG, device="mps", compile="on"), resnet(), GivenTask(no_trial), print)
 
 
 def test_the_trial_takes_parts_of_a_batch_as_training_does(traced, long_run, monkeypatch):
@@ -293,5 +299,5 @@ def test_the_trial_takes_parts_of_a_batch_as_training_does(traced, long_run, mon
     recipe = dataclasses.replace(CONFIG.recipe, accumulate=4)
     net = resnet()
     net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    resolve_compile(dataclasses.replace(CONFIG, compile="auto", recipe=recipe), net, batch, lambda message: None)
+    resolve_compile(dataclasses.replace(CONFIG, compile="auto", recipe=recipe), net, TASK, lambda message: None)
     assert "compiled" in seen and {size for size in seen if size != "compiled"} == {2}

@@ -16,6 +16,7 @@ from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
+from tasks import GivenTask
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
 
@@ -38,10 +39,14 @@ def batch_at(step):
     return torch.randn(8, 3, 32, 32, generator=generator), torch.randint(3, (8,), generator=generator)
 
 
+def half_wrong(net, last):
+    return {"test_error": 50.0}
+
+
 def go_on(path, recipe=RECIPE):
     torch.manual_seed(0)
     told = Told()
-    done = train(build("resnet8", 3), recipe, batch_at, lambda net, last: {"test_error": 50.0}, Run(path), told)
+    done = train(build("resnet8", 3), recipe, GivenTask(batch_at, half_wrong), Run(path), told)
     return done, told.said
 
 
@@ -65,7 +70,7 @@ def half(whole, tmp_path, monkeypatch):
     torch.manual_seed(0)
     path = tmp_path / "half"
     with pytest.raises(KeyboardInterrupt):
-        train(build("resnet8", 3), RECIPE, stop, lambda net, last: {"test_error": 50.0}, Run(path), Told())
+        train(build("resnet8", 3), RECIPE, GivenTask(stop, half_wrong), Run(path), Told())
     with (path / "metrics.jsonl").open("a") as rows:
         rows.write('{"iteration": 10, "train_error": 1.0}\n')
     return path

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepres.classification.task import material
+from deepres.classification.recipe import CIFAR, ClassificationConfig
+from deepres.classification.task import classification_task
 from deepres.data.augment import normalise
 from deepres.data.resident import ImageSet
 from deepres.data.resident_batches import Batches
@@ -14,7 +15,6 @@ from deepres.data.resident_batches import test_batches as in_order
 from deepres.data.sources import load
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE
-from deepres.training.recipe import CIFAR, Config
 
 CPU = torch.device("cpu")
 
@@ -140,9 +140,9 @@ def test_an_empty_batch_is_refused(count: int, size: int):
 def test_a_recipe_that_pads_by_nothing_shows_whole_images_and_their_mirror_images(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path))
     recipe = dataclasses.replace(CIFAR, batch_size=48, pad=0)
-    config = Config("resnet8", str(folder), device="cpu", precision="fp32", recipe=recipe)
+    config = ClassificationConfig("resnet8", str(folder), device="cpu", precision="fp32", recipe=recipe)
     data = load(str(folder))
-    shown = material(config, data, ALONE, print).batch_at(0)[0] + data.mean()
+    shown = classification_task(config, data, ALONE, print).batch_at(0)[0] + data.mean()
     images = data.train.images / 255
     whole, mirrored = (
         (shown[:, None] - choices).abs().flatten(2).amax(2).lt(1e-5).any(1) for choices in (images, images.flip(3))

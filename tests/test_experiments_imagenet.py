@@ -11,6 +11,7 @@ from PIL import Image
 
 from conftest import run_deepres
 from deepres.classification import score_table
+from deepres.classification.recipe import IMAGENET
 from deepres.models.catalog import depth
 from deepres.paper.claims import Claim, ordered, printed
 from deepres.paper.imagenet import (
@@ -27,7 +28,6 @@ from deepres.paper.imagenet import (
 )
 from deepres.paper.plan import SCALES, make_plan, read_plan
 from deepres.paper.tables import Evaluated
-from deepres.training.recipe import IMAGENET
 from deepres.workflows.configure import configure
 
 NETWORKS = "plain18,resnet18-a"

@@ -17,14 +17,16 @@ from torch.nn import functional as F
 
 import deepres
 from deepres.acceleration.on_kernels import accelerate
+from deepres.classification.recipe import IMAGENET, ClassificationConfig, paper_recipe
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.progress import ConsoleMonitor
 from deepres.runtime.ranks import ALONE
-from deepres.training.recipe import IMAGENET, Recipe, paper_recipe
+from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
 from deepres.training.settings import from_json, merge
-from deepres.training.trainer import Trainer
+from deepres.training.trainer import Execution, Trainer
+from tasks import GivenTask, plain
 from test_ranks import together
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
@@ -162,17 +164,26 @@ def test_a_short_run_keeps_a_part_of_the_patience_and_averages_over_some_batches
 
 def test_given_milestones_are_kept_to_and_do_not_go_with_another_decay():
     base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
-    recipe = from_json(merge(base, {"milestones": "100,200"}), "test").recipe
+    recipe = from_json(
+        merge(base, {"milestones": "100,200"}, ClassificationConfig), "test", ClassificationConfig
+    ).recipe
     assert (recipe.decay, rate(recipe, 150)) == ("steps", pytest.approx(0.01))
     with pytest.raises(InputError, match="has no milestones"):
-        merge(base, {"milestones": "100,200", "decay": "plateau"})
+        merge(base, {"milestones": "100,200", "decay": "plateau"}, ClassificationConfig)
     with pytest.raises(InputError, match="takes milestones"):
-        merge(base, {"decay": "steps"})
-    assert from_json(merge({"network": "resnet20", "data": "x"}, {"decay": "linear"}), "test").recipe.milestones == ()
+        merge(base, {"decay": "steps"}, ClassificationConfig)
+    assert (
+        from_json(
+            merge({"network": "resnet20", "data": "x"}, {"decay": "linear"}, ClassificationConfig),
+            "test",
+            ClassificationConfig,
+        ).recipe.milestones
+        == ()
+    )
 
 
-def trainer(net, recipe, tmp_path, header=None):
-    return Trainer(net, recipe, Run(tmp_path), "cpu", "fp32", None, header or {}, ALONE)
+def trainer(net, recipe, tmp_path, batch_at=None):
+    return Trainer(plain(net), recipe, GivenTask(batch_at), Run(tmp_path), Execution(), ALONE)
 
 
 def test_the_rate_drops_where_the_error_has_not_fallen_for_the_patience(tmp_path):
@@ -192,7 +203,7 @@ def test_accumulated_parts_give_the_gradient_of_the_parts_mean(tmp_path):
     twin = copy.deepcopy(net)
     images, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
     recipe = Recipe(batch_size=8, accumulate=2, lr=0.1)
-    trainer(net, recipe, tmp_path).train_step(images, labels)
+    trainer(net, recipe, tmp_path).train_step((images, labels))
     optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     losses = [F.cross_entropy(twin(part), truth) for part, truth in zip(images.split(4), labels.split(4), strict=True)]
     (sum(losses) / 2).backward()
@@ -209,8 +220,8 @@ def test_averaged_statistics_are_the_plain_mean_of_those_of_the_batches(tmp_path
         accelerate(net)
     recipe = dataclasses.replace(Recipe(iterations=5, batch_size=4), milestones=(), bn_average=10)
     batches = [torch.randn(4, 3, 16, 16) + step for step in range(8)]
-    ours, monitor = trainer(net, recipe, tmp_path), ConsoleMonitor(Console(), "", 5, 4)
-    ours.average_statistics(lambda step: (batches[step], torch.zeros(4).long()), monitor)
+    ours = trainer(net, recipe, tmp_path, lambda step: (batches[step], torch.zeros(4).long()))
+    ours.average_statistics(ConsoleMonitor(Console(), "", 5, 4))
     first = net.conv1
     maps = [first.conv(batches[step]) for step in (5, 6, 7)]  # ten images take three batches
     means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)

@@ -15,8 +15,10 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.progress import ConsoleMonitor
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
+from deepres.training.trainer import Execution
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
+from tasks import GivenTask, plain
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
 
@@ -43,7 +45,7 @@ def net():
 
 def run_loop(tmp_path, recipe, evaluate=lambda net, last: {"test_error": 0.0}, **more):
     run = Run(tmp_path)
-    return train(net(), recipe, batch_at, evaluate, run, Silent(), **more), run
+    return train(plain(net()), recipe, GivenTask(batch_at, evaluate), run, Silent(), Execution(**more)), run
 
 
 def test_the_warm_up_ends_when_the_measured_error_is_low_enough_and_not_before(tmp_path):
@@ -82,7 +84,7 @@ def test_the_network_learns(tmp_path):
 
 def test_weights_travel_with_mean_image_and_header(tmp_path):
     mean = torch.rand(1, 4, 4)
-    run_loop(tmp_path, RECIPE, mean=mean, header={"network": "mine"})
+    train(plain(net(), mean, {"network": "mine"}), RECIPE, GivenTask(batch_at), Run(tmp_path), Silent())
     saved = weights_file.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
     assert torch.equal(saved.mean, mean)
     assert saved.header == {"network": "mine", "iteration": 12}
@@ -107,7 +109,7 @@ def test_the_iteration_of_a_loss_that_is_not_finite_is_exact(tmp_path):
         return (images * float("nan") if step == 5 else images), labels
 
     with pytest.raises(InputError, match="not finite at iteration 5 "):
-        train(net(), RECIPE, poisoned, lambda net, last: {}, Run(tmp_path), Silent())
+        train(plain(net()), RECIPE, GivenTask(poisoned), Run(tmp_path), Silent())
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from deepres.classification.recipe import CIFAR, FAST
 from deepres.models.catalog import build
 from deepres.training.optimizer import SGD, Muon, optimizer_for, orthogonal
-from deepres.training.recipe import CIFAR, FAST
 
 
 def muon(*parameters, lr=0.2, kernel_lr=0.03):

@@ -14,16 +14,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepres.analysis.cost import stages
 from deepres.bench.contestants import ready
 from deepres.bench.job import Work
+from deepres.classification.loss import classification_loss
 from deepres.findings import describe
 from deepres.models import catalog
 from deepres.models.catalog import build
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.training.loop import StoppedError, train
-from deepres.training.loss import classification_loss
 from deepres.training.recipe import Recipe
 from deepres.weights import checkpoint
 from nets import made, on_meta, rival_of_torchvision
+from tasks import GivenTask
 
 # parameters, multiply-adds, activations at 224x224
 COSTS = {
@@ -202,7 +203,7 @@ def test_dropout_goes_on_with_the_same_draws_after_a_stop(tmp_path):
     def run(place, at=None):
         torch.manual_seed(0)
         net = build("googlenet", 3)
-        train(net, recipe, batch_at, lambda net, last: {"test_error": 0.0}, Run(place), Stopping(at))
+        train(net, recipe, GivenTask(batch_at), Run(place), Stopping(at))
         return net.state_dict()
 
     expected = run(tmp_path / "undisturbed")

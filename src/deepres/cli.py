@@ -183,15 +183,17 @@ def reproduce(
 
     Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
     """
+    from deepres.classification.recipe import ClassificationConfig
     from deepres.paper import reproduce as experiment
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
-    from deepres.training.recipe import Config
 
     def watch(label: str, total: int, images: int) -> ConsoleMonitor:
         return ConsoleMonitor(err, label, total, images)
 
-    base = Config("", data or "", split, image_size, skip_bad=skip_bad, device=device, precision=precision)
+    base = ClassificationConfig(
+        "", data or "", split=split, image_size=image_size, skip_bad=skip_bad, device=device, precision=precision
+    )
     folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, watch)
     file = page.write(findings, folder / "report.html")
     if json:

@@ -13,14 +13,14 @@ from deepres.acceleration.on_kernels import accelerate, resolve_kernels
 from deepres.acceleration.recomputed import save_memory
 from deepres.bench.job import Contestant, Work, is_epoch
 from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.classification.loss import classification_loss
+from deepres.classification.recipe import FAST, ClassificationConfig, ClassificationRecipe, paper_recipe
 from deepres.data.resident_batches import Batches
 from deepres.models.catalog import depth
 from deepres.records import Run
 from deepres.runtime.device import autocast, keep_freed_memory
 from deepres.runtime.errors import InputError
-from deepres.training.loss import classification_loss
 from deepres.training.optimizer import SGD
-from deepres.training.recipe import FAST, Config, Recipe, paper_recipe
 from deepres.workflows.train import train_run
 
 
@@ -52,14 +52,14 @@ def fast(work: Work) -> Contestant:
     return _epoch(work, FAST)
 
 
-def _epoch(work: Work, recipe: Recipe) -> Contestant:
+def _epoch(work: Work, recipe: ClassificationRecipe) -> Contestant:
     data = data_of(work)
     steps = -(-len(data.train) // work.batch_size)
     recipe = dataclasses.replace(recipe, batch_size=work.batch_size).scaled(steps)
     recipe = dataclasses.replace(recipe, window=min(100, steps), evaluate_every=steps, milestones=())
     kernels, runs_on = _kernels(work)
     compiled = work.compile and not kernels
-    config = Config(work.network, work.data, precision=work.precision, recipe=recipe)
+    config = ClassificationConfig(work.network, work.data, precision=work.precision, recipe=recipe)
     config = dataclasses.replace(config, compile="on" if compiled else "off")
 
     def epoch() -> int:

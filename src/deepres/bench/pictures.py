@@ -16,6 +16,7 @@ from torchvision import io
 from torchvision.transforms import v2
 
 from deepres.bench.job import Contestant, Work
+from deepres.classification.recipe import IMAGENET
 from deepres.data.augment import channels_last
 from deepres.data.crops import DRAWS, finish, scale_crop_flip
 from deepres.data.stream.index import Index, open_index
@@ -23,7 +24,6 @@ from deepres.data.stream.loader import Stream
 from deepres.data.stream.statistics import statistics
 from deepres.runtime.device import keep_freed_memory
 from deepres.runtime.errors import InputError
-from deepres.training.recipe import IMAGENET
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AXES = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])

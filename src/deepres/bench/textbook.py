@@ -16,8 +16,8 @@ from torchvision import transforms
 
 from deepres.bench.job import Contestant, Work, is_epoch
 from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.classification.loss import classification_loss
 from deepres.data.resident import ImageSet
-from deepres.training.loss import classification_loss
 
 SETTING = "PIL, DataLoader with 2 workers, fp32 eager, NCHW, .item() a step"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

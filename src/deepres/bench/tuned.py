@@ -18,9 +18,9 @@ from torchvision.transforms import v2
 from deepres.bench.job import Contestant, Work, is_epoch
 from deepres.bench.shared import batch_of, data_of, our_network
 from deepres.bench.textbook import DEVIATION, MEAN
+from deepres.classification.loss import classification_loss
 from deepres.data.resident import ImageSet
 from deepres.runtime.device import autocast, resolve_precision
-from deepres.training.loss import classification_loss
 
 WARM_UP, PROBES = 2, 5
 NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]

@@ -1,10 +1,10 @@
-"""What a run is trained and tested on: images resident in memory (Sec. 4.2), or pictures read as they are needed."""
+"""Classification as a task of the training loop: batches of images and labels, a loss, test errors."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,83 +12,107 @@ from torch import Tensor, nn
 from deepres.acceleration.folded import folded
 from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
-from deepres.classification.views import Protocol, fitted
+from deepres.classification.loss import classification_loss
+from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.source import Source, fingerprint_of
+from deepres.classification.views import Protocol as TestProtocol
+from deepres.classification.views import fitted
 from deepres.data.augment import channels_last, normalise
 from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
-from deepres.data.listing import counted, refusal
+from deepres.data.listing import refusal
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
-from deepres.data.sources import load, still_there
-from deepres.data.stream.index import Index, Parts, open_index
+from deepres.data.stream.index import Index, Parts
 from deepres.data.stream.loader import Stream, in_order
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
 from deepres.runtime.errors import InputError
 from deepres.runtime.progress import every_so_often
-from deepres.runtime.ranks import ALONE, Ranks
+from deepres.runtime.ranks import Ranks
 from deepres.runtime.say import Say
-from deepres.training.recipe import Config
 from deepres.training.stop import Stopping, stops
-from deepres.training.trainer import BatchAt, Evaluate
 
 TEST_BATCH = 500
 TEST_PIXELS = 32 * 224 * 224  # of a batch of test crops
-Source = Data | Parts
+Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
+
+
+class TrainingBatches(Protocol):
+    """Where batches come from: `Batches` of resident images, or a `Stream` of pictures on disk."""
+
+    def batch(self, step: int) -> Labelled:
+        """The batch of a step, a pure function of (seed, step)."""
+        ...
+
+    def close(self) -> None:
+        """End what is at work on the next ones."""
+        ...
+
+
+class TestPart(Protocol):
+    """The test images of this rank."""
+
+    def hits(self, net: nn.Module, last: bool) -> list[int]:
+        """How many are right, right among the best five, and all; of the curve's, or of all where `last`."""
+        ...
 
 
 @dataclass(frozen=True)
-class Material:
+class ClassificationTask:
     """The batches and the test of a run, and what is known of its images.
 
-    `mean` (C, H, W) is the per-pixel mean in units of 0 to 1, `facts` go into the header of the weights.
+    `mean` (C, H, W) is the mean image in units of 0 to 1, `facts` go into the header of the weights.
     """
 
     classes: tuple[str, ...]
     channels: int
     fingerprint: str
     mean: Tensor
-    batch_at: BatchAt
-    evaluate: Evaluate
+    batches: TrainingBatches
+    test: TestPart
+    ranks: Ranks
+    label_smoothing: float = 0.0
     facts: Json = dataclasses.field(default_factory=dict[str, object])
-    close: Callable[[], None] = lambda: None
+    figures: tuple[str, ...] = ("train_error",)
+    watched: str | None = "test_error"
+
+    def batch_at(self, step: int) -> Labelled:
+        """Images float32 (n, C, H, W) less the mean image, and labels int64 (n,), on the device."""
+        return self.batches.batch(step)
+
+    def split(self, batch: Labelled, parts: int) -> Sequence[Labelled]:
+        """Micro-batches of one size."""
+        images, labels = batch
+        return list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
+
+    def images(self, batch: Labelled) -> Tensor:
+        """The images of a batch."""
+        return batch[0]
+
+    def loss(self, net: nn.Module, part: Labelled) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The cross-entropy of a micro-batch, and the share of wrong answers in percent."""
+        images, labels = part
+        logits, loss = classification_loss(net(images), labels, self.label_smoothing)
+        return loss, {"train_error": 100 * (logits.detach().argmax(1) != labels).float().mean()}
+
+    def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
+        """Top-1 and top-5 test error in percent: each rank scores its images, and each image counts once."""
+        # In fp32 whatever the net is trained in, and as fast as `deepres eval` does it.
+        fast = net if runs_on_kernels(net) else folded(net)
+        top1, top5, images = _summed(self.ranks, lambda: self.test.hits(fast, last))
+        if not images:
+            raise InputError("none of the test images decodes; see which with deepres data check")
+        return {"test_error": percent_wrong(top1, images), "test_top5_error": percent_wrong(top5, images)}
+
+    def close(self) -> None:
+        """End the processes that decode pictures."""
+        self.batches.close()
 
 
-def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
-    """The data of a configuration; `say` is told what takes time, and what there is. One rank prepares it for all.
-
-    Raises `InputError` for data that cannot be had, lack training or test pictures or have one class alone, for whole
-    images that are not square, and for options that do not go with a recipe of crops.
-    """
-    size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
-    gray = config.in_channels not in (None, 3)
-    for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
-        if crop and given:
-            raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
-    place, rule = still_there(config.data_path or config.data, "the run"), config.division
-    with ranks.one_first():
-        if crop:
-            source: Source = open_index(place, say, rule)
-        else:
-            source = load(place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say)
-    classes = source.classes if isinstance(source, Data) else source.train.classes
-    say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
-    if not len(source.train):
-        raise InputError(f"{config.data} has no training pictures; add some, in train/ where there is a test/ or val/")
-    if not len(source.test):
-        raise InputError(f"{config.data} has no test pictures; a class needs two to give one, or put some into test/")
-    if len(classes) < 2:
-        raise InputError(f"{config.data} has one class alone; give the folder that holds the class folders")
-    if isinstance(source, Data) and source.size[0] != source.size[1]:
-        height, width = source.size
-        raise InputError(
-            f"{config.data} has whole images of {width}x{height} pixels, and networks take square ones; give "
-            f"--image-size {min(height, width)}"
-        )
-    return source
-
-
-def material(config: Config, source: Source, ranks: Ranks, say: Say, start_mean: Tensor | None = None) -> Material:
-    """The material of a configuration whose device and precision are resolved, for this rank.
+def classification_task(
+    config: ClassificationConfig, source: Source, ranks: Ranks, say: Say, start_mean: Tensor | None = None
+) -> ClassificationTask:
+    """The task of a configuration whose device and precision are resolved, for this rank.
 
     `start_mean` (C, H, W) or (C, 1, 1), of start weights, is subtracted in place of the mean of the training images.
     """
@@ -97,11 +121,28 @@ def material(config: Config, source: Source, ranks: Ranks, say: Say, start_mean:
     return _streamed(config, source, ranks, say, start_mean)
 
 
-def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | None) -> Material:
+@dataclass(frozen=True)
+class _ResidentTest:
+    """Whole images in memory: every `world`-th is this rank's."""
+
+    every: ImageSet
+    few: ImageSet  # the curve's
+    mean: Tensor
+    device: torch.device
+    ranks: Ranks
+
+    def hits(self, net: nn.Module, last: bool) -> list[int]:
+        images, own = self.every if last else self.few, slice(self.ranks.rank, None, self.ranks.world)
+        mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
+        if not len(mine):  # of a rank without an image, where there are more ranks than images
+            return [0, 0, 0]
+        return [*_hits(score(net, test_batches(mine, self.mean, TEST_BATCH, self.device))), len(mine)]
+
+
+def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean: Tensor | None) -> ClassificationTask:
     recipe, place = config.recipe, torch.device(config.device)
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
-    own = ranks.part(recipe.batch_size)
     batches = Batches(
         data.train,
         mean,
@@ -111,32 +152,53 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
         augment=recipe.augment,
         pad=recipe.pad,
         alternate_flips=recipe.alternate_flips,
-        part=own,
+        part=ranks.part(recipe.batch_size),
     )
-    part = spread(data.test, config.test_images)
-
-    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
-        images = data.test if last else part
-        own = slice(ranks.rank, None, ranks.world)
-        mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
-
-        def counts() -> list[int]:
-            if not len(mine):  # of a rank without an image, where there are more ranks than images
-                return [0, 0, 0]
-            hits = _hits(score(_for_scores(net), test_batches(mine, mean, TEST_BATCH, place)))
-            return [*hits, len(mine)]
-
-        return _figures(_summed(ranks, counts))
-
-    return Material(data.classes, data.channels, data.fingerprint, mean, batches.batch, evaluate)
+    test = _ResidentTest(data.test, spread(data.test, config.test_images), mean, place, ranks)
+    known = (data.classes, data.channels, data.fingerprint, mean)
+    return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing)
 
 
-def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: Tensor | None) -> Material:
-    """Crops of pictures on disk, augmented as in Sec. 3.4, and tested by the protocol `center`."""
+class _StreamedTest:
+    """Pictures on disk by the protocol `center`: every `world`-th is this rank's."""
+
+    def __init__(self, index: Index, config: ClassificationConfig, mean: Tensor, ranks: Ranks, say: Say):
+        self.index, self.config, self.mean, self.ranks, self.say = index, config, mean, ranks, say
+        self.told: set[str] = set()
+
+    def hits(self, net: nn.Module, last: bool) -> list[int]:
+        config, crop = self.config, self.config.recipe.crop
+        own = evenly(len(self.index), 0 if last else config.test_images)[self.ranks.rank :: self.ranks.world]
+        view = partial(center_crop, crop=crop, side=TestProtocol("center").sizes(crop)[0])
+        counts, seen = [0, 0, 0], every_so_often(self.say, "pictures tested")
+        size = max(1, TEST_PIXELS // crop**2)
+        for answer in in_order(self.index, view, batch_size=size, workers=config.workers, places=own, say=self.say):
+            self._tell(answer.bad)
+            if len(answer.labels):
+                images = normalise(answer.made.to(self.mean.device), self.mean)
+                found = [*_hits(score(net, [(images, answer.labels)])), len(answer.labels)]
+                counts = [sum(pair) for pair in zip(counts, found, strict=True)]
+                seen(counts[2], len(own))
+        return counts
+
+    def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Name each picture that does not decode once, where they are left out. Raises `InputError` otherwise."""
+        for name, reason in bad:
+            if not self.config.skip_bad:
+                raise refusal(self.index.root, name, reason)
+            if name not in self.told:
+                self.say(f"left out of the test: {name}, which does not decode ({reason})")
+                self.told.add(name)
+
+
+def _streamed(
+    config: ClassificationConfig, parts: Parts, ranks: Ranks, say: Say, start_mean: Tensor | None
+) -> ClassificationTask:
+    """Crops of pictures on disk, augmented as in Sec. 3.4."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
+    # The mean image and the axes of the colour augmentation, by one rank for all of a machine.
     seen = every_so_often(say, "training pictures seen for the mean image")
-
     with ranks.one_first():
         found = statistics(
             parts.train,
@@ -147,14 +209,12 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
             say=say,
             progress=lambda done: seen(done, len(parts.train)),
         )
-    mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
+    mean = (found.mean if start_mean is None else fitted(start_mean, crop, crop)).to(place)
     axes = {"values": found.values, "vectors": found.vectors}
-    augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
-    ready = partial(finish, mean=channels_last(mean.to(place)), sigma=recipe.colour, **axes)
     stream = Stream(
         parts.train,
-        augment,
-        ready,
+        partial(scale_crop_flip, crop=crop, sides=(low, high)),
+        partial(finish, mean=channels_last(mean), sigma=recipe.colour, **axes),
         recipe.batch_size,
         config.seed,
         place,
@@ -164,36 +224,9 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
         skip_bad=config.skip_bad,
         say=say,
     )
-
-    told: set[str] = set()
-
-    def tell(name: str, reason: str) -> None:
-        if name not in told:
-            say(f"left out of the test: {name}, which does not decode ({reason})")
-            told.add(name)
-
-    def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
-        own = evenly(len(parts.test), 0 if last else config.test_images)[ranks.rank :: ranks.world]
-
-        def counts() -> list[int]:
-            return _test_counts(_for_scores(net), parts.test, mean.to(place), own, config, tell, say)
-
-        return _figures(_summed(ranks, counts))
-
-    facts: Json = {"crop": crop}
-    return Material(parts.train.classes, 3, fingerprint_of(parts), mean, stream.batch, evaluate, facts, stream.close)
-
-
-def fingerprint_of(source: Source) -> str:
-    """A SHA-256 over the content of both parts, as a run records it: the test error may change the rate."""
-    if isinstance(source, Data):
-        return source.fingerprint
-    return hashlib.sha256("".join(part.fingerprint for part in source).encode()).hexdigest()
-
-
-def _for_scores(net: nn.Module) -> nn.Module:
-    """The net as it is tested fast, in fp32 whatever it is trained in, as by `deepres eval`."""
-    return net if runs_on_kernels(net) else folded(net)
+    test = _StreamedTest(parts.test, config, mean, ranks, say)
+    known = (parts.train.classes, 3, fingerprint_of(parts), mean.cpu())
+    return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})
 
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
@@ -210,38 +243,8 @@ def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
     return total
 
 
-def _test_counts(
-    net: nn.Module, index: Index, mean: Tensor, own: Tensor, config: Config, tell: Callable[[str, str], None], say: Say
-) -> list[int]:
-    """Of this rank's test pictures: how many are right, right among the best five, and all; `tell` hears the rest."""
-    crop = config.recipe.crop
-    view = partial(center_crop, crop=crop, side=Protocol("center").sizes(crop)[0])
-    counts = [0, 0, 0]
-    seen, total = every_so_often(say, "pictures tested"), len(own)
-    size = max(1, TEST_PIXELS // crop**2)
-    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own, say=say):
-        for name, reason in answer.bad:
-            if not config.skip_bad:
-                raise refusal(index.root, name, reason)
-            tell(name, reason)
-        if len(answer.labels):
-            images = normalise(answer.made.to(mean.device), mean)
-            hits = _hits(score(net, [(images, answer.labels)]))
-            counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
-            seen(counts[2], total)
-    return counts
-
-
 def _hits(scores: Scores) -> list[int]:
     return [scores.correct(), scores.correct(top=5)]
-
-
-def _figures(counts: list[int]) -> dict[str, float]:
-    """Top-1 and top-5 test error in percent: each rank scored its images, and each image counts once."""
-    top1, top5, images = counts
-    if not images:
-        raise InputError("none of the test images decodes; see which with deepres data check")
-    return {"test_error": percent_wrong(top1, images), "test_top5_error": percent_wrong(top5, images)}
 
 
 def evenly(total: int, count: int) -> Tensor:

@@ -11,8 +11,8 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
+    from deepres.classification.recipe import ClassificationConfig
     from deepres.records import Run
-    from deepres.training.recipe import Config
     from deepres.weights.start import Start
 
 
@@ -24,9 +24,9 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
-def run_to_the_end(config: "Config", run: "Run", json: bool, start: "Start | None" = None) -> None:
+def run_to_the_end(config: "ClassificationConfig", run: "Run", json: bool, start: "Start | None" = None) -> None:
     """Train `config` into `run`, show how it goes, and print the final figures; torchrun's ranks share the work."""
-    from deepres.classification.task import load_source
+    from deepres.classification.source import load_source
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.runtime.ranks import joined
     from deepres.workflows import train

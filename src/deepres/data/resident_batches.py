@@ -75,6 +75,9 @@ class Batches:
         images = images.contiguous(memory_format=torch.channels_last)
         return normalise(images, self.mean), self.labels[order]
 
+    def close(self) -> None:
+        """Nothing is at work on the next batches."""
+
     def _draws(self, number: int) -> _Epoch:
         """The draws of an epoch, made for all positions at once; the newest epoch is kept."""
         if self._epoch is None or self._epoch.number != number:

@@ -17,11 +17,10 @@ deepres -- train NET --recipe imagenet --data DIR --run runs/DIR-paper/NET-seed0
 
 import dataclasses
 
+from deepres.classification.recipe import IMAGENET, ClassificationRecipe, rate_for
 from deepres.classification.views import Protocol
 from deepres.paper.claims import Claim, Printed, beyond, not_higher, ordered, printed
 from deepres.paper.plan import SCALES, Experiment, Scale
-from deepres.training.recipe import IMAGENET, Recipe
-from deepres.workflows.configure import rate_for
 
 # The paper's recipe for crops of 64 out of shorter sides in proportion. 16 images a step, whose rate is between that in
 # proportion to the batch and that to its root; fixed drops, since a plateau takes longer: see docs/quick-scale.md.
@@ -46,7 +45,7 @@ SMOKE = dataclasses.replace(
 )
 
 
-def recipe_of(scale: Scale, network: str) -> Recipe:
+def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
     """The recipe of a scale, as `rate_for` has it for a network."""
     return rate_for(network, {"smoke": SMOKE, "quick": QUICK, "paper": IMAGENET}[scale])
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from deepres.classification.task import Source
+from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe, paper_recipe
+from deepres.classification.source import Source
 from deepres.classification.views import Protocol
 from deepres.data.sources import placed
 from deepres.models.catalog import depth
@@ -17,7 +18,6 @@ from deepres.records import Run, write_json
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import missing, remove_empty
-from deepres.training.recipe import Config, Recipe, paper_recipe
 from deepres.training.trainer import Monitor
 from deepres.workflows.configure import slug
 from deepres.workflows.train import train_run
@@ -28,7 +28,7 @@ MOST_RUNS = 1_000  # of a plan: networks, or seeds
 Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # of a label, so many steps, images a step
 
 # Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
-QUICK = Recipe(
+QUICK = ClassificationRecipe(
     name="cifar-quick",
     iterations=400,
     batch_size=32,
@@ -43,7 +43,7 @@ SMOKE = QUICK.scaled(6)
 TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}
 
 
-def recipe_of(scale: Scale, network: str) -> Recipe:
+def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
     """The recipe of a scale: the same for all nets, but for the paper's own warm-up from 110 layers on."""
     return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
 
@@ -60,7 +60,7 @@ class Experiment:
     title: str
     networks: dict[Scale, tuple[str, ...]]
     seeds: int = 1
-    recipe: Callable[[Scale, str], Recipe] = recipe_of
+    recipe: Callable[[Scale, str], ClassificationRecipe] = recipe_of
     protocol: Protocol | None = None
     data: str | None = "cifar10"
 
@@ -98,7 +98,7 @@ class Plan:
                 found.setdefault(name, []).append(self.run(name, own))
         return found
 
-    def configs(self, sheet: Experiment, base: Config) -> Iterable[tuple[Config, Run]]:
+    def configs(self, sheet: Experiment, base: ClassificationConfig) -> Iterable[tuple[ClassificationConfig, Run]]:
         """The plan's runs in order: every network with the first seed, then with the next."""
         for seed in range(self.seeds):
             for name, own in self.members(seed):
@@ -144,7 +144,7 @@ def read_plan(folder: Path) -> Plan:
     return Plan(**record, folder=folder)
 
 
-def carry_out(plan: Plan, sheet: Experiment, base: Config, data: Source, watch: Watch) -> None:
+def carry_out(plan: Plan, sheet: Experiment, base: ClassificationConfig, data: Source, watch: Watch) -> None:
     """Run what is not done yet, told to what `watch` gives. Nothing stays of a plan whose first run is refused."""
     made = missing(plan.folder / "plan.json")
     plan.save()

@@ -4,7 +4,8 @@ import dataclasses
 from difflib import get_close_matches
 from pathlib import Path
 
-from deepres.classification.task import load_source
+from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.source import load_source
 from deepres.data.resident import Data
 from deepres.findings import Findings
 from deepres.paper import architectures
@@ -14,13 +15,12 @@ from deepres.paper.tables import measure_scores
 from deepres.records import Json
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
-from deepres.training.recipe import Config
 
 
 def reproduce(
     name: str,
     scale: Scale,
-    base: Config,
+    base: ClassificationConfig,
     root: Path,
     networks: str | None,
     seeds: int | None,

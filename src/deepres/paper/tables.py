@@ -6,6 +6,7 @@ from pathlib import Path
 from deepres.classification import score_table
 from deepres.classification.accuracy import Scores
 from deepres.classification.ensemble import average, member_weights
+from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.views import Protocol
 from deepres.findings import Cell, Figure, Panel, Table, curves_of, describe, spread_text
 from deepres.paper.imagenet import BEST_MEMBER, EXPERIMENTS, OTHERS, PAPER
@@ -13,14 +14,13 @@ from deepres.paper.plan import Plan, Watch
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
-from deepres.training.recipe import Config
 from deepres.workflows import evaluate
 
 # Of one run, or one ensemble: by `top` 1 and 5, the error in % and the two ends of its bootstrap 95 % interval.
 Errors = dict[int, tuple[float, float, float]]
 
 
-def measure_scores(plan: Plan, base: Config, images: int, say: Say, watch: Watch) -> None:
+def measure_scores(plan: Plan, base: ClassificationConfig, images: int, say: Say, watch: Watch) -> None:
     """Write the scores of every finished run that lacks them, beside it: of all `images` test images, by protocol.
 
     `base` has the device, the precision and the treatment of bad images.

@@ -5,12 +5,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from deepres.acceleration.compiled import compile_blocks
 from deepres.models.blocks import Block
@@ -18,19 +16,19 @@ from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 from deepres.training.batchnorm import group_batch_norm
-from deepres.training.recipe import Config
+from deepres.training.config import Config
+from deepres.training.task import AnyTask
 
 COMPILE = ("auto", "on", "off")
 # Six graphs (a CIFAR net) take about a minute on two cores and save a third of a step at best.
 LEAST_SECONDS = 180.0
 TIMED_STEPS = 3
-Batch = tuple[Tensor, Tensor]
 
 
-def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], say: Say) -> bool:
+def resolve_compile(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
     """Whether a run compiles its blocks; `auto`: where that makes the whole run shorter, by steps on a copy of `net`.
 
-    All else in `config` is resolved. `batch()` gives images (N, C, H, W) and labels (N,) of a step. Neither `net` nor
+    All else in `config` is resolved. Neither `net` nor
     the random state changes. `say` is told what was measured, or why compiling is not possible. Raises `InputError`
     for `on` where it is not.
     """
@@ -43,7 +41,7 @@ def resolve_compile(config: Config, net: nn.Module, batch: Callable[[], Batch], 
         raise InputError(conflict)
     try:
         with torch.random.fork_rng(devices=[]):  # nothing in a step draws on a GPU
-            return _try_on(config, net, *batch(), say)
+            return _try_on(config, net, task, say)
     except CannotCompileError as error:
         if config.compile == "on":
             raise InputError(f"the network cannot be compiled: {error}; mend that, or give --compile off") from None
@@ -68,11 +66,11 @@ def _conflict(config: Config, net: nn.Module) -> str | None:
     return None
 
 
-def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say: Say) -> bool:
+def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
     """Train a copy of `net` for a few steps; False where compiling does not pay in time and `config` leaves it open."""
     parts, device = config.recipe.accumulate, config.device
     steps = config.recipe.iterations * parts
-    images, labels = images.chunk(parts)[0], labels.chunk(parts)[0]
+    part = task.split(task.batch_at(0), parts)[0]
     trial = copy.deepcopy(net)
     group_batch_norm(trial, config.recipe.bn_group)
     trial.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
@@ -80,8 +78,8 @@ def _try_on(config: Config, net: nn.Module, images: Tensor, labels: Tensor, say:
     def seconds() -> float:
         started = time.monotonic()
         with autocast(config.precision, device):
-            scores = trial(images)
-        F.cross_entropy(scores.float(), labels).backward()
+            loss, _ = task.loss(trial, part)
+        loss.backward()
         if device == "cuda":
             torch.cuda.synchronize()
         return time.monotonic() - started

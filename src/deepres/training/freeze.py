@@ -1,4 +1,4 @@
-"""Stages that stay as they are while the rest of a network trains."""
+"""What stays as it is while the rest of a network trains."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,26 @@ from torch import nn
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError
 
+BATCH_NORM = "bn"
+
 
 def freeze(net: Network, names: Sequence[str]) -> None:
     """Let the parameters of the stages `names` (conv1, conv2_x, ...) stay; `set_training` does so for their statistics.
 
-    Raises `InputError` for a stage that `net` does not have, and where nothing is left to train.
+    The name `bn` stands for all batch normalization of `net`: its scale, offset and statistics. Raises `InputError` for
+    a stage that `net` does not have, and where nothing is left to train.
     """
     stages = {name: stage for name, stage in net.stages().items() if any(True for _ in stage.parameters())}
     for name in names:
-        if name not in stages:
-            raise InputError(f"{net.name} has no stage {name!r} to freeze; it has {', '.join(stages)}")
-        stages[name].requires_grad_(False)
+        if name == BATCH_NORM:
+            for module in net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.requires_grad_(False)
+        elif name in stages:
+            stages[name].requires_grad_(False)
+        else:
+            known = ", ".join([*stages, BATCH_NORM])
+            raise InputError(f"{net.name} has no stage {name!r} to freeze; it has {known} (all batch normalization)")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise InputError(f"all stages of {net.name} are frozen, so that nothing is left to train; leave one out")
 

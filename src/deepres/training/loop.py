@@ -2,8 +2,6 @@
 
 import signal
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from deepres.acceleration.compiled import compile_blocks
 from deepres.acceleration.on_kernels import accelerate
 from deepres.acceleration.recomputed import save_memory
+from deepres.models.network import Network
 from deepres.records import Json, Run
 from deepres.runtime import variables
 from deepres.runtime.device import keep_freed_memory
@@ -19,9 +18,11 @@ from deepres.training.batchnorm import group_batch_norm
 from deepres.training.freeze import set_training
 from deepres.training.recipe import Recipe
 from deepres.training.stop import Stopping, stops
-from deepres.training.trainer import BatchAt, Evaluate, Monitor, Trainer
+from deepres.training.task import AnyTask
+from deepres.training.trainer import Execution, Monitor, Trainer
 
 CHECKPOINT_SECONDS = 60.0  # or DEEPRES_CHECKPOINT_SECONDS
+PLAIN = Execution()
 
 
 class StoppedError(Exception):
@@ -33,56 +34,47 @@ class StoppedError(Exception):
 
 
 def train(
-    net: nn.Module,
+    net: Network,
     recipe: Recipe,
-    batch_at: BatchAt,
-    evaluate: Evaluate,
+    task: AnyTask,
     run: Run,
     monitor: Monitor,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    kernels: bool = False,
-    compiled: bool = False,
-    memory_budget: float | None = None,
-    mean: Tensor | None = None,
-    header: Mapping[str, Any] | None = None,
+    how: Execution = PLAIN,
     ranks: Ranks = ALONE,
 ) -> Json:
     """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.
 
-    `batch_at(i)` gives images (N, C, H, W) and labels (N,) of step i on `device`; `evaluate(net, last)` gives
-    test figures in percent, over all test images where `last`. An existing run goes on from its newest whole
-    checkpoint and ends with the same bits as one that was never interrupted (same machine, same threads; on GPUs, which
-    were not run, by the deterministic ones of the algorithms of cuDNN).
-    `mean` and `header` travel with the weights. Several `ranks` each call this with their part of the batches; all
-    end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any
-    rank), and `InputError` where the loss is not finite or the disk is full.
+    An existing run goes on from its newest whole checkpoint and ends with the same bits as one that was never
+    interrupted (same machine, same threads; on GPUs, which were not run, by the deterministic ones of the algorithms of
+    cuDNN). `net.mean` and `net.header` travel with the weights. Several `ranks` each call this with a task that gives
+    their part of the batches; all end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT,
+    SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is not finite or the disk is full.
     """
     if run.done is not None:
         return run.done
     if ranks.first:
         run.path.mkdir(parents=True, exist_ok=True)
     group_batch_norm(net, recipe.bn_group)
-    set_training(net.to(device=device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
-    if device == "cuda":
+    set_training(net.to(device=how.device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+    if how.device == "cuda":
         torch.backends.cudnn.deterministic = True  # or its gradients are other bits each time
-    if device == "cpu" and memory_budget is None:
+    if how.device == "cpu" and how.memory_budget is None:
         keep_freed_memory()
-    if kernels:
+    if how.kernels:
         accelerate(net)
-    if compiled:
+    if how.compiled:
         compile_blocks(net)
-    if memory_budget is not None:
-        _save_memory(net, batch_at(0)[0].chunk(recipe.accumulate)[0], memory_budget, precision, monitor)
-    trainer = Trainer(net, recipe, run, device, precision, mean, dict(header or {}), ranks)
+    if how.memory_budget is not None:
+        part = task.split(task.batch_at(0), recipe.accumulate)[0]
+        _save_memory(net, task.images(part), how.memory_budget, how.precision, monitor)
+    trainer = Trainer(net, recipe, task, run, how, ranks)
     trainer.resume(monitor)
     with stops.collected(ranks.world == 1):
-        _iterate(trainer, batch_at, evaluate, monitor)
+        _iterate(trainer, monitor)
     return trainer.finish()
 
 
-def _iterate(trainer: Trainer, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
+def _iterate(trainer: Trainer, monitor: Monitor) -> None:
     """Iterations up to the last; checkpoints from time to time, and where training is told to stop."""
     progress, ranks, last = trainer.progress, trainer.ranks, trainer.recipe.iterations
     saved, saved_at = time.monotonic(), progress.iteration
@@ -92,14 +84,14 @@ def _iterate(trainer: Trainer, batch_at: BatchAt, evaluate: Evaluate, monitor: M
         try:
             if not progress.untested:  # else a stop has cut the test of the newest iteration short
                 with stops.waiting(ranks.world == 1):
-                    batch = batch_at(progress.iteration)
-                trainer.train_step(*batch)
+                    batch = trainer.task.batch_at(progress.iteration)
+                trainer.train_step(batch)
                 asked, due = trainer.agree(stops.caught, time.monotonic() - saved > often)
                 if trainer.at_mark(trainer.recipe.window):
                     trainer.write_window()
                 progress.untested = trainer.at_mark(trainer.recipe.evaluate_every)
             if progress.untested:
-                trainer.test(batch_at, evaluate, monitor)
+                trainer.test(monitor)
         except Stopping:
             asked = stops.caught or [signal.SIGTERM]  # to another rank
         progress.seconds += time.monotonic() - started

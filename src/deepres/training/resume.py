@@ -18,14 +18,14 @@ from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_dam
 from deepres.weights.names import misfits
 
 OTHERS = {"velocity", "lr", "random", "device_random"}
+OF_BEFORE = ("losses", "wrong")
 
 
 @dataclass
 class Progress:
-    """The loop's own state: with the weights and the velocity, all that a resume needs."""
+    """The loop's own state: with the weights, the velocity and the random state, all that a resume needs."""
 
-    losses: Tensor  # of the unfinished window, on the device of the network
-    wrong: Tensor
+    window: Tensor  # (1 + figures, steps), of the unfinished window: a row for the loss, and one for each figure
     iteration: int = 0
     warm: bool = False
     seconds: float = 0.0
@@ -34,6 +34,25 @@ class Progress:
     drops: int = 0  # of the rate
     untested: bool = False  # the test at this iteration's mark is still to come
     latest: dict[str, float] = field(default_factory=dict[str, float])
+
+    def as_state(self) -> dict[str, Any]:
+        """Its fields by name, as a checkpoint holds them."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on from the fields in `state`, of which `unfit` found nothing wrong."""
+        for name, value in state.items():
+            setattr(self, name, value.to(self.window.device) if isinstance(value, Tensor) else value)
+
+
+def in_todays_form(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, also of one that kept the losses and the shares of wrong answers of a window apart."""
+    found = dict(state)
+    losses, wrong = (found.get(name) for name in OF_BEFORE)
+    if isinstance(losses, Tensor) and isinstance(wrong, Tensor) and losses.shape == wrong.shape:
+        found = {name: value for name, value in found.items() if name not in OF_BEFORE}
+        found["window"] = torch.stack([losses, 100 * wrong])
+    return found
 
 
 class _Plain(TypedDict, total=False):
@@ -52,7 +71,7 @@ class _Plain(TypedDict, total=False):
 
 def unfit(saved: Checkpoint, net: nn.Module, optimizer: SGD, progress: Progress) -> str:
     """What of a checkpoint does not fit the run at hand; "" where all does. Raises `InputError` for a foreign state."""
-    state = saved.state
+    state = in_todays_form(saved.state)
     known = {own.name for own in fields(Progress)} | OTHERS
     if other := sorted(str(name) for name in state if name not in known):
         return f"{STATE} holds {other[0]!r}, which is no part of it"
@@ -61,7 +80,7 @@ def unfit(saved: Checkpoint, net: nn.Module, optimizer: SGD, progress: Progress)
     velocity = state.get("velocity")
     if not isinstance(velocity, list) or len(velocity) != len(optimizer.velocity):
         return f"{STATE} has no velocity of {len(optimizer.velocity)} parameters"
-    wanted = {"losses": progress.losses, "wrong": progress.wrong, "random": torch.get_rng_state()}
+    wanted = {"window": progress.window, "random": torch.get_rng_state()}
     pairs = [(name, state.get(name), own) for name, own in wanted.items()]
     pairs += [("velocity", theirs, own) for theirs, own in zip(velocity, optimizer.velocity, strict=True)]
     return next(_unlike(pairs), "") or misfits(net, saved.weights.state)

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin
 from deepres.records import Run
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
-from deepres.training.recipe import Config, Recipe, require_bounds, shown
+from deepres.training.config import Config
+from deepres.training.recipe import Bounds, Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
@@ -18,16 +19,24 @@ BEFORE = {"division": "place"}  # what records of before do not tell
 T = TypeVar("T")
 
 
-def from_json(record: Mapping[str, Any], where: str) -> Config:
-    """A configuration from its record. `where` names the record in an `InputError` for a field that is wrong."""
+C = TypeVar("C", bound=Config)
+
+
+def recipe_of(kind: type[Config]) -> type[Recipe]:
+    """The kind of recipe that a kind of configuration has."""
+    return get_type_hints(kind)["recipe"]
+
+
+def from_json(record: Mapping[str, Any], where: str, kind: type[C]) -> C:
+    """A configuration of `kind` from its record; `where` names it in an `InputError` for a field that is wrong."""
     values = dict(record)
-    recipe = build(Recipe, values.pop("recipe", {}), where)
-    return dataclasses.replace(build(Config, values, where), recipe=recipe)
+    recipe = build(recipe_of(kind), values.pop("recipe", {}), where)
+    return dataclasses.replace(build(kind, values, where), recipe=recipe)
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """A frozen value of `kind` from plain values, each checked against its field's type."""
-    hints = get_type_hints(kind)
+    hints = _fields(kind)
     for name in values:
         _require_known(name, hints, where)
     fields = {name: _convert(value, hints[name], name, where) for name, value in values.items()}
@@ -43,8 +52,8 @@ class _Settings(TypedDict, total=False):
     recipe: dict[str, Any]
 
 
-def read_settings(file: Path, others: Sequence[str] = ()) -> dict[str, Any]:
-    """Fields from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`).
+def read_settings(file: Path, kind: type[Config], others: Sequence[str] = ()) -> dict[str, Any]:
+    """Fields of `kind` from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`).
 
     `others` are fields that a record has besides. Raises `InputError` for what cannot be read, and for a field that is
     wrong by itself, whatever the others are.
@@ -56,45 +65,52 @@ def read_settings(file: Path, others: Sequence[str] = ()) -> dict[str, Any]:
         read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
         untrusted.convert(read, _Settings, where, TABLE)
     own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
-    _require_sense(Config, {name: value for name, value in own.items() if name != "recipe"}, where)
-    _require_sense(Recipe, own.get("recipe", {}), where)
+    _require_sense(kind, {name: value for name, value in own.items() if name != "recipe"}, where)
+    _require_sense(recipe_of(kind), own.get("recipe", {}), where)
     return own
 
 
-def _require_sense(kind: type, values: Mapping[str, Any], where: str) -> None:
-    """Raise `InputError` for values that are none of a field of `kind`, whatever the others are."""
+def _fields(kind: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass, by name."""
     hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _require_sense(kind: type[Config] | type[Recipe], values: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` for values that are none of a field of `kind`, whatever the others are."""
+    hints = _fields(kind)
     for name, value in values.items():
         _require_known(name, hints, where)
-        _bounded(_convert(value, hints[name], name, where), name, where)
+        _bounded(_convert(value, hints[name], name, where), name, where, kind.bounds)
 
 
-def _bounded(value: Any, name: str, where: str) -> None:
+def _bounded(value: Any, name: str, where: str, bounds: Bounds) -> None:
     try:
-        require_bounds(name, value)
+        require_bounds(name, value, bounds)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with `changes` laid over it; a name of the recipe's goes into `recipe`.
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
+    """`settings` of a configuration of `kind` with `changes` laid over it; a name of the recipe's goes into `recipe`.
 
     A change of `iterations` scales all marks of the recipe that are not changed as well. `milestones` or `epochs` imply
     the decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
     """
-    known = {**get_type_hints(Config), **get_type_hints(Recipe)}
+    made = recipe_of(kind)
+    fields = _fields(made)
+    known = {**_fields(kind), **fields}
     for name in changes:
         _require_known(name, known, "the command line")
     merged = dict(settings)
     recipe = dict(merged.get("recipe", {}))
-    fields = get_type_hints(Recipe)
     ours = {name: value for name, value in changes.items() if name in fields}
     iterations = ours.get("iterations")
     if iterations is not None:
         batch = {name: ours[name] for name in ours if name == "batch_size"}  # some marks are a least number of batches
         length = _convert(iterations, int, "iterations", "the command line")
-        _bounded(length, "iterations", "the command line")
-        scaled = build(Recipe, recipe | batch, "the command line").scaled(length)
+        _bounded(length, "iterations", "the command line", made.bounds)
+        scaled = build(made, recipe | batch, "the command line").scaled(length)
         recipe = dataclasses.asdict(scaled)
     given = [name for name in DROPS if name in ours]
     steps = str(ours.get("decay", "steps" if given else recipe.get("decay", "steps"))) == "steps"
@@ -109,7 +125,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     if given or not steps:
         ours = dict.fromkeys(DROPS, ()) | ours
     if ours.get("milestones"):
-        build(Recipe, recipe | ours, "the command line").within()
+        build(made, recipe | ours, "the command line").within()
     merged |= {name: value for name, value in changes.items() if name not in fields}
     return merged | {"recipe": recipe | ours}
 

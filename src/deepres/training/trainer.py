@@ -1,33 +1,35 @@
 """The steps of training over one state, which checkpoints hold."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from numpy import uint64
 from numpy.random import SeedSequence
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from deepres.models.network import Network
 from deepres.records import DIGEST, DONE, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
 from deepres.runtime.progress import every_so_often
 from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import set_training
-from deepres.training.loss import classification_loss
 from deepres.training.optimizer import optimizer_for
 from deepres.training.recipe import Recipe
-from deepres.training.resume import Progress, take_records, unfit
+from deepres.training.resume import Progress, in_todays_form, take_records, unfit
 from deepres.training.schedule import rate
 from deepres.training.stop import Stopping, stops
+from deepres.training.task import AnyTask
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
 from deepres.weights.names import load_state
 
-BatchAt = Callable[[int], tuple[Tensor, Tensor]]
-Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]
+WARMUP_FIGURE = "train_error"  # which ends a warm-up by `error`
 
 
 class Monitor(Protocol):
@@ -42,52 +44,53 @@ class Monitor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a network is trained, without changing what is: all resolved, nothing is `auto`."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    kernels: bool = False  # blocks on the project's own kernels
+    compiled: bool = False  # blocks compiled by PyTorch
+    memory_budget: float | None = None  # GiB of activations, gradients and velocity; above it, blocks run twice
+
+
 class Trainer:
     """The steps of the loop over one shared state."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        recipe: Recipe,
-        run: Run,
-        device: str,
-        precision: str,
-        mean: Tensor | None,
-        header: dict[str, Any],
-        ranks: Ranks,
-    ):
-        self.net, self.recipe, self.run, self.ranks = net, recipe, run, ranks
+    def __init__(self, net: Network, recipe: Recipe, task: AnyTask, run: Run, how: Execution, ranks: Ranks):
+        self.net, self.recipe, self.task, self.run, self.ranks = net, recipe, task, run, ranks
+        self.device, self.precision = how.device, how.precision
         self.parallel = ranks.wrap(net)
-        changing = [module for module in net.modules() if module.training]  # the statistics of frozen stages stay
+        # The statistics of frozen stages stay.
+        changing = [module for module in net.modules() if module.training]
         buffers = [buffer for module in changing for buffer in module.buffers(recurse=False)]
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self.device, self.precision, self.mean, self.header = device, precision, mean, header
         self.optimizer = optimizer_for(net.parameters(), recipe)
-        empty = torch.zeros(recipe.window, device=device)
-        self.progress = Progress(losses=empty, wrong=empty.clone())
+        self.progress = Progress(torch.zeros(1 + len(task.figures), recipe.window, device=self.device))
         self.folder = run.path / "checkpoints"
 
     def at_mark(self, every: int) -> bool:
         """Whether the iteration just done is a multiple of `every`, or the last one."""
         return self.progress.iteration % every == 0 or self.progress.iteration == self.recipe.iterations
 
-    def train_step(self, images: Tensor, labels: Tensor) -> None:
-        """Forward, backward, update; loss and error stay on the device until their window ends."""
+    def train_step(self, batch: Any) -> None:
+        """Forward, backward, update; loss and figures stay on the device until their window ends."""
         if self.ranks.world > 1:  # or all ranks would drop the same values
-            place = (int(self.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
+            place = (int(self.net.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
             torch.manual_seed(int(SeedSequence(place).generate_state(1, uint64)[0]) % 2**63)
-        count, slot = self.recipe.accumulate, self.progress.iteration % self.recipe.window
-        self.progress.losses[slot] = self.progress.wrong[slot] = 0
-        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
-        for number, (part, truth) in enumerate(parts, 1):
+        count, own = self.recipe.accumulate, self.progress.window[:, self.progress.iteration % self.recipe.window]
+        own.zero_()
+        # Gradients are added up over the micro-batches, and exchanged among the ranks with the last one.
+        for number, part in enumerate(self.task.split(batch, count), 1):
             with self.ranks.exchange(self.parallel, number == count):
                 with autocast(self.precision, self.device):
-                    outputs = self.parallel(part)
-                scores, loss = classification_loss(outputs, truth, self.recipe.label_smoothing)
+                    loss, figures = self.task.loss(self.parallel, part)
                 loss = loss / count
                 loss.backward()
-            self.progress.losses[slot] += loss.detach()
-            self.progress.wrong[slot] += (scores.detach().argmax(1) != truth).float().mean() / count
+            own[0] += loss.detach()
+            for row, name in enumerate(self.task.figures, 1):
+                own[row] += figures[name].detach() / count
         self.optimizer.step_at(self.rate(self.progress.iteration))
         self.progress.iteration += 1
 
@@ -97,9 +100,8 @@ class Trainer:
 
     def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
         """Average the step's figures and the running statistics over the ranks; see `Ranks.agree`."""
-        slot = (self.progress.iteration - 1) % self.recipe.window
-        figures = [self.progress.losses[slot], self.progress.wrong[slot]]
-        answer = self.ranks.agree([*figures, *self.statistics], caught, due)
+        newest = self.progress.window[:, (self.progress.iteration - 1) % self.recipe.window]
+        answer = self.ranks.agree([newest, *self.statistics], caught, due)
         if self.device == "cpu":  # elsewhere it would make every step wait for the device
             self.check_finite()
         return answer
@@ -108,7 +110,7 @@ class Trainer:
         """Stop the run where a loss of the window at hand is not finite."""
         last = self.progress.iteration - 1
         first = last // self.recipe.window * self.recipe.window
-        bad = (~torch.isfinite(self.progress.losses[: last - first + 1])).nonzero()
+        bad = (~torch.isfinite(self.progress.window[0, : last - first + 1])).nonzero()
         if len(bad):
             iteration = first + int(bad[0])
             lr = self.rate(iteration)
@@ -118,21 +120,24 @@ class Trainer:
             )
 
     def write_window(self) -> None:
-        """Training error and loss over the window that ends here; ends the warm-up when the error is low enough."""
+        """Means over the window that ends here, and the rate; a low training error ends the warm-up."""
         progress, recipe = self.progress, self.recipe
         count = progress.iteration % recipe.window or recipe.window
         self.check_finite()
-        error = 100 * progress.wrong[:count].cpu().double().mean().item()
-        loss = progress.losses[:count].cpu().double().mean().item()
-        row = {"iteration": progress.iteration, "train_error": error, "train_loss": loss}
+        loss, *figures = (row.mean().item() for row in progress.window[:, :count].cpu().double())
+        row = {
+            "iteration": progress.iteration,
+            **dict(zip(self.task.figures, figures, strict=True)),
+            "train_loss": loss,
+        }
         lr = self.rate(progress.iteration - 1)
         if self.ranks.first:
             append_line(self.run.path / METRICS, row | {"lr": lr})
         progress.latest |= row
-        progress.warm = progress.warm or error < recipe.warmup_error
+        progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
-    def test(self, batch_at: BatchAt, evaluate: Evaluate, monitor: Monitor) -> None:
-        """Test error now; at the last iteration of the network with averaged statistics.
+    def test(self, monitor: Monitor) -> None:
+        """The figures of a test now; at the last iteration of the network with averaged statistics.
 
         Where training is told to stop, all is left as it was before: what goes on from there averages and tests anew.
         """
@@ -141,10 +146,10 @@ class Trainer:
         running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
         try:
             if last:
-                self.average_statistics(batch_at, monitor)
+                self.average_statistics(monitor)
             self.net.eval()
             with torch.no_grad():
-                figures = dict(evaluate(self.net, last))
+                figures = dict(self.task.evaluate(self.net, last))
         except Stopping:
             for buffer, before in zip(self.net.buffers(), running, strict=True):
                 buffer.copy_(before)
@@ -154,8 +159,8 @@ class Trainer:
             set_training(self.net)
         progress.untested = False
         progress.latest |= figures
-        if self.recipe.decay == "plateau":
-            self.note_plateau(figures["test_error"])
+        if self.recipe.decay == "plateau" and self.task.watched is not None:
+            self.note_plateau(figures[self.task.watched])
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
@@ -172,7 +177,7 @@ class Trainer:
         if progress.tests == self.recipe.patience:
             progress.tests, progress.drops = 0, progress.drops + 1
 
-    def average_statistics(self, batch_at: BatchAt, monitor: Monitor) -> None:
+    def average_statistics(self, monitor: Monitor) -> None:
         """Put a plain average over training images in place of BN's running statistics, where the recipe asks for it.
 
         The images are those of the steps after the last; all augmentation is on them. Sec. 3.4 is silent; the
@@ -186,7 +191,7 @@ class Trainer:
         def parts() -> Generator[Tensor]:
             for step in range(recipe.iterations, recipe.iterations + steps):
                 tick(step - recipe.iterations, steps)
-                yield from batch_at(step)[0].split(size)
+                yield from self.task.images(self.task.batch_at(step)).split(size)
 
         if steps:
             # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
@@ -208,10 +213,10 @@ class Trainer:
             return
         for name in RECORDS:
             flush(self.run.path / name)  # or a power cut may leave a checkpoint without the rows before it
-        header = self.header | {"iteration": progress.iteration}
-        weights = weights_file.serialise(self.net.state_dict(), self.mean, header)
+        header = self.net.header | {"iteration": progress.iteration}
+        weights = weights_file.serialise(self.net.state_dict(), self.net.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
-        state = vars(progress) | optimizer | self.random()
+        state = progress.as_state() | optimizer | self.random()
         files = [self.run.path / name for name in RECORDS]
         records = {file.name: file.read_bytes() if file.exists() else b"" for file in files}
         checkpoint.save(self.folder, progress.iteration, weights, state, records)
@@ -235,11 +240,10 @@ class Trainer:
         saved = checkpoint.load_latest(self.folder, monitor.say, fits)
         if saved is not None:
             load_state(self.net, saved.weights.state)
-            state = dict(saved.state)
+            state = in_todays_form(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
             self.set_random({name: state.pop(name) for name in self.random()})
-            for name, value in state.items():
-                setattr(self.progress, name, value.to(self.device) if isinstance(value, Tensor) else value)
+            self.progress.take(state)
             monitor.say(f"going on from iteration {self.progress.iteration}")
         if not self.ranks.same(self.progress.iteration):
             raise InputError(

@@ -2,19 +2,19 @@
 
 import torch
 
-from deepres.classification.task import Source
+from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.source import Source
 from deepres.data.resident import Data
 from deepres.models.catalog import build
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import Ranks
 from deepres.training.batchnorm import smallest_map
 from deepres.training.freeze import freeze
-from deepres.training.recipe import Config
 from deepres.weights.load import STRUCTURE
 from deepres.weights.start import Start
 
 
-def require_batch(config: Config, source: Source, ranks: Ranks, start: Start | None) -> None:
+def require_batch(config: ClassificationConfig, source: Source, ranks: Ranks, start: Start | None) -> None:
     """Raise `InputError` for a batch that does not divide among ranks and their parts, or is too small for them.
 
     Too small is one image whose smallest map has one position, of which batch normalization would see one value.
@@ -29,7 +29,7 @@ def require_batch(config: Config, source: Source, ranks: Ranks, start: Start | N
     _require_statistics(config, source, count, start)
 
 
-def _require_statistics(config: Config, source: Source, batch: int, start: Start | None) -> None:
+def _require_statistics(config: ClassificationConfig, source: Source, batch: int, start: Start | None) -> None:
     recipe = config.recipe
     each = batch // recipe.accumulate
     group = recipe.bn_group or each

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepres.acceleration.on_kernels import resolve_kernels
+from deepres.classification.recipe import RECIPES, ClassificationConfig, paper_recipe, rate_for
 from deepres.data.sources import placed
 from deepres.models.catalog import WITHOUT_BN, depth, family
 from deepres.records import Run
@@ -14,7 +15,6 @@ from deepres.runtime.device import resolve_device, resolve_precision
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.runtime.say import Say
-from deepres.training.recipe import FINETUNE, RECIPES, Config, Recipe, paper_recipe
 from deepres.training.settings import from_json, merge, read_settings
 from deepres.weights import start as starting
 
@@ -27,14 +27,14 @@ FACTS = (
 )  # recorded beside the configuration, found again from the data and the start weights
 
 
-def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> Config:
+def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> ClassificationConfig:
     """A configuration from files and run folders, later ones over earlier ones, then a recipe's name, then `changes`.
 
     Raises `InputError` where the network or the data is not named anywhere, or a field is wrong.
     """
     settings: dict[str, Any] = {}
     for source in sources:
-        read = read_settings(source, FACTS)
+        read = read_settings(source, ClassificationConfig, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
     settings = _without_places(settings, changes)
@@ -52,7 +52,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     where = str(sources[-1]) if sources and not changes else "the command line"
-    config = from_json(merge(settings, changes), where)
+    config = from_json(merge(settings, changes, ClassificationConfig), where, ClassificationConfig)
     learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
     if config.recipe.optimizer == "muon" and learns_lengths:
         raise InputError(
@@ -67,7 +67,7 @@ def _without_places(settings: Mapping[str, Any], newer: Mapping[str, Any]) -> di
     return {name: value for name, value in settings.items() if name not in PLACES or name[:-5] not in newer}
 
 
-def with_places(config: Config) -> Config:
+def with_places(config: ClassificationConfig) -> ClassificationConfig:
     """`config` with the places of its data and start weights, as found from this working folder, where it has none."""
     return dataclasses.replace(
         config,
@@ -76,17 +76,7 @@ def with_places(config: Config) -> Config:
     )
 
 
-def rate_for(network: str, recipe: Recipe) -> Recipe:
-    """A recipe of crops (Sec. 3.4) for `network`: a tenth of the rate where it has no batch normalization to stand it.
-
-    Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. So with `finetune`; any other recipe
-    as it is.
-    """
-    lower = network in WITHOUT_BN and (recipe.crop or recipe.name == FINETUNE.name)
-    return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
-
-
-def default_name(config: Config) -> str:
+def default_name(config: ClassificationConfig) -> str:
     """The folder of a run that names none."""
     return f"{config.network}-{slug(config.data)}-seed{config.seed}"
 
@@ -99,7 +89,7 @@ def slug(data: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
-def resolve(config: Config, run: Run, say: Say, ranks: Ranks = ALONE) -> Config:
+def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALONE) -> ClassificationConfig:
     """`config` without `auto`, but for `compile` of a new run, which takes a network to decide."""
     device = resolve_device(config.device)
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels

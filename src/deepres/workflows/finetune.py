@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepres.classification.recipe import FINETUNE, IMAGENET, ClassificationConfig
 from deepres.classification.scorer import crop_of, is_cropped
 from deepres.classification.views import CROP
 from deepres.records import Run
-from deepres.training.recipe import FINETUNE, IMAGENET, Config
 from deepres.weights.find import require_mean
 from deepres.weights.start import Start
 from deepres.workflows.configure import configure, default_name
 
 
-def finetune_config(start: Start, place: str, run: Path | None, changes: Mapping[str, Any]) -> Config:
+def finetune_config(start: Start, place: str, run: Path | None, changes: Mapping[str, Any]) -> ClassificationConfig:
     """The recorded configuration of an existing `run`, or that of a new one, each with `changes`.
 
     Networks that were trained on crops of pictures (Sec. 3.4) go on with crops of that size, scale and colour
@@ -33,6 +33,6 @@ def finetune_config(start: Start, place: str, run: Path | None, changes: Mapping
     return configure([], FINETUNE.name, begun | dict(changes))
 
 
-def default_run(config: Config) -> Path:
+def default_run(config: ClassificationConfig) -> Path:
     """The folder of a run that names none."""
     return Path("runs") / f"{default_name(config)}-finetuned"

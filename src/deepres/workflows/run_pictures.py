@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from deepres.classification.task import Source
+from deepres.classification.source import Source
 from deepres.data.folders import is_image_folder
 from deepres.data.layouts import has_training_part
 from deepres.data.manifest import Manifest, Strings

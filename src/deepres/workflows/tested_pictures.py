@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.classification.task import fingerprint_of, load_source
+from deepres.classification.source import fingerprint_of, load_source
 from deepres.data.manifest import Manifest, manifest_of
 from deepres.data.pictures import Pictures
 from deepres.data.sources import placed

@@ -2,11 +2,14 @@
 
 import dataclasses
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from deepres.classification.task import Material, Source, material
+from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.source import Source
+from deepres.classification.task import classification_task
 from deepres.models.catalog import build
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.runtime.errors import InputError
@@ -14,10 +17,9 @@ from deepres.runtime.ranks import ALONE, Ranks
 from deepres.training.compile import resolve_compile
 from deepres.training.freeze import freeze
 from deepres.training.loop import train
-from deepres.training.recipe import Config
 from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences
-from deepres.training.trainer import Monitor
+from deepres.training.trainer import Execution, Monitor
 from deepres.weights.start import FILE as START
 from deepres.weights.start import Start, of_run
 from deepres.workflows import run_pictures
@@ -29,7 +31,12 @@ ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_bud
 
 
 def train_run(
-    config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks = ALONE, start: Start | None = None
+    config: ClassificationConfig,
+    run: Run,
+    source: Source,
+    monitor: Monitor,
+    ranks: Ranks = ALONE,
+    start: Start | None = None,
 ) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
@@ -48,64 +55,59 @@ def train_run(
             start = of_run(run, config.start_path or config.start, monitor.say)
         if config.start_path is not None:
             run_pictures.tell_start(Path(config.start_path), str(config.data_path), source, monitor.say)
-        return _train_run(config, run, source, monitor, ranks, start)
+        return _train(config, _Opened(run, source, monitor, ranks, start))
 
 
-def _train_run(config: Config, run: Run, source: Source, monitor: Monitor, ranks: Ranks, start: Start | None) -> Json:
+@dataclass(frozen=True)
+class _Opened:
+    """A run folder that this process holds: its data, who is told, the ranks, and its start weights."""
+
+    run: Run
+    source: Source
+    monitor: Monitor
+    ranks: Ranks
+    start: Start | None
+
+
+def _train(config: ClassificationConfig, opened: _Opened) -> Json:
+    run, monitor, ranks, start = opened.run, opened.monitor, opened.ranks, opened.start
     config = resolve(config, run, monitor.say, ranks)
-    own = material(config, source, ranks, monitor.say, None if start is None else start.mean)
-    with closing(own):
-        if not ranks.same(int(own.fingerprint[:15], 16)):
+    task = classification_task(config, opened.source, ranks, monitor.say, None if start is None else start.mean)
+    with closing(task):
+        if not ranks.same(int(task.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
-        return _train_on(own, config, run, monitor, ranks, start, source)
+        # The network, from start values of the seed or from trained weights.
+        torch.manual_seed(config.seed)
+        if start is None:
+            net = build(config.network, len(task.classes), task.channels)
+        else:
+            net = start.begin(task.classes, task.channels, monitor.say)
+        freeze(net, config.freeze or ())
+        if run.done is None:
+            compiled = ranks.by_first(lambda: resolve_compile(config, net, task, monitor.say))
+            config = dataclasses.replace(config, compile="on" if compiled else "off")
+        # The record of a new run is written, that of one that has begun compared.
+        facts: Json = {"num_classes": len(task.classes), "in_channels": task.channels, "classes": list(task.classes)}
+        facts |= {} if start is None else {"start": config.start, "start_sha256": start.sha256}
+        record = config.as_json() | facts | {"fingerprint": task.fingerprint}
+        commit, done = ranks.by_first(lambda: open_run(record, opened))
+        if done is not None:
+            ranks.by_first(lambda: mend_records(run, monitor.say))
+            return done
+        facts |= {"recipe": config.recipe.name, "seed": config.seed, "division": config.division}
+        net.mean, net.header = task.mean, net.header | facts | task.facts | {"commit": commit}
+        how = Execution(
+            config.device, config.precision, config.kernels == "on", config.compile == "on", config.memory_budget
+        )
+        return train(net, config.recipe, task, run, monitor, how, ranks)
 
 
-def _train_on(
-    own: Material, config: Config, run: Run, monitor: Monitor, ranks: Ranks, start: Start | None, source: Source
-) -> Json:
-    torch.manual_seed(config.seed)
-    if start is None:
-        net = build(config.network, len(own.classes), own.channels)
-    else:
-        net = start.begin(own.classes, own.channels, monitor.say)
-    freeze(net, config.freeze or ())
-    if run.done is None:
-        compiled = ranks.by_first(lambda: resolve_compile(config, net, lambda: own.batch_at(0), monitor.say))
-        config = dataclasses.replace(config, compile="on" if compiled else "off")
-    facts: Json = {"num_classes": len(own.classes), "in_channels": own.channels, "classes": list(own.classes)}
-    origin = {} if start is None else {"start": config.start, "start_sha256": start.sha256}
-    record = config.as_json() | facts | origin | {"fingerprint": own.fingerprint}
-    commit, done = ranks.by_first(lambda: open_run(record, run, source, start, ranks))
-    if done is not None:
-        ranks.by_first(lambda: mend_records(run, monitor.say))
-        return done
-    header = net.header | facts | origin | {"recipe": config.recipe.name, "seed": config.seed}
-    header["division"] = config.division
-    return train(
-        net,
-        config.recipe,
-        own.batch_at,
-        own.evaluate,
-        run,
-        monitor,
-        device=config.device,
-        precision=config.precision,
-        kernels=config.kernels == "on",
-        compiled=config.compile == "on",
-        memory_budget=config.memory_budget,
-        mean=own.mean,
-        header=header | own.facts | {"commit": commit},
-        ranks=ranks,
-    )
-
-
-def open_run(
-    record: Json, run: Run, source: Source, start: Start | None = None, ranks: Ranks = ALONE
-) -> tuple[str | None, Json | None]:
+def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
     """Write down the configuration of a new run, its start weights and its pictures; of one that has begun, check it.
 
     Returns the commit of the code, and the final figures of a run that is complete.
     """
+    run, source, start = opened.run, opened.source, opened.start
     own = run_pictures.own_pictures(source, record["start_path"])
     if run.exists:
         if run.begun and (fields := _other_fields(record, run, source)):
@@ -127,7 +129,7 @@ def open_run(
         start.keep(run)
     if own is not None and not (run.path / run_pictures.FILE).exists():
         own.keep(run)
-    environment: Json = describe_environment() | {"ranks": ranks.world}
+    environment: Json = describe_environment() | {"ranks": opened.ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
 
@@ -135,7 +137,7 @@ def open_run(
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
     """What a recorded configuration has otherwise than `record`; of other pictures, which ones, where it is known."""
     recorded = {"compile": "off"} | BEFORE | run.config  # older runs do not tell of fields that came later
-    begun = Config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
+    begun = ClassificationConfig(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
     fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
     if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:
         fields["fingerprint"] = run_pictures.changes(before, source)

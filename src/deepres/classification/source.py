@@ -1,0 +1,55 @@
+"""The data of a run: whole images resident in memory (Sec. 4.2), or pictures on disk, read as they are needed."""
+
+import hashlib
+
+from deepres.classification.recipe import ClassificationConfig
+from deepres.data.listing import counted
+from deepres.data.resident import Data
+from deepres.data.sources import load, still_there
+from deepres.data.stream.index import Parts, open_index
+from deepres.runtime.errors import InputError
+from deepres.runtime.ranks import ALONE, Ranks
+from deepres.runtime.say import Say
+
+Source = Data | Parts
+
+
+def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) -> Source:
+    """The data of a configuration; `say` is told what takes time, and what there is. One rank prepares it for all.
+
+    Raises `InputError` for data that cannot be had, lack training or test pictures or have one class alone, for whole
+    images that are not square, and for options that do not go with a recipe of crops.
+    """
+    size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
+    gray = config.in_channels not in (None, 3)
+    for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
+        if crop and given:
+            raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
+    place, rule = still_there(config.data_path or config.data, "the run"), config.division
+    with ranks.one_first():
+        if crop:
+            source: Source = open_index(place, say, rule)
+        else:
+            source = load(place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say)
+    classes = source.classes if isinstance(source, Data) else source.train.classes
+    say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
+    if not len(source.train):
+        raise InputError(f"{config.data} has no training pictures; add some, in train/ where there is a test/ or val/")
+    if not len(source.test):
+        raise InputError(f"{config.data} has no test pictures; a class needs two to give one, or put some into test/")
+    if len(classes) < 2:
+        raise InputError(f"{config.data} has one class alone; give the folder that holds the class folders")
+    if isinstance(source, Data) and source.size[0] != source.size[1]:
+        height, width = source.size
+        raise InputError(
+            f"{config.data} has whole images of {width}x{height} pixels, and networks take square ones; give "
+            f"--image-size {min(height, width)}"
+        )
+    return source
+
+
+def fingerprint_of(source: Source) -> str:
+    """A SHA-256 over the content of both parts, as a run records it: the test error may change the rate."""
+    if isinstance(source, Data):
+        return source.fingerprint
+    return hashlib.sha256("".join(part.fingerprint for part in source).encode()).hexdigest()
