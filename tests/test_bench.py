@@ -53,7 +53,7 @@ def test_an_epoch_is_run_in_turn_by_all_and_the_ratios_are_those_of_the_pairs(de
     (record,) = (tmp_path / "records").glob("train-resnet8-b16-*tuned.json")  # with bf16 in its name where it was used
     kept = markdown([json.loads(record.read_text())])
     assert f"| {records[1]['ratio']['median']:.2f} (" in kept
-    assert kept.splitlines()[2].endswith("| 1 |") and kept.splitlines()[-1].startswith("1. `")
+    assert kept.splitlines()[2].endswith("| 1 |") and kept.splitlines()[4].startswith("1. `")
 
 
 def test_the_recipe_fast_runs_beside_the_papers_where_it_is_asked_for(deepres, folder):

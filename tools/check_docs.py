@@ -1,4 +1,7 @@
-"""Fail where the docs are stale: tables of results, links, and the README's tree. `--write` renews the tables."""
+"""Fail where the docs are stale or hard to read: tables of results, links, the README's tree, the width of tables.
+
+`--write` renews the tables of results.
+"""
 
 import dataclasses
 import inspect
@@ -9,11 +12,13 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from deepres.bench.tables import markdown
+from deepres.bench.tables import best, markdown, markdown_table, what
+from deepres.records import Json
 from deepres.training.recipe import RECIPES, Config, Recipe
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- (results|bench|tests|equality|fields): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WIDEST = 120  # characters a line of a table: what a screen shows
+BLOCK = re.compile(r"(<!-- (results|bench|best|tests|equality|fields): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
@@ -25,19 +30,17 @@ def table(name: str) -> str:
     groups = defaultdict(list)
     for row in rows:
         groups[row["network"]].append(row)
-    lines = [
-        "| network | seeds | training error (%) | test error (%) | seconds a run |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    heads = ["network", "seeds", "training error (%)", "test error (%)", "seconds a run"]
+    lines = []
     for network, runs in groups.items():
         runs.sort(key=lambda row: row["seed"])
         cells = [network, ", ".join(str(row["seed"]) for row in runs)]
         for figure in ("train_error", "test_error"):
             values = [row[figure] for row in runs]
-            spread = f", mean {mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else ""
+            spread = f" ({mean(values):.2f} ± {stdev(values):.2f})" if len(values) > 1 else ""
             cells.append(", ".join(f"{value:.2f}" for value in values) + spread)
         cells.append(", ".join(f"{row['seconds']:.0f}" for row in runs))
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     first = rows[0]
     commits = ", ".join(sorted({row["commit"] or "unknown" for row in rows}))
     recipe = first["recipe"]
@@ -45,32 +48,47 @@ def table(name: str) -> str:
     threads = " or ".join(str(number) for number in sorted({row["threads"] for row in rows}))
     machine = f"{first['cpu']}, {threads} {'thread' if threads == '1' else 'threads'}, torch {first['torch']}"
     what = f"Data {first['data']}; recipe {recipe['name']} ({length}); {first['precision']}"
-    lines += ["", f"{what}; {machine}; commit {commits}; {first['started'][:10]}."]
-    return "\n".join(lines) + "\n"
+    note = f"{what}; {machine}; commit {commits}; {first['started'][:10]}."
+    if len(rows) > len(groups):
+        note += " In brackets: mean ± standard deviation of the seeds."
+    return markdown_table(heads, lines) + f"\n{note}\n"
+
+
+def records(pattern: str) -> list[Json]:
+    """The records of `deepres bench --save` in benchmarks/records whose names match."""
+    files = sorted((ROOT / "benchmarks" / "records").glob(f"{pattern}.json"))
+    return [json.loads(file.read_text()) for file in files]
 
 
 def bench(pattern: str) -> str:
-    """The records of `deepres bench --save` in benchmarks/records whose names match."""
-    files = sorted((ROOT / "benchmarks" / "records").glob(f"{pattern}.json"))
-    return markdown([json.loads(file.read_text()) for file in files])
+    """The records whose names match, a section a work; in each, those of one machine and command are together."""
+    works = defaultdict(list)
+    for record in records(pattern):
+        works[what(record["work"])].append(record)
+    sections = []
+    for work, found in works.items():
+        found.sort(key=lambda record: (record["environment"]["cpu"], record["environment"]["command"]))
+        sections.append(f"### {work}\n\n{markdown(found)}")
+    return "\n" + "\n".join(sections)
 
 
 def tests(name: str) -> str:
     """The tests of docs/results/NAME.json, a column a protocol: top-1 errors of networks, on average, and together."""
     reports = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
     networks = [f"{member['network']}, {number}" for number, member in enumerate(reports[0]["members"], 1)]
-    rows = [[what] for what in (*networks, "mean; less the first protocol", "ensemble; less the mean")]
+    rows = [[name] for name in networks]
+    rows += [["mean"], ["less the first column's"], ["ensemble"], ["less the mean above"]]
     for report in reports:
         mean, together = report["mean"], report["together"]
-        every = [(found["top1_error"], *found["top1_interval"]) for found in (*report["members"], together)]
-        every.insert(-1, mean["error"])
+        every = [(found["top1_error"], *found["top1_interval"]) for found in report["members"]]
+        every += [mean["error"], mean["difference"]]
+        every += [(together["top1_error"], *together["top1_interval"]), together["mean_difference"]]
         for row, found in zip(rows, every, strict=True):
-            row.append("{:.1f} ({:.1f} to {:.1f})".format(*found))
-        for row, less in zip(rows[-2:], (mean["difference"], together["mean_difference"]), strict=True):
-            row[-1] += "; {:+.1f} ({:+.1f} to {:+.1f})".format(*less) if any(less) else ""
-    heads = [f"{report['protocol']}, sides {', '.join(map(str, report['scales']))}" for report in reports]
-    lines = [["top-1 error, % (95 % interval)", *heads], ["---"] * (len(heads) + 1), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{reports[0]['images']} images.\n"
+            sign = "+" if row[0].startswith("less") else ""
+            row.append(f"{found[0]:{sign}.1f} ({found[1]:{sign}.1f} to {found[2]:{sign}.1f})" if any(found) else "")
+    heads = [f"{report['protocol']}, {', '.join(map(str, report['scales']))}" for report in reports]
+    note = f"{reports[0]['images']} images. Protocols with their shorter sides; in brackets 95 % intervals."
+    return markdown_table(["top-1 error, %", *heads], rows) + f"\n{note}\n"
 
 
 def equality(name: str) -> str:
@@ -82,26 +100,24 @@ def equality(name: str) -> str:
         top1 = "" if row["top1"] else ", other top-1"
         cells[row["network"]][row["library"]] = f"{row['difference']:.1e}{top1}{exact}"
     libraries = list(dict.fromkeys(row["library"] for row in found["rows"]))
-    lines = [["largest difference of a score, of the largest score", *libraries], ["---"] * (len(libraries) + 1)]
-    lines += [[network, *(row.get(library, "") for library in libraries)] for network, row in cells.items()]
+    heads = ["largest difference of a score, of the largest score", *libraries]
+    lines = [[network, *(row.get(library, "") for library in libraries)] for network, row in cells.items()]
     versions = ", ".join(f"{library} {version}" for library, version in found["versions"].items())
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{found['images']} images; {versions}.\n"
+    return markdown_table(heads, lines) + f"\n{found['images']} images; {versions}.\n"
 
 
 def fields(name: str) -> str:
-    """The fields of `recipe`, with the values of all recipes, or of `config`, with what their comments say of them."""
+    """The fields of `config`, with what their comments say; of `recipe`, the values of all recipes, and that below."""
     kind = {"recipe": Recipe, "config": Config}[name]
-    said = {field: " ".join(text.split("# ")) for field, text in FIELD.findall(inspect.getsource(kind))}
-    said = {field: " ".join(text.split()).replace("|", "or") for field, text in said.items()}
-    columns = RECIPES if kind is Recipe else {}
-    rows = [["field", *(columns or ["default"]), "meaning"], ["---"] * (len(columns or [0]) + 2)]
-    for field in dataclasses.fields(kind):
-        if field.name not in ("name", "recipe"):
-            required = field.default is dataclasses.MISSING
-            plain = ["needed" if required else _plain(field.default)]
-            values = [_plain(getattr(recipe, field.name)) for recipe in columns.values()] or plain
-            rows.append([f"`{field.name}`", *values, said.get(field.name, "")])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    said = {field: " ".join(text.replace("# ", "").split()) for field, text in FIELD.findall(inspect.getsource(kind))}
+    names = [field for field in dataclasses.fields(kind) if field.name not in ("name", "recipe")]
+    if kind is Config:
+        defaults = ["needed" if field.default is dataclasses.MISSING else _plain(field.default) for field in names]
+        rows = [[f"`{field.name}`", plain, said[field.name]] for field, plain in zip(names, defaults, strict=True)]
+        return markdown_table(["field", "default", "meaning"], rows)
+    rows = [[f"`{field.name}`", *(_plain(getattr(made, field.name)) for made in RECIPES.values())] for field in names]
+    notes = [f"- `{field.name}`: {said[field.name]}\n" for field in names if said[field.name]]
+    return markdown_table(["field", *RECIPES], rows) + "\n" + "".join(notes)
 
 
 def _plain(value: object) -> str:
@@ -111,7 +127,14 @@ def _plain(value: object) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-MAKE = {"equality": equality, "fields": fields, "results": table, "bench": bench, "tests": tests}
+MAKE = {
+    "equality": equality,
+    "fields": fields,
+    "results": table,
+    "bench": bench,
+    "best": lambda pattern: best(records(pattern)),
+    "tests": tests,
+}
 
 
 def main(write: bool) -> int:
@@ -125,6 +148,10 @@ def main(write: bool) -> int:
             troubles.append(
                 f"{file.relative_to(ROOT)}: a table of results is stale; run python tools/check_docs.py --write"
             )
+        for number, line in enumerate(fresh.splitlines(), 1):
+            if line.lstrip().startswith("|") and len(line) > WIDEST:
+                where = f"{file.relative_to(ROOT)}, line {number}"
+                troubles.append(f"{where}: the table is {len(line)} characters wide, {WIDEST} at most")
         for target in LINK.findall(text):
             if not (file.parent / target).exists():
                 troubles.append(f"{file.relative_to(ROOT)}: the link {target} leads nowhere")

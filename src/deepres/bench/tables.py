@@ -1,20 +1,13 @@
 """Records of contests as a table, for a terminal and for the docs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from deepres.bench.job import Work
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9
-COLUMNS = (
-    "work",
-    "ours",
-    "rival",
-    "ratio (min to max, pairs)",
-    "images/s: ours, rival",
-    "ours, of the machine's limits",
-    "how",
-)
+COLUMNS = ("machine", "precision", "rival", "ratio (min to max, pairs)", "images/s: ours, rival", "note")
+BEST = ("machine and work", "precision", "images/s", "times as fast as")
 
 
 def what(work: Json) -> str:
@@ -40,15 +33,14 @@ def _part(work: Json) -> str:
 
 
 def cells(record: Json) -> list[str]:
-    """A row of the table, but for the number of its conditions."""
+    """A row of the table, but for the number of its note."""
     ours, rival, ratio = record["ours"], record["rival"], record["ratio"]
     return [
-        what(record["work"]),
-        setting(ours),
-        f"`{rival['name']}`: {setting(rival)}",
+        record["environment"]["cpu"],
+        record["work"]["precision"],
+        f"`{rival['name']}`",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, {ratio['pairs']})",
         f"{ours['images_per_second']:.4g}, {rival['images_per_second']:.4g}",
-        reached(record) or "-",
     ]
 
 
@@ -92,10 +84,48 @@ def conditions(records: Sequence[Json]) -> list[str]:
 
 
 def markdown(records: Sequence[Json]) -> str:
-    """The table and what it was measured on."""
-    lines = conditions(records)
-    how = [str(lines.index(conditions([record])[0]) + 1) for record in records]
-    rows = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    rows += [[*cells(record), number] for record, number in zip(records, how, strict=True)]
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*table, "", *(f"{number}. {line}" for number, line in enumerate(lines, 1))]) + "\n"
+    """The contests of one work as a table; below it, a note a command: how it was run, and what each side ran."""
+    notes: dict[str, list[str]] = {}
+    rows = []
+    for record in records:
+        (line,) = conditions([record])
+        share = reached(record)
+        ours = f"ours: {setting(record['ours'])}" + (f"; reaches {share}" if share else "")
+        notes.setdefault(line, [ours]).append(f"`{record['rival']['name']}`: {setting(record['rival'])}")
+        rows.append([*cells(record), str(list(notes).index(line) + 1)])
+    text = markdown_table(COLUMNS, rows)
+    for number, (line, sides) in enumerate(notes.items(), 1):
+        text += f"\n{number}. {line}\n" + "".join(f"   - {side}\n" for side in sides)
+    return text
+
+
+def best(records: Sequence[Json]) -> str:
+    """The best speed for each machine, work and precision, and the median ratios to all rivals, the fastest first."""
+    # group the contests; `plain` is our own network, no rival
+    machines: dict[str, dict[tuple[str, str], list[Json]]] = {}
+    for record in sorted(records, key=lambda record: record["ratio"]["median"]):
+        if record["rival"]["name"] != "plain":
+            work = record["work"]
+            works = machines.setdefault(record["environment"]["cpu"], {})
+            works.setdefault((what(work | {"part": 1}), work["precision"]), []).append(record)
+    # a line for the machine (the one with most vector units first), then a row for each of its groups
+    rows = []
+    for cpu, works in sorted(machines.items(), key=lambda machine: len(machine[0]), reverse=True):
+        rows.append([f"**{cpu}**", "", "", ""])
+        for (name, precision), found in sorted(works.items()):
+            speed = max(record["ours"]["images_per_second"] for record in found)
+            ratios = [f"{record['ratio']['median']:.2f} {record['rival']['name']}" for record in found]
+            figures = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}", ", ".join(ratios) + _peaks(found[0])]
+            rows.append([name, precision, *figures])
+    return markdown_table(BEST, rows)
+
+
+def _peaks(record: Json) -> str:
+    """The largest memory of both sides, where the contest is about it."""
+    peaks = [record[side]["median"].get("peak") for side in ("ours", "rival")]
+    return "" if None in peaks else "; peak {:.2f} GiB, not {:.2f}".format(*(peak / GIB for peak in peaks))
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The lines of a table in Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (heads, ["---"] * len(heads), *rows))
