@@ -2,10 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
+from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.task import ClassificationTask
+from deepres.training import settings
+
+from_json = partial(settings.from_json, kind=ClassificationConfig)
+merge = partial(settings.merge, kind=ClassificationConfig)
 
 
 def untested(net: nn.Module, last: bool) -> Mapping[str, float]:

@@ -7,7 +7,7 @@ import pytest
 
 from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
 from deepres.runtime.errors import InputError
-from deepres.training.settings import from_json, merge
+from tasks import from_json, merge
 
 EMPTY = [
     ("train", "resnet8", "--data", "FOLDER", "--run", ""),
@@ -46,11 +46,7 @@ NUMBERS = list(ClassificationRecipe.bounds)
 def test_a_number_without_sense_is_refused_with_its_field(field):
     for value in ("1" + "0" * 40, "-1", "inf", "nan", "1e400", "9" * 5_000):
         with pytest.raises(InputError, match=f"^the command line: {field} is .*, but must be ") as caught:
-            from_json(
-                merge({"network": "resnet20", "data": "x"}, {field: value}, ClassificationConfig),
-                "the command line",
-                ClassificationConfig,
-            )
+            from_json(merge({"network": "resnet20", "data": "x"}, {field: value}), "the command line")
         assert len(str(caught.value)) < 300
 
 

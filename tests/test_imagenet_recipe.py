@@ -17,16 +17,15 @@ from torch.nn import functional as F
 
 import deepres
 from deepres.acceleration.on_kernels import accelerate
-from deepres.classification.recipe import IMAGENET, ClassificationConfig, paper_recipe
+from deepres.classification.recipe import IMAGENET, paper_recipe
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.progress import ConsoleMonitor
 from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
-from deepres.training.settings import from_json, merge
 from deepres.training.trainer import Execution, Trainer
-from tasks import GivenTask, plain
+from tasks import GivenTask, from_json, merge, plain
 from test_ranks import together
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
@@ -164,22 +163,13 @@ def test_a_short_run_keeps_a_part_of_the_patience_and_averages_over_some_batches
 
 def test_given_milestones_are_kept_to_and_do_not_go_with_another_decay():
     base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
-    recipe = from_json(
-        merge(base, {"milestones": "100,200"}, ClassificationConfig), "test", ClassificationConfig
-    ).recipe
+    recipe = from_json(merge(base, {"milestones": "100,200"}), "test").recipe
     assert (recipe.decay, rate(recipe, 150)) == ("steps", pytest.approx(0.01))
     with pytest.raises(InputError, match="has no milestones"):
-        merge(base, {"milestones": "100,200", "decay": "plateau"}, ClassificationConfig)
+        merge(base, {"milestones": "100,200", "decay": "plateau"})
     with pytest.raises(InputError, match="takes milestones"):
-        merge(base, {"decay": "steps"}, ClassificationConfig)
-    assert (
-        from_json(
-            merge({"network": "resnet20", "data": "x"}, {"decay": "linear"}, ClassificationConfig),
-            "test",
-            ClassificationConfig,
-        ).recipe.milestones
-        == ()
-    )
+        merge(base, {"decay": "steps"})
+    assert from_json(merge({"network": "resnet20", "data": "x"}, {"decay": "linear"}), "test").recipe.milestones == ()
 
 
 def trainer(net, recipe, tmp_path, batch_at=None):

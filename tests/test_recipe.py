@@ -13,7 +13,6 @@ from deepres.classification.recipe import (
     FAST,
     FINETUNE,
     IMAGENET,
-    ClassificationConfig,
     paper_recipe,
     rate_for,
 )
@@ -23,8 +22,8 @@ from deepres.runtime.errors import InputError
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.optimizer import SGD
 from deepres.training.schedule import rate
-from deepres.training.settings import from_json, merge
 from deepres.workflows.configure import slug
+from tasks import from_json, merge
 
 
 def test_the_cifar_recipe_is_the_papers():
@@ -88,18 +87,14 @@ def test_the_same_length_again_leaves_marks_set_by_hand_alone():
     base = {"network": "resnet20", "data": "x"}
     for every in (50, 2_000_000):
         changes = {"iterations": 4_000, "evaluate_every": every}
-        assert (once := merge(base, changes, ClassificationConfig)) == merge(once, changes, ClassificationConfig)
+        assert (once := merge(base, changes)) == merge(once, changes)
 
 
 def test_changed_iterations_scale_the_recipe_and_given_milestones_are_kept():
     base = {"network": "resnet20", "data": "x"}
-    config = from_json(merge(base, {"iterations": 640}, ClassificationConfig), "test", ClassificationConfig)
+    config = from_json(merge(base, {"iterations": 640}), "test")
     assert config.recipe.milestones == (320, 480)
-    config = from_json(
-        merge(base, {"iterations": "640", "milestones": "10,20", "lr": "0.3"}, ClassificationConfig),
-        "test",
-        ClassificationConfig,
-    )
+    config = from_json(merge(base, {"iterations": "640", "milestones": "10,20", "lr": "0.3"}), "test")
     assert (config.recipe.milestones, config.recipe.lr) == ((10, 20), 0.3)
 
 
@@ -133,23 +128,14 @@ def test_a_linear_warm_up_needs_its_length():
 
 def test_what_is_not_among_the_choices_is_told_with_the_choices():
     with pytest.raises(InputError, match="optimizer is 'adam', but must be one of sgd, muon"):
-        from_json({"network": "resnet20", "data": "x", "recipe": {"optimizer": "adam"}}, "file", ClassificationConfig)
+        from_json({"network": "resnet20", "data": "x", "recipe": {"optimizer": "adam"}}, "file")
 
 
 def test_drops_at_epochs_become_iterations_of_the_data():
     base = {"network": "resnet18", "data": "x", "recipe": dataclasses.asdict(IMAGENET)}
-    recipe = from_json(
-        merge(base, {"epochs": "30,60", "iterations": "10000", "batch_size": "100"}, ClassificationConfig),
-        "test",
-        ClassificationConfig,
-    ).recipe
+    recipe = from_json(merge(base, {"epochs": "30,60", "iterations": "10000", "batch_size": "100"}), "test").recipe
     assert (recipe.decay, recipe.epochs, recipe.bn_average) == ("steps", (30, 60), 1667)
-    assert (
-        from_json(
-            merge(base, {"iterations": 20, "batch_size": 16}, ClassificationConfig), "test", ClassificationConfig
-        ).recipe.bn_average
-        == 160
-    )
+    assert from_json(merge(base, {"iterations": 20, "batch_size": 16}), "test").recipe.bn_average == 160
     found = recipe.in_iterations(images=1234)
     assert (found.milestones, found.epochs) == ((370, 740), ())
     assert found.in_iterations(images=1) == found
@@ -161,21 +147,17 @@ def test_drops_at_epochs_become_iterations_of_the_data():
 
 def test_an_unknown_field_suggests_the_nearest():
     with pytest.raises(InputError, match="weight_decay"):
-        from_json({"network": "resnet20", "data": "x", "recipe": {"wieght_decay": 1}}, "file", ClassificationConfig)
+        from_json({"network": "resnet20", "data": "x", "recipe": {"wieght_decay": 1}}, "file")
 
 
 def test_a_field_of_another_type_is_named():
     with pytest.raises(InputError, match=r"seed is 'many'.*int"):
-        from_json({"network": "resnet20", "data": "x", "seed": "many"}, "file", ClassificationConfig)
+        from_json({"network": "resnet20", "data": "x", "seed": "many"}, "file")
 
 
 def test_a_recorded_configuration_comes_back_whole():
-    config = from_json(
-        {"network": "resnet20", "data": "x", "recipe": {"milestones": [1, 2], "bn_group": 64}},
-        "file",
-        ClassificationConfig,
-    )
-    assert from_json(config.as_json(), "record", ClassificationConfig) == config
+    config = from_json({"network": "resnet20", "data": "x", "recipe": {"milestones": [1, 2], "bn_group": 64}}, "file")
+    assert from_json(config.as_json(), "record") == config
 
 
 def test_sgd_follows_the_form_of_the_paper_through_a_change_of_rate():

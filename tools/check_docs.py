@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from deepres.bench.tables import best, markdown, markdown_table, what
+from deepres.classification.recipe import RECIPES, ClassificationConfig, ClassificationRecipe
 from deepres.records import Json
-from deepres.training.recipe import RECIPES, Config, Recipe
 
 ROOT = Path(__file__).parents[1]
 WIDEST = 120  # characters a line of a table: what a screen shows
@@ -108,10 +108,11 @@ def equality(name: str) -> str:
 
 def fields(name: str) -> str:
     """The fields of `config`, with what their comments say; of `recipe`, the values of all recipes, and that below."""
-    kind = {"recipe": Recipe, "config": Config}[name]
-    said = {field: " ".join(text.replace("# ", "").split()) for field, text in FIELD.findall(inspect.getsource(kind))}
+    kind = {"recipe": ClassificationRecipe, "config": ClassificationConfig}[name]
+    source = "".join(map(inspect.getsource, kind.__mro__[:2]))  # of what all tasks have, and of classification's own
+    said = {field: " ".join(text.replace("# ", "").split()) for field, text in FIELD.findall(source)}
     names = [field for field in dataclasses.fields(kind) if field.name not in ("name", "recipe")]
-    if kind is Config:
+    if kind is ClassificationConfig:
         defaults = ["needed" if field.default is dataclasses.MISSING else _plain(field.default) for field in names]
         rows = [[f"`{field.name}`", plain, said[field.name]] for field, plain in zip(names, defaults, strict=True)]
         return markdown_table(["field", "default", "meaning"], rows)
