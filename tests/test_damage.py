@@ -163,7 +163,7 @@ STATES = {
         "velocity of state.pt is torch.float32 (3,), not torch.float32",
     ),
     "no random state": (lambda state: state | {"random": None}, "state.pt has no random"),
-    "another window": (lambda state: state | {"losses": torch.zeros(5)}, "losses of state.pt is"),
+    "another window": (lambda state: state | {"window": torch.zeros(2, 5)}, "window of state.pt is"),
     "a rate of text": (lambda state: state | {"lr": "0.1"}, "state.pt, at lr: expected float, got str"),
     "another iteration": (lambda state: state | {"iteration": 7}, "state.pt is not of iteration 8"),
     "an unknown part": (lambda state: state | {"step": 1}, "holds 'step', which is no part of it"),

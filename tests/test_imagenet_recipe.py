@@ -24,7 +24,7 @@ from deepres.runtime.progress import ConsoleMonitor
 from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
-from deepres.training.trainer import Execution, Trainer
+from deepres.training.trainer import Setup, Trainer
 from tasks import GivenTask, from_json, merge, plain
 from test_ranks import together
 
@@ -173,7 +173,7 @@ def test_given_milestones_are_kept_to_and_do_not_go_with_another_decay():
 
 
 def trainer(net, recipe, tmp_path, batch_at=None):
-    return Trainer(plain(net), recipe, GivenTask(batch_at), Run(tmp_path), Execution(), ALONE)
+    return Trainer(plain(net), recipe, GivenTask(batch_at), Run(tmp_path), Setup(), ALONE)
 
 
 def test_the_rate_drops_where_the_error_has_not_fallen_for_the_patience(tmp_path):

@@ -15,7 +15,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.progress import ConsoleMonitor
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
-from deepres.training.trainer import Execution
+from deepres.training.trainer import Setup
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
 from tasks import GivenTask, plain
@@ -45,7 +45,7 @@ def net():
 
 def run_loop(tmp_path, recipe, evaluate=lambda net, last: {"test_error": 0.0}, **more):
     run = Run(tmp_path)
-    return train(plain(net()), recipe, GivenTask(batch_at, evaluate), run, Silent(), Execution(**more)), run
+    return train(plain(net()), recipe, GivenTask(batch_at, evaluate), run, Silent(), Setup(**more)), run
 
 
 def test_the_warm_up_ends_when_the_measured_error_is_low_enough_and_not_before(tmp_path):

@@ -19,10 +19,10 @@ from deepres.training.freeze import set_training
 from deepres.training.recipe import Recipe
 from deepres.training.stop import Stopping, stops
 from deepres.training.task import AnyTask
-from deepres.training.trainer import Execution, Monitor, Trainer
+from deepres.training.trainer import Monitor, Setup, Trainer
 
 CHECKPOINT_SECONDS = 60.0  # or DEEPRES_CHECKPOINT_SECONDS
-PLAIN = Execution()
+PLAIN = Setup()
 
 
 class StoppedError(Exception):
@@ -39,7 +39,7 @@ def train(
     task: AnyTask,
     run: Run,
     monitor: Monitor,
-    how: Execution = PLAIN,
+    how: Setup = PLAIN,
     ranks: Ranks = ALONE,
 ) -> Json:
     """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.

@@ -45,7 +45,7 @@ class Monitor(Protocol):
 
 
 @dataclass(frozen=True)
-class Execution:
+class Setup:
     """Where and how a network is trained, without changing what is: all resolved, nothing is `auto`."""
 
     device: str = "cpu"
@@ -58,7 +58,7 @@ class Execution:
 class Trainer:
     """The steps of the loop over one shared state."""
 
-    def __init__(self, net: Network, recipe: Recipe, task: AnyTask, run: Run, how: Execution, ranks: Ranks):
+    def __init__(self, net: Network, recipe: Recipe, task: AnyTask, run: Run, how: Setup, ranks: Ranks):
         self.net, self.recipe, self.task, self.run, self.ranks = net, recipe, task, run, ranks
         self.device, self.precision = how.device, how.precision
         self.parallel = ranks.wrap(net)

@@ -19,7 +19,7 @@ from deepres.training.freeze import freeze
 from deepres.training.loop import train
 from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences
-from deepres.training.trainer import Execution, Monitor
+from deepres.training.trainer import Monitor, Setup
 from deepres.weights.start import FILE as START
 from deepres.weights.start import Start, of_run
 from deepres.workflows import run_pictures
@@ -96,7 +96,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
             return done
         facts |= {"recipe": config.recipe.name, "seed": config.seed, "division": config.division}
         net.mean, net.header = task.mean, net.header | facts | task.facts | {"commit": commit}
-        how = Execution(
+        how = Setup(
             config.device, config.precision, config.kernels == "on", config.compile == "on", config.memory_budget
         )
         return train(net, config.recipe, task, run, monitor, how, ranks)
