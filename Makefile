@@ -4,13 +4,16 @@ DATA   ?= fashion-mnist
 JOBS   ?= 2
 BIN    := .venv/bin
 
-.PHONY: demo test check other-processor coverage lint slow clean
+.PHONY: demo test fast check other-processor coverage lint slow clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
 	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) $(if $(SIZE),--image-size $(SIZE)) --out runs
 
 test: check slow
+
+fast: .venv/ready  # all but tests that train, start processes, compile or export for more than about two seconds
+	$(BIN)/pytest -m "not slow and not long" -n $(JOBS) --dist loadfile
 
 check: .venv/ready lint
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15

@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in a shell's b
 import deepres.weights.hub  # so that networks can be saved, as `deepres.build` has it
 from deepres import cli
 from deepres.runtime.processor import VARIABLE, WIDE, multiplies_bf16
+from runs import run_deepres
 
 
 def pytest_report_header():
@@ -51,17 +52,6 @@ def own_cache(tmp_path_factory, kernels, monkeypatch):
     cache = tmp_path_factory.mktemp("cache")
     (cache / "kernels").symlink_to(kernels)
     monkeypatch.setenv("DEEPRES_CACHE", str(cache))
-
-
-def run_deepres(place, *arguments, wait=True, **environment):
-    """The real command line, as a process of its own in the folder `place`."""
-    command = [sys.executable, "-m", "deepres", *map(str, arguments)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    process = subprocess.Popen(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if not wait:
-        return process
-    output, errors = process.communicate(timeout=240)
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 @pytest.fixture

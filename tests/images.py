@@ -62,6 +62,27 @@ def write_tar(file: Path, members: Mapping[str, bytes]) -> Path:
     return file
 
 
+def samples(start: int, count: int, label: str = "cls") -> dict[str, bytes]:
+    """WebDataset samples of noise in two classes in turn."""
+    members: dict[str, bytes] = {}
+    for number in range(start, start + count):
+        value = number % 2
+        members[f"{number:04}.jpg"] = png(picture(number))
+        members[f"{number:04}.{label}"] = json.dumps({"label": value}).encode() if label == "json" else b"%d\n" % value
+    return members
+
+
+def hash_fraction(key: bytes) -> float:
+    """The rule of the division of data, written anew: the first eight bytes of SHA-256 as a fraction."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
+
+
+def keys(label: str, is_test: bool, count: int) -> list[str]:
+    """So many keys of pictures that the rule of the division puts into one part."""
+    numbered = (f"{label}/{number}" for number in range(1000))
+    return [key for key in numbered if (hash_fraction(key.encode()) < 0.2) == is_test][:count]
+
+
 def write_parquet(
     file: Path,
     contents: Sequence[bytes | None],

@@ -1,9 +1,7 @@
 """Published data sets in small, in the archives that torchvision downloads, for a web server on this machine."""
 
-import gzip
 import io
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +35,8 @@ def mat(**arrays: Any) -> bytes:
 
 
 def mnist(patch: pytest.MonkeyPatch, address: str) -> dict[str, bytes]:
-    """Label i for image i, whose pixels are all i: four to train and two to test."""
-    files: dict[str, bytes] = {}
-    for prefix, count in (("train", 4), ("t10k", 2)):
-        pixels = b"".join(bytes([index]) * 784 for index in range(count))
-        files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(struct.pack(">IIII", 0x803, count, 28, 28) + pixels)
-        files[f"{prefix}-labels-idx1-ubyte.gz"] = gzip.compress(struct.pack(">II", 0x801, count) + bytes(range(count)))
+    """The files of Fashion-MNIST in small, whose layout is the same."""
+    files = images.fashion_files()
     patch.setattr(datasets.MNIST, "mirrors", [f"{address}/"])
     patch.setattr(datasets.MNIST, "resources", [(name, images.md5(content)) for name, content in files.items()])
     return files

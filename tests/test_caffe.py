@@ -9,41 +9,9 @@ import torch
 from torch import nn
 
 import deepres as package
+from caffe_files import blob, field, layer, varint
 from deepres.weights import caffe
-from networks import assert_same_scores, images, theirs
-
-
-def varint(number):
-    parts = []
-    while number > 127:
-        parts.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*parts, number])
-
-
-def field(number, value):
-    """One field of a protobuf message: a varint, or bytes with their length."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def blob(values, old=False):
-    values = np.asarray(values, "<f4")
-    if old:
-        four = (1,) * (4 - values.ndim) + values.shape
-        shape = b"".join(field(number, size) for number, size in enumerate(four, start=1))
-    else:
-        shape = field(7, field(1, b"".join(varint(size) for size in values.shape)))
-    return shape + field(5, values.tobytes())
-
-
-def layer(name, *blobs, old=False, **params):
-    """A LayerParameter, or an (old) V1LayerParameter, as a field of NetParameter."""
-    content = field(4 if old else 1, name.encode()) + (b"" if old else field(2, b"Whatever"))
-    content += b"".join(field(6 if old else 7, blob(values, old)) for values in blobs)
-    numbers = {"convolution": 10 if old else 106, "pooling": 19 if old else 121, "batch_norm": 139}
-    return field(2 if old else 100, content + b"".join(field(numbers[key], value) for key, value in params.items()))
+from networks import assert_same_scores, noise_images, theirs
 
 
 def block_names(stage, count):
@@ -105,7 +73,7 @@ def released(depth):
     return net
 
 
-@pytest.mark.parametrize(("depth", "old"), [(50, False), (50, True), (152, False)])
+@pytest.mark.parametrize(("depth", "old"), [(50, False), (50, True), pytest.param(152, False, marks=pytest.mark.long)])
 def test_the_authors_caffe_release_gives_its_outputs(deepres, tmp_path, depth, old):
     """On RGB in 0..1 what the Caffe network gives on BGR in 0..255 less the mean image."""
     net = released(depth)
@@ -116,7 +84,7 @@ def test_the_authors_caffe_release_gives_its_outputs(deepres, tmp_path, depth, o
     facts = json.loads(deepres("convert", *arguments, "--json").stdout)
     assert (facts["network"], facts["stride_on"], facts["pool_padding"]) == (f"resnet{depth}", "1x1", 0)
     ours = package.load(tmp_path / "ours.safetensors")
-    pictures = images(64)
+    pictures = noise_images(64)
     with torch.no_grad():
         expected = net(pictures.flip(1) * 255 - torch.from_numpy(mean))
         assert_same_scores(ours(pictures - ours.mean), expected)

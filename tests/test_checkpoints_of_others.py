@@ -180,6 +180,7 @@ def test_a_mean_that_torchvision_would_not_take_is_told(deepres, tmp_path, net):
     assert "warning: no mean is known" in deepres("convert", "net", "--to", "out.pth").stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mean", [torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.rand(3, 32, 32)])
 def test_an_onnx_file_without_preprocessing_carries_mean_and_std(deepres, tmp_path, mean):
     """A program that knows only the file gets the scores of the network."""

@@ -12,7 +12,7 @@ from deepres.classification import score_table
 from deepres.data.classes import Classes, classes_of, match
 from deepres.weights.file import serialise
 from deepres.weights.start import Start
-from test_protocols import warmed
+from networks import warmed
 
 COLOURS = {"cat": (200, 0, 0), "dog": (0, 200, 0), "fish": (0, 0, 200)}
 IMAGENET = [f"n{number:08}" for number in range(1000)]

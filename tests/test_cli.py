@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import images
+from runs import last_weights, run_deepres
 
 VERBS = ("info", "data", "train", "eval", "reproduce", "report", "bench", "convert")
 VERBS += ("finetune", "predict", "export", "demo")
@@ -15,17 +16,11 @@ VERBS += ("finetune", "predict", "export", "demo")
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
-    from conftest import run_deepres
-
     place = tmp_path_factory.mktemp("trained")
     more = ("--iterations", 4, "--batch-size", 8, "--lr", 0.01, "--run", place / "run")
     result = run_deepres(place, "train", "resnet8", "--data", folder, *more, DEEPRES_CACHE=str(place / "cache"))
     assert result.returncode == 0, result.stderr
     return place / "run"
-
-
-def weights(run):
-    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
 
 
 def test_every_verb_has_help_with_an_example(deepres):
@@ -38,6 +33,7 @@ def test_the_version_is_printed(deepres):
     assert deepres("--version").stdout.startswith("deepres 0.")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="OpenMP is not GNU's here")
 def test_threads_that_wait_for_each_other_sleep_soon(process, monkeypatch):
     """Or they would take the time of what else runs; what the user has set stays."""
@@ -54,6 +50,7 @@ def test_info_of_a_network_prints_its_stages(deepres):
     assert table["rows"][-1]["weighted layers"] == 50
 
 
+@pytest.mark.long
 def test_info_prints_table_1_and_the_cifar_table_in_80_columns(process):
     output = process("info", COLUMNS="80").stdout
     for figure in ("60,192,808", "11,282,415,616", "19,421,274", "highway32", "resnet50-32px"):
@@ -72,7 +69,7 @@ def test_eval_of_a_run_gives_the_figures_of_its_end(deepres, trained, folder):
     assert report["top1_error"] == round(done["test_error"], 4)
     assert report["top5_error"] == 0.0  # three classes
     assert sum(map(sum, report["confusion"])) == report["images"] == 18
-    text = deepres("eval", weights(trained), "--data", folder).stdout
+    text = deepres("eval", last_weights(trained), "--data", folder).stdout
     assert "0 ant" in text
     assert "top-1 error" in text and "top-5 error" not in text  # of three classes it says nothing
 
@@ -88,7 +85,7 @@ def test_what_nothing_can_be_learned_from_is_refused(refused, tmp_path):
 def test_eval_reads_a_plain_state_dict_whose_network_and_mean_are_named(deepres, trained, folder, tmp_path):
     from safetensors.torch import load_file
 
-    state = {name: value for name, value in load_file(weights(trained)).items() if not name.startswith("deepres.")}
+    state = {name: value for name, value in load_file(last_weights(trained)).items() if not name.startswith("deepres.")}
     torch.save(state, tmp_path / "state.pt")
     how = ("--network", "resnet8", "--mean", "0.5,0.5,0.5", "--to", "named.safetensors")
     assert deepres("convert", "state.pt", *how).returncode == 0
@@ -152,7 +149,7 @@ def test_a_run_begins_by_saying_how_it_will_train(deepres, folder):
 def test_weights_of_another_net_are_refused_with_the_keys(refused, trained, folder, tmp_path):
     from safetensors.torch import load_file
 
-    torch.save(dict(list(load_file(weights(trained)).items())[3:]), tmp_path / "part.pt")
+    torch.save(dict(list(load_file(last_weights(trained)).items())[3:]), tmp_path / "part.pt")
     message = refused("eval", "part.pt", "--data", folder, "--network", "resnet14")
     assert "not of resnet14" in message
     assert "missing" in message

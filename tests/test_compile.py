@@ -25,6 +25,7 @@ from deepres.training.compile import resolve_compile
 from deepres.training.config import Config
 from deepres.training.recipe import Recipe
 from deepres.workflows.configure import resolve
+from runs import checkpoints
 from tasks import GivenTask
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
@@ -93,6 +94,7 @@ class Small(nn.Module):
         return self.fc(self.blocks(x.requires_grad_()).mean((2, 3)))
 
 
+@pytest.mark.long
 def test_compiled_blocks_train_as_the_plain_ones():
     """By PyTorch's real compiler: losses, weights and running statistics of five steps to 1e-4, relative."""
     torch.manual_seed(0)
@@ -111,6 +113,7 @@ def test_compiled_blocks_train_as_the_plain_ones():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_deep_network_compiles_as_many_graphs_as_a_shallow_one(traced):
     """Five shapes of blocks and the first layer, without a break; a copy of the network adds none."""
     graphs = {}
@@ -142,6 +145,7 @@ def test_evaluation_compiles_nothing(traced):
     assert traced() == 4
 
 
+@pytest.mark.long
 def test_batch_statistics_over_groups_and_gates_compile_as_well(traced):
     grouped, gated = resnet(), resnet("highway19")
     group_batch_norm(grouped, 4)
@@ -156,17 +160,13 @@ def test_batch_statistics_over_groups_and_gates_compile_as_well(traced):
 def cut_back(run, copy_):
     """A copy of a finished run as it was one checkpoint before its end."""
     shutil.copytree(run, copy_)
-    shutil.rmtree(last_checkpoint(copy_))
+    shutil.rmtree(checkpoints(copy_)[-1])
     (copy_ / "done.json").unlink()
     return copy_
 
 
-def last_checkpoint(run):
-    return max((run / "checkpoints").glob("[0-9]*"))
-
-
 def assert_same_bits(run, other):
-    for file in ("metrics.jsonl", last_checkpoint(other).relative_to(other) / "weights.safetensors"):
+    for file in ("metrics.jsonl", checkpoints(other)[-1].relative_to(other) / "weights.safetensors"):
         assert (run / file).read_bytes() == (other / file).read_bytes()
 
 
@@ -175,6 +175,7 @@ def recorded(run):
     return config["compile"], config["kernels"]
 
 
+@pytest.mark.long
 def test_a_compiled_run_goes_on_with_the_same_bits_by_its_record_alone(deepres, folder, tmp_path, traced, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole = tmp_path / "whole"
@@ -238,6 +239,7 @@ def test_a_run_from_before_there_was_compiling_goes_on_without(
     assert_same_bits(cut, tmp_path / "run")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slow", ["eager", "compiled"])
 def test_auto_takes_what_makes_the_whole_run_shorter_and_touches_nothing(traced, long_run, slow):
     def dawdle(module, arguments):

@@ -12,7 +12,7 @@ from deepres.runtime.errors import InputError
 from deepres.weights import load
 from deepres.weights.load import IMAGENET_MEAN, IMAGENET_STD
 from deepres.weights.names import to_torchvision
-from networks import assert_same_scores, images, randomise, theirs
+from networks import assert_same_scores, noise_images, randomise, theirs
 
 DEPTHS = (18, 34, 50, 101, 152)
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -24,7 +24,7 @@ def assert_loads_as(file, net, network):
     loaded = package.load(file)
     assert (loaded.name, loaded.training, "std" in loaded.header) == (network, False, False)
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-    assert_same_scores(loaded(images() - loaded.mean), net((images() - MEAN) / STD))
+    assert_same_scores(loaded(noise_images() - loaded.mean), net((noise_images() - MEAN) / STD))
     return loaded
 
 
@@ -65,6 +65,7 @@ def test_timm_weights_give_its_outputs(tmp_path, depth):
     assert_loads_as(tmp_path / "model.safetensors", net, f"resnet{depth}")
 
 
+@pytest.mark.long
 def test_timms_vgg_whose_classifier_is_of_convolutions_gives_its_outputs(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -73,7 +74,7 @@ def test_timms_vgg_whose_classifier_is_of_convolutions_gives_its_outputs(tmp_pat
     loaded = package.load(tmp_path / "model.safetensors")
     with torch.no_grad():
         assert loaded.name == "vgg16-bn"
-        assert_same_scores(loaded(images(224) - loaded.mean), net((images(224) - MEAN) / STD))
+        assert_same_scores(loaded(noise_images(224) - loaded.mean), net((noise_images(224) - MEAN) / STD))
 
 
 @pytest.mark.parametrize("name", ["resnet50d", "seresnet50", "resnext50_32x4d", "resnet26"])

@@ -16,6 +16,7 @@ from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
+from runs import run_deepres
 from tasks import GivenTask
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
@@ -93,6 +94,7 @@ def damage_rows(file, how):
 HOW = ("cut", "emptied", "zeroed", "doubled", "first row lost", "a figure changed", "gone")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", HOW)
 def test_damaged_rows_are_taken_from_the_checkpoint_and_it_is_said(half, whole, how):
     damage_rows(half / "metrics.jsonl", how)
@@ -116,6 +118,7 @@ def test_a_finished_run_with_other_rows_than_it_wrote_is_not_shown(whole, tmp_pa
         Run(tmp_path / "run").metrics()
 
 
+@pytest.mark.long
 def test_training_a_finished_run_again_mends_its_rows(deepres, refused, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     rows = (tmp_path / "run/metrics.jsonl").read_bytes()
@@ -171,6 +174,7 @@ STATES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", STATES)
 def test_a_state_that_is_foreign_or_does_not_fit_gives_way_to_the_checkpoint_before(half, whole, what):
     change, sentence = STATES[what]
@@ -235,8 +239,6 @@ def test_a_record_of_another_shape_is_a_sentence(refused, trained, tmp_path, fil
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """A finished run of the command line; the tests copy it."""
-    from conftest import run_deepres
-
     place = tmp_path_factory.mktemp("trained")
     result = run_deepres(
         place, "train", "resnet8", "--data", folder, "--run", "run", "--iterations", 4, "--batch-size", 4,

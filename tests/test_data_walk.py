@@ -217,7 +217,7 @@ def test_tables_shards_and_lists_of_names_that_are_no_files_are_named(root: Path
         os.mkfifo(tmp_path / place)
     assert "train.parquet is not a whole Parquet file (a named pipe, not a file)" in refusal(tmp_path / "tables")
     assert "train.tar cannot be read (a named pipe, not a file)" in refusal(f"wds:{tmp_path}/shards/*.tar")
-    images.write_tar(tmp_path / "named" / "train.tar", samples(10))
+    images.write_tar(tmp_path / "named" / "train.tar", images.samples(0, 10))
     assert "classnames.txt cannot be read (a named pipe, not a file)" in refusal(f"wds:{tmp_path}/named/*.tar")
 
 
@@ -229,7 +229,7 @@ def test_sparse_files_are_named(tmp_path: Path):
             sparse.truncate(TERA)
     assert "train.parquet is not a whole Parquet file" in refusal(tmp_path / "tables")
     assert "train.tar is damaged or cut short" in refusal(f"wds:{tmp_path}/shards/train.tar")
-    whole = images.write_tar(tmp_path / "hole" / "train.tar", samples(10)).read_bytes()
+    whole = images.write_tar(tmp_path / "hole" / "train.tar", images.samples(0, 10)).read_bytes()
     (tmp_path / "hole" / "train.tar").write_bytes(whole[:4096] + bytes(4096) + whole[8192:])
     assert "train.tar is damaged or cut short after" in refusal(f"wds:{tmp_path}/hole/train.tar")
 
@@ -258,13 +258,13 @@ def test_a_shard_that_claims_too_much_is_refused_before_it_is_read(tmp_path: Pat
     [(tarfile.SYMTYPE, "a link to gone.png"), (tarfile.LNKTYPE, "a link to gone.png"), (tarfile.FIFOTYPE, "no file")],
 )
 def test_a_picture_in_a_shard_that_is_no_file_is_named(tmp_path: Path, kind: bytes, said: str):
-    file = images.write_tar(tmp_path / "train.tar", samples(10))
+    file = images.write_tar(tmp_path / "train.tar", images.samples(0, 10))
     with tarfile.open(file, "a") as tar:
-        for name in ("ant/.hidden.png", "9.png"):
+        for name in ("ant/.hidden.png", "0009.jpg"):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "gone.png" if "link" in said else ""
             tar.addfile(member)
-    assert f"9.png is {said}; make the shard with tar --dereference" in refusal(f"wds:{file}")
+    assert f"0009.jpg is {said}; make the shard with tar --dereference" in refusal(f"wds:{file}")
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"label": ' * 100_000, b'{"label": [1]}', b"[1]", b"\xff", b""])
@@ -377,7 +377,7 @@ def test_a_class_folder_that_is_not_in_utf8_is_refused_by_name(root: Path):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_texts_of_other_systems_are_read_as_they_are_meant(tmp_path: Path, encoding: str, end: str):
     """A byte order mark, the line ends of each system, and blank lines."""
-    images.write_tar(tmp_path / "train.tar", samples(10))
+    images.write_tar(tmp_path / "train.tar", images.samples(0, 10))
     text = end.join(("", "ant", "", "grüne bee ", "   ", ""))
     (tmp_path / "classnames.txt").write_bytes(text.encode(encoding))
     assert open_index(f"wds:{tmp_path}/train.tar", print).train.classes == ("ant", "grüne bee")
@@ -424,11 +424,3 @@ def test_heic_that_cannot_be_decoded_is_named_with_the_extra(deepres, refused, w
     predicted = deepres("predict", weights, root, "--format", "jsonl")
     assert (predicted.returncode, len(lines(predicted))) == (1, 10)
     assert f"9.heic: {reason}" in predicted.stderr
-
-
-def samples(count: int) -> dict[str, bytes]:
-    """Pictures of two classes in turn."""
-    numbers = range(count)
-    return {f"{number}.png": images.png(images.picture(number)) for number in numbers} | {
-        f"{number}.cls": b"%d" % (number % 2) for number in numbers
-    }

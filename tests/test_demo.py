@@ -93,6 +93,7 @@ def test_without_weights_and_runs_the_demo_is_refused(refused):
     assert "no finished run" in refused("demo")
 
 
+@pytest.mark.long
 def test_the_page_shows_a_picture_to_two_networks_in_a_browser(two, picture, process, tmp_path):
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:

@@ -16,6 +16,8 @@ from PIL import Image
 from deepres import build
 from deepres.weights.file import serialise
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("gradio")
 
 # `deepres demo` with small limits; for each line on standard input it tells what it holds

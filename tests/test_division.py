@@ -1,6 +1,5 @@
 """The division of data without a test part: by a hash, so that no picture that comes or goes moves another."""
 
-import hashlib
 import json
 import shutil
 import tarfile
@@ -22,18 +21,8 @@ def parts(data: object) -> dict[str, str]:
     return {picture.name: picture.part for picture in pictures}
 
 
-def share(key: bytes) -> float:
-    """The rule, written anew: the first eight bytes of SHA-256 as a fraction."""
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
-
-
 def pictures(*hashed: tuple[int, str]) -> list[Picture]:
     return [Picture(key, label, "train", b"", key) for label, key in hashed]
-
-
-def keys(label: str, is_test: bool, count: int) -> list[str]:
-    """So many keys that the rule puts into one part."""
-    return [key for key in (f"{label}/{n}" for n in range(1000)) if (share(key.encode()) < 0.2) == is_test][:count]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +33,7 @@ def pets(tmp_path_factory) -> Path:
 
 def test_a_picture_is_for_testing_where_the_hash_of_its_class_and_name_is_below_a_fifth(pets: Path):
     found = parts(pets)
-    assert found == {name: "test" if share(name.encode()) < 0.2 else "train" for name in found}
+    assert found == {name: "test" if images.hash_fraction(name.encode()) < 0.2 else "train" for name in found}
     assert 8 < list(found.values()).count("test") < 24
     said: list[str] = []
     assert len(load(str(pets), progress=said.append).test) == list(found.values()).count("test")
@@ -83,7 +72,7 @@ def test_rows_of_parquet_are_divided_by_their_content(tmp_path: Path):
     contents = [images.png(images.picture(number)) for number in range(30)]
     images.write_parquet(tmp_path / "a" / "train.parquet", contents, [number % 2 for number in range(30)])
     found = list(parts(tmp_path / "a").values())
-    assert found == ["test" if share(content) < 0.2 else "train" for content in contents]
+    assert found == ["test" if images.hash_fraction(content) < 0.2 else "train" for content in contents]
     images.write_parquet(tmp_path / "b" / "train-0.parquet", [images.png(images.picture(99)), *contents[:9]], [0] * 10)
     images.write_parquet(tmp_path / "b" / "train-1.parquet", contents[9:], [0] * 21)
     assert list(parts(tmp_path / "b").values())[1:] == found
@@ -103,20 +92,21 @@ def test_the_unicode_form_of_a_name_does_not_matter():
 
 
 def test_a_class_of_test_pictures_alone_trains_on_the_one_with_the_largest_hash():
-    tests = keys("a", True, 4)
+    tests = images.keys("a", True, 4)
     found = {own.name: own.part for own in divided(pictures(*((0, key) for key in tests)))}
-    largest = max(tests, key=lambda key: share(key.encode()))
+    largest = max(tests, key=lambda key: images.hash_fraction(key.encode()))
     assert found == {key: "train" if key == largest else "test" for key in tests}
-    alone = list(divided(pictures((0, tests[0]), *((1, key) for key in keys("b", True, 2)))))
+    alone = list(divided(pictures((0, tests[0]), *((1, key) for key in images.keys("b", True, 2)))))
     assert alone[0].part == "train" and [own.part for own in alone].count("test") == 1
 
 
 def test_without_any_test_picture_the_one_with_the_least_hash_is_one_where_its_class_has_another():
-    train = keys("a", False, 5)
+    train = images.keys("a", False, 5)
     found = {own.name: own.part for own in divided(pictures(*((0, key) for key in train)))}
-    least = min(train, key=lambda key: share(key.encode()))
+    least = min(train, key=lambda key: images.hash_fraction(key.encode()))
     assert found == {key: "test" if key == least else "train" for key in train}
-    singles = [own.part for own in divided(pictures((0, keys("a", True, 1)[0]), (1, keys("b", True, 1)[0])))]
+    [cat], [dog] = (images.keys(name, True, 1) for name in ("cat", "dog"))
+    singles = [own.part for own in divided(pictures((0, cat), (1, dog)))]
     assert singles == ["train", "train"]
 
 

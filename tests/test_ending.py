@@ -59,6 +59,7 @@ def python(script):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("module", ["deepres.commands.bench", "torch.nn.functional"])
 def test_a_signal_during_an_import_ends_the_process_by_itself(module, number):
@@ -67,6 +68,7 @@ def test_a_signal_during_an_import_ends_the_process_by_itself(module, number):
     assert (result.returncode, result.stdout, result.stderr) == (-number, "", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_during_an_import_within_an_export_leaves_nothing_half_written(tmp_path, number):
     """PyTorch loads parts of itself when they are first needed."""
@@ -99,6 +101,7 @@ def test_what_is_to_be_ignored_stays_so_and_all_is_as_before_afterwards():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 def test_a_signal_while_pictures_are_looked_at_ends_the_verb(process, folder):
     """A read hangs in a process that decodes, as one from a network that is gone."""
     child = process("data", "check", folder, wait=False)

@@ -24,7 +24,7 @@ main()
 """
 TRAINING = ("--iterations", "2", "--batch-size", "4", "--lr", "0.01")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shells and /dev are not such here")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="shells and /dev are not such here")]
 
 
 @pytest.fixture

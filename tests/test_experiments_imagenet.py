@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import run_deepres
 from deepres.classification import score_table
 from deepres.classification.recipe import IMAGENET
 from deepres.models.catalog import depth
@@ -29,6 +28,7 @@ from deepres.paper.imagenet import (
 from deepres.paper.plan import SCALES, make_plan, read_plan
 from deepres.paper.tables import Evaluated
 from deepres.workflows.configure import configure
+from runs import run_deepres
 
 NETWORKS = "plain18,resnet18-a"
 NAMES_OF_TABLE_2, SIX = (EXPERIMENTS[name].networks["paper"] for name in ("table2", "table5"))
@@ -73,6 +73,7 @@ def reproduced(deepres, finished, photographs, name, networks):
     return json.loads(result.stdout)
 
 
+@pytest.mark.long
 def test_table2_shows_ours_with_intervals_beside_the_papers(finished, photographs, deepres):
     table, every = finished[1]["tables"]
     plain, residual = table["rows"]
@@ -87,6 +88,7 @@ def test_table2_shows_ours_with_intervals_beside_the_papers(finished, photograph
     assert every["rows"][0]["run"] == "plain18-seed0"
 
 
+@pytest.mark.long
 def test_nothing_of_the_paper_is_tested_at_the_smoke_scale(finished):
     verdicts = finished[1]["verdicts"]
     assert {verdict["status"] for verdict in verdicts} == {"not tested"}
@@ -94,6 +96,7 @@ def test_nothing_of_the_paper_is_tested_at_the_smoke_scale(finished):
     assert "The errors are those of Table 2." in [verdict["claim"] for verdict in verdicts]
 
 
+@pytest.mark.long
 def test_a_table_is_made_again_from_scores_without_the_networks(finished, photographs, deepres):
     folder = finished[0] / f"table2-smoke-{photographs.name}"
     checkpoints = place_of(finished, photographs, "plain18-seed0") / "checkpoints"
@@ -107,6 +110,7 @@ def test_a_table_is_made_again_from_scores_without_the_networks(finished, photog
     away.rename(checkpoints)
 
 
+@pytest.mark.long
 def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     file = place_of(finished, photographs, "resnet18-a-seed0") / "scores-10-crop.safetensors"
     before = score_table.read(file).members[0].scores.clone()
@@ -117,6 +121,7 @@ def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     assert torch.equal(score_table.read(file).members[0].scores, before)
 
 
+@pytest.mark.long
 def test_scores_of_another_test_are_made_again(finished, photographs, deepres):
     run = place_of(finished, photographs, "resnet18-a-seed0")
     file = run / "scores-10-crop.safetensors"
@@ -140,6 +145,7 @@ def test_a_run_made_by_train_is_the_papers_of_reproduce():
     assert configure([], None, {"network": "vgg16", "data": "photos", "lr": 0.05}).recipe.lr == 0.05
 
 
+@pytest.mark.long
 def test_fig4_takes_the_runs_of_table2_and_tests_center_crops(finished, photographs, deepres):
     runs = [place_of(finished, photographs, f"{name}-seed0") for name in NETWORKS.split(",")]
     before = [(run / "done.json").stat().st_mtime_ns for run in runs]
@@ -149,6 +155,7 @@ def test_fig4_takes_the_runs_of_table2_and_tests_center_crops(finished, photogra
         assert row["center: top-1"].startswith(f"{row['test error']:.2f} (")
 
 
+@pytest.mark.long
 def test_table5_averages_networks_of_different_depth_two_of_one_kind(finished, photographs, deepres):
     networks = "resnet18-a,plain18,resnet18-a"
     table, every = reproduced(deepres, finished, photographs, "table5", networks)["tables"]
@@ -164,6 +171,7 @@ def test_table5_averages_networks_of_different_depth_two_of_one_kind(finished, p
     assert [row["network"] for row in others] == list(OTHERS["table5"])
 
 
+@pytest.mark.long
 def test_an_interrupted_plan_shows_what_there_is(finished, photographs, tmp_path):
     source = finished[0] / f"{photographs.name}-smoke" / "plain18-seed0"
     plan = make_plan(EXPERIMENTS["table2"], "smoke", str(photographs), tmp_path, NETWORKS, 1)

@@ -16,6 +16,8 @@ from deepres.weights.file import serialise
 from deepres.weights.find import ready
 from deepres.workflows.export import deploy
 
+pytestmark = pytest.mark.long
+
 CLASSES = (("ant", "bee"), ("hen", "owl"))  # of two sets of weights of one network
 
 # `deepres export` that is killed, as by a lack of memory, when it comes to put the .xml in its place

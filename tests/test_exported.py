@@ -8,7 +8,9 @@ import torch
 from deepres.classification import score_table
 from deepres.data.sources import load
 from deepres.weights.file import serialise
-from test_protocols import warmed
+from networks import warmed
+
+pytestmark = pytest.mark.long
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from pyarrow import parquet as pq
 
+from caffe_files import blob, field
 from deepres.classification import score_table
 from deepres.runtime import archive
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import DAY, replacing, sweep
-from test_caffe import blob, field
 
 DEEP = "[" * 100_000
 

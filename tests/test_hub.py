@@ -12,12 +12,12 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 import deepres as package
-import images as pictures
+import images
 from deepres.models.catalog import build
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError
 from deepres.weights import file as weights_file
-from networks import images, randomise
+from networks import noise_images, randomise
 
 SHA = "0123456789012345678901234567890123456789"
 
@@ -70,7 +70,7 @@ def served(hub):
             self.send_header("X-Repo-Commit", SHA)
             if content is None:
                 self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("ETag", f'"{pictures.md5(content or b"")}"')
+            self.send_header("ETag", f'"{images.md5(content or b"")}"')
             self.send_header("Content-Length", str(len(content or b"")))
             self.end_headers()
             if self.command != "HEAD":
@@ -93,7 +93,7 @@ def served(hub):
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A hub, empty, to which the client goes, with a cache of its own."""
-    pictures.isolate(monkeypatch, tmp_path)
+    images.isolate(monkeypatch, tmp_path)
     hub = Hub()
     with served(hub) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
@@ -120,7 +120,7 @@ def test_a_network_is_pushed_to_the_hub_and_comes_back_with_its_mean_and_header(
         assert (back.name, back.training, back.header) == ("resnet8", False, net.header)
         assert torch.equal(back.mean, net.mean)
         with torch.no_grad():
-            assert torch.equal(back(images()), net(images()))
+            assert torch.equal(back(noise_images()), net(noise_images()))
     result = deepres("convert", "hf:me/net", "--to", "net.safetensors")
     assert (result.returncode, "resnet8" in result.stdout) == (0, True)
 
@@ -152,5 +152,5 @@ def test_a_network_comes_back_from_a_folder_as_the_hub_has_them(tmp_path):
         assert back.header == net.header == json.loads((tmp_path / "net" / "config.json").read_text())
         assert torch.equal(back.mean, net.mean)
         with torch.no_grad():
-            assert torch.equal(back(images()), net(images()))
+            assert torch.equal(back(noise_images()), net(noise_images()))
     assert load_file(tmp_path / "net" / "model.safetensors").keys() == net.state_dict().keys() | {weights_file.MEAN}

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,8 @@ from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
 from deepres.training.trainer import Setup, Trainer
+from runs import last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
 from tasks import GivenTask, from_json, merge, plain
-from test_ranks import together
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 24, "--batch-size", 8, "--lr", 0.01)
 MARKS = ("--set", "window=6", "--set", "evaluate_every=8", "--set", "bn_average=20", "--set", "workers=1")
@@ -36,14 +35,8 @@ def arguments(photographs, run, *more):
     return ("train", "resnet18", "--data", photographs, "--run", run, *SMALL, *MARKS, *more)
 
 
-def last_weights(run):
-    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
-
-
 @pytest.fixture(scope="module")
 def undisturbed(photographs, tmp_path_factory):
-    from conftest import run_deepres
-
     place = tmp_path_factory.mktemp("undisturbed")
     result = run_deepres(place, *arguments(photographs, place / "run"), DEEPRES_CACHE=str(place / "cache"))
     assert result.returncode == 0, result.stderr
@@ -59,6 +52,7 @@ def test_the_recipe_is_the_papers():
     assert [rate(recipe, 9, drops=drops) for drops in (0, 1, 2)] == pytest.approx([0.1, 0.01, 0.001])
 
 
+@pytest.mark.long
 def test_a_table_1_network_is_trained_by_it_and_its_weights_tell_the_crop(undisturbed, deepres):
     config = json.loads((undisturbed / "config.json").read_text())
     assert config["recipe"]["name"] == "imagenet"
@@ -69,6 +63,7 @@ def test_a_table_1_network_is_trained_by_it_and_its_weights_tell_the_crop(undist
     assert report["top1_error"] == round(done["test_error"], 4)  # the same view in training and afterwards
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_ends_the_run_with_one_sentence(process, photographs, tmp_path):
     """As the kernel does where memory runs out."""
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
@@ -76,9 +71,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_sentence(process, photogr
         pytest.skip("this system does not tell the children of a process")
     longer = ("--iterations", 100_000)
     child = process(*arguments(photographs, "run"), *longer, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-    while not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.01)
+    wait_for_checkpoint(child, tmp_path / "run")
     workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     assert workers
     for worker in workers:
@@ -89,12 +82,11 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_sentence(process, photogr
     assert errors.count("error: a process that decodes pictures was lost") == 1, errors
 
 
+@pytest.mark.long
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(process, photographs, undisturbed, tmp_path):
     run = tmp_path / "killed"
     child = process(*arguments(photographs, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-    while not list(run.glob("checkpoints/[0-9]*")):
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.005)
+    wait_for_checkpoint(child, run)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not (run / "done.json").exists()
@@ -105,15 +97,14 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(process,
     assert (run / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.long
 def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(photographs, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert together(tmp_path, *arguments(photographs, whole)).returncode == 0
-    from test_ranks import torchrun, wait_for_checkpoint
-
+    assert run_two_ranks(tmp_path, *arguments(photographs, whole)).returncode == 0
     with torchrun(tmp_path, *arguments(photographs, stopped), DEEPRES_CHECKPOINT_SECONDS="0.05") as launcher:
         wait_for_checkpoint(launcher, stopped)
     assert not (stopped / "done.json").exists()
-    result = together(tmp_path, *arguments(photographs, stopped))
+    result = run_two_ranks(tmp_path, *arguments(photographs, stopped))
     assert result.returncode == 0 and "going on from iteration" in result.stderr
     assert last_weights(stopped).read_bytes() == last_weights(whole).read_bytes()
 

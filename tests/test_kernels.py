@@ -225,6 +225,7 @@ def bottlenecks():
     return net
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "lr", "together"),
     [("resnet20", 1e-4, False)]

@@ -130,6 +130,7 @@ def test_both_widths_of_vectors_give_what_double_precision_gives(into, out):
         assert (mine - other).norm() <= 2e-5 * other.norm()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["resnet8", "plain8", "resnet18", "resnet50"])
 def test_a_step_behind_frozen_stages_gives_the_plain_networks_gradients(network):
     """The first stage's weights stay; what lies behind it needs no gradient of its input."""

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from functools import cache
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from deepres.models.catalog import build
 from deepres.models.classifier import Classifier
 from deepres.runtime.errors import InputError
 from deepres.weights.names import load_state, torchvision_state_dict
+from networks import on_meta
 
 PARAMETERS = {
     "resnet18": 11_689_512,
@@ -32,13 +32,6 @@ PARAMETERS = {
     "resnet1202": 19_421_274,
 }
 TWINS = ("20", "32", "44", "56", "110")
-
-
-@cache
-def on_meta(name: str, *args: int, **how: object) -> nn.Module:
-    """The network without its weights: shapes alone."""
-    with torch.device("meta"):
-        return build(name, *args, **how)
 
 
 def count(net: nn.Module) -> int:

@@ -5,13 +5,12 @@ import torch
 from torch import nn
 
 from deepres.acceleration.folded import folded
-from deepres.models.catalog import build
 from deepres.runtime.errors import InputError
 from deepres.serving import engine as serving
 from deepres.serving import onnx
 from deepres.serving.engine import engine
 from deepres.serving.export import export
-from nets import agrees, on_meta
+from networks import assert_same_scores, made, on_meta
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -35,15 +34,15 @@ def prelu_net():
     return net.eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["prelu-net", "googlenet", "highway8"])
 def test_the_onnx_of_a_network_gives_its_scores_for_any_number_of_images(name):
-    torch.manual_seed(0)
-    net = prelu_net() if name == "prelu-net" else build(name, 5).eval()
+    net = prelu_net() if name == "prelu-net" else made(name)
     run = onnx.onnxruntime_run(onnx.exported(folded(net), IMAGES[:2]))
     with torch.no_grad():
         expected = net(IMAGES)
     for count in (1, 3):
-        assert agrees(run(IMAGES[:count]), expected[:count])
+        assert_same_scores(run(IMAGES[:count]), expected[:count])
 
 
 class Unknown(nn.Sequential):

@@ -83,6 +83,7 @@ def test_scores_do_not_hang_on_the_batch_size_on_a_processor_that_multiplies_bf1
     )
 
 
+@pytest.mark.long
 def test_the_other_kind_of_processor_is_the_opposite_of_this_one():
     tool = Path(__file__).parents[1] / "tools" / "other_processor.py"
     narrow = "DEEPRES_BF16=0 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2"

@@ -21,26 +21,13 @@ from deepres.data.sources import load
 from deepres.models.convolutional import fully_convolutional
 from deepres.weights.file import serialise
 from deepres.workflows.evaluate import usual_protocol
-from test_ranks import together
+from networks import warmed
+from runs import run_two_ranks
 
 CLASSES = ("ant", "bee", "cow")
 SIZES = ((90, 70), (64, 128), (100, 100), (70, 64), (131, 97))  # width, height
 NETS = (("resnet18", 64), ("resnet50", 64), ("plain18", 64), ("resnet18-32px", 32), ("resnet20", 32), ("highway19", 32))
 PIXELS = 64 * 64 * 32
-
-
-def warmed(name, crop, num_classes=3, in_channels=3):
-    """A network whose running statistics fit its activations, as a trained one's do, so that scores are of size 1."""
-    torch.manual_seed(0)
-    net = build(name, num_classes, in_channels)
-    net(torch.rand(16, in_channels, crop, crop) - 0.5)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
-        net(torch.rand(16, in_channels, crop, crop) - 0.5)
-    return net.eval()
 
 
 def as_input(images):
@@ -437,9 +424,10 @@ def test_members_are_joined_by_the_names_of_images_and_classes():
             score_table.joined([first, wrong])
 
 
+@pytest.mark.long
 def test_two_ranks_give_the_report_of_one(deepres, photos, weights, tmp_path):
     how = ("eval", weights / "resnet20.safetensors", "--data", photos, "--protocol", "10-crop", "--json")
-    two = together(tmp_path, *how, "--save-scores", "two.safetensors")
+    two = run_two_ranks(tmp_path, *how, "--save-scores", "two.safetensors")
     assert two.returncode == 0, two.stderr
     one = deepres(*how, "--save-scores", "one.safetensors")
     assert json.loads(two.stdout) == json.loads(one.stdout)

@@ -2,11 +2,7 @@
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 
 import psutil
@@ -18,6 +14,7 @@ from deepres.data.resident_batches import Batches
 from deepres.data.sources import load
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import Ranks, ranks
+from runs import last_weights, run_two_ranks, torchrun, wait_for_checkpoint
 
 BATCH = 16
 # A rate so low that rounding, which differs with the grouping of the sums, does not grow past the comparison.
@@ -29,29 +26,6 @@ def arguments(folder, run, *more):
     return ("train", "resnet8", "--data", folder, "--run", run, *RECIPE, *MARKS, *more)
 
 
-@contextlib.contextmanager
-def torchrun(place, *command, restarts=0, **environment):
-    """Two ranks of the real command line; whatever is left of them is ended on leaving."""
-    start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    start += ("--max-restarts", restarts, "-m", "deepres", "--", *command)
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    process = subprocess.Popen(
-        [*map(str, start)], cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=60)
-
-
-def together(place, *command, **options):
-    with torchrun(place, *command, **options) as process:
-        output, errors = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
 def rank_process(launcher, rank):
     """The process of one rank, among the children of torchrun."""
     for child in psutil.Process(launcher.pid).children():
@@ -59,16 +33,6 @@ def rank_process(launcher, rank):
             if child.environ().get("RANK") == str(rank):
                 return child
     raise AssertionError(f"rank {rank} is not there")
-
-
-def wait_for_checkpoint(launcher, run):
-    while not list(run.glob("checkpoints/[0-9]*")):
-        assert launcher.poll() is None, launcher.communicate()
-        time.sleep(0.005)
-
-
-def last_weights(run):
-    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
 
 
 def rows(run, key):
@@ -79,11 +43,12 @@ def rows(run, key):
 def undisturbed(folder, tmp_path_factory):
     """A run of two ranks that was left alone, and what it printed."""
     place = tmp_path_factory.mktemp("two")
-    result = together(place, *arguments(folder, "run"), DEEPRES_CACHE=str(place / "cache"))
+    result = run_two_ranks(place, *arguments(folder, "run"), DEEPRES_CACHE=str(place / "cache"))
     assert result.returncode == 0, result.stderr
     return place / "run", result
 
 
+@pytest.mark.long
 def test_two_ranks_compute_the_training_of_one_rank_with_batch_statistics_over_half_the_batch(
     deepres, folder, undisturbed, tmp_path
 ):
@@ -109,6 +74,7 @@ def test_the_parts_of_the_ranks_are_together_the_batch_of_one_rank(folder):
         assert torch.equal(torch.cat([share[1] for share in shared]), labels)
 
 
+@pytest.mark.long
 def test_only_the_first_rank_writes_and_speaks(undisturbed):
     run, result = undisturbed
     iterations = [row["iteration"] for row in rows(run, "iteration")]
@@ -121,6 +87,7 @@ def test_only_the_first_rank_writes_and_speaks(undisturbed):
     assert result.stderr.count("40/40") == 1
 
 
+@pytest.mark.long
 def test_every_test_image_counts_once_whatever_the_number_of_ranks(deepres, undisturbed):
     """18 test images at the end, 7 before it: the errors are fractions of just those numbers."""
     run, _ = undisturbed
@@ -137,6 +104,7 @@ def test_counts_give_the_error_of_the_scores():
     assert scores.error() == pytest.approx(200 / 3)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_after_a_rank_was_killed_and_ends_with_the_same_bits(folder, undisturbed, tmp_path):
     """SIGKILL to the second rank after a checkpoint; torchrun starts both again."""
     run = tmp_path / "killed"
@@ -153,6 +121,7 @@ def test_a_run_goes_on_after_a_rank_was_killed_and_ends_with_the_same_bits(folde
     assert (run / "metrics.jsonl").read_bytes() == (undisturbed[0] / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.long
 def test_a_stop_signal_to_one_rank_stops_all_after_the_same_step_with_a_checkpoint(folder, tmp_path):
     run = tmp_path / "stopped"
     more = ("--set", "iterations=100000")

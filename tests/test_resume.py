@@ -10,8 +10,10 @@ import time
 
 import pytest
 
-from conftest import run_deepres
 from deepres.runtime.ending import SIGNALS
+from runs import checkpoints, last_weights, run_deepres, wait_for_checkpoint
+
+pytestmark = pytest.mark.long
 
 RECIPE = ("--iterations", 60, "--batch-size", 8, "--lr", 0.05)
 MARKS = ("--set", "window=7", "--set", "evaluate_every=20")
@@ -21,12 +23,8 @@ def arguments(folder, run, *more):
     return ("train", "resnet8", "--data", folder, "--run", run, *RECIPE, *MARKS, *more)
 
 
-def last_weights(run):
-    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
-
-
 def last_iteration(run):
-    return int(sorted((run / "checkpoints").glob("[0-9]*"))[-1].name)
+    return int(checkpoints(run)[-1].name)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +47,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, folder, und
     environment = {"DEEPRES_CHECKPOINT_SECONDS": "0.05"}
     while kills < 3:
         child = process(*arguments(folder, run), wait=False, **environment)
-        begun = last_iteration(run) if (run / "checkpoints").exists() else 0
-        while child.poll() is None and (
-            not (run / "checkpoints").exists()
-            or not list((run / "checkpoints").glob("[0-9]*"))
-            or last_iteration(run) <= begun
-        ):
+        begun = last_iteration(run) if checkpoints(run) else 0
+        while child.poll() is None and (not checkpoints(run) or last_iteration(run) <= begun):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.15))
         child.send_signal(signal.SIGKILL)
@@ -86,9 +80,7 @@ def test_the_fast_recipe_goes_on_to_the_same_bits(process, folder, tmp_path):
     fast = ("train", "resnet8", "--data", folder, "--recipe", "fast", "--iterations", 40, "--batch-size", 8, *MARKS)
     assert process(*fast, "--run", "whole").returncode == 0
     child = process(*fast, "--run", "stopped", wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
-    while not list((tmp_path / "stopped").glob("checkpoints/[0-9]*")):
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.005)
+    wait_for_checkpoint(child, tmp_path / "stopped")
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert process(*fast, "--run", "stopped").returncode == 0
@@ -120,7 +112,7 @@ def test_a_finished_run_is_not_trained_again(process, undisturbed):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(process, folder, undisturbed, tmp_path):
     run = tmp_path / "stopped"
     child = process(*arguments(folder, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-    while child.poll() is None and len(list((run / "checkpoints").glob("[0-9]*"))) < 2:
+    while child.poll() is None and len(checkpoints(run)) < 2:
         time.sleep(0.005)
     child.send_signal(signal.SIGTERM)
     child.communicate()
@@ -193,7 +185,7 @@ def test_on_a_full_disk_the_last_checkpoint_survives(process, folder, tmp_path):
         run = disk / "run"
         more = ("train", "resnet14", "--data", folder, "--run", run, *RECIPE)
         child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
-        while child.poll() is None and not list((run / "checkpoints").glob("[0-9]*")):
+        while child.poll() is None and not checkpoints(run):
             time.sleep(0.005)
         space = shutil.disk_usage(disk).free
         (disk / "ballast").write_bytes(bytes(max(0, space - 4096)))

@@ -23,7 +23,7 @@ from deepres.runtime.errors import InputError
 from deepres.training.loop import StoppedError, train
 from deepres.training.recipe import Recipe
 from deepres.weights import checkpoint
-from nets import made, on_meta, rival_of_torchvision
+from networks import made, on_meta, rival_of_torchvision
 from tasks import GivenTask
 
 # parameters, multiply-adds, activations at 224x224
@@ -221,6 +221,7 @@ def test_the_bench_trains_a_net_with_auxiliary_classifiers(name):
     assert ready(name, Work("train", "googlenet", 2)).turn() == 2
 
 
+@pytest.mark.long
 def test_the_command_line_trains_and_tests_a_rival(deepres, folder):
     run = ("--data", folder, "--iterations", 1, "--batch-size", 4, "--lr", 0.001, "--run", "run")
     result = deepres("train", "googlenet", *run)

@@ -14,8 +14,7 @@ from deepres.models.catalog import build
 from deepres.runtime.errors import InputError
 from deepres.weights.names import ends, load_state, torchvision_state_dict
 from deepres.weights.start import take
-from nets import made, on_meta, rival_of_torchvision
-from networks import assert_same_scores
+from networks import assert_same_scores, made, on_meta, rival_of_torchvision
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16-bn", "googlenet"])

@@ -12,7 +12,6 @@ import images
 from deepres.data.sources import find
 from deepres.models.catalog import build
 from deepres.weights.file import read, serialise
-from test_division import keys, share
 
 SHORT = ("--iterations", 4, "--batch-size", 8)
 CROPS = ("resnet18", "--set", "crop=8", "--set", "sides=8,12", "--set", "workers=0")
@@ -45,7 +44,8 @@ def names(data: Path, part: str) -> list[str]:
 
 def free(label: str, is_test: bool) -> str:
     """A name in a class that is taken by no picture and that the rule puts into one part; it sorts first."""
-    return next(f"{label}/!{n}.png" for n in range(99) if (share(f"{label}/!{n}.png".encode()) < 0.2) == is_test)
+    names = (f"{label}/!{number}.png" for number in range(99))
+    return next(name for name in names if (images.hash_fraction(name.encode()) < 0.2) == is_test)
 
 
 def test_a_picture_that_comes_changes_no_figure_and_a_test_picture_is_told(deepres, pets, run):
@@ -97,13 +97,13 @@ def test_a_training_picture_that_comes_to_the_test_part_is_left_out(deepres, tmp
 def test_the_one_that_trained_of_a_class_of_test_pictures_is_never_tested(deepres, tmp_path):
     """It would be a test picture by the rule, once others of its class are for training."""
     root = images.write_folder(tmp_path / "set", {"a": 0, "b": 12})
-    tests = keys("a", True, 4)
+    tests = images.keys("a", True, 4)
     for number, key in enumerate(tests):
         images.picture(number).save(root / f"{key}.png")
-    keep = [key for key in (f"a/{n}.png" for n in range(200)) if share(key.encode()) < 0.2][:4]
+    keep = [key for key in (f"a/{n}.png" for n in range(200)) if images.hash_fraction(key.encode()) < 0.2][:4]
     for file, key in zip(sorted((root / "a").iterdir()), keep, strict=True):
         file.rename(root / key)
-    largest = max(keep, key=lambda key: share(key.encode()))
+    largest = max(keep, key=lambda key: images.hash_fraction(key.encode()))
     assert largest in names(root, "train")
     assert deepres("train", "resnet8", "--data", root, *SHORT, "--run", "run").returncode == 0
     images.picture(77).save(root / free("a", False))

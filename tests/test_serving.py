@@ -117,6 +117,7 @@ def test_an_engine_gives_the_scores_of_the_net_for_any_number_of_images(silent, 
             assert largest(found - expected) <= 1e-5 * largest(expected)
 
 
+@pytest.mark.long
 def test_the_compiled_engine_gives_the_scores_of_the_net_for_any_number_of_images():
     net = warmed("plain8", 32)
     made = engine(net, pictures(2, 32), "compile")

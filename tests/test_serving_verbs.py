@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 import deepres as library
-from conftest import run_deepres
 from deepres.classification import score_table
 from deepres.models.catalog import build
 from deepres.records import Run
 from deepres.serving import export as exporting
 from deepres.weights import file as weights_file
 from deepres.weights.start import take
+from runs import last_weights, run_deepres, wait_for_checkpoint
 
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 12, "--batch-size", 8, "--lr", 0.01)
 MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "workers=0")
@@ -37,10 +37,6 @@ def trained(photographs, tmp_path_factory):
     result = run_deepres(place, *command)
     assert result.returncode == 0, result.stderr
     return place / "run"
-
-
-def last_weights(run):
-    return sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "weights.safetensors"
 
 
 def stage_of(state, stage):
@@ -66,6 +62,7 @@ def finetuned(trained, folder, tmp_path_factory):
     return place / "run"
 
 
+@pytest.mark.long
 def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, finetuned):
     before, after = (weights_file.read(last_weights(run)).state for run in (trained, finetuned))
     for stage in STAGES:
@@ -75,6 +72,7 @@ def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, 
     assert not before[key].equal(after[key])
 
 
+@pytest.mark.long
 def test_other_classes_get_a_new_head_and_the_record_tells_the_start(trained, finetuned):
     config, kept = Run(finetuned).config, weights_file.read(last_weights(finetuned))
     assert kept.state["fc.weight"].shape == (3, 512)
@@ -102,15 +100,14 @@ def test_the_same_classes_keep_their_head(deepres, trained, photographs):
     assert torch.allclose(before["fc.weight"], after["fc.weight"], atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bits_without_the_weights_it_started_from(
     process, trained, folder, finetuned, tmp_path
 ):
     run, weights = tmp_path / "killed", tmp_path / "weights.safetensors"
     shutil.copy(last_weights(trained), weights)
     child = process(*finetuning(weights, folder, run, *FROZEN), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.01")
-    while not list(run.glob("checkpoints/[0-9]*")):
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.005)
+    wait_for_checkpoint(child, run)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not (run / "done.json").exists()
@@ -132,6 +129,7 @@ def test_networks_for_whole_images_are_finetuned_on_whole_images(deepres, folder
     assert Run(Path("second")).config["recipe"]["crop"] == 0
 
 
+@pytest.mark.long
 def test_what_does_not_go_together_is_refused(refused, trained, finetuned, folder, photographs, tmp_path):
     assert "no stage 'conv9_x'" in refused(*finetuning(trained, folder, "run", "--freeze", "conv9_x"))
     assert "nothing is left to train" in refused(*finetuning(trained, folder, "run2", "--freeze", ",".join(STAGES)))
@@ -195,6 +193,7 @@ def test_file_names_are_read_from_standard_input(deepres, refused, trained, phot
     assert "none came" in refused("predict", trained, "-")
 
 
+@pytest.mark.long
 def test_an_engine_gives_the_same_predictions(deepres, refused, trained, photographs):
     pytest.importorskip("onnxruntime")
     command = ("predict", trained, photographs / "test", "--format", "jsonl")
@@ -247,6 +246,7 @@ def run_program(file):
     return lambda images: program(torch.from_numpy(images)).detach().numpy(), json.loads(extra["deepres.json"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "run", "package"),
     [("net.onnx", run_onnx, "onnxscript"), ("net.xml", run_openvino, "openvino"), ("net.pt2", run_program, "torch")],
@@ -269,6 +269,7 @@ def test_an_exported_file_takes_any_number_of_pictures_and_gives_the_scores_of_t
         assert np.abs(scores(images[:count]) - expected[:count]).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_without_preprocessing_a_file_takes_what_the_net_takes(deepres, trained, photographs, tmp_path):
     pytest.importorskip("onnxscript")
     result = deepres("export", trained, "--out", "net.onnx", "--calibrate", photographs / "test")
@@ -281,6 +282,7 @@ def test_without_preprocessing_a_file_takes_what_the_net_takes(deepres, trained,
     assert np.abs(run_onnx(tmp_path / "net.onnx")[0](images.numpy()) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_int8_takes_its_ranges_from_pictures_and_is_smaller(deepres, trained, photographs, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -301,6 +303,7 @@ def test_a_file_that_differs_from_the_net_is_not_kept(refused, trained, tmp_path
     assert (tmp_path / "net.pt2").read_text() == "the file before"
 
 
+@pytest.mark.long
 def test_an_export_that_is_told_to_end_leaves_nothing(process, trained, tmp_path):
     child = process("export", trained, "--out", "exports/net.pt2", wait=False)
     while not list(tmp_path.glob("exports/.net.pt2.*")):

@@ -1,7 +1,6 @@
 """The index: any picture at random, the same in every layout; tar shards, and what is wrong with them."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -16,16 +15,6 @@ from deepres.data.patterns import expand
 from deepres.data.sources import load
 from deepres.data.stream.index import Parts, Strings, open_index
 from deepres.runtime.errors import InputError
-
-
-def samples(start: int, count: int, label: str = "cls") -> dict[str, bytes]:
-    """WebDataset samples of noise in two classes in turn."""
-    members: dict[str, bytes] = {}
-    for number in range(start, start + count):
-        value = number % 2
-        members[f"{number:04}.jpg"] = images.png(images.picture(number))
-        members[f"{number:04}.{label}"] = json.dumps({"label": value}).encode() if label == "json" else b"%d\n" % value
-    return members
 
 
 def index(data: object) -> Parts:
@@ -56,7 +45,7 @@ def layouts(tmp_path: Path) -> dict[str, str]:
         for half in (0, 1):
             some = list(numbers)[half * len(numbers) // 2 : (half + 1) * len(numbers) // 2]
             images.write_tar(
-                tmp_path / "tars" / f"{part}-{half:03}.tar", samples(some[0], len(some), ("cls", "json")[half])
+                tmp_path / "tars" / f"{part}-{half:03}.tar", images.samples(some[0], len(some), ("cls", "json")[half])
             )
     (tmp_path / "tars" / "classnames.txt").write_text("ant\nbee\n")
     return {
@@ -120,6 +109,7 @@ def test_unpacked_pictures_are_found_where_the_cache_folder_is_now(
     assert content(index(layouts["parquet"])) == expected and len(expected) == 14
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of Unix")
 def test_a_full_disk_is_told_and_leaves_no_half_of_an_index(layouts: dict[str, str], tmp_path: Path):
     code = (
@@ -168,7 +158,7 @@ def test_torchvisions_imagenet_folder_has_its_english_names(tmp_path: Path):
 
 def test_a_damaged_shard_is_named(tmp_path: Path):
     """Cut short inside a picture, after one, overwritten between two, compressed, and no tar at all."""
-    whole = images.write_tar(tmp_path / "train.tar", samples(0, 10)).read_bytes()
+    whole = images.write_tar(tmp_path / "train.tar", images.samples(0, 10)).read_bytes()
     with tarfile.open(tmp_path / "train.tar") as tar:
         middle = tar.getmembers()[10].offset
     gzip = io.BytesIO()
@@ -220,7 +210,7 @@ def test_what_else_a_json_says_of_a_picture_does_not_matter_beside_its_cls(tmp_p
 
 def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_path: Path):
     for name in ("train-0", "validate-0", "extra-0"):
-        images.write_tar(tmp_path / f"{name}.tar", samples(0, 6))
+        images.write_tar(tmp_path / f"{name}.tar", images.samples(0, 6))
     assert "extra-0.tar does not say which part" in refusal(f"wds:{tmp_path}/*.tar")
     (tmp_path / "extra-0.tar").unlink()
     assert len(index(f"wds:{tmp_path}/*.tar").test) == 6
@@ -228,7 +218,7 @@ def test_a_shard_that_does_not_say_its_part_among_others_that_do_is_refused(tmp_
 
 def test_a_pattern_without_shards_is_refused(tmp_path: Path):
     """A missing number of a range is named."""
-    images.write_tar(tmp_path / "val-0.tar", samples(0, 2))
+    images.write_tar(tmp_path / "val-0.tar", images.samples(0, 2))
     assert "there is no shard" in refusal(f"wds:{tmp_path}/train-*.tar")
     assert f"there is no shard {tmp_path}/val-1.tar" in refusal(f"wds:{tmp_path}/val-{{0..1}}.tar")
 

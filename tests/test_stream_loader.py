@@ -72,6 +72,7 @@ def same(a: list[tuple[Tensor, Tensor]], b: list[tuple[Tensor, Tensor]]) -> bool
     return all(torch.equal(x, y) and torch.equal(u, v) for (x, u), (y, v) in pairs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "context"), [(1, None), (2, None), (2, "spawn")])
 def test_workers_change_nothing(index: Index, workers: int, context: str | None):
     """Six steps over two ends of an epoch, then a jump back, bit for bit as without workers."""
@@ -232,11 +233,9 @@ def test_an_empty_batch_is_refused(index: Index):
 
 def test_tar_shards_and_parquet_stream_alike(tmp_path: Path):
     """The same order and the same views from either, with workers."""
-    from test_stream_index import samples
-
     root = images.write_parquet_set(tmp_path / "parquet")
     for part, (start, count) in {"train": (0, 10), "test": (1000, 4)}.items():
-        images.write_tar(tmp_path / f"{part}-0.tar", samples(start, count))
+        images.write_tar(tmp_path / f"{part}-0.tar", images.samples(start, count))
     parquet, tars = (
         open_index(name, lambda message: None).train for name in (str(root), f"wds:{tmp_path}/{{train,test}}-0.tar")
     )

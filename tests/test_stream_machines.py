@@ -18,6 +18,8 @@ from deepres.classification import task
 from deepres.data.stream import workers
 from deepres.runtime.errors import InputError
 
+pytestmark = pytest.mark.long
+
 CROPS = ("--set", "crop=224", "--set", "sides=230,240", "--set", "bn_average=0", "--set", "workers=2")
 SHORT = ("--iterations", 2, "--batch-size", 4, "--lr", 0.01, "--set", "evaluate_every=2", "--set", "window=2")
 

@@ -104,6 +104,7 @@ def test_weights_of_elsewhere_are_tested_as_our_own(deepres, folder, tmp_path):
     assert (report["network"], report["images"], len(report["classes"])) == ("resnet18", 18, 3)
 
 
+@pytest.mark.long
 def test_what_torchvision_computes_otherwise_is_told(deepres, refused, tmp_path):
     for name in ("resnet50", "resnet18", "resnet34-c", "resnet20"):
         build(name, 2).save_pretrained(tmp_path / name)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import deepres as package
 from deepres.models.catalog import build
-from networks import assert_same_scores, images, theirs
+from networks import assert_same_scores, noise_images, theirs
 
 NAMES = ["ant", "bee", "cow", "dog", "eel", "fox", "gnu"]
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.2, 0.125]
@@ -30,7 +30,7 @@ def assert_normalised(place, net, mean=MEAN, std=STD, names=NAMES, crop=160):
     assert loaded.mean.flatten().tolist() == pytest.approx(mean)
     assert (loaded.header.get("classes"), loaded.header.get("crop")) == (names, crop)
     mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
-    assert_same_scores(loaded(images() - loaded.mean), net((images() - mean) / std))
+    assert_same_scores(loaded(noise_images() - loaded.mean), net((noise_images() - mean) / std))
     return loaded
 
 
