@@ -1,13 +1,12 @@
 """Sec. 4.2: the networks for CIFAR-10, and highway networks on the same layout."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from deepres.models.blocks import ConvBN, Residual, Shortcut, stage
-from deepres.models.network import Network, global_average
+from deepres.models.staged import StagedNetwork
 
 
-class CifarNet(Network):
+class CifarNet(StagedNetwork):
     """3x3 convolutions on maps of 32, 16 and 8: images (N, in_channels, H, W) to scores (N, num_classes).
 
     `blocks` holds the blocks of each of the three stages. The output sizes at the side of each line are those
@@ -30,21 +29,6 @@ class CifarNet(Network):
         self.conv3_x = stage(16, 32, 2, n3, residual, shortcut)  # 16x16
         self.conv4_x = stage(32, 64, 2, n4, residual, shortcut)  # 8x8
         self.fc = nn.Linear(64, num_classes)  # 1x1
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
-        return self.classify(global_average(self.feature_map(images)))
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of conv4_x."""
-        x = F.relu(self.conv1(images), inplace=True)
-        x = self.conv2_x(x)
-        x = self.conv3_x(x)
-        return self.conv4_x(x)
-
-    def classify(self, values: Tensor) -> Tensor:
-        """Average values (N, C) to scores (N, num_classes)."""
-        return self.fc(values)
 
 
 def highway_units(depth: int) -> tuple[int, int, int]:

@@ -1,12 +1,13 @@
 """PReLU-net: model A of He et al. 2015, "Delving Deep into Rectifiers" (the paper's reference [13])."""
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from deepres.models.init import he_initialise
-from deepres.models.network import Network
+from deepres.models.network import Layer, Network
 from deepres.models.pooling import pool_windows
 
 SLOPE = 0.25  # of the negative part, at the start
@@ -40,16 +41,14 @@ class PReLUNet(Network):
         self.fc3 = nn.Linear(4096, num_classes)
         he_initialise(self, SLOPE)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to scores, before softmax."""
-        features = self.feature_map(self.large_enough(images))
-        height, width = features.shape[2:]
-        levels = [pool_windows(features, (height, width), n, self.pooling).flatten(1) for n in self.bins]
-        return self.classify(torch.cat(levels, 1))
+    def backbone(self) -> Mapping[str, Sequence[Layer]]:
+        """conv1 to conv4_x, each behind its pool and with its PReLUs."""
+        return {name: (child,) for name, child in self.named_children() if name.startswith("conv")}
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of conv4_x."""
-        return self.conv4_x(self.conv3_x(self.conv2_x(self.conv1(images))))
+    def pooled(self, features: Tensor) -> Tensor:
+        """The maxima of the pyramid's bins, level by level."""
+        window = (features.shape[2], features.shape[3])
+        return torch.cat([pool_windows(features, window, n, self.pooling).flatten(1) for n in self.bins], 1)
 
     def classify(self, values: Tensor) -> Tensor:
         """The values of the pyramid's bins, level by level, to scores."""

@@ -9,7 +9,6 @@ from deepres.findings import (
     Curve,
     Figure,
     Findings,
-    Kind,
     Panel,
     RunSummary,
     Table,
@@ -17,6 +16,7 @@ from deepres.findings import (
     describe,
     summary_of,
 )
+from deepres.models.registry import Kind
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
