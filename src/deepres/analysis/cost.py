@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import torch
@@ -124,13 +124,4 @@ def _weighted_layers(module: nn.Module) -> int:
 
 
 def _total(rows: Iterable[Stage]) -> Stage:
-    rows = list(rows)
-    return Stage(
-        "total",
-        "",
-        sum(row.blocks for row in rows),
-        sum(row.parameters for row in rows),
-        sum(row.multiply_adds for row in rows),
-        sum(row.weighted_layers for row in rows),
-        sum(row.activations for row in rows),
-    )
+    return Stage("total", "", *(sum(counts) for counts in zip(*(astuple(row)[2:] for row in rows), strict=True)))

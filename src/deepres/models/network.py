@@ -81,10 +81,9 @@ class Network(
     def maps(self, x: Tensor, until: str | None = None, since: str | None = None) -> dict[str, Tensor]:
         """All maps by name, in order, that `feature_map` passes with the same arguments; errors as there."""
         found: dict[str, Tensor] = {}
-        for name, layers in self._between(since, until).items():
-            for layer in layers:
-                x = layer(x)
-            found[name] = x
+        for name in self._between(since, until):
+            found[name] = x = self.feature_map(x, name, since)
+            since = name
         return found
 
     def _between(self, since: str | None, until: str | None) -> dict[str, Sequence[Layer]]:
