@@ -127,7 +127,8 @@ class Findings:
 def describe(network: str) -> tuple[str, int, Kind]:
     """A network's label as the paper writes it, its depth and kind: (`ResNet-56`, 56, `residual`).
 
-    An unknown name of the same form (`vgg11`) is taken apart as well; any other is its own label, with depth 0.
+    The table of networks tells. An unknown name of such a form (`vgg11`) is taken apart, too; any other is its own
+    label, with depth 0.
     """
     if network in NETWORKS:
         row = NETWORKS[network]

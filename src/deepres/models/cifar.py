@@ -9,9 +9,8 @@ from deepres.models.staged import StagedNetwork
 class CifarNet(StagedNetwork):
     """3x3 convolutions on maps of 32, 16 and 8: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    `blocks` holds the blocks of each of the three stages. The output sizes at the side of each line are those
-    of a 32x32 image. A plain, a residual and a highway network differ in what is handed in, not in the
-    layout.
+    `blocks` is the number of blocks of each of the three stages. The comment on each line gives the output size for a
+    32x32 image. A plain, a residual and a highway network differ in their arguments, not in the layout.
     """
 
     def __init__(
@@ -32,9 +31,9 @@ class CifarNet(StagedNetwork):
 
 
 def highway_units(depth: int) -> tuple[int, int, int]:
-    """One-layer units of each stage of a highway net: `depth` less conv1 and fc, as evenly as can be.
+    """The number of one-layer units of each stage of a highway net: `depth` - 2 (conv1 and fc), spread evenly.
 
-    What is left over goes to the later stages: 19 layers have 5, 6 and 6 units.
+    The remainder goes to the later stages: 19 layers have 5, 6 and 6 units.
     """
     units = depth - 2
     return units // 3, (units + 1) // 3, (units + 2) // 3

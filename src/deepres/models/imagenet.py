@@ -1,4 +1,4 @@
-"""Table 1: the networks for ImageNet, and the same bodies on a small stem for 32-pixel images."""
+"""Table 1: the networks for ImageNet, and the same with a small stem for 32-pixel images."""
 
 from dataclasses import dataclass
 
@@ -31,10 +31,10 @@ TABLE_1 = {
 
 @dataclass(frozen=True)
 class Stem:
-    """What stands before the blocks: conv1 of `kernel` and `stride`, then a max pool or none.
+    """The layers before the blocks: conv1 of `kernel` and `stride`, then a max pool or none.
 
-    Without `pool_padding` the windows of the pool begin at the corner and the last one is cut off, as in the networks
-    that the authors released for Caffe; the size of the map is the same at 224 pixels.
+    With `pool_padding` 0 the windows of the pool begin at the corner, and the last window is cut off, as in the
+    networks that the authors released for Caffe. At 224 pixels the map has the same size.
     """
 
     kernel: int
@@ -50,8 +50,8 @@ STEM_32 = Stem(kernel=3, stride=1, pool=False)  # not in the paper: conv2_x keep
 class ImageNetNet(StagedNetwork):
     """A column of Table 1: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    Any H and W will do; the output sizes at the side of each line are those of a 224x224 and (in brackets,
-    with the small stem) of a 32x32 image. A plain and a residual network differ in `shortcut` alone.
+    H and W may be any. The comment on each line gives the output size for a 224x224 image and (in brackets, with the
+    small stem) for a 32x32 image. A plain and a residual network differ only in `shortcut`.
     """
 
     def __init__(self, row: Row, shortcut: Shortcut, stem: Stem, num_classes: int, in_channels: int):

@@ -1,9 +1,9 @@
 """The networks that the paper compares with, as torchvision builds them: AlexNet, VGG and GoogLeNet.
 
-Children, names of parameters and start values are torchvision's, so that its weights load as they are:
+Children, names of parameters and start values are torchvision's, and its weights load as they are:
 vgg: convolutions N(0, 2 / fan_out), fully connected layers N(0, 0.01^2), biases 0;
 googlenet: all weights N(0, 0.01^2), cut at 2, and batch normalization, which its paper did not have;
-alexnet: PyTorch's own start values; it is the one-column network of "One weird trick" (Krizhevsky 2014).
+alexnet: PyTorch's default start values; it is the one-column network of "One weird trick" (Krizhevsky 2014).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,11 +26,11 @@ class _ConvolutionsThenLinear(Network):
     classifier: nn.Sequential
 
     def sections(self) -> Sequence[Sequence[nn.Module]]:
-        """`features`, cut behind the ReLU of each map conv1 to conv5; the last pool is a section of its own."""
+        """The layers of `features` in six sections: five that end with the maps conv1 to conv5, and the last pool."""
         raise NotImplementedError
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:
-        """conv1 to conv5, each behind its pool and with its ReLUs, and pool5."""
+        """conv1 to conv5, each with its ReLUs and the pool before it, then pool5."""
         *convolutions, pool = self.sections()
         return _numbered("conv", 1, convolutions) | {"pool5": pool}
 
@@ -70,8 +70,8 @@ class AlexNet(_ConvolutionsThenLinear, torchvision.AlexNet):
 class VGG(_ConvolutionsThenLinear, torchvision.VGG):
     """VGG of `depth` 16 or 19 layers: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    The last map is pooled to 7x7, which changes nothing at 224x224. `batch_norm` puts batch normalization behind
-    each convolution, which the networks of the paper lack.
+    The last map is pooled to 7x7, which changes nothing at 224x224. With `batch_norm`, batch normalization follows each
+    convolution; the networks of its paper have none.
     """
 
     bins = (7,)
@@ -92,7 +92,7 @@ class VGG(_ConvolutionsThenLinear, torchvision.VGG):
 class GoogLeNet(torchvision.GoogLeNet, Network):
     """GoogLeNet: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    In training it gives three scores: its own and those of two auxiliary classifiers, where it has them.
+    In training it gives three scores: its own and those of two auxiliary classifiers, unless they were dropped.
     """
 
     smallest = 15
@@ -123,7 +123,7 @@ vgg16, vgg16_bn, vgg19, vgg19_bn = (partial(VGG, depth, bn) for depth in (16, 19
 
 
 def _take_channels(first: object, in_channels: int, start: Callable[[nn.Conv2d], object]) -> None:
-    """Let the convolution `first` take `in_channels`, in place; where it did not, `start` sets its start values."""
+    """Let the convolution `first` take `in_channels`, in place; if that changes it, `start` sets its start values."""
     conv = cast(nn.Conv2d, first)
     if in_channels != conv.in_channels:
         filters, _, *kernel = conv.weight.shape
