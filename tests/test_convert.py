@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import deepres as package
+from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.runtime.errors import InputError
 from deepres.weights import load
-from deepres.weights.load import IMAGENET_MEAN, IMAGENET_STD
 from deepres.weights.names import to_torchvision
 from networks import assert_same_scores, noise_images, randomise, theirs
 

@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import deepres
+from deepres.acceleration.on_kernels import accelerate
 from deepres.models import catalog
 from deepres.models.blocks import Block
 from deepres.models.catalog import build
 from deepres.models.classifier import Classifier
 from deepres.runtime.errors import InputError
 from deepres.weights.names import load_state, torchvision_state_dict
-from networks import on_meta
+from networks import made, on_meta
 
 PARAMETERS = {
     "resnet18": 11_689_512,
@@ -164,6 +165,66 @@ def test_first_convolution_takes_the_given_channels_and_fc_gives_the_classes():
     """Grayscale images and other data sets."""
     net = build("resnet8", num_classes=7, in_channels=1)
     assert net(torch.rand(2, 1, 28, 28)).shape == (2, 7)
+
+
+# --- maps ---
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sizes"),
+    [
+        ("resnet18", 64, {"conv1": 32, "conv2_x": 16, "conv3_x": 8, "conv4_x": 4, "conv5_x": 2}),
+        ("resnet20", 32, {"conv1": 32, "conv2_x": 32, "conv3_x": 16, "conv4_x": 8}),
+        ("highway19", 32, {"conv1": 32, "conv2_x": 32, "conv3_x": 16, "conv4_x": 8}),
+        ("vgg16-bn", 32, {"conv1": 32, "conv2": 16, "conv3": 8, "conv4": 4, "conv5": 2, "pool5": 1}),
+        ("alexnet", 64, {"conv1": 15, "conv2": 7, "conv3": 3, "conv4": 3, "conv5": 3, "pool5": 1}),
+        ("prelu-net", 32, {"conv1": 16, "conv2_x": 8, "conv3_x": 4, "conv4_x": 2}),
+        ("googlenet", 64, {"conv1": 32, "maxpool1": 16, "inception3a": 8, "inception4e": 4, "inception5b": 2}),
+    ],
+)
+@torch.no_grad()
+def test_a_network_gives_its_maps_by_name_and_runs_on_from_each(name, size, sizes):
+    """Every way to the scores through a map that is taken out gives the same bits; all maps are after ReLU."""
+    net, images = made(name), torch.randn(2, 3, size, size)
+    maps, scores = net.maps(images), net(images)
+    assert {key: maps[key].shape[2] for key in sizes} == sizes
+    assert name == "googlenet" or list(maps) == list(sizes)  # of GoogLeNet only some are named here
+    assert name == "prelu-net" or all(value.min() >= 0 for value in maps.values())
+    for key, value in maps.items():
+        assert torch.equal(net.feature_map(images, until=key), value)
+        assert torch.equal(net.classify(net.pooled(net.feature_map(value, since=key))), scores)
+    first, *_, before, last = maps
+    between = net.maps(maps[first], until=before, since=first)
+    assert list(between) == list(maps)[1:-1] and torch.equal(between[before], maps[before])
+    assert net.feature_map(images, since=last) is images and net.maps(images, since=last) == {}
+
+
+def test_maps_come_from_the_blocks_that_a_network_was_given_in_place():
+    """Those on the project's kernels give the maps of the plain ones."""
+    torch.manual_seed(0)
+    net, images = build("resnet20").eval(), torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        plain = net.maps(images)
+        accelerate(net)
+        fast = net.maps(images)
+        assert torch.equal(net(images), net.classify(fast["conv4_x"].mean((2, 3))))
+    assert list(plain) == list(fast)
+    assert all(torch.allclose(plain[key], fast[key], atol=1e-4, rtol=1e-4) for key in plain)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"until": "conv5_x"}, "resnet8 has no map 'conv5_x'; it has conv1, conv2_x, conv3_x, conv4_x"),
+        ({"since": "fc"}, "resnet8 has no map 'fc'"),
+        ({"until": "conv2_x", "since": "conv3_x"}, "the map 'conv2_x' of resnet8 is not behind 'conv3_x'"),
+    ],
+)
+def test_a_map_that_a_network_does_not_have_is_refused(how, words):
+    net = on_meta("resnet8")
+    for take in (net.maps, net.feature_map):
+        with pytest.raises(InputError, match=re.escape(words)):
+            take(torch.empty(1, 3, 32, 32, device="meta"), **how)
 
 
 # --- weights ---

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 import deepres as library
-from deepres.models import catalog
 from deepres.models.catalog import build
+from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError
 from deepres.weights.names import ends, load_state, torchvision_state_dict
 from deepres.weights.start import take
@@ -48,7 +48,7 @@ def test_weights_without_auxiliary_classifiers_load():
         load_state(net, state)
 
 
-@pytest.mark.parametrize("name", catalog.RIVALS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_weights_tell_classes_and_channels(name):
     assert ends(on_meta(name, 7, 1).state_dict()) == (7, 1)
 

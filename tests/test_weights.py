@@ -9,7 +9,8 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 import deepres as package
-from deepres.models.catalog import build, of_depth
+from deepres.models.catalog import build
+from deepres.models.spec import of_depth
 from deepres.runtime.errors import InputError
 from deepres.weights import file as weights_file
 from deepres.weights.identify import identify

@@ -17,12 +17,12 @@ import torchvision
 from torch import Tensor, nn
 
 import deepres
+from deepres.models.registry import HALF, IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import write_json
 from deepres.weights.convert import convert
-from deepres.weights.load import IMAGENET_MEAN, IMAGENET_STD, RIVALS
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "equality.json"
-IMAGENET, GOOGLENET = (IMAGENET_MEAN, IMAGENET_STD), RIVALS["inception3a.branch1.conv.weight"]
+IMAGENET, GOOGLENET = (IMAGENET_MEAN, IMAGENET_STD), (HALF, HALF)
 RESNETS = tuple(f"resnet{depth}" for depth in (18, 34, 50, 101, 152))
 VGGS = ("vgg16", "vgg16_bn", "vgg19", "vgg19_bn")
 SHARED = {"torchvision": (*RESNETS, *VGGS, "alexnet", "googlenet"), "timm": (*RESNETS, *VGGS)}

@@ -6,25 +6,13 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, Literal
 
+from deepres.models.registry import NETWORKS, SERIES, Kind
 from deepres.records import Json, Run
 
-Kind = Literal["plain", "residual", "highway"]
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
 Points = tuple[Sequence[float], Sequence[float]]
 Range = tuple[Sequence[float], Sequence[float]]
-
-_NAMES: dict[str, tuple[str, Kind]] = {
-    "plain": ("plain", "plain"),
-    "resnet": ("ResNet", "residual"),
-    "highway": ("Highway", "highway"),
-    "vgg": ("VGG", "plain"),
-}
-_OTHERS: dict[str, tuple[str, int, Kind]] = {
-    "alexnet": ("AlexNet", 8, "plain"),
-    "googlenet": ("GoogLeNet", 22, "plain"),
-    "prelu-net": ("PReLU-net", 19, "plain"),
-}
 
 
 @dataclass(frozen=True)
@@ -139,17 +127,17 @@ class Findings:
 def describe(network: str) -> tuple[str, int, Kind]:
     """A network's label as the paper writes it, its depth and kind: (`ResNet-56`, 56, `residual`).
 
-    A name of another form is its own label, with depth 0.
+    The table of networks tells. An unknown name of such a form (`vgg11`) is taken apart, too; any other is its own
+    label, with depth 0.
     """
-    if network in _OTHERS:
-        return _OTHERS[network]
-    match = re.fullmatch(r"(plain|resnet|highway|vgg)(\d{1,5})(?:-(.+))?", network)
+    if network in NETWORKS:
+        row = NETWORKS[network]
+        return row.label, row.depth, row.kind
+    match = re.fullmatch(rf"({'|'.join(SERIES)})(\d{{1,5}})(?:-(.+))?", network)
     if match is None:
         return network, 0, "residual"
-    label, kind = _NAMES[match[1]]
-    option = match[3] or ""
-    option = f" {option.upper() if len(option) == 1 else option}" if option else ""
-    return f"{label}-{match[2]}{option}", int(match[2]), kind
+    word, depth, option = match.groups(default="")
+    return SERIES[word].label_of(depth, option), int(depth), SERIES[word].kind
 
 
 def mean_points(seeds: Sequence[Points]) -> tuple[Points, Range]:

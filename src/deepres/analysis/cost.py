@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import torch
@@ -18,9 +18,9 @@ Output = tuple[nn.Conv2d | nn.Linear, torch.Size]  # a layer, and the shape of w
 class Stage:
     """One stage of a network, or the total.
 
-    `output_size` is that of the last convolution, "HxW" ("1x1" for fc, "" for the total); `multiply_adds` are those
-    of convolutions and fc for one image; `weighted_layers` are convolutions and fc on the longest way, without
-    projections and gates on a shortcut; `activations` are the values that all convolutions and fc give for one image.
+    `output_size` is that of the last convolution, "HxW" ("1x1" for fc, "" for the total). `multiply_adds` are those of
+    convolutions and fc for one image. `weighted_layers` are convolutions and fc on the longest way, without the
+    projections and gates of shortcuts. `activations` are the output values of all convolutions and fc for one image.
     """
 
     name: str
@@ -38,11 +38,11 @@ def parameters(net: nn.Module) -> int:
 
 
 def stages(net: nn.Module, input_size: int) -> list[Stage]:
-    """Rows of Table 1: one for each of `net.stages()` (or child) through which an image goes, then the row "total".
+    """Rows of Table 1: one for each of `net.stages()` (or child) that an image passes, then the row "total".
 
-    What works in training alone (GoogLeNet's auxiliary classifiers) is left out. `input_size` is in pixels a side;
-    the number of channels is that of the first convolution. One blank image goes through `net` on its own device
-    (on "meta" nothing is computed); `net` stays as it was. Raises `InputError` for an input size below 1.
+    Layers that are used in training alone (GoogLeNet's auxiliary classifiers) are left out. `input_size` is in pixels a
+    side; the number of channels is that of the first convolution. One blank image goes through `net` on its device (on
+    "meta" nothing is computed); `net` stays as it was. Raises `InputError` for an input size below 1.
     """
     if input_size < 1:
         raise InputError(f"the input size must be 1 pixel a side or more, not {input_size}")
@@ -65,7 +65,7 @@ def stages(net: nn.Module, input_size: int) -> list[Stage]:
 
 
 def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> dict[str, list[Output]]:
-    """The convolutions and fully connected layers of each part of `net`, in turn, with their outputs for one image."""
+    """The convolutions and fully connected layers of each part of `net`, in order, with their output shapes."""
     outputs: dict[str, list[Output]] = {name: [] for name in parts}
 
     def note(name: str, layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -88,7 +88,7 @@ def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> d
 
 @contextmanager
 def _without_normalization(net: nn.Module) -> Generator[None]:
-    """It changes no shape, and on "meta" it would take most of the time."""
+    """`net` without BN inside the `with`: BN changes no shape, and on "meta" it would take most of the time."""
     layers = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.forward = nn.Identity().forward
@@ -115,7 +115,7 @@ def _blocks(child: nn.Module) -> int:
 
 
 def _weighted_layers(module: nn.Module) -> int:
-    """Convolutions and fc on the longest way through `module`: of parallel branches, the longest counts."""
+    """Convolutions and fc on the longest way through `module`: only the longest of parallel branches counts."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         return 1
     counts = {name: _weighted_layers(child) for name, child in module.named_children() if name != "shortcut"}
@@ -124,13 +124,4 @@ def _weighted_layers(module: nn.Module) -> int:
 
 
 def _total(rows: Iterable[Stage]) -> Stage:
-    rows = list(rows)
-    return Stage(
-        "total",
-        "",
-        sum(row.blocks for row in rows),
-        sum(row.parameters for row in rows),
-        sum(row.multiply_adds for row in rows),
-        sum(row.weighted_layers for row in rows),
-        sum(row.activations for row in rows),
-    )
+    return Stage("total", "", *(sum(counts) for counts in zip(*(astuple(row)[2:] for row in rows), strict=True)))

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode inside a `with`."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(net: nn.Module) -> Generator[None]:
-    """`net` in evaluation mode inside the `with`; each module's own mode comes back after it."""
+    """`net` is in evaluation mode inside the `with`; afterwards each module has its mode of before."""
     before = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

@@ -17,7 +17,7 @@ class _Spread:
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     def add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Take in one output; called as a forward hook, before an in-place ReLU or addition can change it."""
+        """Add one output. It is a forward hook, so it runs before an in-place ReLU or addition changes the output."""
         values = output.detach()
         values = (values.cpu() if values.device.type == "mps" else values).double()  # Apple's GPUs have no double
         self.count += values.numel()
@@ -32,10 +32,10 @@ class _Spread:
 def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> list[tuple[str, float]]:
     """(name, standard deviation) of each 3x3 layer's output after BN, before ReLU or addition, in order.
 
-    `batches` are images (N, C, H, W) on the network's device. The deviation is the population's, over all
-    images, positions and channels at once. The first convolution of a CIFAR net is 3x3 and counts, so that 20
-    layers give 19 values (the paper does not say). The net runs in evaluation mode and is left as it was.
-    Raises `InputError` where there are no images.
+    `batches` are images (N, C, H, W) on the network's device. It is the population's standard deviation, over all
+    images, positions and channels at once. The first convolution of a CIFAR net is 3x3 and counts, so 20 layers give 19
+    values (the paper does not say). The net runs in evaluation mode and is left as it was. Raises `InputError` if there
+    are no images.
     """
     spreads: dict[str, _Spread] = {name: _Spread() for name, module in net.named_modules() if _is_layer(module)}
     handles = [net.get_submodule(name).register_forward_hook(spread.add) for name, spread in spreads.items()]

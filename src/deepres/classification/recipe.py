@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepres.models.catalog import WITHOUT_BN
+from deepres.models.catalog import entry
 from deepres.training.config import Config
 from deepres.training.recipe import LARGE, LONG, Bounds, Recipe, require
 
@@ -107,7 +107,7 @@ def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe
     Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. So with `finetune`; any other recipe
     as it is.
     """
-    lower = network in WITHOUT_BN and (recipe.crop or recipe.name == FINETUNE.name)
+    lower = not entry(network).has_bn and (recipe.crop or recipe.name == FINETUNE.name)
     return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
 
 

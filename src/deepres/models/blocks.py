@@ -12,7 +12,7 @@ Shortcut = Callable[[int, int, int], nn.Module]
 
 
 class ConvBN(nn.Sequential):
-    """Convolution, then batch normalization; no bias, since BN takes the mean away (Sec. 3.4).
+    """Convolution, then batch normalization (Sec. 3.4). There is no bias, since BN subtracts the mean.
 
     (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)), for an odd kernel.
     """
@@ -23,7 +23,7 @@ class ConvBN(nn.Sequential):
 
 
 def basic(in_channels: int, out_channels: int, stride: int, layers: int = 2) -> nn.Sequential:
-    """F of Fig. 5 left: `layers` 3x3 layers (the paper: two), the first of which carries the stride."""
+    """F of Fig. 5 left: `layers` 3x3 layers (the paper: two); the first one has the stride."""
     first = ConvBN(in_channels, out_channels, 3, stride)
     return _in_turn([first, *(ConvBN(out_channels, out_channels, 3) for _ in range(layers - 1))])
 
@@ -31,7 +31,7 @@ def basic(in_channels: int, out_channels: int, stride: int, layers: int = 2) -> 
 def bottleneck(in_channels: int, out_channels: int, stride: int, stride_on: str = "1x1") -> nn.Sequential:
     """F of Fig. 5 right: 1x1 down to a quarter of `out_channels`, 3x3, 1x1 back up.
 
-    The stride is on the first 1x1, as in the paper's networks; `stride_on="3x3"` is torchvision's variant.
+    The first 1x1 has the stride, as in the paper's networks; `stride_on="3x3"` is torchvision's variant.
     """
     width = out_channels // 4
     first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
@@ -45,7 +45,7 @@ def bottleneck(in_channels: int, out_channels: int, stride: int, stride_on: str 
 
 
 def _in_turn(layers: Iterable[nn.Module]) -> nn.Sequential:
-    """`layers`, numbered from 1, with a ReLU between; the last one's ReLU comes after the addition."""
+    """`layers`, numbered from 1, with a ReLU between two of them; the last ReLU follows the addition."""
     children: OrderedDict[str, nn.Module] = OrderedDict()
     for number, layer in enumerate(layers, start=1):
         if number > 1:
@@ -55,7 +55,7 @@ def _in_turn(layers: Iterable[nn.Module]) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """y = ReLU(shortcut(x, F(x))): equation (1) and (2) of the paper where the shortcut adds.
+    """y = ReLU(shortcut(x, F(x))): equations (1) and (2) of the paper if the shortcut adds.
 
     (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
     """
@@ -79,9 +79,9 @@ def stage(
     shortcut: Shortcut,
     pool: nn.Module | None = None,
 ) -> nn.Sequential:
-    """Blocks named 1, 2, ... as in the paper (conv3_1 is `conv3_x.1`), behind a `pool` where one is given.
+    """Blocks named 1, 2, ... as in the paper (conv3_1 is `conv3_x.1`); `pool`, if given, comes before them.
 
-    The first block changes the number of channels and takes the stride; the others keep the shape.
+    The first block changes the number of channels and has the stride; the others keep the shape.
     """
     children: OrderedDict[str, nn.Module] = OrderedDict()
     if pool is not None:

@@ -1,18 +1,16 @@
 """Sec. 4.2: the networks for CIFAR-10, and highway networks on the same layout."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from deepres.models.blocks import ConvBN, Residual, Shortcut, stage
-from deepres.models.network import Network, global_average
+from deepres.models.staged import StagedNetwork
 
 
-class CifarNet(Network):
+class CifarNet(StagedNetwork):
     """3x3 convolutions on maps of 32, 16 and 8: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    `blocks` holds the blocks of each of the three stages. The output sizes at the side of each line are those
-    of a 32x32 image. A plain, a residual and a highway network differ in what is handed in, not in the
-    layout.
+    `blocks` is the number of blocks of each of the three stages. The comment on each line gives the output size for a
+    32x32 image. A plain, a residual and a highway network differ in their arguments, not in the layout.
     """
 
     def __init__(
@@ -31,26 +29,11 @@ class CifarNet(Network):
         self.conv4_x = stage(32, 64, 2, n4, residual, shortcut)  # 8x8
         self.fc = nn.Linear(64, num_classes)  # 1x1
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
-        return self.classify(global_average(self.feature_map(images)))
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of conv4_x."""
-        x = F.relu(self.conv1(images), inplace=True)
-        x = self.conv2_x(x)
-        x = self.conv3_x(x)
-        return self.conv4_x(x)
-
-    def classify(self, values: Tensor) -> Tensor:
-        """Average values (N, C) to scores (N, num_classes)."""
-        return self.fc(values)
-
 
 def highway_units(depth: int) -> tuple[int, int, int]:
-    """One-layer units of each stage of a highway net: `depth` less conv1 and fc, as evenly as can be.
+    """The number of one-layer units of each stage of a highway net: `depth` - 2 (conv1 and fc), spread evenly.
 
-    What is left over goes to the later stages: 19 layers have 5, 6 and 6 units.
+    The remainder goes to the later stages: 19 layers have 5, 6 and 6 units.
     """
     units = depth - 2
     return units // 3, (units + 1) // 3, (units + 2) // 3

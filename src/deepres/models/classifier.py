@@ -1,11 +1,11 @@
-"""The layer that gives the scores, in float32 also under autocast."""
+"""The last layer, which gives the logits: in float32, also under autocast."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Classifier(nn.Linear):
-    """`nn.Linear` outside of autocast: scores that are rounded to bf16 tie, and the first class in order wins."""
+    """`nn.Linear` without autocast: logits that are rounded to bf16 tie, and then the first class would win."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
@@ -17,6 +17,6 @@ class Classifier(nn.Linear):
 
 
 def give_scores_in_full(net: nn.Module) -> None:
-    """Let the last linear layer of `net` be a `Classifier`, in place; parameters and names stay."""
+    """Turn the last linear layer of `net` into a `Classifier`, in place; parameters and names stay."""
     last = [module for module in net.modules() if type(module) is nn.Linear][-1]
     last.__class__ = Classifier

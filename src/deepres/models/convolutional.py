@@ -14,11 +14,11 @@ from deepres.runtime.errors import InputError
 class FullyConvolutional(nn.Module):
     """Images (N, in_channels, H, W) to maps of scores (N, num_classes, h, w), in the form of VGG and He et al. 2015.
 
-    The layers of the last map run over the whole image; then every window of that map which is as large as the map
-    of one training crop, at stride 1, is pooled and classified as the network does it with a crop. So a ResNet
-    and GoogLeNet average 7x7 positions at stride 1 and have fc at every position; VGG's fc6 acts as a 7x7
-    convolution (AlexNet's: 6x6), fc7 and fc8 as 1x1; PReLU-net's pyramid is taken of every 14x14 window. An image
-    of the training crop's size gives one position and the scores of the network.
+    The backbone runs over the whole image. Then every window of its map, at stride 1, is pooled and classified as the
+    network does with a crop; a window is as large as the map of one training crop. So ResNets and GoogLeNet average
+    7x7 positions at stride 1 and apply fc at every position; VGG's fc6 acts as a 7x7 convolution (AlexNet's: 6x6), fc7
+    and fc8 as 1x1; PReLU-net pools its pyramid of every 14x14 window. An image of the training crop's size gives one
+    position and the scores of the network.
     """
 
     def __init__(self, net: Network, window: tuple[int, int]):
@@ -43,9 +43,9 @@ class FullyConvolutional(nn.Module):
 def fully_convolutional(net: nn.Module, crop: int | None = None) -> nn.Module:
     """`net`, a network of the catalog, as one that gives a map of scores (N, num_classes, h, w) for images of any size.
 
-    `crop` is the size in pixels a side of the images that it was trained on, where that is not its own of
-    `catalog.input_size`. The result shares its weights with `net` and is for evaluation: `net` is put into
-    evaluation mode. One blank image goes through it. Raises `InputError` for a crop below 1.
+    `crop` is the size in pixels a side of the images that it was trained on; the default is `catalog.input_size`. The
+    result shares its weights with `net`, which is put into evaluation mode. One blank image goes through it. Raises
+    `InputError` for a crop below 1.
     """
     network = cast(Network, net).eval()
     size = input_size(network.name) if crop is None else crop

@@ -1,12 +1,11 @@
-"""Table 1: the networks for ImageNet, and the same bodies on a small stem for 32-pixel images."""
+"""Table 1: the networks for ImageNet, and the same with a small stem for 32-pixel images."""
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from deepres.models.blocks import ConvBN, Residual, Shortcut, basic, bottleneck, stage
-from deepres.models.network import Network, global_average
+from deepres.models.staged import StagedNetwork
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ TABLE_1 = {
 
 @dataclass(frozen=True)
 class Stem:
-    """What stands before the blocks: conv1 of `kernel` and `stride`, then a max pool or none.
+    """The layers before the blocks: conv1 of `kernel` and `stride`, then a max pool or none.
 
-    Without `pool_padding` the windows of the pool begin at the corner and the last one is cut off, as in the networks
-    that the authors released for Caffe; the size of the map is the same at 224 pixels.
+    With `pool_padding` 0 the windows of the pool begin at the corner, and the last window is cut off, as in the
+    networks that the authors released for Caffe. At 224 pixels the map has the same size.
     """
 
     kernel: int
@@ -48,11 +47,11 @@ STEM_224 = Stem(kernel=7, stride=2, pool=True)  # Table 1
 STEM_32 = Stem(kernel=3, stride=1, pool=False)  # not in the paper: conv2_x keeps all 32x32 positions
 
 
-class ImageNetNet(Network):
+class ImageNetNet(StagedNetwork):
     """A column of Table 1: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    Any H and W will do; the output sizes at the side of each line are those of a 224x224 and (in brackets,
-    with the small stem) of a 32x32 image. A plain and a residual network differ in `shortcut` alone.
+    H and W may be any. The comment on each line gives the output size for a 224x224 image and (in brackets, with the
+    small stem) for a 32x32 image. A plain and a residual network differ only in `shortcut`.
     """
 
     def __init__(self, row: Row, shortcut: Shortcut, stem: Stem, num_classes: int, in_channels: int):
@@ -68,19 +67,3 @@ class ImageNetNet(Network):
         self.conv4_x = stage(c3, c4, 2, n4, residual, shortcut)  # 14x14 (8x8)
         self.conv5_x = stage(c4, c5, 2, n5, residual, shortcut)  # 7x7 (4x4)
         self.fc = nn.Linear(c5, num_classes)  # 1x1
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
-        return self.classify(global_average(self.feature_map(images)))
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of conv5_x."""
-        x = F.relu(self.conv1(images), inplace=True)
-        x = self.conv2_x(x)
-        x = self.conv3_x(x)
-        x = self.conv4_x(x)
-        return self.conv5_x(x)
-
-    def classify(self, values: Tensor) -> Tensor:
-        """Average values (N, C) to scores (N, num_classes)."""
-        return self.fc(values)

@@ -1,6 +1,7 @@
 """What every network here has in common."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
 
+Layer = Callable[[Tensor], Tensor]  # a module, or a function without parameters such as ReLU
+
 
 class Storage(Protocol):
-    """How networks are kept in files, of which they know nothing themselves: `deepres.weights.hub` hands it in."""
+    """How networks are stored in files. Networks know nothing of files: `deepres.weights.hub` sets this."""
 
     def save(self, net: "Network", folder: Path) -> None:
         """Write the weights of `net` and what goes with them into `folder`."""
@@ -29,13 +32,14 @@ class Network(
     pipeline_tag="image-classification",
     paper_url="https://arxiv.org/abs/1512.03385",
 ):
-    """A network of the catalog, under its `name`: images to a last map, pooled to one vector, to scores.
+    """A network of the catalog: a backbone gives the last map, which is pooled to one vector and classified.
 
-    In evaluation it takes (N, in_channels, H, W) to scores (N, num_classes); in training, too, or to a tuple of
-    scores where it has auxiliary classifiers, its own first.
-    `header` says which one it is and, of trained weights, where they come from; `mean` (C, H, W) or (C, 1, 1), in
-    0..1, is what its inputs lack. Both go with the weights through `save_pretrained`, `push_to_hub` and
-    `from_pretrained` of the Hugging Face hub.
+    In evaluation it takes images (N, in_channels, H, W) to scores (N, num_classes) before softmax. In training it does
+    so, too, or it gives a tuple of scores where it has auxiliary classifiers, its own first.
+    `name` is its name in the catalog. `header` holds the arguments that it was built with and, of trained weights,
+    where they come from. `mean` (C, H, W) or (C, 1, 1), in 0..1, is the mean image or color that is subtracted from
+    its inputs. Header and mean go with the weights through `save_pretrained`, `push_to_hub` and `from_pretrained` of
+    the Hugging Face hub.
     """
 
     storage: ClassVar[Storage]
@@ -47,20 +51,60 @@ class Network(
     in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size, on the processor
     smallest: ClassVar[int] = 1  # pixels a side of the smallest image of which a map is left
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to the last map before the pooling, (N, C, H', W')."""
+    def backbone(self) -> Mapping[str, Sequence[Layer]]:
+        """The stages before the pooling, in order: the name of each one's map, and the layers that lead to it."""
         raise NotImplementedError
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The last map (N, C, H, W) to one vector an image, (N, C * bins): here by global average pooling."""
+        return features.mean((2, 3))
 
     def classify(self, values: Tensor) -> Tensor:
         """The pooled values of N maps, (N, C * bins), channel by channel, to scores (N, num_classes)."""
         raise NotImplementedError
 
+    def forward(self, x: Tensor) -> Any:
+        """Images (N, in_channels, H, W) to scores (N, num_classes), before softmax."""
+        return self.classify(self.pooled(self.feature_map(self.large_enough(x))))
+
+    def feature_map(self, x: Tensor, until: str | None = None, since: str | None = None) -> Tensor:
+        """Images (N, in_channels, H, W) to the map `until` (default: the last one before the pooling), (N, C, H', W').
+
+        With `since`, `x` is already the map of that name, or regions of it, and only the layers behind it run: the
+        head of a detector on conv4_x is `feature_map(regions, since="conv4_x")`. Raises `InputError` for a name that
+        `backbone` does not have, or `until` before `since`.
+        """
+        for layer in chain.from_iterable(self._between(since, until).values()):
+            x = layer(x)
+        return x
+
+    def maps(self, x: Tensor, until: str | None = None, since: str | None = None) -> dict[str, Tensor]:
+        """All maps by name, in order, that `feature_map` passes with the same arguments; errors as there."""
+        found: dict[str, Tensor] = {}
+        for name in self._between(since, until):
+            found[name] = x = self.feature_map(x, name, since)
+            since = name
+        return found
+
+    def _between(self, since: str | None, until: str | None) -> dict[str, Sequence[Layer]]:
+        """The stages of the backbone behind `since`, up to and with `until`."""
+        stages = self.backbone()
+        names = list(stages)
+        for name in (since, until):
+            if name not in (None, *names):
+                raise InputError(f"{self.name} has no map {name!r}; it has {', '.join(names)}")
+        start = 0 if since is None else names.index(since) + 1
+        stop = len(names) if until is None else names.index(until) + 1
+        if stop < start:
+            raise InputError(f"the map {until!r} of {self.name} is not behind {since!r}; give a later one")
+        return {name: stages[name] for name in names[start:stop]}
+
     def stages(self) -> Mapping[str, nn.Module]:
-        """The rows of the network's table in its paper, by name; what has no weights may be left out."""
+        """The rows of the network's table in its paper, by name; layers without weights may be missing."""
         return dict(self.named_children())
 
     def drop_auxiliary(self) -> None:
-        """Take off, in place, classifiers that work in training alone; most networks have none."""
+        """Remove, in place, classifiers that are used in training alone; most networks have none."""
 
     def large_enough(self, images: Tensor) -> Tensor:
         """`images` (N, C, H, W); raises `InputError` where they are too small for the network."""
@@ -81,8 +125,3 @@ class Network(
         if not isinstance(net, cls):
             raise TypeError(f"{model_id} is a {type(net).__name__}, not a {cls.__name__}")
         return net
-
-
-def global_average(features: Tensor) -> Tensor:
-    """Global average pooling: (N, C, H, W) to (N, C)."""
-    return features.mean((2, 3))

@@ -1,4 +1,4 @@
-"""Windows of a map pooled into bins, by PyTorch's plain pools alone, which every exporter and runtime knows."""
+"""Windows of a map pooled into bins, using only PyTorch's plain pools, which every exporter and runtime supports."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def pool_windows(features: Tensor, window: tuple[int, int], bins: int, pooling: str) -> Tensor:
     """Each window of `features` (N, C, H, W), at stride 1, pooled into bins x bins: (N, C * bins * bins, h, w).
 
-    `window` is its height and width in positions, `pooling` max or average. The bins are those of adaptive pooling:
-    where they do not divide the window, their edges are rounded outwards.
+    `window` is the height and width in positions, `pooling` is max or average. The bins are those of adaptive pooling:
+    their edges are rounded outwards if they do not divide the window.
     """
     pool = F.max_pool2d if pooling == "max" else F.avg_pool2d
     down, across = (size - one for size, one in zip(features.shape[2:], window, strict=True))

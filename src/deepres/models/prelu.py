@@ -1,28 +1,29 @@
 """PReLU-net: model A of He et al. 2015, "Delving Deep into Rectifiers" (the paper's reference [13])."""
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from deepres.models.init import he_initialise
-from deepres.models.network import Network
+from deepres.models.network import Layer, Network
 from deepres.models.pooling import pool_windows
 
-SLOPE = 0.25  # of the negative part, at the start
+SLOPE = 0.25  # start value for the negative part
 
 
 class PReLUNet(Network):
-    """19 layers: images (N, in_channels, H, W) to scores (N, num_classes); sizes at the side are for 224x224.
+    """19 layers: images (N, in_channels, H, W) to scores (N, num_classes); sizes in comments are for 224x224.
 
-    VGG-19 whose first layer is 7x7 with stride 2 and 96 filters, whose other three layers on the two largest maps
-    stand on the smaller ones instead, and whose last pool is a spatial pyramid of 7x7, 3x3, 2x2 and 1x1 bins. A
-    learned slope for each channel behind every layer but the last, dropout of one half behind fc1 and fc2. Start
-    values as the paper derives them for a slope of 1/4, in fully connected layers, too.
+    It is VGG-19 with three changes: the first layer is 7x7 with stride 2 and 96 filters; the other three layers of the
+    two largest maps are moved to the smaller maps; and the last pool is a spatial pyramid of 7x7, 3x3, 2x2 and 1x1
+    bins. A PReLU with one slope a channel follows every layer but the last, dropout of one half follows fc1 and fc2.
+    Start values are as that paper derives them for a slope of 1/4, also in fully connected layers.
 
-    The layers, the pyramid and 1.90e10 multiply-adds (ours: 1.906e10) are those of its Table 3. Not checked
-    against its text: the three pools, taken from VGG-19 (2x2, stride 2), and the bins' edges where they do not
-    divide the map, which are those of SPP-net (rounded outwards).
+    The layers, the pyramid and 1.90e10 multiply-adds (ours: 1.906e10) are those of its Table 3. Not checked against its
+    text: the three pools, taken from VGG-19 (2x2, stride 2), and the edges of bins that do not divide the map, which
+    are those of SPP-net (rounded outwards).
     """
 
     bins = (7, 3, 2, 1)
@@ -40,16 +41,14 @@ class PReLUNet(Network):
         self.fc3 = nn.Linear(4096, num_classes)
         he_initialise(self, SLOPE)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to scores, before softmax."""
-        features = self.feature_map(self.large_enough(images))
-        height, width = features.shape[2:]
-        levels = [pool_windows(features, (height, width), n, self.pooling).flatten(1) for n in self.bins]
-        return self.classify(torch.cat(levels, 1))
+    def backbone(self) -> Mapping[str, Sequence[Layer]]:
+        """conv1 to conv4_x, each with its PReLUs; conv2_x to conv4_x begin with their pool."""
+        return {name: (child,) for name, child in self.named_children() if name.startswith("conv")}
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of conv4_x."""
-        return self.conv4_x(self.conv3_x(self.conv2_x(self.conv1(images))))
+    def pooled(self, features: Tensor) -> Tensor:
+        """The maxima of the pyramid's bins, level by level: (N, 63 * C)."""
+        window = (features.shape[2], features.shape[3])
+        return torch.cat([pool_windows(features, window, n, self.pooling).flatten(1) for n in self.bins], 1)
 
     def classify(self, values: Tensor) -> Tensor:
         """The values of the pyramid's bins, level by level, to scores."""

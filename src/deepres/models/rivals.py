@@ -1,22 +1,55 @@
 """The networks that the paper compares with, as torchvision builds them: AlexNet, VGG and GoogLeNet.
 
-Children, names of parameters and start values are torchvision's, so that its weights load as they are:
+Children, names of parameters and start values are torchvision's, and its weights load as they are:
 vgg: convolutions N(0, 2 / fan_out), fully connected layers N(0, 0.01^2), biases 0;
 googlenet: all weights N(0, 0.01^2), cut at 2, and batch normalization, which its paper did not have;
-alexnet: PyTorch's own start values; it is the one-column network of "One weird trick" (Krizhevsky 2014).
+alexnet: PyTorch's default start values; it is the one-column network of "One weird trick" (Krizhevsky 2014).
 """
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise, takewhile
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 from torchvision import models as torchvision
 
-from deepres.models.network import Network
-from deepres.models.prelu import PReLUNet
+from deepres.models.network import Layer, Network
+
+Part = TypeVar("Part")
 
 
-class AlexNet(torchvision.AlexNet, Network):
+class _ConvolutionsThenLinear(Network):
+    """AlexNet and VGG: the children `features` and `classifier`, with an adaptive average pool between them."""
+
+    avgpool: nn.Module
+    classifier: nn.Sequential
+
+    def sections(self) -> Sequence[Sequence[nn.Module]]:
+        """The layers of `features` in six sections: five that end with the maps conv1 to conv5, and the last pool."""
+        raise NotImplementedError
+
+    def backbone(self) -> Mapping[str, Sequence[Layer]]:
+        """conv1 to conv5, each with its ReLUs and the pool before it, then pool5."""
+        *convolutions, pool = self.sections()
+        return _numbered("conv", 1, convolutions) | {"pool5": pool}
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The averages of the bins."""
+        return self.avgpool(features).flatten(1)
+
+    def classify(self, values: Tensor) -> Tensor:
+        """The values of the bins to scores."""
+        return self.classifier(values)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """conv1 to conv5 and the fully connected layers, which are called fc6, fc7 and fc8."""
+        convolutions: list[nn.Module] = [nn.ModuleList(section) for section in self.sections()[:-1]]
+        linear: list[nn.Module] = [layer for layer in self.classifier if isinstance(layer, nn.Linear)]
+        return _numbered("conv", 1, convolutions) | _numbered("fc", 6, linear)
+
+
+class AlexNet(_ConvolutionsThenLinear, torchvision.AlexNet):
     """Five convolutions and three fully connected layers: images (N, in_channels, H, W) to scores (N, num_classes).
 
     The last map is pooled to 6x6, which changes nothing at 224x224.
@@ -29,29 +62,16 @@ class AlexNet(torchvision.AlexNet, Network):
         super().__init__(num_classes)
         _take_channels(self.features[0], in_channels, nn.Conv2d.reset_parameters)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to scores, before softmax."""
-        return super().forward(self.large_enough(x))
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the last pool's output, 6x6 at 224x224."""
-        return self.features(images)
-
-    def classify(self, values: Tensor) -> Tensor:
-        """The values of 6x6 bins to scores."""
-        return self.classifier(values)
-
-    def stages(self) -> dict[str, nn.Module]:
-        """Layer by layer."""
-        convolutions = (layer for layer in self.features if isinstance(layer, nn.Conv2d))
-        return _numbered("conv", 1, convolutions) | _fully_connected(self.classifier)
+    def sections(self) -> Sequence[Sequence[nn.Module]]:
+        """Each ends with the ReLU of one convolution."""
+        return _cut(self.features, [n + 1 for n, layer in enumerate(self.features) if isinstance(layer, nn.ReLU)])
 
 
-class VGG(torchvision.VGG, Network):
+class VGG(_ConvolutionsThenLinear, torchvision.VGG):
     """VGG of `depth` 16 or 19 layers: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    The last map is pooled to 7x7, which changes nothing at 224x224. `batch_norm` puts batch normalization behind
-    each convolution, which the networks of the paper lack.
+    The last map is pooled to 7x7, which changes nothing at 224x224. With `batch_norm`, batch normalization follows each
+    convolution; the networks of its paper have none.
     """
 
     bins = (7,)
@@ -63,32 +83,16 @@ class VGG(torchvision.VGG, Network):
         first = cast(nn.Sequential, self.features)[0]
         _take_channels(first, in_channels, lambda conv: nn.init.kaiming_normal_(conv.weight, mode="fan_out"))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to scores, before softmax."""
-        return super().forward(self.large_enough(x))
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the last pool's output, 7x7 at 224x224."""
-        return self.features(images)
-
-    def classify(self, values: Tensor) -> Tensor:
-        """The values of 7x7 bins to scores."""
-        return self.classifier(values)
-
-    def stages(self) -> dict[str, nn.Module]:
-        """conv1 to conv5, each with one size of map, and the fully connected layers."""
-        sizes = [nn.ModuleList()]
-        for layer in cast(nn.Sequential, self.features):
-            if isinstance(layer, nn.MaxPool2d):
-                sizes.append(nn.ModuleList())
-            sizes[-1].append(layer)
-        return _numbered("conv", 1, sizes[:-1]) | _fully_connected(self.classifier)
+    def sections(self) -> Sequence[Sequence[nn.Module]]:
+        """Each has one size of map."""
+        features = cast(nn.Sequential, self.features)
+        return _cut(features, [n for n, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)])
 
 
 class GoogLeNet(torchvision.GoogLeNet, Network):
     """GoogLeNet: images (N, in_channels, H, W) to scores (N, num_classes).
 
-    In training it gives three scores: its own and those of two auxiliary classifiers, where it has them.
+    In training it gives three scores: its own and those of two auxiliary classifiers, unless they were dropped.
     """
 
     smallest = 15
@@ -102,37 +106,24 @@ class GoogLeNet(torchvision.GoogLeNet, Network):
         return super().forward(self.large_enough(x))
 
     def drop_auxiliary(self) -> None:
-        """Leave one classifier, as torchvision's `aux_logits=False` does: in training, too, it gives its own scores."""
+        """Remove the auxiliary classifiers, as torchvision's `aux_logits=False` does: training gives one score then."""
         self.aux_logits, self.aux1, self.aux2 = False, None, None
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Images to the output of inception5b, 7x7 at 224x224."""
-        for name, child in self.named_children():
-            if name == "avgpool":
-                break
-            if not name.startswith("aux"):
-                images = child(images)
-        return images
+    def backbone(self) -> Mapping[str, Sequence[Layer]]:
+        """Every child before the average pool, by torchvision's names: conv1, maxpool1, ..., inception5b."""
+        children = takewhile(lambda child: child[0] != "avgpool", self.named_children())
+        return {name: (child,) for name, child in children if not name.startswith("aux")}
 
     def classify(self, values: Tensor) -> Tensor:
         """Average values to scores."""
         return self.fc(self.dropout(values))
 
 
-def build_rival(name: str, num_classes: int, in_channels: int) -> Network:
-    """Make a network of `catalog.RIVALS`, with its start values from torch's global random state."""
-    if name == "alexnet":
-        return AlexNet(num_classes, in_channels)
-    if name == "googlenet":
-        return GoogLeNet(num_classes, in_channels)
-    if name == "prelu-net":
-        return PReLUNet(num_classes, in_channels)
-    vgg, _, normalized = name.partition("-")
-    return VGG(int(vgg.removeprefix("vgg")), normalized == "bn", num_classes, in_channels)
+vgg16, vgg16_bn, vgg19, vgg19_bn = (partial(VGG, depth, bn) for depth in (16, 19) for bn in (False, True))
 
 
 def _take_channels(first: object, in_channels: int, start: Callable[[nn.Conv2d], object]) -> None:
-    """Let the convolution `first` take `in_channels`, in place; where it did not, `start` sets its start values."""
+    """Let the convolution `first` take `in_channels`, in place; if that changes it, `start` sets its start values."""
     conv = cast(nn.Conv2d, first)
     if in_channels != conv.in_channels:
         filters, _, *kernel = conv.weight.shape
@@ -140,10 +131,11 @@ def _take_channels(first: object, in_channels: int, start: Callable[[nn.Conv2d],
         start(conv)
 
 
-def _fully_connected(classifier: nn.Sequential) -> dict[str, nn.Module]:
-    """fc6, fc7 and fc8, as they are called behind five convolutions or sizes of map."""
-    return _numbered("fc", 6, (layer for layer in classifier if isinstance(layer, nn.Linear)))
+def _cut(features: nn.Sequential, ends: Sequence[int]) -> list[list[nn.Module]]:
+    """The layers of `features` in sections, each up to one of `ends`, and the rest."""
+    layers = list(features)
+    return [layers[start:end] for start, end in pairwise((0, *ends, len(layers)))]
 
 
-def _numbered(name: str, first: int, layers: Iterable[nn.Module]) -> dict[str, nn.Module]:
-    return {f"{name}{number}": layer for number, layer in enumerate(layers, first)}
+def _numbered(name: str, first: int, parts: Iterable[Part]) -> dict[str, Part]:
+    return {f"{name}{number}": part for number, part in enumerate(parts, first)}

@@ -1,8 +1,8 @@
 """How a block joins its input x and its residual function's output f = F(x): options A, B, C, none, gated.
 
-Each maker takes (in_channels, out_channels, stride) and gives a module whose forward(x, f) returns the sum
-before the block's ReLU, of the shape of f. f is changed in place: it comes fresh out of batch normalization,
-whose backward pass does not need it. x is never changed.
+Each maker takes (in_channels, out_channels, stride) and returns a module. Its forward(x, f) returns the sum before the
+block's ReLU, of the shape of f. f is changed in place: it is the output of batch normalization, whose backward pass
+does not need it. x is never changed.
 """
 
 import torch
@@ -21,10 +21,10 @@ class NoShortcut(nn.Module):
 
 
 class Sum(nn.Module):
-    """f + what the shortcut carries of x."""
+    """f plus what the shortcut passes on of x."""
 
     def carried(self, x: Tensor) -> Tensor:
-        """What of x (N, in_channels, H, W) is added to f, of the shape of f."""
+        """What is added to f, of the shape of f, from x (N, in_channels, H, W)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
@@ -41,19 +41,19 @@ class Identity(Sum):
 
 
 class PaddedIdentity(Sum):
-    """x at every `stride`-th position, with zeros for the new channels, + f: no parameters."""
+    """f plus x at every `stride`-th position, with zeros for the new channels: no parameters."""
 
     def __init__(self, extra_channels: int, stride: int):
         super().__init__()
         self.extra_channels, self.stride = extra_channels, stride
 
     def carried(self, x: Tensor) -> Tensor:
-        """x, picked and padded."""
+        """x, subsampled and padded."""
         # An average over one pixel is x[:, :, ::stride, ::stride], but keeps channels_last both ways.
         return self.padded(F.avg_pool2d(x, kernel_size=1, stride=self.stride))
 
     def padded(self, picked: Tensor) -> Tensor:
-        """The picked positions with channels of zeros behind the others."""
+        """The subsampled map with channels of zeros appended."""
         return F.pad(picked, (0, 0, 0, 0, 0, self.extra_channels))
 
 
@@ -78,8 +78,8 @@ class GateConv(nn.Conv2d):
 class Gated(nn.Module):
     """T(x) * ReLU(f) + (1 - T(x)) * x with T(x) = sigmoid(3x3 convolution + bias): a highway unit.
 
-    Srivastava et al. 2015: the highway networks of Sec. 2 and Table 6. For x >= 0 the result is >= 0, so that
-    the ReLU of the block after it changes nothing.
+    Srivastava et al. 2015: the highway networks of Sec. 2 and Table 6. For x >= 0 the result is >= 0, so the block's
+    ReLU behind it changes nothing.
     """
 
     def __init__(self, channels: int):
@@ -116,7 +116,7 @@ def option_c(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def gated(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """A highway gate; no shortcut where the shape changes, since a gate can carry only what fits."""
+    """A highway gate; no shortcut where the shape changes, since a gate needs x and f of one shape."""
     return Gated(in_channels) if _same_shape(in_channels, out_channels, stride) else NoShortcut()
 
 

@@ -6,7 +6,8 @@ import torch
 
 from deepres.analysis.cost import Stage, stages
 from deepres.findings import Table, describe
-from deepres.models.catalog import Family, build, depth, family, input_size, names
+from deepres.models.catalog import build, depth, entry, family, input_size, names
+from deepres.models.registry import Family
 from deepres.records import Json
 
 TABLE1 = {
@@ -17,10 +18,8 @@ TABLE1 = {
     "resnet152": 11.3,
 }  # 1e9, as printed
 IMAGENET_OTHERS = ("plain18", "plain34", "resnet18-a", "resnet34-a", "resnet34-c")
-THUMBNAILS = ("resnet18-32px", "resnet34-32px", "resnet50-32px")
 # Sec. 4.2, parameters in millions as Table 6 prints them; a plain net has those of its residual twin.
 CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
-HIGHWAY = ("highway19", "highway32")
 # Sec. 3.3: VGG-16's 15.3e9 is that of its convolutions alone, VGG-19's 19.6e9 has its fully connected layers, too.
 IN_THE_TEXT = {"plain34": 3.6, "vgg16": 15.3, "vgg19": 19.6}
 
@@ -50,10 +49,11 @@ def stage_table(network: str) -> Table:
 def overview() -> tuple[Table, ...]:
     """Every network of the catalog: Table 1, the other ImageNet networks, the CIFAR table."""
     imagenet = tuple((*_facts(name), printed) for name, printed in TABLE1.items())
-    others = tuple((*_facts(name), None) for name in (*IMAGENET_OTHERS, *THUMBNAILS))
+    thumbnails = [name for name in names() if name.endswith("-32px")]
+    others = tuple((*_facts(name), None) for name in (*IMAGENET_OTHERS, *thumbnails))
     pairs = [(f"{kind}{layers}", millions) for layers, millions in CIFAR.items() for kind in ("plain", "resnet")]
     cifar = tuple((*_facts(name), millions) for name, millions in pairs if name != "plain1202")
-    highway = tuple((*_facts(name), None) for name in HIGHWAY)
+    highway = tuple((*_facts(name), None) for name in names() if entry(name).kind == "highway")
     columns = ("network", "layers", "blocks", "parameters", "multiply-adds")
     return (
         Table(

@@ -4,19 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepres.findings import (
-    Cell,
-    Curve,
-    Figure,
-    Findings,
-    Kind,
-    Panel,
-    RunSummary,
-    Table,
-    curve_of,
-    describe,
-    summary_of,
-)
+from deepres.findings import Cell, Curve, Figure, Findings, Panel, RunSummary, Table, curve_of, describe, summary_of
+from deepres.models.registry import Kind
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible

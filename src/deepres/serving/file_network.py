@@ -20,10 +20,10 @@ class FileNetwork(Network):
     in_file = True
     run: Run
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The pixels are what they were before `normalise` divided them by 255, to the last bit."""
-        pixels = (images.cpu() * 255).round().byte()
-        return self.run(pixels.permute(0, 2, 3, 1).contiguous()).to(images.device)
+        pixels = (x.cpu() * 255).round().byte()
+        return self.run(pixels.permute(0, 2, 3, 1).contiguous()).to(x.device)
 
 
 def open_file(file: Path, say: Say) -> FileNetwork:

@@ -11,9 +11,10 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from deepres.models.catalog import RIVALS
+from deepres.models.catalog import entry
 from deepres.models.imagenet import TABLE_1
 from deepres.models.network import Network
+from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import Json, Run, read_record
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import refuse_input, replacing
@@ -23,7 +24,7 @@ from deepres.weights.file import Weights
 from deepres.weights.find import find
 from deepres.weights.load import Hints, network_with, read_weights
 from deepres.weights.names import to_torchvision
-from deepres.weights.origins import IMAGENET_MEAN, IMAGENET_STD, Padding
+from deepres.weights.origins import Padding
 
 Format = Literal["safetensors", "torchvision"]
 SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
@@ -92,7 +93,7 @@ def _for_torchvision(net: Network, say: Say) -> dict[str, Tensor]:
         say("warning: no mean is known that these weights' images lack, and none is in the file")
     elif "std" not in net.header:
         say("warning: these weights take images less their mean, which is not in the file, and not divided by a std")
-    if net.name in RIVALS and net.name != "prelu-net":
+    if entry(net.name).published is not None:
         return net.state_dict()  # the names are torchvision's
     if net.mean is not None and "std" in net.header and not _are_imagenets(net.mean, net.header["std"]):
         say("warning: the mean and std of these weights' images are not ImageNet's, and are not in the file")

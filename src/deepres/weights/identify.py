@@ -7,8 +7,10 @@ from functools import cache
 import torch
 from torch import Size, Tensor
 
-from deepres.models.catalog import RIVALS, build, depth, names, of_depth
+from deepres.models.catalog import build, depth, names
 from deepres.models.network import Network
+from deepres.models.registry import NETWORKS
+from deepres.models.spec import of_depth
 from deepres.runtime.errors import InputError, few
 from deepres.weights.names import AUXILIARY, BN_COUNTER, ends, misfits
 
@@ -45,14 +47,14 @@ def nearest(state: Mapping[str, Tensor]) -> str | None:
     """
     own, layers = _shapes(state), layers_of(state)
     depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
-    near = [name for known in depths[:NEAR] for name in of_depth(known)] + [*RIVALS]
+    near = [name for known in depths[:NEAR] for name in of_depth(known)] + [*NETWORKS]
     shapes = {name: _shapes(on_meta(name, *ends(state)).state_dict()) for name in near}
     alike = [name for name in near if 2 * len(own.keys() & shapes[name].keys()) >= len(own)]
     return min(alike, key=lambda name: len(own.items() ^ shapes[name].items()), default=None)
 
 
 def _candidates(layers: int) -> tuple[str, ...]:
-    return tuple(of_depth(layers)) if layers > ENDS else tuple(RIVALS)
+    return of_depth(layers) if layers > ENDS else tuple(NETWORKS)
 
 
 def layers_of(state: Mapping[str, Tensor]) -> int:

@@ -11,24 +11,19 @@ from torch import Tensor, nn
 
 from deepres.models.catalog import build
 from deepres.models.network import Network
+from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError, few
 from deepres.runtime.say import Say, silent
 from deepres.weights import file as weights_file
 from deepres.weights.beside import Beside, read_beside
 from deepres.weights.file import PICKLED, WEIGHTS, Weights
 from deepres.weights.identify import identify, nearest
-from deepres.weights.names import AUXILIARY, FIRST, ends, foreign_state_dict, layout_of, misfits, rival_state_dict
-from deepres.weights.origins import IMAGENET_MEAN, IMAGENET_STD, LIBRARIES, Origin, Padding, is_small, told
+from deepres.weights.names import AUXILIARY, ends, firsts, foreign_state_dict, layout_of, misfits, rival_state_dict
+from deepres.weights.origins import LIBRARIES, Origin, Padding, is_small, told
 from deepres.weights.unpack import bare, preferred
 from deepres.weights.values import floats
 
 STRUCTURE = ("stride_on", "residual_layers", "pool_padding")  # of the header: arguments of `build`
-# A parameter that tells each of torchvision's other networks, which have the same names here, with its mean and std:
-# AlexNet and VGG are as the ResNets, GoogLeNet's trained weights take -1..1 (torchvision's `transform_input`).
-RIVALS = {
-    "features.0.weight": (IMAGENET_MEAN, IMAGENET_STD),
-    "inception3a.branch1.conv.weight": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def _is_whole(state: Mapping[str, Tensor]) -> bool:
         ours = foreign_state_dict(state) or rival_state_dict(state)
     except InputError:
         return False
-    return ends(ours)[0] is not None and any(key in ours for key in FIRST)
+    return ends(ours)[0] is not None and any(key in ours for key in firsts())
 
 
 def _normalised(weights: Weights, origin: Origin, file: Path, say: Say) -> Weights:
@@ -220,11 +215,12 @@ def _check_lengths(net: Network, where: object) -> None:
 
 def _of_a_rival(state: dict[str, Tensor], source: Mapping[str, str], mean: Tensor | None) -> Weights:
     """Weights under our names that carry no header: torchvision's or timm's, where these have such a network."""
-    inputs = next((inputs for key, inputs in RIVALS.items() if key in state), None)
-    if inputs is None or ends(state)[1] != len(inputs[0]):
+    known = (row.published for row in NETWORKS.values() if row.published is not None)
+    published = next((one for one in known if one.tensor in state), None)
+    if published is None or ends(state)[1] != len(published.mean):
         return Weights(state, mean, {})
-    header = {**source, "std": list(inputs[1])} | _imagenet_classes(state)
-    return Weights(state, torch.tensor(inputs[0])[:, None, None], header)
+    header = {**source, "std": list(published.std)} | _imagenet_classes(state)
+    return Weights(state, torch.tensor(published.mean)[:, None, None], header)
 
 
 def _imagenet_classes(state: Mapping[str, Tensor]) -> dict[str, Any]:

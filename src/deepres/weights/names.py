@@ -7,7 +7,7 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from deepres.models.catalog import RIVALS
+from deepres.models.registry import FIRST, LAST, NETWORKS
 from deepres.runtime.errors import InputError, few
 
 BN_COUNTER = "num_batches_tracked"
@@ -120,20 +120,18 @@ LAYOUTS = (TORCHVISION, NUMBERED, SEQUENCES, TRANSFORMERS)
 # In the rivals' state dicts, and in ours. GoogLeNet's auxiliary classifiers are of no use after training, and
 # torchvision's trained nets lack them.
 AUXILIARY = ("aux1.", "aux2.")
-FIRST = ("conv1.conv.weight", "features.0.weight")
 # timm's VGG has its fully connected layers as convolutions, the first of them over the whole 7x7 map.
 TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
-LAST = ("fc.bias", "classifier.6.bias", "fc3.bias")
 
 
 def torchvision_state_dict(state: Mapping[str, Tensor], network: str | None = None) -> dict[str, Tensor]:
     """The state dict of a torchvision net under our names; the tensors are the same objects.
 
-    Where `network` is one of the rivals (vgg16, googlenet, ...), the names are the same; all else is a ResNet. The
+    Where `network` is in `NETWORKS` (vgg16, googlenet, ...), the names are the same; all else is a ResNet. The
     bottleneck nets of torchvision have the stride on the 3x3: build ours with `stride_on="3x3"`. Raises
     `InputError` naming the keys that no torchvision ResNet has; `load_state` finds those that are missing.
     """
-    if network in RIVALS:
+    if network in NETWORKS:
         return dict(state)
     return _translated(state, TORCHVISION)
 
@@ -187,9 +185,15 @@ def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
     """The classes and the input channels of the network that `state` is of; (None, 3) where it does not tell."""
-    classes = next((len(state[key]) for key in LAST if key in state and state[key].dim() == 1), None)
-    channels = next((state[key].shape[1] for key in FIRST if key in state and state[key].dim() == 4), 3)
+    lasts = (LAST, *(row.last for row in NETWORKS.values()))
+    classes = next((len(state[key]) for key in lasts if key in state and state[key].dim() == 1), None)
+    channels = next((state[key].shape[1] for key in firsts() if key in state and state[key].dim() == 4), 3)
     return classes, channels
+
+
+def firsts() -> tuple[str, ...]:
+    """The names that the weight of the first layer has, in one network or another."""
+    return FIRST, *(row.first for row in NETWORKS.values())
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:

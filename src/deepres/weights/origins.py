@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from deepres.models.catalog import of_depth
+from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
+from deepres.models.spec import of_depth
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 from deepres.weights.identify import layers_of, on_meta
@@ -18,8 +19,6 @@ from deepres.weights.names import SEQUENCES, TORCHVISION, Layout, ends, misfits
 from deepres.weights.padding import padded_behind
 
 Padding = Literal["both", "behind"]
-# What torchvision, timm, transformers and fb.resnet.torch subtract from RGB in 0..1, and divide by, for their ResNets.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

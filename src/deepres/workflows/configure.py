@@ -9,7 +9,7 @@ from typing import Any
 from deepres.acceleration.on_kernels import resolve_kernels
 from deepres.classification.recipe import RECIPES, ClassificationConfig, paper_recipe, rate_for
 from deepres.data.sources import placed
-from deepres.models.catalog import WITHOUT_BN, depth, family
+from deepres.models.catalog import depth, entry, family
 from deepres.records import Run
 from deepres.runtime.device import resolve_device, resolve_precision
 from deepres.runtime.errors import InputError
@@ -53,8 +53,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes, ClassificationConfig), where, ClassificationConfig)
-    learns_lengths = config.network in WITHOUT_BN or config.network.startswith("highway")  # its gates have no BN
-    if config.recipe.optimizer == "muon" and learns_lengths:
+    if config.recipe.optimizer == "muon" and entry(config.network).learns_lengths:
         raise InputError(
             f"muon keeps the lengths of kernels, which {config.network} learns where it has no batch normalization; "
             "give --set optimizer=sgd, or another recipe than fast"
