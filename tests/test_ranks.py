@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import psutil
 import pytest
 import torch
 
 from deepres.classification.accuracy import Scores
+from deepres.data.augment import CropFlip
+from deepres.data.order import Order
 from deepres.data.resident_batches import Batches
 from deepres.data.sources import load
 from deepres.runtime.errors import InputError
@@ -99,8 +100,11 @@ def test_two_ranks_compute_the_training_of_one_rank_with_batch_statistics_over_h
 
 def test_the_parts_of_the_ranks_are_together_the_batch_of_one_rank(folder):
     images = load(str(folder))
-    make = partial(Batches, images.train, images.mean(), BATCH, 3, torch.device("cpu"), augment=True)
-    whole, parts = make(), [make(part=Ranks(rank, 4).part(BATCH)) for rank in range(4)]
+
+    def make(part=slice(None)):
+        return Batches(images.train, images.mean(), Order(3, BATCH, part), torch.device("cpu"), CropFlip())
+
+    whole, parts = make(), [make(Ranks(rank, 4).part(BATCH)) for rank in range(4)]
     for step in (0, 2, 7):  # 48 images: step 2 ends an epoch
         pictures, labels = whole.batch(step)
         shared = [part.batch(step) for part in parts]

@@ -13,14 +13,16 @@ from deepres.acceleration.folded import folded
 from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
 from deepres.classification.views import Protocol, fitted
-from deepres.data.augment import channels_last, normalise
+from deepres.data.augment import CropFlip, channels_last, normalise
 from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
-from deepres.data.listing import counted, refusal
+from deepres.data.listing import counted
+from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.sources import load, still_there
 from deepres.data.stream.index import Index, Parts, open_index
-from deepres.data.stream.loader import Stream, in_order
+from deepres.data.stream.labelled import labelled, on_device
+from deepres.data.stream.loader import Reading, Stream, in_order
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
 from deepres.runtime.errors import InputError
@@ -102,17 +104,8 @@ def _resident(config: Config, data: Data, ranks: Ranks, start_mean: Tensor | Non
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     own = ranks.part(recipe.batch_size)
-    batches = Batches(
-        data.train,
-        mean,
-        recipe.batch_size,
-        config.seed,
-        place,
-        augment=recipe.augment,
-        pad=recipe.pad,
-        alternate_flips=recipe.alternate_flips,
-        part=own,
-    )
+    augmentation = CropFlip(recipe.pad, recipe.alternate_flips) if recipe.augment else None
+    batches = Batches(data.train, mean, Order(config.seed, recipe.batch_size, own), place, augmentation)
     part = spread(data.test, config.test_images)
 
     def evaluate(net: nn.Module, last: bool) -> Mapping[str, float]:
@@ -136,34 +129,22 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
     seen = every_so_often(say, "training pictures seen for the mean image")
+    reading = Reading(config.workers, config.skip_bad, say)
 
     with ranks.one_first():
         found = statistics(
             parts.train,
             crop=crop,
             side=low,
-            workers=config.workers,
-            skip_bad=config.skip_bad,
-            say=say,
+            reading=reading,
             progress=lambda done: seen(done, len(parts.train)),
         )
     mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
     axes = {"values": found.values, "vectors": found.vectors}
     augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
     ready = partial(finish, mean=channels_last(mean.to(place)), sigma=recipe.colour, **axes)
-    stream = Stream(
-        parts.train,
-        augment,
-        ready,
-        recipe.batch_size,
-        config.seed,
-        place,
-        draws=DRAWS,
-        part=ranks.part(recipe.batch_size),
-        workers=config.workers,
-        skip_bad=config.skip_bad,
-        say=say,
-    )
+    order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
+    stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
 
     told: set[str] = set()
 
@@ -219,15 +200,13 @@ def _test_counts(
     counts = [0, 0, 0]
     seen, total = every_so_often(say, "pictures tested"), len(own)
     size = max(1, TEST_PIXELS // crop**2)
-    for answer in in_order(index, view, batch_size=size, workers=config.workers, places=own, say=say):
+    for answer in in_order(labelled(index, view), size, Reading(config.workers, config.skip_bad, say), own):
         for name, reason in answer.bad:
-            if not config.skip_bad:
-                raise refusal(index.root, name, reason)
             tell(name, reason)
-        if len(answer.labels):
-            images = normalise(answer.made.to(mean.device), mean)
-            hits = _hits(score(net, [(images, answer.labels)]))
-            counts = [sum(pair) for pair in zip(counts, [*hits, len(answer.labels)], strict=True)]
+        if answer.batch is not None:
+            pictures, labels = answer.batch
+            hits = _hits(score(net, [(normalise(pictures.to(mean.device), mean), labels)]))
+            counts = [sum(pair) for pair in zip(counts, [*hits, len(labels)], strict=True)]
             seen(counts[2], total)
     return counts
 

@@ -95,24 +95,20 @@ def stats(
     Example: deepres data stats PHOTOGRAPHS
     """
     from deepres.data.stream.index import open_index
+    from deepres.data.stream.loader import Reading
     from deepres.data.stream.statistics import statistics
 
     index = open_index(name, _say).train
     if not len(index):
         raise InputError(f"{name} has no training pictures; give data that has")
-    how: dict[str, Any] = {
-        "workers": workers,
-        "skip_bad": skip_bad,
-        "say": _say,
-    }
     with progress_bar(err) as bar:
         tick = ticker(bar, _say, "images seen")
         found = statistics(
             index,
             crop=crop,
             side=round(crop * 256 / 224) if side is None else side,
+            reading=Reading(workers, skip_bad, _say),
             progress=lambda done: tick(done, len(index)),
-            **how,
         )
     facts = {
         "images": found.images,

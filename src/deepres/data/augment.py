@@ -1,8 +1,21 @@
 """The training augmentation of Sec. 4.2 on whole batches, as pure functions of the images and the draws."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """The augmentation of Sec. 4.2: images padded by `pad` pixels, cut to their size again, and flipped by chance.
+
+    With `alternate_flips`, an image is flipped in every second epoch, by chance from the first or the second one on.
+    """
+
+    pad: int = 4
+    alternate_flips: bool = False
 
 
 def crop_flip(images: Tensor, rows: Tensor, columns: Tensor, flips: Tensor, pad: int) -> Tensor:

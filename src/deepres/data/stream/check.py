@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from deepres.data.crops import whole
 from deepres.data.manifest import Manifest
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.loader import in_order
+from deepres.data.stream.loader import Reading, Samples, in_order
 
 BATCH = 64
 
@@ -18,8 +17,9 @@ BATCH = 64
 def faults(index: Index, *, workers: int | None = None) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Decode all pictures; yields, from time to time, how many are done and the names and faults found since."""
     done = 0
-    for answer in in_order(index, _decoded, batch_size=BATCH, workers=workers):
-        done += len(answer.labels) + len(answer.bad)
+    samples = Samples(index, _decode, len, index.label)
+    for answer in in_order(samples, BATCH, Reading(workers, skip_bad=True)):
+        done += (answer.batch or 0) + len(answer.bad)
         yield done, answer.bad
 
 
@@ -62,7 +62,6 @@ def copies(parts: Parts) -> list[Copies]:
     return sorted(found, key=lambda copy: (not copy.both_parts, len(copy.classes) < 2))
 
 
-def _decoded(encoded: bytes, draws: Sequence[float]) -> Tensor:
-    """Nothing of the pixels, once they are known to be there."""
+def _decode(encoded: bytes, draws: Sequence[float], label: int) -> None:
+    """Decode a picture and keep nothing of it: its pixels need not go to another process."""
     whole(encoded)
-    return torch.empty(0, 0, 0, dtype=torch.uint8)

@@ -64,6 +64,10 @@ class Index:
         """Names and digests."""
         return Manifest(self.names, self.digests)
 
+    def label(self, place: int) -> int:
+        """The class of one picture."""
+        return int(self.labels[place])
+
     def read(self, place: int) -> bytes:
         """The encoded bytes of one picture. Raises `OSError`."""
         path = self.root / self.files[int(self.file[place])]

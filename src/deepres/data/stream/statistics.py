@@ -15,10 +15,10 @@ from torch import Tensor
 
 from deepres.data.crops import center_crop
 from deepres.data.layouts import has_training_part
-from deepres.data.listing import refusal
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
-from deepres.data.stream.loader import in_order
+from deepres.data.stream.labelled import labelled
+from deepres.data.stream.loader import Reading, in_order
 from deepres.data.walk import OWN
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY, cache_folder
@@ -62,19 +62,17 @@ def statistics(
     *,
     crop: int = 224,
     side: int = 256,
-    workers: int | None = None,
-    skip_bad: bool = False,
-    say: Say = lambda message: None,
+    reading: Reading,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Statistics:
     """The statistics of an index: computed once for its content, then read from beside the data or from the cache.
 
     `progress` is told how many images are done. Raises `InputError` for sizes that do not fit, and for a picture
-    that does not decode, unless `skip_bad`.
+    that does not decode, unless they are skipped.
     """
     if not 0 < crop <= side:
         raise InputError(f"a crop of {crop} pixels does not fit a shorter side of {side}; give a crop from 1 to {side}")
-    key = json.dumps([LAYOUT, index.fingerprint, crop, side, skip_bad, max_pixels()])
+    key = json.dumps([LAYOUT, index.fingerprint, crop, side, reading.skip_bad, max_pixels()])
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     places = (cache_folder() / "statistics" / name,)
     if not _has_classes_alone(index.root):
@@ -82,8 +80,8 @@ def statistics(
     kept = next((found for place in places if (found := _load(place)) is not None), None)
     if kept is not None:
         return kept
-    made = _compute(index, crop, side, workers, skip_bad, say, progress)
-    _keep(places, made, say)
+    made = _compute(index, crop, side, reading, progress)
+    _keep(places, made, reading.say)
     return made
 
 
@@ -92,30 +90,20 @@ def _has_classes_alone(root: Path) -> bool:
     return not has_training_part(root) and not any(path.is_file() for path in root.iterdir())
 
 
-def _compute(
-    index: Index,
-    crop: int,
-    side: int,
-    workers: int | None,
-    skip_bad: bool,
-    say: Say,
-    progress: Callable[[int], None],
-) -> Statistics:
+def _compute(index: Index, crop: int, side: int, reading: Reading, progress: Callable[[int], None]) -> Statistics:
     """Sums of whole numbers, so that they do not depend on their order."""
     total = torch.zeros(3, crop, crop, dtype=torch.int64)
     products = torch.zeros(3, 3, dtype=torch.int64)
     images, skipped = 0, list[str]()
-    make = partial(center_crop, crop=crop, side=side)
-    for answer in in_order(index, make, batch_size=BATCH, workers=workers, say=say):
-        for name, reason in answer.bad:
-            if not skip_bad:
-                raise refusal(index.root, name, reason)
-            skipped.append(name)
-        if len(answer.labels):
-            total += answer.made.sum(0, dtype=torch.int64)
-            colours = answer.made.transpose(0, 1).flatten(1).double()
+    samples = labelled(index, partial(center_crop, crop=crop, side=side))
+    for answer in in_order(samples, BATCH, reading):
+        skipped += [name for name, _ in answer.bad]
+        if answer.batch is not None:
+            pictures, _ = answer.batch
+            total += pictures.sum(0, dtype=torch.int64)
+            colours = pictures.transpose(0, 1).flatten(1).double()
             products += (colours @ colours.T).long()
-        images += len(answer.labels)
+            images += len(pictures)
         progress(images + len(skipped))
     if not images:
         raise InputError(f"{index.root} has no picture that decodes; give a folder of images")

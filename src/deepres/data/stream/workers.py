@@ -1,24 +1,19 @@
-"""Processes that turn requests into answers ahead of who waits for them, in an order that no speed changes.
+"""Processes that turn requests into answers ahead of time. The order of the answers does not depend on their speed.
 
-Pixels go through files without a name (`memfd_create`), which no mount limits, and the rest through pipes. So nothing
-here needs /dev/shm, of which a container has 64 MiB, and no thread stands between a worker and its pipe that could lose
-an answer: every wait ends with the answer, or with the worker.
+No thread stands between a worker and its pipe that could lose an answer: every wait ends with the answer, or with the
+end of the worker. `transport` moves the answers.
 """
 
 import contextlib
-import math
-import mmap
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -26,8 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
-from torch import Tensor
 
+from deepres.data.stream.transport import receive, send
 from deepres.runtime.ending import SIGNALS
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
@@ -37,7 +32,8 @@ PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is a
 JOIN_SECONDS = 5.0  # a killed process is gone at once, unless it hangs in the kernel
 SMALL = 2**14  # bytes of a request; two of them fit the buffer of any pipe, so that to ask is not to wait
 R = TypeVar("R")
-Work = Callable[[R], tuple[Tensor, Any]]
+A = TypeVar("A")
+Work = Callable[[R], A]
 
 
 @dataclass(frozen=True)
@@ -49,13 +45,14 @@ class _Worker:
 
 
 def answers(
-    work: Work[R], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
-) -> Generator[tuple[Tensor, Any]]:
-    """What `work` makes of each request, pixels uint8 and the rest, in the order of the requests.
+    work: Work[R, A], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
+) -> Generator[A]:
+    """The answer of `work` to each request, any value that pickles, in the order of the requests.
 
-    `count` processes (0: this one) are at work on the next two requests each; they end with the generator, whatever
-    they are at. `context` is how they start, as `multiprocessing` names it. `say` is told of a long wait for `what`.
-    Raises what `work` raises, and `InputError` where a process is lost or none can be started.
+    `count` worker processes (0: this process does the work) work on the next two requests each. They are ended with
+    the generator, even in the middle of a request. `context` is their start method, as `multiprocessing` names it.
+    `say` is told of a long wait for `what`. Raises what `work` raises, and `InputError` where a worker is lost or none
+    can be started.
     """
     if not count:
         yield from map(work, requests)
@@ -70,7 +67,7 @@ def answers(
         end()
 
 
-def _start(crew: list[_Worker], work: Work[Any], count: int, context: str | None) -> None:
+def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str | None) -> None:
     """Add `count` processes to the crew."""
     how = multiprocessing.get_context(context)
     # Elsewhere multiprocessing would hand tensors over through /dev/shm.
@@ -98,7 +95,7 @@ def _end(crew: list[_Worker]) -> None:
     crew.clear()
 
 
-def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[tuple[Tensor, Any]]:
+def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[Any]:
     """Request i goes to worker i modulo their count, and each answers in its own order."""
     messages = map(pickle.dumps, requests)
     first = next(messages, b"")
@@ -122,7 +119,7 @@ def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) 
         yield answer
 
 
-def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> tuple[Tensor, Any]:
+def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
     """The next answer of a worker, unless one of the crew is lost."""
     ends = [each.process.sentinel for each in crew]
     begun, patience = time.monotonic(), SAY_SECONDS
@@ -135,7 +132,7 @@ def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> tuple
         patience *= 2
     if worker.pipe in ready:
         try:
-            return _take(worker.pipe)
+            return receive(worker.pipe)
         except (EOFError, ConnectionError):
             pass
     raise _lost(crew)
@@ -158,11 +155,11 @@ def _lost(crew: list[_Worker]) -> InputError:
     )
 
 
-def _serve(pipe: Connection, handed: Work[Any] | bytes, parent: int) -> None:
+def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> None:
     """The life of a worker: it answers until there is no one to ask."""
     _ends_left()
     torch.set_num_threads(1)  # the pool of threads is not there after a fork
-    work: Work[Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
+    work: Work[Any, Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             while not pipe.poll(PARENT_SECONDS):
@@ -170,60 +167,10 @@ def _serve(pipe: Connection, handed: Work[Any] | bytes, parent: int) -> None:
                     return
             request = pickle.loads(pipe.recv_bytes())
             try:
-                pixels, rest = work(request)
+                answer = work(request)
             except Exception as error:
-                pipe.send(error)
-            else:
-                _give(pipe, pixels, rest)
-
-
-def _give(pipe: Connection, pixels: Tensor, rest: Any) -> None:
-    """Send an answer, its pixels as an open file where that can be."""
-    data = pixels.contiguous().numpy()
-    file = _nameless_file(data) if data.nbytes else None
-    pipe.send((data.shape, rest, file is not None))
-    if file is not None:
-        reduction.send_handle(pipe, file, None)
-        os.close(file)
-    elif data.nbytes:
-        pipe.send_bytes(data.data.cast("B"))
-
-
-def _take(pipe: Connection) -> tuple[Tensor, Any]:
-    """Receive what `_give` sends, or raise the exception that was sent."""
-    head = pipe.recv()
-    if isinstance(head, Exception):
-        raise head
-    shape, rest, in_file = head
-    size = math.prod(shape)
-    if not size:
-        return torch.empty(shape, dtype=torch.uint8), rest
-    if in_file:
-        file = reduction.recv_handle(pipe)
-        try:
-            data = mmap.mmap(file, size)
-        finally:
-            os.close(file)
-    else:
-        data = bytearray(pipe.recv_bytes())
-    return torch.frombuffer(data, dtype=torch.uint8).view(shape), rest
-
-
-def _nameless_file(data: Any) -> int | None:
-    """An open file with these bytes that is in no folder; None where the system has none to give."""
-    if sys.platform != "linux":
-        return None
-    try:
-        file = os.memfd_create("pictures")
-    except OSError:
-        return None
-    try:
-        with open(file, "wb", closefd=False) as stream:
-            stream.write(data)
-    except OSError:
-        os.close(file)
-        return None
-    return file
+                answer = error
+            send(pipe, answer)
 
 
 def _ends_left() -> None:
