@@ -12,7 +12,7 @@ from deepres.data.order import Order
 from deepres.data.resident import ImageSet
 from deepres.data.resident_batches import Batches
 from deepres.data.resident_batches import test_batches as in_order
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE
 from deepres.training.recipe import CIFAR, Config
@@ -144,7 +144,7 @@ def test_a_recipe_that_pads_by_nothing_shows_whole_images_and_their_mirror_image
     monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path))
     recipe = dataclasses.replace(CIFAR, batch_size=48, pad=0)
     config = Config("resnet8", str(folder), device="cpu", precision="fp32", recipe=recipe)
-    data = load(str(folder))
+    data = load_data_set(str(folder))
     shown = material(config, data, ALONE, print).batch_at(0)[0] + data.mean()
     images = data.train.images / 255
     whole, mirrored = (

@@ -16,7 +16,7 @@ from deepres.classification.accuracy import Scores
 from deepres.data.augment import CropFlip
 from deepres.data.order import Order
 from deepres.data.resident_batches import Batches
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import Ranks, ranks
 
@@ -99,7 +99,7 @@ def test_two_ranks_compute_the_training_of_one_rank_with_batch_statistics_over_h
 
 
 def test_the_parts_of_the_ranks_are_together_the_batch_of_one_rank(folder):
-    images = load(str(folder))
+    images = load_data_set(str(folder))
 
     def make(part=slice(None)):
         return Batches(images.train, images.mean(), Order(3, BATCH, part), torch.device("cpu"), CropFlip())

@@ -91,8 +91,8 @@ def test_a_resumed_run_starts_in_the_middle_of_an_epoch(index: Index, monkeypatc
     assert same(batches(stream(index), 0, 1, 4, 5, 6)[2:], expected)
     assert same(batches(stream(index, workers=2), 4, 5, 6), expected)
     read: list[int] = []
-    original = Index.read
-    monkeypatch.setattr(Index, "read", lambda own, place: read.append(place) or original(own, place))
+    original = Index.encoded
+    monkeypatch.setattr(Index, "encoded", lambda own, place: read.append(place) or original(own, place))
     batches(stream(index), 4)
     assert len(read) == 4
 
@@ -223,7 +223,7 @@ def test_in_order_gives_each_picture_once(folder: Path, damaged: Path):
         answers = list(in_order(labelled(test, make), 2, Reading(workers=2), torch.arange(len(test))[own]))
         pictures, labels = (torch.cat(parts) for parts in zip(*(answer.batch for answer in answers), strict=True))
         assert torch.equal(labels, test.labels[own])
-        expected = [make(test.read(place)) for place in range(len(test))[own]]
+        expected = [make(test.encoded(place)) for place in range(len(test))[own]]
         assert torch.equal(pictures, torch.stack(expected))
     samples = labelled(open_index(str(damaged), lambda message: None).train, make)
     answers = list(in_order(samples, 3, Reading(workers=0, skip_bad=True)))

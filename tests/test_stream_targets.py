@@ -69,7 +69,7 @@ def with_draws(scenes: Scenes, draws: Tensor) -> Scenes:
 
 def scenes_of(index: Index, part: slice = slice(None), **how: object) -> Stream[Scenes]:
     """Batches of four, of which a rank makes its part."""
-    sizes = [Image.open(io.BytesIO(index.read(place))).size for place in range(len(index))]
+    sizes = [Image.open(io.BytesIO(index.encoded(place))).size for place in range(len(index))]
     samples = Samples(index, flipped, listed, partial(boxes_of, sizes), draws=2)
     return Stream(samples, with_draws, Order(3, 4, part), Reading(**how))  # type: ignore[arg-type]
 
@@ -114,7 +114,7 @@ def test_boxes_and_pictures_of_any_size_are_the_same_for_any_number_of_workers(i
     seen = [boxes for scenes in expected for boxes in scenes.boxes]
     assert {len(boxes) for boxes in seen} == {0, 1, 2, 3}
     assert len({picture.shape for scenes in expected for picture in scenes.pictures}) == 11
-    known = {tuple(whole(index.read(place)).shape): boxes_of([(0, 0)] * 11, place) for place in range(11)}
+    known = {tuple(whole(index.encoded(place)).shape): boxes_of([(0, 0)] * 11, place) for place in range(11)}
     for scenes in expected:
         for picture, boxes, mask, draws in zip(scenes.pictures, scenes.boxes, scenes.masks, scenes.draws, strict=True):
             assert len(boxes) == len(known[tuple(picture.shape)])

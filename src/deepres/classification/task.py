@@ -19,7 +19,7 @@ from deepres.data.listing import counted
 from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
-from deepres.data.sources import load, still_there
+from deepres.data.sources import load_data_set, still_there
 from deepres.data.stream.index import Index, Parts, open_index
 from deepres.data.stream.labelled import labelled, on_device
 from deepres.data.stream.loader import Reading, Stream, in_order
@@ -71,7 +71,9 @@ def load_source(config: Config, say: Say, ranks: Ranks = ALONE) -> Source:
         if crop:
             source: Source = open_index(place, say, rule)
         else:
-            source = load(place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say)
+            source = load_data_set(
+                place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say
+            )
     classes = source.classes if isinstance(source, Data) else source.train.classes
     say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
     if not len(source.train):

@@ -64,17 +64,19 @@ def info(
     Example: deepres data info fashion-mnist
     """
     from deepres.data.decode import NotResidentError
-    from deepres.data.sources import describe, load
+    from deepres.data.sources import describe_data_set, load_data_set
     from deepres.data.stream import index
     from deepres.report import console
 
     say = cache(_say)  # what both ways tell is told once
     try:
-        facts = describe(load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say))
+        facts = describe_data_set(
+            load_data_set(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say)
+        )
     except NotResidentError:
         if split or image_size:
             raise
-        facts = index.describe(name, index.open_index(name, say))
+        facts = index.describe_index(name, index.open_index(name, say))
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:

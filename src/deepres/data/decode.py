@@ -39,7 +39,7 @@ class _Bad:
     reason: str
 
 
-def decode(
+def decode_parts(
     name: str,
     root: Path,
     classes: tuple[str, ...] | None,
@@ -70,7 +70,7 @@ def decode(
     mode = "RGB" if channels == 3 else "L"
 
     def task(picture: Picture) -> tuple[Tensor | _Bad, bytes]:
-        return _decode(picture, mode=mode, image_size=image_size), digest_of(picture)
+        return _decode_picture(picture, mode=mode, image_size=image_size), digest_of(picture)
 
     for index, (picture, (pixels, digest)) in enumerate(each(pictures, task, say, name, "decoded")):
         look = looks.found[index]
@@ -81,7 +81,7 @@ def decode(
             makers[picture.part].skipped[picture.name] = digest
         else:
             makers[picture.part].add(picture, bad, digest)
-    return makers["train"].finish(), makers["test"].finish(), classes
+    return makers["train"].image_set(), makers["test"].image_set(), classes
 
 
 def _check_memory(name: str, needed: int) -> None:
@@ -106,7 +106,7 @@ class _Maker:
         self.labels.append(picture.label)
         self.made.append((picture.name, digest))
 
-    def finish(self) -> ImageSet:
+    def image_set(self) -> ImageSet:
         labels = torch.tensor(self.labels, dtype=torch.int64)
         every = [*self.made, *self.skipped.items()]
         manifest = Manifest.of((name for name, _ in every), (digest for _, digest in every))
@@ -185,7 +185,7 @@ def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
         return _Bad(fault(error))
 
 
-def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
+def _decode_picture(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
     """One picture as a uint8 tensor (C, H, W)."""
     try:
         with open_picture(picture.content) as opened:
@@ -203,6 +203,6 @@ def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | 
 
 
 def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
-    """One picture as RGB, uint8 (3, H, W), made as `decode` makes it; of one that does not decode, why, in short."""
-    pixels = _decode(picture, mode="RGB", image_size=image_size)
+    """One picture as RGB, uint8 (3, H, W), made as `decode_parts` makes it; of one that does not decode, why, in short."""
+    pixels = _decode_picture(picture, mode="RGB", image_size=image_size)
     return pixels.reason if isinstance(pixels, _Bad) else pixels

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepres.data.layouts import Classes, Layout, is_picture, layout_of
+from deepres.data.layouts import ClassFolders, Layout, is_picture, layout_of
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.walk import Walk, composed, names_of, unread_note
 from deepres.runtime.errors import InputError
@@ -41,7 +41,7 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
     ]
     names, divides = root / IMAGENET_NAMES, layout.test is None
 
-    def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
+    def scan() -> tuple[tuple[str, ...], Iterable[Picture]]:
         within = root.as_posix().rstrip("/") + "/"
         pictures = [
             Picture(
@@ -57,7 +57,7 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
 
     every = (*(Path(file.path) for file in files), *[names] * names.is_file())
     told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
-    return Listing(root, every, read, divides, told)
+    return Listing(root, every, scan, divides, told)
 
 
 def is_image_folder(root: Path) -> bool:
@@ -96,7 +96,9 @@ def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:
     return [*notes, *unread_note(unread + others)]
 
 
-def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]) -> Iterator[_File]:
+def _files(
+    folders: ClassFolders, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]
+) -> Iterator[_File]:
     """The picture files of each class that a part has, in sorted order."""
     for label, name in enumerate(classes):
         own = folders.get(name, ())

@@ -19,20 +19,20 @@ IMAGE_SUFFIXES = frozenset(
 )
 WRAPPINGS = 4  # folders around a data set, as archives have them
 HINTS = 200  # folders that are looked into to find what may have been meant
-Classes = dict[str, tuple[Path, ...]]  # the folders of each class: several where their names differ by form alone
+ClassFolders = dict[str, tuple[Path, ...]]  # the folders of each class: several where their names differ by form alone
 
 
 @dataclass
 class Layout:
     """The class folders of both parts, of which one may be missing, and what lies beside them and is not read."""
 
-    train: Classes | None = None
-    test: Classes | None = None
+    train: ClassFolders | None = None
+    test: ClassFolders | None = None
     beside: list[Path] = field(default_factory=list[Path])
     notes: list[str] = field(default_factory=list[str])
 
 
-class _Part(NamedTuple):
+class _PartFolder(NamedTuple):
     """A folder that is named after a part, and the folder within it that has the class folders, if any has."""
 
     folder: Path
@@ -105,12 +105,12 @@ def _unwrapped(root: Path, walk: Walk) -> Path:
     return place
 
 
-def _parts(folders: Sequence[Path]) -> list[_Part]:
+def _parts(folders: Sequence[Path]) -> list[_PartFolder]:
     """The folders that are named after parts, best name first.
 
     A name with a word of its own counts where a training part and a test part have the same (`oak_train`, `oak_test`).
     """
-    named = [_Part(folder, name) for folder in folders if (name := part_name(folder.name)) is not None]
+    named = [_PartFolder(folder, name) for folder in folders if (name := part_name(folder.name)) is not None]
     plain = [part for part in named if part.name.is_plain]
     if not any(part.is_training for part in plain):
         rests = [{part.name.rest for part in named if part.is_training is kind} for kind in (True, False)]
@@ -118,7 +118,7 @@ def _parts(folders: Sequence[Path]) -> list[_Part]:
     return sorted(plain, key=lambda part: (part.name.rank, len(part.name.rest), part.folder.name))
 
 
-def _home(part: _Part, walk: Walk) -> Path | None:
+def _home(part: _PartFolder, walk: Walk) -> Path | None:
     """The folder with the class folders of a part, as in `seg_train/seg_train/`; None where there are none."""
     home = _unwrapped(part.folder, walk)
     folders = walk.folders_inside(home)
@@ -129,7 +129,7 @@ def _home(part: _Part, walk: Walk) -> Path | None:
     return home if folders else None
 
 
-def _are_parts(place: Path, parts: list[_Part], others: list[Path], walk: Walk) -> bool:
+def _are_parts(place: Path, parts: list[_PartFolder], others: list[Path], walk: Walk) -> bool:
     """Whether folders that are named after parts are parts. Raises `InputError` where that cannot be told."""
     whole = [part.folder.name for part in parts if part.is_training and part.home]
     tests = [part.folder.name for part in parts if not part.is_training]
@@ -152,7 +152,7 @@ def _are_parts(place: Path, parts: list[_Part], others: list[Path], walk: Walk) 
     return bool(parts) and not beside  # a class may be called train
 
 
-def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layout, walk: Walk) -> None:
+def _take_parts(root: Path, parts: list[_PartFolder], others: list[Path], found: Layout, walk: Walk) -> None:
     """Fill in the parts; of several test parts the first with class folders counts, which that of a contest lacks."""
     trains, tests = ([part for part in parts if part.is_training is kind] for kind in (True, False))
     train, test = (next((part for part in named if part.home), None) for named in (trains, tests))
@@ -174,7 +174,7 @@ def _take_parts(root: Path, parts: list[_Part], others: list[Path], found: Layou
             setattr(found, "train" if part is train else "test", classes)
 
 
-def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Walk) -> bool:
+def _take_divided_classes(place: Path, classes: ClassFolders, found: Layout, walk: Walk) -> bool:
     """Fill in the parts of a set whose classes are divided each, as `rose/train/`. False where none is."""
     subfolders = {
         name: [sub for own in folders for sub in walk.folders_inside(own)] for name, folders in classes.items()
@@ -206,7 +206,7 @@ def _take_divided_classes(place: Path, classes: Classes, found: Layout, walk: Wa
     return True
 
 
-def _classes(place: Path, folders: Sequence[Path]) -> Classes:
+def _classes(place: Path, folders: Sequence[Path]) -> ClassFolders:
     """The class folders by their composed names, sorted. Raises `InputError` where there are none."""
     if not folders:
         raise InputError(f"{place} has no Parquet files and no class folders; give a folder with one of images a class")
@@ -221,7 +221,7 @@ def _classes(place: Path, folders: Sequence[Path]) -> Classes:
     return {name: tuple(found[name]) for name in sorted(found)}
 
 
-def _require_classes(root: Path, place: Path, classes: Classes, found: Layout, walk: Walk) -> None:
+def _require_classes(root: Path, place: Path, classes: ClassFolders, found: Layout, walk: Walk) -> None:
     """Raise `InputError` where the folders of `place` are parts, all hold nothing but folders, or the same ones."""
     folders = [folder for own in classes.values() for folder in own]
     if len({part.is_training for part in _parts(folders)}) == 2:
@@ -247,9 +247,9 @@ def _require_level(place: Path, classes: Mapping[str, Sequence[Path]], found: La
     """
     homes = [[_unwrapped(folder, walk) for folder in own] for own in classes.values()]
     within = [[sub for home in own for sub in walk.folders_inside(home)] for own in homes]
-    counts = Counter(name for own in within for name in {_plain(sub) for sub in own})
-    same = [sub for own in within for sub in own if 2 * counts[_plain(sub)] > len(classes)]
-    names = {_plain(sub): sub.name for sub in reversed(same)}.values()
+    counts = Counter(name for own in within for name in {_folded(sub) for sub in own})
+    same = [sub for own in within for sub in own if 2 * counts[_folded(sub)] > len(classes)]
+    names = {_folded(sub): sub.name for sub in reversed(same)}.values()
     if len(classes) < 2 or len(names) < 2 or 2 * len(same) < sum(map(len, within)):
         return
     beside = sum(is_picture(path) for own in homes for home in own for path in walk.files_inside(home))
@@ -263,7 +263,7 @@ def _require_level(place: Path, classes: Mapping[str, Sequence[Path]], found: La
     found.notes.append(f"read as the classes: {both}, whose pictures are of the class around them")
 
 
-def _plain(folder: Path) -> str:
+def _folded(folder: Path) -> str:
     return composed(folder.name).casefold()
 
 

@@ -18,6 +18,7 @@ from deepres.runtime.files import require_regular
 from deepres.runtime.say import Say
 
 Part = Literal["train", "test"]
+PARTS: tuple[Part, ...] = ("train", "test")
 MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
 MOST_BYTES = 2**29  # of an encoded picture
 CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
@@ -76,14 +77,14 @@ class Parted(Protocol):
 class Listing:
     """A data set that was found: the folder, the files that its content depends on, and how to read them.
 
-    `read()` gives the class names (None where the files have none) and the pictures, which can be gone
-    through more than once. `divides` says that there is no test part: all are training pictures until
-    `sources.find` divides them, by the rule `division`; `notes` are what a person should know of what was found.
+    `scan()` gives the class names (None where the files have none) and the pictures, which can be iterated more than
+    once. `divides` means that there is no test part: all are training pictures until `sources.find_data_set` divides
+    them by the rule `division`. `notes` are sentences for the user about what was found and what is not read.
     """
 
     root: Path
     files: tuple[Path, ...]
-    read: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
+    scan: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
     divides: bool = False
     notes: tuple[str, ...] = ()
     division: str | None = None

@@ -45,7 +45,7 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
 
     A split is told from the name of the file or else of its folder. Without test files, `data.division` divides;
     test files alone have no training pictures. Raises `InputError` where there are neither, files of several data
-    sets, or one of `train-00000-of-00002` is missing; `read()` raises it for a damaged file and for one without the
+    sets, or one of `train-00000-of-00002` is missing; `scan()` raises it for a damaged file and for one without the
     columns.
     """
     found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
@@ -57,7 +57,7 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     if not any(found.values()):
         raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
     test = found["test"]
-    if not test or (found["val"] and not _labelled(test[0])):
+    if not test or (found["val"] and not _has_labels(test[0])):
         test = found["val"]
     homes = sorted({str(_home(path, root)) for path in found["train"] or test})
     if len(homes) > 1:
@@ -69,8 +69,8 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
         )
     files = [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
 
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        return _class_names(files), _Pictures(files)
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        return _class_names(files), _RowPictures(files)
 
     used = {file.path for file in files}
     unused = [path.relative_to(root).as_posix() for path in tables if path not in used]
@@ -78,7 +78,7 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     walk = Walk()
     others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
     notes += [*unread_note(others), *walk.notes()]
-    return Listing(root, tuple(file.path for file in files), read, divides=not test, notes=tuple(notes))
+    return Listing(root, tuple(file.path for file in files), scan, divides=not test, notes=tuple(notes))
 
 
 def holds_pictures(file: Path, *, damaged: bool = True) -> bool:
@@ -126,7 +126,7 @@ def _damaged(file: Path, error: Exception) -> InputError:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _RowPictures:
     """The pictures of Parquet files, read row group by row group each time they are gone through."""
 
     files: list[_File]
@@ -136,7 +136,7 @@ class _Pictures:
 
     def of(self, part: Part) -> Iterator[Picture]:
         """The pictures of one part; files of the other are not read."""
-        return iter(_Pictures([file for file in self.files if file.part == part]))
+        return iter(_RowPictures([file for file in self.files if file.part == part]))
 
 
 def _rows(file: _File) -> Iterator[Picture]:
@@ -184,7 +184,7 @@ def max_unpacked() -> int:
     return variables.whole("DEEPRES_MAX_UNPACKED", MOST_UNPACKED)
 
 
-def _labelled(file: Path) -> bool:
+def _has_labels(file: Path) -> bool:
     """Whether the first rows have labels, which those of a contest's test part lack (null, or -1)."""
     with _open(file) as source:
         _, label = _columns(source.schema_arrow, file)

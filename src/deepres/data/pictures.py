@@ -16,7 +16,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.division import Division
 from deepres.data.listing import Part, Parted, Picture, each, refusal
 from deepres.data.resident import held_out
-from deepres.data.sources import find
+from deepres.data.sources import find_data_set
 from deepres.runtime.say import Say
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
@@ -100,14 +100,14 @@ def pictures_of(
     without a test part are divided. Raises `InputError` for data that cannot be found or fetched, and a split that
     does not divide it.
     """
-    listing = find(data, say, division)
-    classes, pictures = listing.read()
+    listing = find_data_set(data, say, division)
+    classes, pictures = listing.scan()
     if part == "all":
         listed = pictures
     elif split:
         listed = _split(data, pictures, part, split, skip_bad, say)
     else:
-        listed = _Part(pictures, part)
+        listed = _OfPart(pictures, part)
     count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else it takes to read them all
     return Pictures(data, listing.root, classes, listed, count, listing.division)
 
@@ -123,7 +123,7 @@ def _split(
     def is_good(picture: Picture) -> bool:
         return not skip_bad or isinstance(pixels_or_fault(picture), Tensor)
 
-    train = _Part(pictures, "train")
+    train = _OfPart(pictures, "train")
     found = [(picture.label, good) for picture, good in each(train, is_good, say, data, "looked at")]
     labels, decodes = torch.tensor(found, dtype=torch.int64).view(-1, 2).unbind(1)
     decodes = decodes.bool()
@@ -133,7 +133,7 @@ def _split(
 
 
 @dataclass(frozen=True)
-class _Part:
+class _OfPart:
     """The pictures of one part; can be gone through more than once."""
 
     pictures: Iterable[Picture]

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from deepres.data import debian
-from deepres.data.listing import Listing, Part, Picture
+from deepres.data.listing import PARTS, Listing, Part, Picture
 from deepres.runtime.cache_folder import cache_folder
 from deepres.runtime.errors import InputError, install
 from deepres.runtime.say import Say
 
 NETWORK_SECONDS = 20.0
-PARTS: tuple[Part, ...] = ("train", "test")
 ARCHIVES = (".gz", ".tgz")
 
 
@@ -94,17 +93,17 @@ PUBLISHED = {
 def torchvision_folder(root: Path) -> Listing | None:
     """The data set that lies under `root` in torchvision's layout, or None.
 
-    `read()` raises `InputError` where the copy is not whole, or a package that reads it is missing.
+    `scan()` raises `InputError` where the copy is not whole, or a package that reads it is missing.
     """
     for name, published in PUBLISHED.items():
         if (root / published.places[0]).exists():
             notes = (f"{published.left_out} are left out",) if published.left_out else ()
             files = tuple(sorted(published.files(root)))
-            return Listing(root, files, lambda name=name: _read(name, root), notes=notes)
+            return Listing(root, files, lambda name=name: _scan(name, root), notes=notes)
     return None
 
 
-def _read(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+def _scan(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
     published = PUBLISHED[name]
     _require_packages(name)
     try:  # torchvision compares the sums of the files that are not pictures before it reads them
@@ -115,7 +114,7 @@ def _read(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Pictu
     except Exception as error:  # what its readers raise for a damaged file depends on the byte
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{root} is not a whole copy of {name} ({reason}); put {published.layout} again") from None
-    pictures = _Pictures(root, sets)
+    pictures = _TorchvisionPictures(root, sets)
     return classes, list(pictures) if pictures.are_files else pictures
 
 
@@ -134,7 +133,7 @@ def _class_names(images: Any) -> tuple[str, ...] | None:
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class _TorchvisionPictures:
     """The pictures of torchvision's data sets, already decoded or in files of their own."""
 
     root: Path
@@ -146,14 +145,14 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[Picture]:
         for part, images in self.sets.items():
-            for index, (content, label) in enumerate(_labelled(images)):
+            for index, (content, label) in enumerate(_with_labels(images)):
                 name = f"{part} image {index}"
                 if isinstance(content, Path):
                     name = content.relative_to(self.root).as_posix()
                 yield Picture(name, int(label), part, content)
 
 
-def _labelled(images: Any) -> Iterable[tuple[Any, Any]]:
+def _with_labels(images: Any) -> Iterable[tuple[Any, Any]]:
     """Each picture with its label."""
     if hasattr(images, "_images"):  # the pets' reader takes no loader
         return zip(images._images, images._labels, strict=True)
@@ -165,7 +164,7 @@ def fetched_folder(name: str) -> Path:
     return cache_folder() / "datasets" / name
 
 
-def fetch(name: str, say: Say) -> Path:
+def fetch_published(name: str, say: Say) -> Path:
     """Download a named data set into the cache folder and return its place, written in one move.
 
     Fashion-MNIST falls back to Debian's package of it. Raises `InputError` where no way works, or

@@ -18,7 +18,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import DAY, replacing, sweep
 from deepres.runtime.say import Say
 
-LAYOUT = 5  # raise it when decoding changes its result
+FORMAT = 5  # raise it when decoding changes its result
 FIELDS = ("images", "labels", "text", "ends", "digests")
 
 
@@ -36,7 +36,7 @@ def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Pa
     """
     within = listing.root.as_posix().rstrip("/") + "/"  # of a million paths, `relative_to` takes half a minute
     files = [(path.as_posix().removeprefix(within), *_state(path)) for path in listing.files]
-    key = json.dumps([LAYOUT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
+    key = json.dumps([FORMAT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 
@@ -49,7 +49,7 @@ def _state(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def read(file: Path, name: str, source: str, say: Say) -> Data | None:
+def read_decoded(file: Path, name: str, source: str, say: Say) -> Data | None:
     """The data set of a cache file; None where there is none or where its bytes are not those written."""
     if not file.exists():
         return None
@@ -73,7 +73,7 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
     return Data(name, train, test, classes, facts["fingerprint"], source)
 
 
-def write(file: Path, data: Data, say: Say) -> None:
+def write_decoded(file: Path, data: Data, say: Say) -> None:
     """Keep `data` in `file`, atomically; where that fails, say so and go on: the cache only saves time."""
     tensors: dict[str, Tensor] = {}
     for part, images in (("train", data.train), ("test", data.test)):

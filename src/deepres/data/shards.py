@@ -69,7 +69,7 @@ class _Shard:
 
 
 @dataclass
-class _Passed:
+class _LeftOut:
     """What is not read of shards: hidden members, and how many others by the end of their names."""
 
     walk: Walk = field(default_factory=Walk)
@@ -83,7 +83,7 @@ def shard_listing(pattern: str, say: Say) -> Listing:
     the word train, test or val in the name of the shard, or else by a folder of that name; without test shards,
     `data.division` divides. Class names are those of the folders in the tars, which `data.layouts` finds as on disk,
     or of `classnames.txt` beside the first shard. Raises `InputError` where no shard is found, where one of a series
-    is missing, and where some shards name their part and others not; `read()` raises it for a damaged or compressed
+    is missing, and where some shards name their part and others not; `scan()` raises it for a damaged or compressed
     shard, for one with both parts in it, and for a picture without a label. It tells `say` what is left out.
     """
     splits: dict[Path, Split | None] = {path: split_of(path) for path in _found(pattern)}
@@ -100,20 +100,20 @@ def shard_listing(pattern: str, say: Say) -> Listing:
 
     divides = all(shard.part == "train" for shard in shards)
 
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        passed = _Passed()
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        left_out = _LeftOut()
         for shard in shards:
-            _read(shard, passed)
+            _scan(shard, left_out)
         whole = Path(f"{PREFIX}{pattern}")
         folders, told = _folders(shards, whole)
-        for note in (*told, *unread_note(passed.unread), *passed.walk.notes()):
+        for note in (*told, *unread_note(left_out.unread), *left_out.walk.notes()):
             say(f"{whole}: {note}")
         classes = _class_names(shards, folders, names)
         return classes, list(_pictures(shards, root, folders, classes or ()))
 
-    left_out = names_of(path.name for path in unused)
-    notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
-    return Listing(root, tuple(files), read, divides, notes)
+    unread = names_of(path.name for path in unused)
+    notes = (f"not used, since there are test shards: {unread}",) if unused else ()
+    return Listing(root, tuple(files), scan, divides, notes)
 
 
 def _found(pattern: str) -> list[Path]:
@@ -138,7 +138,7 @@ def _found(pattern: str) -> list[Path]:
     return list(paths)
 
 
-def _read(shard: _Shard, passed: _Passed) -> None:
+def _scan(shard: _Shard, left_out: _LeftOut) -> None:
     """Fill in the samples of a shard from the heads of its members, whose content is not read but for labels."""
     shard.samples.clear()
     end = 0
@@ -147,7 +147,7 @@ def _read(shard: _Shard, passed: _Passed) -> None:
             for member in tar:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
-                    _take(shard, tar, member, passed)
+                    _enter(shard, tar, member, left_out)
                 elif is_picture(member.name) and not member.isdir() and not _is_hidden(member.name):
                     what = f"a link to {member.linkname}" if member.linkname else "no file"
                     raise InputError(
@@ -168,23 +168,23 @@ def _ends_at(file: Path, end: int) -> bool:
 
 
 def _is_hidden(member: str) -> bool:
-    return any(map(is_hidden, _plain(member).split("/")))
+    return any(map(is_hidden, _normal(member).split("/")))
 
 
-def _plain(member: str) -> str:
+def _normal(member: str) -> str:
     """The name of a member as it lies in folders, without `./` and `a/../`."""
     return posixpath.normpath(member).lstrip("/")
 
 
-def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, passed: _Passed) -> None:
-    """Enter one member into its sample, or into what is passed over."""
-    name = _plain(member.name)
+def _enter(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, left_out: _LeftOut) -> None:
+    """Enter one member into its sample, or into what is left out."""
+    name = _normal(member.name)
     if _is_hidden(name):
-        passed.walk.hidden.add(f"{shard.path}/{name}")
+        left_out.walk.hidden.add(f"{shard.path}/{name}")
         return
     split = SAMPLE.fullmatch(name)
     if split is None or not (is_picture(split[2]) or split[2].lower() in ("cls", "json")):
-        passed.unread[Path(name).suffix.lower()] += 1
+        left_out.unread[Path(name).suffix.lower()] += 1
         return
     if member.issparse():
         raise InputError(f"{shard.path}: {name} is stored as sparse; make the shard without tar --sparse")

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from deepres.data import hub, resident_cache, shards
-from deepres.data.decode import decode
+from deepres.data.decode import decode_parts
 from deepres.data.division import Division, divided
 from deepres.data.folders import image_folder, is_image_folder
 from deepres.data.listing import Listing, Picture
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
-from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
+from deepres.data.published import PUBLISHED, fetch_published, fetched_folder, torchvision_folder
 from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.rgb import max_pixels
 from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
-__all__ = ["Data", "ImageSet", "describe", "find", "load"]
+__all__ = ["Data", "ImageSet", "describe_data_set", "find_data_set", "load_data_set"]
 HUB = "hf:"
 RULES: dict[Division, str] = {
     "hash": "about one picture in five is a test picture, by a hash of its name, so that those that come move no other",
@@ -28,7 +28,7 @@ RULES: dict[Division, str] = {
 }
 
 
-def load(
+def load_data_set(
     data: str,
     *,
     split: str | None = None,
@@ -50,7 +50,7 @@ def load(
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
-        loaded = _decoded(data, find(data, say, division), image_size, skip_bad, say)
+        loaded = _decoded(data, find_data_set(data, say, division), image_size, skip_bad, say)
     except OSError as error:
         raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
@@ -70,17 +70,17 @@ def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool
     """The data set, from the cache where it was decoded before."""
     root = listing.root
     file = resident_cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
-    loaded = resident_cache.read(file, data, str(root), say)
+    loaded = resident_cache.read_decoded(file, data, str(root), say)
     if loaded is None:
-        classes, pictures = listing.read()
+        classes, pictures = listing.scan()
         options: dict[str, Any] = {"image_size": image_size, "skip_bad": skip_bad, "say": say}
-        train, test, classes = decode(data, root, classes, pictures, **options)
+        train, test, classes = decode_parts(data, root, classes, pictures, **options)
         loaded = Data(data, train, test, classes, fingerprint_of(train, test, classes), str(root))
-        resident_cache.write(file, loaded, say)
+        resident_cache.write_decoded(file, loaded, say)
     return loaded
 
 
-def describe(data: Data) -> dict[str, Any]:
+def describe_data_set(data: Data) -> dict[str, Any]:
     """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1.
 
     Without training images there is none.
@@ -104,12 +104,11 @@ def describe(data: Data) -> dict[str, Any]:
     }
 
 
-def find(data: str, say: Say, division: Division = "hash") -> Listing:
-    """The pictures of `data`, as `load` takes it, not decoded; `say` is told what is made of them and left out.
+def find_data_set(data: str, say: Say, division: Division = "hash") -> Listing:
+    """The pictures of `data` (as for `load_data_set`), not decoded; `say` is told of the division and what is left out.
 
-    Data without a test part are divided by the rule `division`.
-
-    Raises `InputError` where they cannot be found, fetched or read.
+    Data without a test part are divided by the rule `division`. Raises `InputError` where the data cannot be found,
+    fetched or read.
     """
     max_pixels()  # a wrong limit is told before any picture is read
     try:
@@ -125,11 +124,11 @@ def find(data: str, say: Say, division: Division = "hash") -> Listing:
         return found
     say(f"{data} has no test part: {RULES[division]}")
 
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        classes, pictures = found.read()
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        classes, pictures = found.scan()
         return classes, divided(pictures, division)
 
-    return replace(found, read=read, division=division)
+    return replace(found, scan=scan, division=division)
 
 
 def placed(data: str) -> str:
@@ -158,13 +157,13 @@ def _folder(data: str, say: Say) -> Path:
     if not data:
         raise InputError(f"the data set has no name; give {', '.join(PUBLISHED)}, a folder, or hf:owner/name")
     if data.startswith(HUB):
-        return hub.fetch(data.removeprefix(HUB), say)
+        return hub.fetch_from_hub(data.removeprefix(HUB), say)
     shared = _shared_folder()
     if data in PUBLISHED:
         places = [*([shared / data] if shared else []), fetched_folder(data)]
         if Path(data).is_dir() and Path(data).resolve() not in [place.resolve() for place in places]:
             say(f"{data} is the known set of this name; for the folder here, give ./{data}")
-        return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
+        return next((place for place in places if _has_entries(place)), None) or fetch_published(data, say)
     path = on_disk(Path(data).expanduser())
     if path.is_dir():
         return path

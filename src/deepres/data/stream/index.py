@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deepres.data import sources
 from deepres.data.division import Division
-from deepres.data.listing import Content, Listing, Part, Picture, Span, check_label, digest_of, each, numbered
+from deepres.data.listing import PARTS, Content, Listing, Picture, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.resident import tell_lacking
 from deepres.data.resident_cache import cache_file
@@ -27,7 +27,6 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import DAY, replacing, sweep
 from deepres.runtime.say import Say
 
-PARTS: tuple[Part, ...] = ("train", "test")
 TENSORS = ("digests", "labels", "file", "offset", "size")
 
 
@@ -68,7 +67,7 @@ class Index:
         """The class of one picture."""
         return int(self.labels[place])
 
-    def read(self, place: int) -> bytes:
+    def encoded(self, place: int) -> bytes:
         """The encoded bytes of one picture. Raises `OSError`."""
         path = self.root / self.files[int(self.file[place])]
         return Span(path, int(self.offset[place]), int(self.size[place])).read()
@@ -92,14 +91,14 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
     are not files of pictures, and for a full disk.
     """
     try:
-        listing = sources.find(data, say, division)
+        listing = sources.find_data_set(data, say, division)
         file = cache_file(listing, "index")
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            parts = _load(file, listing.root)
+            parts = _read_index(file, listing.root)
             if parts is None:
-                parts = _build(data, listing, file, say)
-                _save(file, parts)
+                parts = _make_index(data, listing, file, say)
+                _write_index(file, parts)
         for part, kind in zip(parts, ("training", "test"), strict=True):
             tell_lacking(data, kind, part.classes, part.labels, say)
         return parts
@@ -107,7 +106,7 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
         raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space, or {REMEDY}") from None
 
 
-def describe(name: str, parts: Parts) -> dict[str, Any]:
+def describe_index(name: str, parts: Parts) -> dict[str, Any]:
     """What there is to know of an indexed data set, ready for JSON."""
 
     def part(index: Index) -> dict[str, Any]:
@@ -139,7 +138,7 @@ class _Builder:
         self.digests.append(digest)
         self.digest.update(picture.label.to_bytes(8, "little") + digest)
 
-    def finish(self, root: Path, classes: tuple[str, ...]) -> Index:
+    def index(self, root: Path, classes: tuple[str, ...]) -> Index:
         self.digest.update(json.dumps(classes).encode())
         spans = torch.tensor(self.spans, dtype=torch.int64).view(-1, 3).unbind(1)
         labels = torch.tensor(self.labels, dtype=torch.int64)
@@ -149,10 +148,10 @@ class _Builder:
         return Index(root, classes, self.digest.hexdigest(), *own, labels, files, *places)
 
 
-def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
+def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
     """Go through all pictures once; `file` tells where pictures are unpacked to, if they have to be."""
     say(f"{data}: indexing, which reads all pictures once")
-    classes, pictures = listing.read()
+    classes, pictures = listing.scan()
     builders = {part: _Builder() for part in PARTS}
     unpacked = file.with_suffix(".pictures")
     partial = unpacked.with_suffix(".partial")
@@ -172,7 +171,7 @@ def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
             partial.unlink(missing_ok=True)
     if classes is None:
         classes = numbered(label for builder in builders.values() for label in builder.labels)
-    return Parts(*(builders[part].finish(listing.root, classes) for part in PARTS))
+    return Parts(*(builders[part].index(listing.root, classes) for part in PARTS))
 
 
 def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
@@ -189,7 +188,7 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     return Span(unpacked, blob.tell(), blob.write(content))
 
 
-def _save(file: Path, parts: Parts) -> None:
+def _write_index(file: Path, parts: Parts) -> None:
     tensors: dict[str, Tensor] = {}
     for part, index in zip(PARTS, parts, strict=True):
         tensors |= {f"{part}.{name}": getattr(index, name) for name in TENSORS}
@@ -202,7 +201,7 @@ def _save(file: Path, parts: Parts) -> None:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
 
 
-def _load(file: Path, root: Path) -> Parts | None:
+def _read_index(file: Path, root: Path) -> Parts | None:
     """The kept index; None where there is none, where it is damaged, or where the unpacked pictures are gone."""
     if not file.exists():
         return None

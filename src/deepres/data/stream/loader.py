@@ -93,7 +93,7 @@ class _Answering(Generic[S, B]):
             for place in self._candidates(first):
                 target = own.target_of(place)
                 try:
-                    made.append(own.make(own.index.read(place), draws, target))
+                    made.append(own.make(own.index.encoded(place), draws, target))
                 except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
                     bad.append((own.index.names[place], fault(error)))
                 else:

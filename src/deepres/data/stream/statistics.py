@@ -27,7 +27,7 @@ from deepres.runtime.files import DAY, replacing, sweep
 from deepres.runtime.say import Say
 
 BATCH = 32
-LAYOUT = 2  # raise it when the result changes
+FORMAT = 2  # raise it when the result changes
 
 
 class _Facts(TypedDict):
@@ -72,16 +72,16 @@ def statistics(
     """
     if not 0 < crop <= side:
         raise InputError(f"a crop of {crop} pixels does not fit a shorter side of {side}; give a crop from 1 to {side}")
-    key = json.dumps([LAYOUT, index.fingerprint, crop, side, reading.skip_bad, max_pixels()])
+    key = json.dumps([FORMAT, index.fingerprint, crop, side, reading.skip_bad, max_pixels()])
     name = f"statistics-{crop}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     places = (cache_folder() / "statistics" / name,)
     if not _has_classes_alone(index.root):
         places = (index.root / OWN / name, *places)
-    kept = next((found for place in places if (found := _load(place)) is not None), None)
+    kept = next((found for place in places if (found := _read_statistics(place)) is not None), None)
     if kept is not None:
         return kept
     made = _compute(index, crop, side, reading, progress)
-    _keep(places, made, reading.say)
+    _write_statistics(places, made, reading.say)
     return made
 
 
@@ -117,7 +117,7 @@ def _compute(index: Index, crop: int, side: int, reading: Reading, progress: Cal
     return Statistics((total.double() / (255 * images)).float(), values, vectors, images, tuple(skipped), side)
 
 
-def _load(file: Path) -> Statistics | None:
+def _read_statistics(file: Path) -> Statistics | None:
     """Kept statistics; None where there are none that are whole."""
     try:
         with archive.opened(file) as stored:
@@ -130,7 +130,7 @@ def _load(file: Path) -> Statistics | None:
         return None
 
 
-def _keep(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
+def _write_statistics(places: tuple[Path, ...], made: Statistics, say: Say) -> None:
     """Write to the first place that can be written to."""
     facts = {"images": made.images, "skipped": made.skipped, "side": made.side}
     tensors = {"mean": made.mean, "values": made.values.contiguous(), "vectors": made.vectors.contiguous()}
