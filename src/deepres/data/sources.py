@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepres.data import hub, resident_cache, shards
-from deepres.data.decode import decode_parts
+from deepres.data.decode import Decoding, decode_parts
 from deepres.data.division import Division, divided
 from deepres.data.folders import image_folder, is_image_folder
 from deepres.data.listing import Listing, Picture
@@ -72,9 +72,7 @@ def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool
     file = resident_cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
     loaded = resident_cache.read_decoded(file, data, str(root), say)
     if loaded is None:
-        classes, pictures = listing.scan()
-        options: dict[str, Any] = {"image_size": image_size, "skip_bad": skip_bad, "say": say}
-        train, test, classes = decode_parts(data, root, classes, pictures, **options)
+        train, test, classes = decode_parts(Decoding(data, root, image_size, skip_bad, say), *listing.scan())
         loaded = Data(data, train, test, classes, fingerprint_of(train, test, classes), str(root))
         resident_cache.write_decoded(file, loaded, say)
     return loaded
