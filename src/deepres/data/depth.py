@@ -1,4 +1,4 @@
-"""Pictures of more than eight bits a channel, scaled to eight bits by the range of values that the file declares or has.
+"""Pictures of more than eight bits a channel, scaled to eight by the range of values that the file declares or has.
 
 Cameras and scanners of 10, 12 and 14 bits store their values in the lower bits of 16 or 32. The upper eight bits alone
 would be a black picture.

@@ -1,4 +1,4 @@
-"""Batches of a data set that is resident in memory, on the device of the network."""
+"""Batches of a data set that is in the memory of the device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
