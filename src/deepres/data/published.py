@@ -170,9 +170,8 @@ def fetch_published(name: str, say: Say) -> Path:
     Fashion-MNIST is also tried from its Debian package. Raises `InputError` where no way works, or where a package
     that reads the data set is missing.
     """
-    # Before gigabytes come that could not be read.
     target, published = fetched_folder(name), PUBLISHED[name]
-    _require_packages(name)
+    _require_packages(name)  # before the download of gigabytes that could not be read
     ways: list[tuple[str, Callable[[Path], None]]] = [
         ("torchvision", lambda root: _download(published, root)),
     ]

@@ -1,4 +1,4 @@
-"""Where each picture of a data set lies, so that any of them can be read at random: made once, then kept."""
+"""The index of a data set: where each picture is stored, so that it can be read at random. Made once, then kept."""
 
 import contextlib
 import hashlib
@@ -37,11 +37,11 @@ class _Facts(TypedDict):
 
 @dataclass(frozen=True)
 class Index:
-    """One part of a data set of N pictures, none of them read.
+    """One part of a data set of N pictures, none of them in memory.
 
-    `labels` and `digests` (see `Manifest`) int64 (N,); picture i is `size[i]` bytes (all where -1) of the file
-    `files[file[i]]` from `offset[i]` on, int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels and
-    encoded bytes: the same pictures give the same one in whichever layout and place.
+    `labels` and `digests` (see `Manifest`) are int64 (N,). Picture i is `size[i]` bytes (all if it is -1) of the file
+    `files[file[i]]` from `offset[i]` on; these are int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels
+    and encoded bytes, so that the same pictures have the same one in any layout and folder.
     """
 
     root: Path
@@ -83,12 +83,12 @@ class Parts(NamedTuple):
 def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
     """The training part and the test part of `data`: a folder, `hf:owner/name`, `wds:PATTERN`, or a name.
 
-    One of them may be empty. `division` tells how data without a test part are divided.
+    One of them may be empty. `division` is the rule for data without a test part.
 
-    The first time all of it is read once, to know its content; Parquet, which cannot be read at random, is unpacked
-    then into the cache folder, which takes the space of the pictures again. Later only names, sizes and times of the
-    files are looked at. Raises `InputError` for data that cannot be found or has a label out of range, for sets that
-    are not files of pictures, and for a full disk.
+    The first time, all pictures are read for their digests. Parquet, which cannot be read at random, is then unpacked
+    into the cache folder, which takes the space of the pictures once more. Later, only names, sizes and modification
+    times of the files are read. Raises `InputError` for data that cannot be found or has a label out of range, for data
+    that are not files of pictures, and for a full disk.
     """
     try:
         listing = sources.find_data_set(data, say, division)
@@ -107,7 +107,7 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
 
 
 def describe_index(name: str, parts: Parts) -> dict[str, Any]:
-    """What there is to know of an indexed data set, ready for JSON."""
+    """Facts about an indexed data set, ready for JSON."""
 
     def part(index: Index) -> dict[str, Any]:
         counts = index.labels.bincount(minlength=len(index.classes)).tolist()
@@ -149,8 +149,9 @@ class _Builder:
 
 
 def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
-    """Go through all pictures once; `file` tells where pictures are unpacked to, if they have to be."""
+    """The index of all pictures, which are read once. Some layouts are unpacked to a file beside the index `file`."""
     say(f"{data}: indexing, which reads all pictures once")
+    # Pictures that are unpacked go to a partial file, renamed once it is complete.
     classes, pictures = listing.scan()
     builders = {part: _Builder() for part in PARTS}
     unpacked = file.with_suffix(".pictures")
@@ -175,7 +176,7 @@ def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
 
 
 def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
-    """Where the picture can be read from, which for bytes is the end of `blob`, later called `unpacked`."""
+    """Where the picture can be read from. Bytes are written to `blob`, which is `unpacked` later."""
     if isinstance(content, Span):
         return content
     if isinstance(content, Path):
@@ -202,7 +203,7 @@ def _write_index(file: Path, parts: Parts) -> None:
 
 
 def _read_index(file: Path, root: Path) -> Parts | None:
-    """The kept index; None where there is none, where it is damaged, or where the unpacked pictures are gone."""
+    """The kept index; None where there is none, where it is damaged, or where unpacked pictures are missing."""
     if not file.exists():
         return None
     unpacked = file.with_suffix(".pictures")
@@ -215,7 +216,7 @@ def _read_index(file: Path, root: Path) -> Parts | None:
                     Strings(*(stored.get_tensor(f"{part}.{name}.{half}") for half in ("text", "ends")))
                     for name in ("names", "files")
                 )
-                if _lies_in(files, unpacked):  # wherever the cache folder was then
+                if _lies_in(files, unpacked):  # also where the cache folder was moved
                     files = Strings.of([str(unpacked)])
                 digests, labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in TENSORS)
                 return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
@@ -223,11 +224,12 @@ def _read_index(file: Path, root: Path) -> Parts | None:
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
+    # The unpacked file must be as long as the index says.
     ends = [int((part.offset + part.size).max()) for part in parts if _lies_in(part.files, unpacked)]
     needed = max(ends, default=0)
     return parts if not needed or (unpacked.is_file() and unpacked.stat().st_size >= needed) else None
 
 
 def _lies_in(files: Strings, unpacked: Path) -> bool:
-    """Whether pictures were unpacked to a file of this name; a part without pictures has no files."""
+    """Whether the pictures are in an unpacked file of this name. A part without pictures has no files."""
     return any(unpacked.name in name for name in files[:1])

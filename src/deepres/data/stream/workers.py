@@ -27,10 +27,10 @@ from deepres.runtime.ending import SIGNALS
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
-SAY_SECONDS = 30.0  # of a wait before it is told, and twice as long each time after
-PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is anyone left to work for
-JOIN_SECONDS = 5.0  # a killed process is gone at once, unless it hangs in the kernel
-SMALL = 2**14  # bytes of a request; two of them fit the buffer of any pipe, so that to ask is not to wait
+SAY_SECONDS = 30.0  # of waiting before a message, doubled after each message
+PARENT_SECONDS = 5.0  # how often an idle worker checks that its parent process still exists
+JOIN_SECONDS = 5.0  # a killed process ends at once, unless it hangs in the kernel
+SMALL = 2**14  # bytes of a request; two of them fit into the buffer of any pipe, so that sending never waits
 R = TypeVar("R")
 A = TypeVar("A")
 Work = Callable[[R], A]
@@ -38,7 +38,7 @@ Work = Callable[[R], A]
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process, and this end of its pipe."""
+    """A worker process, and our end of its pipe."""
 
     process: BaseProcess
     pipe: Connection
@@ -58,7 +58,7 @@ def answers(
         yield from map(work, requests)
         return
     crew: list[_Worker] = []
-    end = Finalize(None, _end, (crew,), exitpriority=10)  # at Python's end before it waits for processes that are left
+    end = Finalize(None, _end, (crew,), exitpriority=10)  # when Python exits, before it waits for the processes
     try:
         with _endings_held():
             _start(crew, work, count, context)
@@ -70,7 +70,7 @@ def answers(
 def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str | None) -> None:
     """Add `count` processes to the crew."""
     how = multiprocessing.get_context(context)
-    # Elsewhere multiprocessing would hand tensors over through /dev/shm.
+    # Pickled here, since with other start methods multiprocessing would send tensors through /dev/shm.
     handed = work if how.get_start_method() == "fork" else pickle.dumps(work)
     try:
         for _ in range(count):
@@ -86,7 +86,7 @@ def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str |
 
 
 def _end(crew: list[_Worker]) -> None:
-    """Kill the processes: they only read, so that nothing of theirs is half-written, and may hang in a read."""
+    """Kill the processes. They write no files that could be left incomplete, and they may hang in a read."""
     for worker in crew:
         worker.process.kill()
     for worker in crew:
@@ -96,7 +96,8 @@ def _end(crew: list[_Worker]) -> None:
 
 
 def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[Any]:
-    """Request i goes to worker i modulo their count, and each answers in its own order."""
+    """The answers in the order of the requests. Request i goes to worker i modulo the number of workers."""
+    # Large requests are sent one at a time, since sending two could wait for the worker.
     messages = map(pickle.dumps, requests)
     first = next(messages, b"")
     messages = chain([first] if first else [], messages)
@@ -120,7 +121,7 @@ def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) 
 
 
 def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
-    """The next answer of a worker, unless one of the crew is lost."""
+    """The next answer of `worker`. Raises `InputError` where any worker has ended."""
     ends = [each.process.sentinel for each in crew]
     begun, patience = time.monotonic(), SAY_SECONDS
     while not (ready := wait([worker.pipe, *ends], patience)):
@@ -146,7 +147,7 @@ def _state(process: BaseProcess) -> str:
 
 
 def _lost(crew: list[_Worker]) -> InputError:
-    """The error for a worker that ended before its time."""
+    """The error for a worker that has ended."""
     wait([worker.process.sentinel for worker in crew], JOIN_SECONDS)
     code = next((worker.process.exitcode for worker in crew if worker.process.exitcode is not None), None)
     how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
@@ -156,9 +157,9 @@ def _lost(crew: list[_Worker]) -> InputError:
 
 
 def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> None:
-    """The life of a worker: it answers until there is no one to ask."""
-    _ends_left()
-    torch.set_num_threads(1)  # the pool of threads is not there after a fork
+    """The main function of a worker: it answers requests until its parent is gone."""
+    _ignore_endings()
+    torch.set_num_threads(1)  # PyTorch's pool of threads does not survive a fork
     work: Work[Any, Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -173,10 +174,10 @@ def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> Non
             send(pipe, answer)
 
 
-def _ends_left() -> None:
-    """What a worker does when told to end, which all processes may have been: leave it to the training, in order.
+def _ignore_endings() -> None:
+    """Ignore the signals to end, which a group of processes gets together: the training process ends its workers.
 
-    A second SIGTERM ends it, should there be no one left to end it.
+    A second SIGTERM ends the worker, in case the training process is gone.
     """
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
@@ -187,8 +188,8 @@ def _ends_left() -> None:
 
 @contextmanager
 def _endings_held() -> Generator[None]:
-    """Processes that start within are told to end only once `_ends_left` has said what that does there."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
+    """Hold back signals while processes start, until `_ignore_endings` has set their handlers there."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no such signals
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
