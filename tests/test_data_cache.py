@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import images
-from deepres.data.sources import Data, load_data_set
+from deepres.data.resident import Data
+from deepres.data.sources import load_data_set
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,7 @@ def odd(request: int) -> dict[str, object]:
         "empty": [torch.zeros(0, 4), torch.zeros(2, 0, dtype=torch.int64)],
         "flags": torch.tensor([True, False]),
         "text": "a picture",
-        "numbers": grid.numpy()[0],
+        "numbers": grid.numpy()[0].T,
     }
 
 

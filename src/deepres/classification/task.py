@@ -135,11 +135,7 @@ def _streamed(config: Config, parts: Parts, ranks: Ranks, say: Say, start_mean: 
 
     with ranks.one_first():
         found = statistics(
-            parts.train,
-            crop=crop,
-            side=low,
-            reading=reading,
-            progress=lambda done: seen(done, len(parts.train)),
+            parts.train, crop=crop, side=low, reading=reading, progress=lambda done: seen(done, len(parts.train))
         )
     mean = found.mean if start_mean is None else fitted(start_mean, crop, crop)
     axes = {"values": found.values, "vectors": found.vectors}

@@ -41,7 +41,7 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     """The pictures of the Parquet files `tables` under `root`: `train*`, and `test*` or else `validation*` or `val*`.
 
     The split is in the name of the file, or else in the name of a folder above it. Tables without pictures beside those
-    that have some are left out. Where the test part has no labels (all -1, as ImageNet's), the validation part is taken.
+    that have some are left out. If the test part has no labels (all -1, as ImageNet's), the validation part is taken.
     Without test files, `data.division` divides. Training files may be missing.
 
     Raises `InputError` where there are neither, for files of several data sets, and where one of

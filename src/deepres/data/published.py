@@ -172,9 +172,7 @@ def fetch_published(name: str, say: Say) -> Path:
     """
     target, published = fetched_folder(name), PUBLISHED[name]
     _require_packages(name)  # before the download of gigabytes that could not be read
-    ways: list[tuple[str, Callable[[Path], None]]] = [
-        ("torchvision", lambda root: _download(published, root)),
-    ]
+    ways: list[tuple[str, Callable[[Path], None]]] = [("torchvision", lambda root: _download(published, root))]
     if name == "fashion-mnist" and debian.available():
         ways.append((f"Debian's package {debian.PACKAGE}", lambda root: debian.unpack(root / published.places[0])))
     # Try one way after another.

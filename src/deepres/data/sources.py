@@ -20,7 +20,6 @@ from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
-__all__ = ["Data", "ImageSet", "describe_data_set", "find_data_set", "load_data_set"]
 HUB = "hf:"
 RULES: dict[Division, str] = {
     "hash": "about one picture in five is a test picture, by a hash of its name, so that those that come move no other",

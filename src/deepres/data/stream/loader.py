@@ -55,6 +55,11 @@ class Reading:
     say: Say = silent
     context: str | None = None
 
+    @property
+    def count(self) -> int:
+        """The number of worker processes."""
+        return default_workers() if self.workers is None else self.workers
+
 
 @dataclass(frozen=True)
 class Request:
@@ -88,9 +93,10 @@ class _Answering(Generic[S, B]):
 
     def __call__(self, request: Request) -> Answer[B]:
         own, made, kept = self.samples, list[S](), list[int]()
+        total, tries = len(own.index), len(own.index) if self.substitute else 1
         bad: list[tuple[str, str]] = []
         for row, (first, draws) in enumerate(zip(request.places.tolist(), request.draws.tolist(), strict=True)):
-            for place in self._candidates(first):
+            for place in ((first + further) % total for further in range(tries)):
                 target = own.target_of(place)
                 try:
                     made.append(own.make(own.index.encoded(place), draws, target))
@@ -100,10 +106,6 @@ class _Answering(Generic[S, B]):
                     kept.append(row)
                     break
         return Answer(own.collate(made) if made else None, torch.from_numpy(request.draws[kept]), bad)
-
-    def _candidates(self, first: int) -> Iterator[int]:
-        for offset in range(len(self.samples.index) if self.substitute else 1):
-            yield (first + offset) % len(self.samples.index)
 
 
 class _Epochs:
@@ -182,8 +184,8 @@ def in_order(
     """
     pieces = (torch.arange(len(samples.index)) if places is None else places).split(batch_size)
     requests = [Request(piece.numpy(), np.empty((len(piece), 0), np.float32)) for piece in pieces]
-    workers = min(default_workers() if reading.workers is None else reading.workers, len(requests))
-    return _answers(_Answering(samples), iter(requests), replace(reading, workers=workers))
+    reading = replace(reading, workers=min(reading.count, len(requests)))
+    return _answers(_Answering(samples), iter(requests), reading)
 
 
 def default_workers() -> int:
@@ -193,8 +195,8 @@ def default_workers() -> int:
 
 def _answers(work: _Answering[S, B], requests: Iterator[Request], reading: Reading) -> Generator[Answer[B]]:
     """The answers to the requests. Raises `InputError` for a picture that does not decode, unless `skip_bad`."""
-    root, workers = work.samples.index.root, default_workers() if reading.workers is None else reading.workers
-    with closing(answers(work, requests, workers, str(root), reading.say, reading.context)) as found:
+    root = work.samples.index.root
+    with closing(answers(work, requests, reading.count, str(root), reading.say, reading.context)) as found:
         for answer in found:
             if answer.bad and not reading.skip_bad:
                 raise refusal(root, *answer.bad[0])

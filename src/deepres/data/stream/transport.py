@@ -10,6 +10,7 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -18,21 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ALIGNMENT = 64  # bytes; that of the allocator of PyTorch
+ALIGNMENT = 64  # bytes, as PyTorch allocates memory
 
 
 def send(pipe: Connection, value: Any) -> None:
     """Send any value that pickles; the tensors in it keep their memory order. An exception is raised by `receive`."""
     stream, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    pieces = [buffer.raw() for buffer in buffers]
+    memories = [buffer.raw() for buffer in buffers]
+    sizes = [memory.nbytes for memory in memories]
+    pieces = [piece for memory in memories for piece in (memory, bytes(-memory.nbytes % ALIGNMENT))]
     file = _nameless_file(pieces) if pieces else None
-    pipe.send((stream.getvalue(), [piece.nbytes for piece in pieces], file is not None))
+    pipe.send((stream.getvalue(), sizes, file is not None))
     if file is not None:
         reduction.send_handle(pipe, file, None)
         os.close(file)
     elif pieces:
-        pipe.send_bytes(b"".join(map(_padded, pieces)))
+        pipe.send_bytes(b"".join(pieces))
 
 
 def receive(pipe: Connection) -> Any:
@@ -55,14 +58,14 @@ def receive(pipe: Connection) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves the memory of tensors to the caller, where pickle would copy it, and PyTorch bring it to /dev/shm."""
+    """Gives the memory of tensors to `buffer_callback`, without copying it into the pickle."""
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is not Tensor:
             return NotImplemented
         if not obj.numel():
-            return _empty, (obj.shape, obj.dtype)
-        # Strides that `empty_like` keeps are those of memory without gaps, which then is one piece.
+            return partial(torch.empty, obj.shape, dtype=obj.dtype), ()
+        # `empty_like` keeps strides only if the memory has no gaps. Then it is sent as one piece.
         dense = obj if torch.empty_like(obj, device="meta").stride() == obj.stride() else obj.clone()
         flat: Any = dense.detach().as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(flat), dense.dtype, dense.shape, dense.stride())
@@ -72,16 +75,8 @@ def _tensor(memory: Any, dtype: torch.dtype, shape: Sequence[int], strides: Sequ
     return torch.frombuffer(memory, dtype=dtype).as_strided(shape, strides)
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype)
-
-
-def _padded(piece: memoryview) -> bytes:
-    return bytes(piece) + bytes(-piece.nbytes % ALIGNMENT)
-
-
-def _nameless_file(pieces: Sequence[memoryview]) -> int | None:
-    """An open file in no folder with these pieces, each at an aligned place; None where the system gives none."""
+def _nameless_file(pieces: Sequence[memoryview | bytes]) -> int | None:
+    """An open file that is in no folder and holds these pieces; None where the system gives none."""
     if sys.platform != "linux":
         return None
     try:
@@ -90,9 +85,7 @@ def _nameless_file(pieces: Sequence[memoryview]) -> int | None:
         return None
     try:
         with open(file, "wb", closefd=False) as stream:
-            for piece in pieces:
-                stream.write(piece)
-                stream.write(bytes(-piece.nbytes % ALIGNMENT))
+            stream.writelines(pieces)
     except OSError:
         os.close(file)
         return None
