@@ -17,7 +17,7 @@ def table(contents, labels=None):
 
 
 def pictures_of(root):
-    return parquet_folder(root, parquet_files(root)).read()[1]
+    return parquet_folder(root, parquet_files(root)).scan()[1]
 
 
 @pytest.mark.parametrize("equal", [False, True])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import images
-from deepres.data.sources import Data, load
+from deepres.data.resident import Data
+from deepres.data.sources import load_data_set
 
 
 @pytest.fixture(autouse=True)
@@ -24,30 +25,30 @@ def decodings(load_again: Callable[[], Data], said: list[str]) -> int:
 def test_a_set_is_decoded_once_until_a_file_or_a_parameter_changes(tmp_path: Path):
     """The same content from the cache; another size, or another file, decodes anew."""
     root, said = images.write_folder(tmp_path / "set", {"a": 5}), list[str]()
-    first = load(str(root))
-    second = load(str(root), progress=said.append)
+    first = load_data_set(str(root))
+    second = load_data_set(str(root), progress=said.append)
     assert (
         not any("decoding" in message for message in said)
         and second.fingerprint == first.fingerprint
         and second.classes == first.classes
     )
     assert torch.equal(second.train.images, first.train.images)
-    assert decodings(lambda: load(str(root), image_size=4, progress=said.append), said) == 1
+    assert decodings(lambda: load_data_set(str(root), image_size=4, progress=said.append), said) == 1
     images.picture(77).save(root / "a" / "000.png")
-    assert decodings(lambda: load(str(root), progress=said.append), said) == 1
-    assert load(str(root)).fingerprint != first.fingerprint
+    assert decodings(lambda: load_data_set(str(root), progress=said.append), said) == 1
+    assert load_data_set(str(root)).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""])
 def test_a_damaged_copy_is_decoded_again(tmp_path: Path, cache: Path, damage: Callable[[bytes], bytes]):
     """Cut short, one bit turned, empty."""
     root, said = images.write_folder(tmp_path / "set", {"a": 5}), list[str]()
-    expected = load(str(root))
+    expected = load_data_set(str(root))
     (file,) = (cache / "decoded").iterdir()
     file.write_bytes(damage(file.read_bytes()))
-    assert load(str(root), progress=said.append).fingerprint == expected.fingerprint
+    assert load_data_set(str(root), progress=said.append).fingerprint == expected.fingerprint
     assert any("decoding again" in message for message in said)
-    assert decodings(lambda: load(str(root), progress=said.append), said) == 0
+    assert decodings(lambda: load_data_set(str(root), progress=said.append), said) == 0
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, cache: Path):
@@ -55,11 +56,11 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, cache: P
     cache.mkdir()
     (cache / "decoded").touch()
     said: list[str] = []
-    data = load(str(images.write_folder(tmp_path / "set", {"a": 5})), progress=said.append)
+    data = load_data_set(str(images.write_folder(tmp_path / "set", {"a": 5})), progress=said.append)
     assert len(data.train) == 4 and "not kept" in said[-1]
 
 
 def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path: Path):
     """It is made of the content, not of the place."""
-    prints = {load(str(images.write_folder(tmp_path / name, {"a": 5}))).fingerprint for name in ("one", "two")}
+    prints = {load_data_set(str(images.write_folder(tmp_path / name, {"a": 5}))).fingerprint for name in ("one", "two")}
     assert len(prints) == 1

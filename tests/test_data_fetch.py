@@ -11,7 +11,7 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 
 import images
 from deepres.data import published
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 
 SHA = "0123456789012345678901234567890123456789"
@@ -53,10 +53,10 @@ def test_cifar10_is_downloaded_once_into_the_cache(monkeypatch: pytest.MonkeyPat
     archive = images.tar_gz(files, images.CIFAR_FOLDER)
     with images.web({"/cifar-10-python.tar.gz": archive}) as address:
         small_cifar(monkeypatch, files, archive, address)
-        data = load("cifar10")
+        data = load_data_set("cifar10")
     assert len(data.train) == 10 and len(data.test) == 2 and data.channels == 3 and data.size == (32, 32)
     assert data.classes[9] == "class9" and data.train.labels.tolist() == [0, 1] * 5
-    assert load("cifar10").fingerprint == data.fingerprint
+    assert load_data_set("cifar10").fingerprint == data.fingerprint
     assert [path.name for path in (cache / "datasets" / "cifar10").iterdir()] == [images.CIFAR_FOLDER]
 
 
@@ -68,10 +68,10 @@ def test_torchvisions_layout_is_read_in_a_given_folder(monkeypatch: pytest.Monke
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    assert load(str(tmp_path / "mine"), image_size=16).size == (16, 16)
+    assert load_data_set(str(tmp_path / "mine"), image_size=16).size == (16, 16)
     (folder / "data_batch_3").write_bytes(b"damaged")
     with pytest.raises(InputError, match="is not a whole copy of cifar10"):
-        load(str(tmp_path / "mine"))
+        load_data_set(str(tmp_path / "mine"))
 
 
 def test_fashion_mnist_is_downloaded_with_one_channel(monkeypatch: pytest.MonkeyPatch):
@@ -79,7 +79,7 @@ def test_fashion_mnist_is_downloaded_with_one_channel(monkeypatch: pytest.Monkey
     files = images.fashion_files()
     with images.web({f"/{name}": content for name, content in files.items()}) as address:
         small_fashion(monkeypatch, files, address)
-        data = load("fashion-mnist")
+        data = load_data_set("fashion-mnist")
     assert data.train.images.shape == (4, 1, 28, 28) and data.train.images[3].unique().tolist() == [3]
     assert data.classes[0] == "T-shirt/top" and data.test.labels.tolist() == [0, 1]
 
@@ -90,7 +90,7 @@ def test_a_download_that_is_not_what_was_published_is_refused(monkeypatch: pytes
     with images.web({"/cifar-10-python.tar.gz": b"something else"}) as address:
         small_cifar(monkeypatch, files, images.tar_gz(files, images.CIFAR_FOLDER), address)
         with pytest.raises(InputError, match="could not be fetched"):
-            load("cifar10")
+            load_data_set("cifar10")
     assert list((cache / "datasets").iterdir()) == []
 
 
@@ -114,7 +114,7 @@ def test_without_a_network_one_sentence_says_what_to_put_where(
     """It names the files and the place."""
     small_cifar(monkeypatch, images.cifar_files(), b"", closed)
     with pytest.raises(InputError) as caught:
-        load("cifar10")
+        load_data_set("cifar10")
     message = str(caught.value)
     assert f"cifar-10-batches-py/ into {cache / 'datasets' / 'cifar10'}" in message and "\n" not in message
 
@@ -125,7 +125,7 @@ def test_a_network_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as silent:
         small_cifar(monkeypatch, images.cifar_files(), b"", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(InputError, match="timed out"):
-            load("cifar10")
+            load_data_set("cifar10")
     assert socket.getdefaulttimeout() is None
 
 
@@ -162,7 +162,7 @@ def test_fashion_mnist_comes_from_debians_package_where_the_download_fails(
     small_fashion(monkeypatch, images.fashion_files(), closed)
     debian_machine(monkeypatch, tmp_path)
     said: list[str] = []
-    data = load("fashion-mnist", progress=said.append)
+    data = load_data_set("fashion-mnist", progress=said.append)
     assert data.train.labels.tolist() == [0, 1, 2, 3] and len(data.test) == 2
     assert any("Debian's package" in message for message in said)
 
@@ -173,7 +173,7 @@ def test_where_debian_fails_too_both_reasons_are_given(monkeypatch: pytest.Monke
     debian_machine(monkeypatch, tmp_path)
     (tmp_path / "bin" / "apt-get").write_text("#!/bin/sh\necho 'E: no such package' >&2; exit 100\n")
     with pytest.raises(InputError, match=r"torchvision: .*refused.*; Debian.*E: no such package"):
-        load("fashion-mnist")
+        load_data_set("fashion-mnist")
 
 
 def test_a_damaged_copy_of_fashion_mnist_is_refused(tmp_path: Path):
@@ -184,7 +184,7 @@ def test_a_damaged_copy_of_fashion_mnist_is_refused(tmp_path: Path):
         plain = gzip.decompress(content)
         (folder / name.removesuffix(".gz")).write_bytes(plain[:100] if name.startswith("train-images") else plain)
     with pytest.raises(InputError, match="is not a whole copy of fashion-mnist"):
-        load(str(tmp_path / "mine"))
+        load_data_set(str(tmp_path / "mine"))
 
 
 def hub_pages(folder: Path, names: list[str]) -> dict[str, bytes]:
@@ -220,11 +220,11 @@ def test_a_data_set_of_the_hub_is_fetched_and_then_served_from_its_cache(tmp_pat
         hub_pages(folder, ["train.parquet", "test.parquet", "README.md"]), {"X-Repo-Commit": SHA}
     ) as address:
         hub(address)
-        data = load("hf:me/noise")
+        data = load_data_set("hf:me/noise")
     assert len(data.train) == 10 and data.classes == ("cat", "dog")
     assert list((tmp_path / "hub").rglob("README.md")) == []
     hub(closed)
-    assert load("hf:me/noise").fingerprint == data.fingerprint
+    assert load_data_set("hf:me/noise").fingerprint == data.fingerprint
 
 
 def test_what_the_hub_does_not_have_is_refused_in_one_sentence(tmp_path: Path, hub, closed: str):
@@ -236,8 +236,8 @@ def test_what_the_hub_does_not_have_is_refused_in_one_sentence(tmp_path: Path, h
         reasons = {"hf:me/noise": "no Parquet files", "hf:me/gone": "could not be fetched", "hf:a b": "could not be"}
         for name, reason in reasons.items():
             with pytest.raises(InputError, match=reason) as caught:
-                load(name)
+                load_data_set(name)
             assert "\n" not in str(caught.value)
     hub(closed)
     with pytest.raises(InputError, match="could not be fetched"):
-        load("hf:me/other")
+        load_data_set("hf:me/other")

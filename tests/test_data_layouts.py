@@ -8,7 +8,7 @@ import pytest
 
 import images
 from deepres.data.names import part_name
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 
 COUNTS = {"rose": 2, "tulip": 1}
@@ -26,13 +26,13 @@ def root(tmp_path: Path) -> Path:
 
 def found(root: Path, said: list[str] | None = None) -> tuple[tuple[str, ...], list[int], list[int]]:
     """The classes, and the labels of both parts."""
-    data = load(str(root), progress=(said if said is not None else []).append)
+    data = load_data_set(str(root), progress=(said if said is not None else []).append)
     return data.classes, data.train.labels.tolist(), data.test.labels.tolist()
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(InputError) as caught:
-        load(str(root))
+        load_data_set(str(root))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -40,7 +40,7 @@ def refusal(root: Path) -> str:
 def notes(root: Path) -> list[str]:
     """What is said of the folder, without the name of it."""
     said: list[str] = []
-    load(str(root), progress=said.append)
+    load_data_set(str(root), progress=said.append)
     return [line.removeprefix(f"{root}: ") for line in said]
 
 
@@ -140,7 +140,7 @@ def test_a_class_called_other_is_a_class(root: Path):
 def test_pictures_in_folders_of_a_class_are_of_the_class(root: Path):
     """With pictures beside them, with one folder in each class, as Tiny ImageNet has it, and with its two levels."""
     write(root, ["rose", "tulip", "rose/red", "rose/white/large"], 5)
-    data = load(str(root))
+    data = load_data_set(str(root))
     assert (data.train.labels.tolist() + data.test.labels.tolist()).count(0) == 15 and len(data.classes) == 2
     shutil.rmtree(root)
     write(root / "train", ["n01/images", "n02/images"], 3)
@@ -152,7 +152,7 @@ def test_parts_whose_pictures_have_no_classes_are_left_out_by_name(root: Path):
     """Tiny ImageNet as it is fetched."""
     write(root / "tiny-imagenet-200" / "train", ["n01/images", "n02/images"], 10)
     write(root / "tiny-imagenet-200", ["val/images", "test/images"])
-    assert len(load(str(root)).train) + len(load(str(root)).test) == 20
+    assert len(load_data_set(str(root)).train) + len(load_data_set(str(root)).test) == 20
     reason = "is not used, since it has no class folders"
     assert {f"val/ {reason}", f"test/ {reason}"} <= set(notes(root))
 

@@ -9,7 +9,7 @@ import pytest
 
 import images
 from deepres.data.patterns import missing
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.data.stream.index import open_index
 from deepres.data.walk import is_hidden
 from deepres.runtime.errors import InputError
@@ -31,13 +31,13 @@ def root(tmp_path: Path) -> Path:
 def notes(data: object) -> list[str]:
     """What is said of data when they are read, without their name."""
     said: list[str] = []
-    load(str(data), progress=said.append)
+    load_data_set(str(data), progress=said.append)
     return [line.removeprefix(f"{data}: ") for line in said]
 
 
 def refusal(data: object) -> str:
     with pytest.raises(InputError) as caught:
-        load(str(data))
+        load_data_set(str(data))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -202,7 +202,7 @@ def test_a_part_within_shards_with_numbers_is_refused_and_in_its_own_shard_read(
     for part in ("train", "test"):
         own = {name: content for name, content in members.items() if name.startswith(part)}
         images.write_tar(tmp_path / f"x-{part}.tar", own)
-    data = load(f"wds:{tmp_path}/x-*.tar")
+    data = load_data_set(f"wds:{tmp_path}/x-*.tar")
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [0, 1])
 
 

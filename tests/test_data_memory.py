@@ -8,11 +8,12 @@ from torch import Tensor
 
 from deepres.classification.recipe import CIFAR, ClassificationConfig
 from deepres.classification.task import classification_task
-from deepres.data.augment import normalise
+from deepres.data.augment import CropFlip, normalise
+from deepres.data.order import Order
 from deepres.data.resident import ImageSet
 from deepres.data.resident_batches import Batches
 from deepres.data.resident_batches import test_batches as in_order
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE
 
@@ -27,7 +28,8 @@ def numbered(count: int, size: int = 4) -> ImageSet:
 
 
 def batches(count: int, batch_size: int, *, seed: int = 0, augment: bool = True) -> Batches:
-    return Batches(numbered(count), torch.full((3, 4, 4), 0.5), batch_size, seed, CPU, augment=augment)
+    order, augmentation = Order(seed, batch_size), CropFlip() if augment else None
+    return Batches(numbered(count), torch.full((3, 4, 4), 0.5), order, CPU, augmentation)
 
 
 def stream(source: Batches, steps: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +87,7 @@ def test_batches_are_float32_in_channels_last_memory():
     wide = ImageSet(gray.images[:, :1].expand(-1, 3, -1, -1), gray.labels)
     images, _ = next(in_order(wide, torch.zeros(3, 4, 4), 3, CPU))
     assert images.dtype == torch.float32 and images.is_contiguous(memory_format=torch.channels_last)
-    images, _ = Batches(wide, torch.zeros(3, 4, 4), 3, 0, CPU, augment=True).batch(0)
+    images, _ = Batches(wide, torch.zeros(3, 4, 4), Order(0, 3), CPU, CropFlip()).batch(0)
     assert torch.equal(images[:, 0], images[:, 2])
 
 
@@ -94,7 +96,8 @@ def test_offsets_reach_both_ends_and_half_of_the_images_are_flipped():
     images = torch.zeros(4000, 1, 18, 18, dtype=torch.uint8)
     images[:, 0, 8, 6] = 100  # unflipped it lands in columns 2 to 10, flipped in 7 to 15
     images[:, 0, 8, 7] = 200
-    source = Batches(ImageSet(images, torch.zeros(4000, dtype=torch.int64)), torch.zeros(1, 18, 18), 4000, 3, CPU, True)
+    data = ImageSet(images, torch.zeros(4000, dtype=torch.int64))
+    source = Batches(data, torch.zeros(1, 18, 18), Order(3, 4000), CPU, CropFlip())
     shown, _ = source.batch(0)
     flat = (shown[:, 0] * 255).round().int()
     dark, bright = ((flat == value).flatten(1).int().argmax(1) for value in (100, 200))
@@ -109,7 +112,7 @@ def test_offsets_reach_both_ends_and_half_of_the_images_are_flipped():
 
 def test_alternating_flips_show_every_image_both_ways_in_two_epochs_some_flipped_first():
     images = numbered(8)
-    source = Batches(images, torch.zeros(3, 4, 4), 8, 0, CPU, augment=True, pad=0, alternate_flips=True)
+    source = Batches(images, torch.zeros(3, 4, 4), Order(0, 8), CPU, CropFlip(pad=0, alternate_flips=True))
     flipped = []
     for epoch in range(4):
         shown, labels = source.batch(epoch)
@@ -141,7 +144,7 @@ def test_a_recipe_that_pads_by_nothing_shows_whole_images_and_their_mirror_image
     monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path))
     recipe = dataclasses.replace(CIFAR, batch_size=48, pad=0)
     config = ClassificationConfig("resnet8", str(folder), device="cpu", precision="fp32", recipe=recipe)
-    data = load(str(folder))
+    data = load_data_set(str(folder))
     shown = classification_task(config, data, ALONE, print).batch_at(0)[0] + data.mean()
     images = data.train.images / 255
     whole, mirrored = (

@@ -14,7 +14,7 @@ from PIL import Image
 import images
 import standins
 from deepres.data import published
-from deepres.data.sources import describe, load
+from deepres.data.sources import describe_data_set, load_data_set
 from deepres.data.stream.index import open_index
 from deepres.runtime.errors import InputError
 
@@ -55,14 +55,14 @@ def test_a_set_is_fetched_once_and_has_torchvisions_parts_labels_and_class_names
 ):
     """Whole images of one size; the second load needs no network; no archive is kept."""
     with served(name, monkeypatch):
-        data = load(name, image_size=16)
+        data = load_data_set(name, image_size=16)
     classes, train, test = FACTS[name]
     assert (*data.classes[:2], data.classes[-1]) == classes
     assert data.train.labels.tolist() == train and data.test.labels.tolist() == test
     assert data.channels == (1 if name == "mnist" else 3) and data.size == (16, 16)
-    assert load(name, image_size=16).fingerprint == data.fingerprint
+    assert load_data_set(name, image_size=16).fingerprint == data.fingerprint
     shutil.rmtree(cache / "decoded")
-    assert load(name, image_size=16).fingerprint == data.fingerprint
+    assert load_data_set(name, image_size=16).fingerprint == data.fingerprint
     left = standins.files_below(cache / "datasets" / name)
     assert left and not [file for file in left if file.endswith("gz")]
 
@@ -71,7 +71,7 @@ def test_a_set_is_fetched_once_and_has_torchvisions_parts_labels_and_class_names
 def test_sets_of_images_of_one_size_need_no_size(monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]):
     """And their pixels are torchvision's."""
     with served(name, monkeypatch):
-        data = load(name)
+        data = load_data_set(name)
     assert data.size == size
     reader = published.PUBLISHED[name].reader(published.fetched_folder(name), "test")
     for image, (pixels, _) in zip(data.test.images, reader, strict=False):
@@ -89,10 +89,10 @@ def test_sets_of_pictures_in_files_are_streamed_from_them(monkeypatch: pytest.Mo
     for index, labels in zip(parts, FACTS[name][1:], strict=True):
         assert index.labels.tolist() == labels
         for place in range(len(index)):
-            assert index.read(place) == (root / index.names[place]).read_bytes()
+            assert index.encoded(place) == (root / index.names[place]).read_bytes()
     assert not list((cache / "index").glob("*.pictures"))
     with pytest.raises(InputError, match="pictures of different sizes"):
-        load(name)
+        load_data_set(name)
 
 
 def test_a_network_of_crops_trains_on_a_set_by_its_name_and_is_tested(
@@ -124,7 +124,7 @@ def test_what_of_a_set_is_no_part_is_said(monkeypatch: pytest.MonkeyPatch, name:
     """No picture is left out in silence."""
     said: list[str] = []
     with served(name, monkeypatch):
-        load(name, image_size=8, progress=said.append)
+        load_data_set(name, image_size=8, progress=said.append)
     assert f"{name}: {words}" in said
 
 
@@ -152,7 +152,7 @@ def test_the_package_that_reads_a_set_is_asked_for_before_gigabytes_come(
     """Two sets are in MATLAB files."""
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(InputError, match=r"is read by the package scipy: pip install -e '\.\[datasets\]'"):
-        load(name)
+        load_data_set(name)
     assert not (cache / "datasets").exists()
 
 
@@ -168,10 +168,10 @@ def test_a_copy_that_is_not_whole_is_refused(monkeypatch: pytest.MonkeyPatch, ca
     root = cache / "datasets" / "food101"
     (root / "food-101/images/waffles/7.jpg").unlink()
     with pytest.raises(InputError, match=r"food-101/images/waffles/7\.jpg does not decode \(no such file"):
-        load("food101", image_size=8)
+        load_data_set("food101", image_size=8)
     (root / "food-101/meta/test.json").write_text("{")
     with pytest.raises(InputError, match=f"{root} is not a whole copy of food101 .*put food-101/meta/ and food-101/im"):
-        load("food101", image_size=8)
+        load_data_set("food101", image_size=8)
 
 
 def test_names_are_told_where_one_is_not_known(refused):
@@ -184,5 +184,5 @@ def test_names_are_told_where_one_is_not_known(refused):
 def test_a_described_set_has_its_parts(monkeypatch: pytest.MonkeyPatch):
     """28x28 grayscale, as the paper's plain networks saw them, too."""
     with served("mnist", monkeypatch):
-        facts = describe(load("mnist"))
+        facts = describe_data_set(load_data_set("mnist"))
     assert facts["size"] == [28, 28] and facts["channels"] == 1 and facts["train"]["images"] == 4

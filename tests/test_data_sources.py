@@ -9,7 +9,7 @@ from PIL import Image
 import images
 from deepres.data import decode
 from deepres.data.pictures import pictures_of
-from deepres.data.sources import describe, load
+from deepres.data.sources import describe_data_set, load_data_set
 from deepres.runtime.errors import InputError
 
 
@@ -28,7 +28,7 @@ def pixels(image: Image.Image) -> torch.Tensor:
 
 def refusal(data: Path | str, **how: object) -> str:
     with pytest.raises(InputError) as caught:
-        load(str(data), **how)  # type: ignore[arg-type]
+        load_data_set(str(data), **how)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -39,7 +39,7 @@ def refusal(data: Path | str, **how: object) -> str:
 def test_parquet_gives_pixels_labels_and_class_names(tmp_path: Path):
     """Images in the order of the rows, names from the Hugging Face metadata."""
     images.write_parquet_set(tmp_path / "set", names=["cat", "dog"])
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.classes == ("cat", "dog") and data.size == (8, 8) and data.channels == 3
     assert data.train.labels.tolist() == [0, 1] * 5 and len(data.test) == 4
     assert torch.equal(data.train.images[3], pixels(images.picture(3)))
@@ -52,7 +52,7 @@ def test_parquet_without_names_numbers_the_classes(tmp_path: Path):
         images.write_parquet(file, [images.png(images.picture(number))], [number], image="image", label="fine_label")
     file = tmp_path / "set" / "data" / "validation-0.parquet"
     images.write_parquet(file, [images.png(images.picture(9))], [1], image="image", label="fine_label")
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.classes == ("0", "1") and data.train.labels.tolist() == [0, 1] and len(data.test) == 1
 
 
@@ -111,7 +111,7 @@ def test_an_image_that_does_not_decode_is_named_and_can_be_skipped(tmp_path: Pat
     assert "train.parquet row 1 does not decode" in refusal(tmp_path / "set")
     said: list[str] = []
     for _ in range(2):  # decoded, and from the cache
-        data = load(str(tmp_path / "set"), skip_bad=True, progress=said.append)
+        data = load_data_set(str(tmp_path / "set"), skip_bad=True, progress=said.append)
         assert data.train.labels.tolist() == [0, 1] and len(data.train.images) == 2
         assert data.train.skipped == tuple(f"train.parquet row {row}" for row in (1, 2, 3))
     assert "left out 3" in said[-1]
@@ -133,7 +133,7 @@ def test_a_test_part_without_labels_gives_way_to_the_validation_part(tmp_path: P
     (test,) = root.rglob("test*.parquet")
     test.rename(test.with_name("validation-0.parquet"))
     images.write_parquet(test, [images.png(images.picture())] * 3, [missing, -1, missing])
-    assert len(load(str(root)).test) == 4
+    assert len(load_data_set(str(root)).test) == 4
 
 
 # image folders
@@ -145,7 +145,7 @@ def test_an_image_folder_with_train_and_test_is_read_as_it_stands(tmp_path: Path
     images.write_folder(tmp_path / "set" / "val", {"daisy": 1, "rose": 1})
     (tmp_path / "set" / "train" / ".git").mkdir()
     (tmp_path / "set" / "train" / "rose" / "notes.txt").write_text("no picture")
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.classes == ("daisy", "rose")
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1] and data.test.labels.tolist() == [0, 1]
 
@@ -156,14 +156,14 @@ def test_a_test_folder_without_classes_gives_way_to_the_validation_folder(tmp_pa
     images.write_folder(tmp_path / "set" / "val", {"a": 1, "b": 1})
     (tmp_path / "set" / "test").mkdir()
     images.picture().save(tmp_path / "set" / "test" / "1.png")
-    assert len(load(str(tmp_path / "set")).test) == 2
+    assert len(load_data_set(str(tmp_path / "set")).test) == 2
 
 
 def test_parts_may_be_called_training_and_testing_in_any_case(tmp_path: Path):
     for train, test in (("Training", "Testing"), ("TRAIN", "Test")):
         images.write_folder(tmp_path / train / train, {"a": 2, "b": 2})
         images.write_folder(tmp_path / train / test, {"a": 1, "b": 1})
-        data = load(str(tmp_path / train))
+        data = load_data_set(str(tmp_path / train))
         assert data.classes == ("a", "b") and (len(data.train), len(data.test)) == (4, 2)
 
 
@@ -174,7 +174,7 @@ def test_what_is_not_read_is_told(tmp_path: Path):
     for name in ("1.psd", "2.PSD", "notes.txt", ".hidden"):
         (tmp_path / "set" / "train" / "a" / name).write_bytes(b"")
     said: list[str] = []
-    load(str(tmp_path / "set"), progress=said.append)
+    load_data_set(str(tmp_path / "set"), progress=said.append)
     assert f"{tmp_path / 'set'}: val/ is not used, since test/ is the test part" in said
     assert f"{tmp_path / 'set'}: not read, by the names of the files: 2 .psd, 1 .txt" in said
 
@@ -202,7 +202,7 @@ def test_pictures_of_different_sizes_need_an_image_size(tmp_path: Path):
     wide.paste("white", (7, 0, 23, 10))
     wide.save(tmp_path / "set" / "a" / "000.png")
     assert "--image-size 32" in refusal(tmp_path / "set")
-    data = load(str(tmp_path / "set"), image_size=4)
+    data = load_data_set(str(tmp_path / "set"), image_size=4)
     assert data.size == (4, 4) and data.train.images[0].min() == 255
     assert "above 0" in refusal(tmp_path / "set", image_size=0)
 
@@ -210,13 +210,13 @@ def test_pictures_of_different_sizes_need_an_image_size(tmp_path: Path):
 def test_grayscale_stays_one_channel_only_where_all_are(tmp_path: Path):
     """One colour picture makes all RGB; palettes and transparency become RGB."""
     images.write_folder(tmp_path / "set", {"a": 5}, mode="L")
-    assert load(str(tmp_path / "set")).channels == 1
+    assert load_data_set(str(tmp_path / "set")).channels == 1
     colour = images.picture(0)
     colour.putalpha(255)
     colour.save(tmp_path / "set" / "a" / "000.png")
     palette = images.picture(1).quantize(16)
     palette.save(tmp_path / "set" / "a" / "001.png", transparency=bytes(range(16)))
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.channels == 3
     assert torch.equal(data.train.images[0], pixels(images.picture(0)))
     assert torch.equal(data.train.images[2, 0], data.train.images[2, 2])
@@ -226,7 +226,7 @@ def test_sixteen_bits_of_gray_keep_their_upper_eight(tmp_path: Path):
     """Pillow would turn all above 255 to white."""
     images.write_folder(tmp_path / "set", {"a": 5}, mode="L")
     Image.new("I;16", (8, 8), 40_000).save(tmp_path / "set" / "a" / "000.png")
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.channels == 1 and data.train.images[0].unique().tolist() == [40_000 // 256]
 
 
@@ -238,7 +238,7 @@ def test_the_exif_orientation_is_applied(tmp_path: Path):
     (tmp_path / "set" / "a").mkdir(parents=True)
     for index in range(5):
         stored.save(tmp_path / "set" / "a" / f"{index}.png", exif=exif)
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     assert data.size == (8, 4)
     assert torch.equal(data.train.images[0], pixels(stored).rot90(-1, (1, 2)))
 
@@ -272,8 +272,8 @@ def test_names_are_looked_for_in_the_shared_folder(tmp_path: Path, monkeypatch: 
     images.write_parquet_set(tmp_path / "shared" / "cifar10")
     images.write_folder(tmp_path / "shared" / "flowers", {"a": 5})
     monkeypatch.setenv("DEEPRES_DATA", str(tmp_path / "shared"))
-    assert load("cifar10").source == str(tmp_path / "shared" / "cifar10")
-    assert load("flowers").classes == ("a",)
+    assert load_data_set("cifar10").source == str(tmp_path / "shared" / "cifar10")
+    assert load_data_set("flowers").classes == ("a",)
     monkeypatch.setenv("DEEPRES_DATA", str(tmp_path / "gone"))
     assert "DEEPRES_DATA names" in refusal("cifar10")
 
@@ -283,7 +283,7 @@ def test_describe_tells_counts_size_and_mean_by_channel(tmp_path: Path):
     contents = [images.png(Image.new("RGB", (4, 6), colour)) for colour in ("red", "black")]
     for part in ("train", "test"):
         images.write_parquet(tmp_path / "set" / f"{part}.parquet", contents, [0, 1], names=["red", "black"])
-    facts = describe(load(str(tmp_path / "set")))
+    facts = describe_data_set(load_data_set(str(tmp_path / "set")))
     assert facts["mean"] == [0.5, 0, 0] and facts["size"] == [6, 4] and facts["channels"] == 3
     assert facts["train"] == {"images": 2, "per_class": {"red": 1, "black": 1}, "skipped": []}
     assert facts["source"] == str(tmp_path / "set")
@@ -291,7 +291,7 @@ def test_describe_tells_counts_size_and_mean_by_channel(tmp_path: Path):
 
 def test_a_class_may_be_called_train(tmp_path: Path):
     images.write_folder(tmp_path / "set", {"car": 5, "train": 5})
-    assert load(str(tmp_path / "set")).classes == ("car", "train")
+    assert load_data_set(str(tmp_path / "set")).classes == ("car", "train")
     images.write_folder(tmp_path / "set" / "train", {"steam": 5})
     assert "car/ beside it" in refusal(tmp_path / "set")
 

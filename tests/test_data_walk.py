@@ -18,7 +18,7 @@ from pyarrow import parquet as pq
 import images
 from deepres.data import heif
 from deepres.data.patterns import expand, files_of
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.data.stream.index import open_index
 from deepres.data.walk import Walk
 from deepres.models.catalog import build
@@ -93,7 +93,7 @@ def test_what_tools_leave_behind_is_no_parquet(tmp_path: Path):
     for folder in HIDDEN:
         hide(root, f"{folder}/train-copy.parquet", content)
     hide(root, "._train.parquet", b"a Mac's")
-    data = load(str(root))
+    data = load_data_set(str(root))
     assert (len(data.train), len(data.test)) == (10, 4)
 
 
@@ -113,7 +113,7 @@ def test_a_folder_with_nothing_but_what_tools_leave_is_no_copy_of_a_known_set(tm
     images.write_parquet_set(tmp_path / "cache" / "datasets" / "cifar10")
     monkeypatch.setenv("DEEPRES_DATA", str(tmp_path / "shared"))
     monkeypatch.setenv("DEEPRES_CACHE", str(tmp_path / "cache"))
-    assert len(load("cifar10").train) == 10
+    assert len(load_data_set("cifar10").train) == 10
 
 
 # links
@@ -134,7 +134,7 @@ def test_links_are_followed_in_every_layout(deepres, weights, root: Path, tmp_pa
     images.write_parquet_set(tmp_path / "tables")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "data").symlink_to(tmp_path / "tables")
-    assert len(load(str(tmp_path / "linked")).train) == 10
+    assert len(load_data_set(str(tmp_path / "linked")).train) == 10
     images.write_tar(
         tmp_path / "shards" / "set.tar", {f"a/{number}.png": images.png(images.picture()) for number in range(5)}
     )
@@ -341,25 +341,25 @@ def test_names_that_differ_by_their_unicode_form_alone_are_one_class(tmp_path: P
     two_forms = [unicodedata.normalize(form, "größe é") for form in ("NFC", "NFD")]
     assert two_forms[0] != two_forms[1]
     images.write_folder(tmp_path / "both", {two_forms[0]: 3, two_forms[1]: 2, "zoo": 5})
-    data = load(str(tmp_path / "both"))
+    data = load_data_set(str(tmp_path / "both"))
     assert data.classes == (two_forms[0], "zoo")
     assert (data.train.labels.tolist() + data.test.labels.tolist()).count(0) == 5
     for part, name in zip(("train", "test"), reversed(two_forms), strict=True):
         images.write_folder(tmp_path / "parts" / part, {name: 2, "zoo": 1})
-    data = load(str(tmp_path / "parts"))
+    data = load_data_set(str(tmp_path / "parts"))
     assert data.classes == (two_forms[0], "zoo") and data.test.labels.tolist() == [0, 0, 1]
     members = {f"{name}/{number}.png": images.png(images.picture()) for number, name in enumerate(two_forms * 3)}
     images.write_tar(tmp_path / "train.tar", members)
     assert open_index(f"wds:{tmp_path}/train.tar", print).train.classes == (two_forms[0],)
     images.write_parquet_set(tmp_path / "tables", names=[two_forms[1], "zoo"])
-    assert load(str(tmp_path / "tables")).classes == (two_forms[0], "zoo")
+    assert load_data_set(str(tmp_path / "tables")).classes == (two_forms[0], "zoo")
 
 
 def test_a_path_is_found_in_whichever_form_it_is_written(deepres, weights, tmp_path: Path, monkeypatch):
     """As in a list that was made on another system."""
     written, given = (unicodedata.normalize(form, "größe é") for form in ("NFD", "NFC"))
     images.write_folder(tmp_path / written, {"ant": 5, written: 5})
-    assert load(str(tmp_path / given)).classes == ("ant", given)
+    assert load_data_set(str(tmp_path / given)).classes == ("ant", given)
     listed = f"\ufeff{given}/ant/000.png\r\n\r\n   \r\n{given}/{given}/001.png"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
     predicted = deepres("predict", weights, "-", f"{given}/ant/002.png", "--format", "jsonl")
@@ -403,7 +403,7 @@ def test_heic_and_avif_are_decoded(deepres, weights, root: Path, kind: str):
     suffix = {"AVIF": "avif", "HEIF": "HEIC"}[kind]
     smooth().save(root / "ant" / f"9.{suffix}", format=kind, quality=95)
     smooth().save(root / "ant" / "false.jpg", format=kind, quality=95)
-    data = load(str(root), image_size=64)
+    data = load_data_set(str(root), image_size=64)
     assert len(data.train) + len(data.test) == 12
     pixels = torch.cat((data.train.images, data.test.images)).float()
     near = (pixels - torch.arange(0, 256, 4.0)).abs().amax((1, 2, 3)) < 8

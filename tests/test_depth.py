@@ -12,7 +12,7 @@ from PIL import Image
 from deepres import build
 from deepres.data.crops import whole
 from deepres.data.rgb import fault, is_gray, open_picture, upright
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.weights.file import serialise
 
 SMALL = np.arange(16).reshape(4, 4)
@@ -185,7 +185,7 @@ def test_a_folder_and_predictions_see_twelve_bits_as_eight(deepres, tmp_path):
                 values[0, 0] = 4095
                 (tmp_path / "twelve" / part / label / f"{number}.png").write_bytes(gray(values, np.uint16, "PNG"))
                 (tmp_path / "eight" / part / label / f"{number}.png").write_bytes(gray(values >> 4, np.uint8, "PNG"))
-    twelve, eight = (load(str(tmp_path / name)) for name in ("twelve", "eight"))
+    twelve, eight = (load_data_set(str(tmp_path / name)) for name in ("twelve", "eight"))
     assert twelve.train.images.equal(eight.train.images) and twelve.test.images.float().mean() > 100
     torch.manual_seed(0)
     net = build("resnet8", 2)

@@ -11,13 +11,13 @@ import pytest
 import images
 from deepres.data.division import divided
 from deepres.data.listing import Picture
-from deepres.data.sources import find, load
+from deepres.data.sources import find_data_set, load_data_set
 from deepres.data.stream.index import open_index
 
 
 def parts(data: object) -> dict[str, str]:
     """The part of each picture, by name."""
-    _, pictures = find(str(data), lambda message: None).read()
+    _, pictures = find_data_set(str(data), lambda message: None).scan()
     return {picture.name: picture.part for picture in pictures}
 
 
@@ -36,7 +36,7 @@ def test_a_picture_is_for_testing_where_the_hash_of_its_class_and_name_is_below_
     assert found == {name: "test" if images.hash_fraction(name.encode()) < 0.2 else "train" for name in found}
     assert 8 < list(found.values()).count("test") < 24
     said: list[str] = []
-    assert len(load(str(pets), progress=said.append).test) == list(found.values()).count("test")
+    assert len(load_data_set(str(pets), progress=said.append).test) == list(found.values()).count("test")
     assert "about one picture in five is a test picture, by a hash of its name" in said[0]
 
 
@@ -112,7 +112,7 @@ def test_without_any_test_picture_the_one_with_the_least_hash_is_one_where_its_c
 
 def test_the_rule_of_before_is_known_for_its_runs(pets: Path):
     """Every fifth of each class."""
-    _, found = find(str(pets), print, "place").read()
+    _, found = find_data_set(str(pets), print, "place").scan()
     assert [own.name for own in found if own.part == "test"][:3] == ["cat/004.png", "cat/009.png", "cat/014.png"]
 
 

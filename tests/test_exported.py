@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deepres.classification import score_table
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.weights.file import serialise
 from networks import warmed
 
@@ -22,7 +22,7 @@ def weights(photographs, tmp_path_factory):
     """A network of crops, and one of whole images of 64 pixels."""
     place = tmp_path_factory.mktemp("weights")
     for name, facts in (("resnet18", {"crop": 32}), ("resnet20", {})):
-        data = load(str(photographs), image_size=facts.get("crop", 32))
+        data = load_data_set(str(photographs), image_size=facts.get("crop", 32))
         header = {"network": name, "classes": ("dark", "light")} | facts
         content = serialise(warmed(name, 32, 2).state_dict(), data.mean(), header)
         (place / f"{name}.safetensors").write_bytes(content)

@@ -17,7 +17,7 @@ from deepres.classification.ensemble import average, member_weights
 from deepres.classification.scorer import pieces, scorer
 from deepres.classification.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.data.pictures import pictures_of
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.models.convolutional import fully_convolutional
 from deepres.weights.file import serialise
 from deepres.workflows.evaluate import usual_protocol
@@ -63,7 +63,7 @@ def weights(photos, tmp_path_factory):
     """Files of networks of three kinds that know the classes of `photos`: fc fitted to the features of the rest."""
     place = tmp_path_factory.mktemp("weights")
     for name, crop in (("resnet18", 64), ("plain18", 64), ("resnet20", 32)):
-        data, net = load(str(photos), image_size=crop), warmed(name, crop)
+        data, net = load_data_set(str(photos), image_size=crop), warmed(name, crop)
         seen = []
         handle = net.fc.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
         with torch.no_grad():
@@ -255,7 +255,7 @@ def test_pictures_are_those_of_the_data_set_one_after_another(photos, tmp_path, 
         (root / file.relative_to(photos)).parent.mkdir(parents=True, exist_ok=True)
         (root / file.relative_to(photos)).write_bytes(file.read_bytes())
     (root / "train" / "bee" / "2.png").write_bytes(b"no picture")
-    wanted = load(str(root), image_size=40, skip_bad=True, split=split).test
+    wanted = load_data_set(str(root), image_size=40, skip_bad=True, split=split).test
     pictures = pictures_of(str(root), "test", split, True, print)
     found = list(pictures.decoded(image_size=40, skip_bad=True))
     assert pictures.count == len(found) == len(wanted) == (6 if split else 15)

@@ -3,15 +3,16 @@
 import contextlib
 import json
 import signal
-from functools import partial
 
 import psutil
 import pytest
 import torch
 
 from deepres.classification.accuracy import Scores
+from deepres.data.augment import CropFlip
+from deepres.data.order import Order
 from deepres.data.resident_batches import Batches
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import Ranks, ranks
 from runs import last_weights, run_two_ranks, torchrun, wait_for_checkpoint
@@ -63,9 +64,12 @@ def test_two_ranks_compute_the_training_of_one_rank_with_batch_statistics_over_h
 
 
 def test_the_parts_of_the_ranks_are_together_the_batch_of_one_rank(folder):
-    images = load(str(folder))
-    make = partial(Batches, images.train, images.mean(), BATCH, 3, torch.device("cpu"), augment=True)
-    whole, parts = make(), [make(part=Ranks(rank, 4).part(BATCH)) for rank in range(4)]
+    images = load_data_set(str(folder))
+
+    def make(part=slice(None)):
+        return Batches(images.train, images.mean(), Order(3, BATCH, part), torch.device("cpu"), CropFlip())
+
+    whole, parts = make(), [make(Ranks(rank, 4).part(BATCH)) for rank in range(4)]
     for step in (0, 2, 7):  # 48 images: step 2 ends an epoch
         pictures, labels = whole.batch(step)
         shared = [part.batch(step) for part in parts]

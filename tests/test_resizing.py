@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from deepres.classification.views import Protocol, center
 from deepres.data import resizing
 from deepres.data.crops import center_crop
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.weights.find import ready
 from deepres.workflows.predict import predictor
 
@@ -72,7 +72,7 @@ def test_whole_images_of_one_size_are_torchvisions_too(tmp_path, kind):
             content = encoded(photograph(size, number), kind)
             (tmp_path / "set" / part / "a" / f"{number}.{kind.lower()}").write_bytes(content)
             wanted.append(torchvisions(Image.open(io.BytesIO(content)), 65, 65))
-    data = load(str(tmp_path / "set"), image_size=65)
+    data = load_data_set(str(tmp_path / "set"), image_size=65)
     assert data.train.images.equal(torch.stack(wanted[: len(SIZES)])) and data.test.images.equal(data.train.images)
 
 

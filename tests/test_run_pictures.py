@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import images
-from deepres.data.sources import find
+from deepres.data.sources import find_data_set
 from deepres.models.catalog import build
 from deepres.weights.file import read, serialise
 
@@ -38,7 +38,7 @@ def report_of(deepres, *arguments, precision="fp32"):
 
 
 def names(data: Path, part: str) -> list[str]:
-    _, found = find(str(data), lambda message: None).read()
+    _, found = find_data_set(str(data), lambda message: None).scan()
     return [picture.name for picture in found if picture.part == part]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 import images
 from deepres.data.crops import center_crop
 from deepres.data.stream.index import open_index
+from deepres.data.stream.loader import Reading
 from deepres.data.stream.statistics import statistics
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than processors
@@ -42,7 +43,7 @@ def test_stats_are_those_of_the_centre_crops_of_the_training_images(deepres, roo
     vectors = np.array(facts["eigenvectors"]).T
     assert np.allclose(vectors @ np.diag(facts["eigenvalues"]) @ vectors.T, covariance)
     assert np.allclose(vectors.T @ vectors, np.eye(3))
-    found = statistics(open_index(str(root), print).train, crop=14, side=16)
+    found = statistics(open_index(str(root), print).train, crop=14, side=16, reading=Reading())
     assert torch.allclose(found.mean, torch.from_numpy(crops.mean(0)).float())
 
 

@@ -12,7 +12,7 @@ import torch
 
 import images
 from deepres.data.patterns import expand
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.data.stream.index import Parts, Strings, open_index
 from deepres.runtime.errors import InputError
 
@@ -28,7 +28,7 @@ def refusal(data: object) -> str:
 
 
 def content(parts: Parts) -> list[tuple[bytes, int]]:
-    return [(part.read(place), int(part.labels[place])) for part in parts for place in range(len(part))]
+    return [(part.encoded(place), int(part.labels[place])) for part in parts for place in range(len(part))]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_every_layout_gives_the_same_pictures(layouts: dict[str, str]):
 
 def test_tar_shards_can_be_resident_too(layouts: dict[str, str]):
     """`load` takes the same pattern, and decodes the same pictures as from Parquet."""
-    assert load(layouts["tars"]).fingerprint == load(layouts["parquet"]).fingerprint
+    assert load_data_set(layouts["tars"]).fingerprint == load_data_set(layouts["parquet"]).fingerprint
 
 
 def test_a_second_opening_reads_no_picture(layouts: dict[str, str], monkeypatch: pytest.MonkeyPatch):
@@ -76,7 +76,7 @@ def test_a_second_opening_reads_no_picture(layouts: dict[str, str], monkeypatch:
     for data in layouts.values():
         first = index(data)
         with monkeypatch.context() as patch:
-            patch.setattr("deepres.data.stream.index._build", lambda *_: pytest.fail("built again"))
+            patch.setattr("deepres.data.stream.index._make_index", lambda *_: pytest.fail("built again"))
             assert content(index(data)) == content(first)
     before = index(layouts["folder"])
     images.picture(99).save(Path(layouts["folder"]) / "train" / "ant" / "000.png")
@@ -105,7 +105,7 @@ def test_unpacked_pictures_are_found_where_the_cache_folder_is_now(
     expected = content(index(layouts["parquet"]))
     Path("here").rename("there")
     monkeypatch.setenv("DEEPRES_CACHE", "there")
-    monkeypatch.setattr("deepres.data.stream.index._build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr("deepres.data.stream.index._make_index", lambda *_: pytest.fail("built again"))
     assert content(index(layouts["parquet"])) == expected and len(expected) == 14
 
 
@@ -246,7 +246,7 @@ def test_real_photographs_are_found(real_data: Path):
     """Five kinds of flowers."""
     parts = index(real_data / "flowers")
     assert len(parts.train) == 3019 and len(parts.test) == 649 and len(parts.train.classes) == 5
-    assert parts.test.read(648)[:2] == b"\xff\xd8"
+    assert parts.test.encoded(648)[:2] == b"\xff\xd8"
 
 
 def test_a_picture_that_is_a_link_in_a_shard_is_not_lost_in_silence(tmp_path: Path):

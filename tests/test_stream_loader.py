@@ -13,11 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 import images
+from deepres.data.augment import CropFlip
 from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
+from deepres.data.order import Order
 from deepres.data.resident import ImageSet
 from deepres.data.resident_batches import Batches
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.loader import Stream, default_workers, in_order
+from deepres.data.stream.labelled import Batch, labelled, on_device
+from deepres.data.stream.loader import Reading, Stream, default_workers, in_order
 from deepres.runtime.errors import InputError
 
 CPU = torch.device("cpu")
@@ -55,19 +58,21 @@ def index(folder: Path) -> Index:
     return open_index(str(folder), lambda message: None).train
 
 
-def stream(index: Index, batch_size: int = 4, **how: object) -> Stream:
-    options = {"workers": 0, "draws": DRAWS} | how
-    return Stream(index, MAKE, coloured(), batch_size, options.pop("seed", 0), CPU, **options)  # type: ignore[arg-type]
+def stream(
+    index: Index, batch_size: int = 4, *, seed: int = 0, part: slice = slice(None), workers: int = 0, **how: object
+) -> Stream[Batch]:
+    order, reading = Order(seed, batch_size, part), Reading(workers, **how)  # type: ignore[arg-type]
+    return Stream(labelled(index, MAKE, DRAWS), on_device(coloured(), CPU), order, reading)
 
 
-def batches(source: Stream, *steps: int) -> list[tuple[Tensor, Tensor]]:
+def batches(source: Stream[Batch], *steps: int) -> list[Batch]:
     try:
         return [source.batch(step) for step in steps]
     finally:
         source.close()
 
 
-def same(a: list[tuple[Tensor, Tensor]], b: list[tuple[Tensor, Tensor]]) -> bool:
+def same(a: list[Batch], b: list[Batch]) -> bool:
     pairs = zip(a, b, strict=True)
     return all(torch.equal(x, y) and torch.equal(u, v) for (x, u), (y, v) in pairs)
 
@@ -87,8 +92,8 @@ def test_a_resumed_run_starts_in_the_middle_of_an_epoch(index: Index, monkeypatc
     assert same(batches(stream(index), 0, 1, 4, 5, 6)[2:], expected)
     assert same(batches(stream(index, workers=2), 4, 5, 6), expected)
     read: list[int] = []
-    original = Index.read
-    monkeypatch.setattr(Index, "read", lambda own, place: read.append(place) or original(own, place))
+    original = Index.encoded
+    monkeypatch.setattr(Index, "encoded", lambda own, place: read.append(place) or original(own, place))
     batches(stream(index), 4)
     assert len(read) == 4
 
@@ -105,7 +110,8 @@ def test_every_picture_is_seen_once_an_epoch_in_an_order_of_its_own(index: Index
     """Batches of 4 go on across the end of an epoch of 11; the seed enters the order and the draws."""
 
     def shown(seed: int) -> Tensor:
-        source = Stream(index, labels_only, as_they_are, 11, seed, CPU, draws=3, workers=0)
+        samples, finished = labelled(index, labels_only, draws=3), on_device(as_they_are, CPU)
+        source = Stream(samples, finished, Order(seed, 11), Reading(workers=0))
         return torch.stack([source.batch(step)[0].flatten(1) for step in range(3)])
 
     assert torch.equal(shown(0), shown(0)) and not torch.equal(shown(0), shown(1))
@@ -126,7 +132,7 @@ def test_the_order_and_the_draws_do_not_depend_on_the_batch_size(index: Index):
 def test_the_order_is_that_of_resident_batches(index: Index):
     """The same seed shows the same pictures at the same steps."""
     resident = ImageSet(torch.zeros(11, 3, 8, 8, dtype=torch.uint8), index.labels)
-    source = Batches(resident, torch.zeros(3, 8, 8), 4, 5, CPU, augment=True)
+    source = Batches(resident, torch.zeros(3, 8, 8), Order(5, 4), CPU, CropFlip())
     expected = [source.batch(step)[1].tolist() for step in range(6)]
     assert [labels.tolist() for _, labels in batches(stream(index, seed=5), *range(6))] == expected
 
@@ -215,13 +221,15 @@ def test_in_order_gives_each_picture_once(folder: Path, damaged: Path):
     test = open_index(str(folder), lambda message: None).test
     make = partial(center_crop, crop=8, side=8)
     for own in (slice(None), slice(1, None, 2)):
-        answers = list(in_order(test, make, batch_size=2, workers=2, places=torch.arange(len(test))[own]))
-        assert torch.equal(torch.cat([answer.labels for answer in answers]), test.labels[own])
-        expected = [make(test.read(place)) for place in range(len(test))[own]]
-        assert torch.equal(torch.cat([answer.made for answer in answers]), torch.stack(expected))
-    answers = list(in_order(open_index(str(damaged), lambda message: None).train, make, batch_size=3, workers=0))
+        answers = list(in_order(labelled(test, make), 2, Reading(workers=2), torch.arange(len(test))[own]))
+        pictures, labels = (torch.cat(parts) for parts in zip(*(answer.batch for answer in answers), strict=True))
+        assert torch.equal(labels, test.labels[own])
+        expected = [make(test.encoded(place)) for place in range(len(test))[own]]
+        assert torch.equal(pictures, torch.stack(expected))
+    samples = labelled(open_index(str(damaged), lambda message: None).train, make)
+    answers = list(in_order(samples, 3, Reading(workers=0, skip_bad=True)))
     assert [name for answer in answers for name, _ in answer.bad] == ["train/ant/004.png", "train/bee/002.png"]
-    assert sum(len(answer.labels) for answer in answers) == 8
+    assert sum(len(answer.batch[1]) for answer in answers) == 8
 
 
 def test_an_empty_batch_is_refused(index: Index):
@@ -245,7 +253,8 @@ def test_tar_shards_and_parquet_stream_alike(tmp_path: Path):
 def test_real_photographs_stream(real_data: Path):
     """Views at the recipe's size, from the middle of an epoch."""
     index = open_index(str(real_data / "flowers"), lambda message: None).train
-    source = Stream(index, scale_crop_flip, as_they_are, 8, 0, CPU, draws=DRAWS, workers=2)
+    samples, finished = labelled(index, scale_crop_flip, DRAWS), on_device(as_they_are, CPU)
+    source = Stream(samples, finished, Order(0, 8), Reading(workers=2))
     pictures, labels = source.batch(200)
     source.close()
     assert pictures.shape == (8, 3, 224, 224) and pictures.float().std() > 20 and labels.max() < 5

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from deepres.classification import task
-from deepres.data.stream import workers
+from deepres.data.stream import transport, workers
 from deepres.runtime.errors import InputError
 
 pytestmark = pytest.mark.long
@@ -134,7 +134,7 @@ def shaped(request):
 def test_pixels_arrive_as_they_are_with_and_without_nameless_files(monkeypatch, nameless):
     """The last two requests are too large to ask for ahead, and an answer fills any pipe."""
     if not nameless:
-        monkeypatch.setattr(workers, "_nameless_file", lambda data: None)
+        monkeypatch.setattr(transport, "_nameless_file", lambda pieces: None)
     shapes = [(1, 1, 1, 3), (0, 0, 0, 0), (300, 20, 20, 3), (2, 1, 1, 3)]
     got = [made for made, _ in workers.answers(shaped, shapes, 2, "", print)]
     assert [made.shape for made in got] == shapes

@@ -12,7 +12,7 @@ from torch import Tensor
 import images
 from deepres.data.crops import whole
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 
 
@@ -75,7 +75,7 @@ def test_the_resident_path_decodes_alike(tmp_path: Path):
         file = tmp_path / "set" / ("test" if number % 5 == 4 else "train") / "a" / f"{number:02}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    data = load(str(tmp_path / "set"))
+    data = load_data_set(str(tmp_path / "set"))
     expected = [flat(*colour) for _, colour in PICTURES.values()]
     assert torch.equal(data.train.images, torch.stack([e for n, e in enumerate(expected) if n % 5 != 4]))
     assert torch.equal(data.test.images, torch.stack(expected[4::5]))

@@ -15,6 +15,8 @@ from deepres.bench.job import Contestant, Work, is_epoch
 from deepres.bench.shared import batch_of, data_of, our_network
 from deepres.classification.loss import classification_loss
 from deepres.classification.recipe import FAST, ClassificationConfig, ClassificationRecipe, paper_recipe
+from deepres.data.augment import CropFlip
+from deepres.data.order import Order
 from deepres.data.resident_batches import Batches
 from deepres.models.catalog import depth
 from deepres.records import Run
@@ -111,7 +113,7 @@ def trainer(work: Work, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int]
 def load(work: Work) -> Contestant:
     """The batches of an epoch."""
     data = data_of(work)
-    batches = Batches(data.train, data.mean(), work.batch_size, 0, torch.device("cpu"), augment=True)
+    batches = Batches(data.train, data.mean(), Order(0, work.batch_size), torch.device("cpu"), CropFlip())
     steps, state = -(-len(data.train) // work.batch_size), {"step": 0}
 
     def epoch() -> int:

@@ -19,8 +19,10 @@ from deepres.bench.job import Contestant, Work
 from deepres.classification.recipe import IMAGENET
 from deepres.data.augment import channels_last
 from deepres.data.crops import DRAWS, finish, scale_crop_flip
+from deepres.data.order import Order
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.loader import Stream
+from deepres.data.stream.labelled import Batch, labelled, on_device
+from deepres.data.stream.loader import Reading, Stream
 from deepres.data.stream.statistics import statistics
 from deepres.runtime.device import keep_freed_memory
 from deepres.runtime.errors import InputError
@@ -46,14 +48,14 @@ def ours(work: Work) -> Contestant:
     return Contestant(turn, "the stream, one process, one thread")
 
 
-def stream(work: Work, workers: int) -> tuple[Stream, int]:
+def stream(work: Work, workers: int) -> tuple[Stream[Batch], int]:
     """The training batches of the recipe `imagenet`, and how many pictures a turn takes."""
     index, count = files_of(work)
-    found = statistics(index, workers=2)
+    found = statistics(index, reading=Reading(workers=2))
     ready = partial(finish, mean=channels_last(found.mean), values=found.values, vectors=found.vectors)
     augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
-    source = Stream(index, augment, ready, work.batch_size, 0, torch.device("cpu"), draws=DRAWS, workers=workers)
-    return source, count
+    finished = on_device(ready, torch.device("cpu"))
+    return Stream(labelled(index, augment, DRAWS), finished, Order(0, work.batch_size), Reading(workers)), count
 
 
 def pil(work: Work) -> Contestant:

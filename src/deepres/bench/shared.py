@@ -7,7 +7,7 @@ from torch import Tensor
 
 from deepres.bench.job import Work
 from deepres.data.resident import Data, ImageSet
-from deepres.data.sources import load
+from deepres.data.sources import load_data_set
 from deepres.models.catalog import build, family, input_size
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError
@@ -18,7 +18,7 @@ def data_of(work: Work) -> Data:
 
     Raises `InputError` for images that the rivals' loops and networks, which are those for CIFAR-10, do not take.
     """
-    whole = load(work.data)
+    whole = load_data_set(work.data)
     if whole.channels != 3 or whole.size != (32, 32) or len(whole.classes) > 10:
         raise InputError(f"{work.data} is not colour images of 32 pixels in ten classes at most; give such as cifar10")
     return dataclasses.replace(whole, train=_first(whole.train, work.part), test=_first(whole.test, work.part))

@@ -5,7 +5,7 @@ import hashlib
 from deepres.classification.recipe import ClassificationConfig
 from deepres.data.listing import counted
 from deepres.data.resident import Data
-from deepres.data.sources import load, still_there
+from deepres.data.sources import load_data_set, still_there
 from deepres.data.stream.index import Parts, open_index
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE, Ranks
@@ -30,7 +30,9 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
         if crop:
             source: Source = open_index(place, say, rule)
         else:
-            source = load(place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say)
+            source = load_data_set(
+                place, split=config.split, image_size=size, skip_bad=bad, division=rule, progress=say
+            )
     classes = source.classes if isinstance(source, Data) else source.train.classes
     say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
     if not len(source.train):

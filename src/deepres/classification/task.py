@@ -17,13 +17,14 @@ from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.source import Source, fingerprint_of
 from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
-from deepres.data.augment import channels_last, normalise
+from deepres.data.augment import CropFlip, channels_last, normalise
 from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
-from deepres.data.listing import refusal
+from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.loader import Stream, in_order
+from deepres.data.stream.labelled import labelled, on_device
+from deepres.data.stream.loader import Reading, Stream, in_order
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
 from deepres.runtime.errors import InputError
@@ -143,17 +144,9 @@ def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean
     recipe, place = config.recipe, torch.device(config.device)
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
-    batches = Batches(
-        data.train,
-        mean,
-        recipe.batch_size,
-        config.seed,
-        place,
-        augment=recipe.augment,
-        pad=recipe.pad,
-        alternate_flips=recipe.alternate_flips,
-        part=ranks.part(recipe.batch_size),
-    )
+    order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
+    augmentation = CropFlip(recipe.pad, recipe.alternate_flips) if recipe.augment else None
+    batches = Batches(data.train, mean, order, place, augmentation)
     test = _ResidentTest(data.test, spread(data.test, config.test_images), mean, place, ranks)
     known = (data.classes, data.channels, data.fingerprint, mean)
     return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing)
@@ -172,20 +165,20 @@ class _StreamedTest:
         view = partial(center_crop, crop=crop, side=TestProtocol("center").sizes(crop)[0])
         counts, seen = [0, 0, 0], every_so_often(self.say, "pictures tested")
         size = max(1, TEST_PIXELS // crop**2)
-        for answer in in_order(self.index, view, batch_size=size, workers=config.workers, places=own, say=self.say):
+        reading = Reading(config.workers, config.skip_bad, self.say)
+        for answer in in_order(labelled(self.index, view), size, reading, own):
             self._tell(answer.bad)
-            if len(answer.labels):
-                images = normalise(answer.made.to(self.mean.device), self.mean)
-                found = [*_hits(score(net, [(images, answer.labels)])), len(answer.labels)]
+            if answer.batch is not None:
+                pictures, labels = answer.batch
+                images = normalise(pictures.to(self.mean.device), self.mean)
+                found = [*_hits(score(net, [(images, labels)])), len(labels)]
                 counts = [sum(pair) for pair in zip(counts, found, strict=True)]
                 seen(counts[2], len(own))
         return counts
 
     def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Name each picture that does not decode once, where they are left out. Raises `InputError` otherwise."""
+        """Name each picture that does not decode once."""
         for name, reason in bad:
-            if not self.config.skip_bad:
-                raise refusal(self.index.root, name, reason)
             if name not in self.told:
                 self.say(f"left out of the test: {name}, which does not decode ({reason})")
                 self.told.add(name)
@@ -197,33 +190,20 @@ def _streamed(
     """Crops of pictures on disk, augmented as in Sec. 3.4."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
+    reading = Reading(config.workers, config.skip_bad, say)
     # The mean image and the axes of the colour augmentation, by one rank for all of a machine.
     seen = every_so_often(say, "training pictures seen for the mean image")
     with ranks.one_first():
         found = statistics(
-            parts.train,
-            crop=crop,
-            side=low,
-            workers=config.workers,
-            skip_bad=config.skip_bad,
-            say=say,
-            progress=lambda done: seen(done, len(parts.train)),
+            parts.train, crop=crop, side=low, reading=reading, progress=lambda done: seen(done, len(parts.train))
         )
     mean = (found.mean if start_mean is None else fitted(start_mean, crop, crop)).to(place)
+    # Worker processes cut and flip; the colour is changed and the mean image subtracted on the device.
+    augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
     axes = {"values": found.values, "vectors": found.vectors}
-    stream = Stream(
-        parts.train,
-        partial(scale_crop_flip, crop=crop, sides=(low, high)),
-        partial(finish, mean=channels_last(mean), sigma=recipe.colour, **axes),
-        recipe.batch_size,
-        config.seed,
-        place,
-        draws=DRAWS,
-        part=ranks.part(recipe.batch_size),
-        workers=config.workers,
-        skip_bad=config.skip_bad,
-        say=say,
-    )
+    ready = partial(finish, mean=channels_last(mean), sigma=recipe.colour, **axes)
+    order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
+    stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
     test = _StreamedTest(parts.test, config, mean, ranks, say)
     known = (parts.train.classes, 3, fingerprint_of(parts), mean.cpu())
     return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})

@@ -64,17 +64,19 @@ def info(
     Example: deepres data info fashion-mnist
     """
     from deepres.data.decode import NotResidentError
-    from deepres.data.sources import describe, load
+    from deepres.data.sources import describe_data_set, load_data_set
     from deepres.data.stream import index
     from deepres.report import console
 
     say = cache(_say)  # what both ways tell is told once
     try:
-        facts = describe(load(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say))
+        facts = describe_data_set(
+            load_data_set(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say)
+        )
     except NotResidentError:
         if split or image_size:
             raise
-        facts = index.describe(name, index.open_index(name, say))
+        facts = index.describe_index(name, index.open_index(name, say))
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:
@@ -95,24 +97,20 @@ def stats(
     Example: deepres data stats PHOTOGRAPHS
     """
     from deepres.data.stream.index import open_index
+    from deepres.data.stream.loader import Reading
     from deepres.data.stream.statistics import statistics
 
     index = open_index(name, _say).train
     if not len(index):
         raise InputError(f"{name} has no training pictures; give data that has")
-    how: dict[str, Any] = {
-        "workers": workers,
-        "skip_bad": skip_bad,
-        "say": _say,
-    }
     with progress_bar(err) as bar:
         tick = ticker(bar, _say, "images seen")
         found = statistics(
             index,
             crop=crop,
             side=round(crop * 256 / 224) if side is None else side,
+            reading=Reading(workers, skip_bad, _say),
             progress=lambda done: tick(done, len(index)),
-            **how,
         )
     facts = {
         "images": found.images,

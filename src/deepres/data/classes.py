@@ -1,4 +1,4 @@
-"""Class names of networks and of data, brought together: by name where they agree, by place where there are none."""
+"""Matches the classes of networks and of data: by name where both have names, by place where one has none."""
 
 import re
 import unicodedata
@@ -18,27 +18,29 @@ WORDNET = re.compile(r"n\d{8}")  # as ImageNet's folders are called
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes and whose they are, in a sentence; where nothing names them, they are called "0", "1", ..."""
+    """Class names, and `whose` they are as error messages say it. Classes without names are called "0", "1", ..."""
 
     whose: str
     names: tuple[str, ...]
 
     @property
     def numbers(self) -> bool:
-        """Whether these are no names, but the numbers from 0 of so many classes, in whatever order."""
+        """Whether the names are just the numbers from 0 to the number of classes - 1, in any order."""
         return self.named_by_numbers and sorted(map(int, self.names)) == list(range(len(self.names)))
 
     @property
     def named_by_numbers(self) -> bool:
-        """Whether each of these is a number, as 1 to 10, which are names where they are not those from 0."""
+        """Whether every name is a number. Numbers that do not start at 0 (1 to 10) are real names."""
         return all(map(NUMBER.fullmatch, self.names))
 
 
 @dataclass(frozen=True)
 class Match:
-    """The classes that are scored, where among them each class of the data is, and where each member has its scores.
+    """How the classes of the data and those of the members of an ensemble fit together.
 
-    `classes` are the data's in their order, or where these are a part of them, all that the members know.
+    `classes` are those that are scored: the data's, or all of the members' where the data have only a part of them.
+    `labels` gives the place in `classes` of each class of the data, `columns` for each member the column of each class
+    in its scores.
     """
 
     classes: tuple[str, ...]
@@ -52,11 +54,11 @@ def classes_of(whose: str, names: Names | None, count: int) -> Classes:
 
 
 def match(data: Names | None, name: str, members: Sequence[Classes], by_place: bool, say: Say) -> Match:
-    """The classes of `members` and of the data `name` that they are tested on, which may have a part of theirs.
+    """Match the classes of `members` with those of the data `name`, which may have only a part of them.
 
-    `data` is None where nothing names its classes. Names count where both have some, numbers that are not those from 0
-    among them; else, and with `by_place`, classes are taken by their place, which `say` hears. Raises `InputError`
-    where names or counts differ.
+    `data` is None where the data have no class names. Classes are matched by name where both sides have names;
+    otherwise, and with `by_place`, by place, and `say` is told. Numbers that do not start at 0 count as names. Raises
+    `InputError` where names or numbers of classes differ.
     """
     first = next((member for member in members if not member.numbers), members[0])
     own = [columns(member, first, by_place, say) for member in members]
@@ -65,21 +67,21 @@ def match(data: Names | None, name: str, members: Sequence[Classes], by_place: b
     if len(found) < len(first.names):
         say(f"{name} has {len(found):,} of the {len(first.names):,} classes; the scores are over all of them")
         return Match(first.names, found, own)
-    shown = first if wanted.numbers else wanted  # whose names are the better ones
+    shown = first if wanted.numbers else wanted  # names are shown rather than numbers
     order = found if shown is wanted else list(range(len(found)))
     labels = list(range(len(found))) if shown is wanted else found
     return Match(shown.names, labels, [[member[place] for place in order] for member in own])
 
 
 def columns(member: Classes, first: Classes, by_place: bool, say: Say) -> list[int]:
-    """Where a member has its score of each class of the `first`. Raises `InputError` where names or counts differ."""
+    """The column of a member's scores for each class of the `first`. Raises `InputError` where they do not match."""
     if member is not first and not by_place and len(member.names) != len(first.names):
         raise _refusal(member, first)
     return _places(first, member, by_place, say)
 
 
 def head_rows(known: Classes, wanted: Classes, say: Say) -> list[int] | None:
-    """Which rows of a head that knows the classes `known` are those of the `wanted`; None where it takes a new head."""
+    """The rows of a classifier of the classes `known` for the `wanted` ones; None where a new head must be trained."""
     if len(known.names) == len(wanted.names):
         try:
             return _places(wanted, known, False, say)
@@ -92,7 +94,7 @@ def head_rows(known: Classes, wanted: Classes, say: Say) -> list[int] | None:
 
 
 def same_names(wanted: Names, known: Names) -> list[int] | None:
-    """Where `known` has each of `wanted`, whatever their Unicode form; None where it lacks one, or has one twice."""
+    """The place in `known` of each of `wanted`, in any Unicode form; None where one is missing or there twice."""
     ones, others = (list(map(_form, names)) for names in (wanted, known))
     if ones == others:
         return list(range(len(ones)))
@@ -102,12 +104,13 @@ def same_names(wanted: Names, known: Names) -> list[int] | None:
 
 
 def listed(names: Names) -> str:
-    """Names in a sentence, the first of many with their number."""
+    """Names joined for a sentence; of many names the first ten and their number."""
     return ", ".join(names[:SHOWN]) + f", ... ({len(names):,} in all)" * (len(names) > SHOWN)
 
 
 def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[int]:
-    """Where `known` has each of the classes `wanted`."""
+    """The place in `known` of each of the classes `wanted`. Raises `InputError` where they do not match."""
+    # By name.
     found = same_names(wanted.names, known.names)
     many = len(wanted.names)
     # Numbers from 0 stand for any names, but not for other numbers.
@@ -115,6 +118,7 @@ def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[i
     numbers = (wanted.numbers or known.numbers) and not others
     if found is not None and (not by_place or found == list(range(len(known.names)))):
         return found
+    # By place, if one side has only numbers, both are ImageNet's, or the user says so.
     imagenet = _is_imagenet(wanted.names) and _is_imagenet(known.names)
     if many != len(known.names) or not (by_place or numbers or imagenet):
         raise _refusal(known, wanted)
@@ -123,7 +127,7 @@ def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[i
         nameless = wanted if wanted.numbers else known
         why = f"since {nameless.whose} does not name them" if numbers else "since both have ImageNet's"
     say(f"the classes of {known.whose} and {wanted.whose} are taken by their place, {why}")
-    # Folders that are called by numbers lie in the order of text: 0, 1, 10, 100, ...
+    # Folders named by numbers are sorted as text (0, 1, 10, 100, ...), so their place is not their number.
     if by_place:
         return list(range(many))
     places = list(map(int, wanted.names)) if wanted.numbers else range(many)
@@ -132,13 +136,13 @@ def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[i
 
 
 def _is_imagenet(names: Names) -> bool:
-    """Whether these are ImageNet's thousand in their order, in English or by their numbers in WordNet."""
+    """Whether these are ImageNet's 1,000 classes in their order, by English names or by WordNet ids."""
     english = names[0].startswith("tench") and names[-1].startswith("toilet tissue")
     return len(names) == 1000 and (english or (list(names) == sorted(names) and all(map(WORDNET.fullmatch, names))))
 
 
 def _refusal(member: Classes, other: Classes) -> InputError:
-    """The error where a member and `other` do not have the same classes."""
+    """The error for a member and `other` that do not have the same classes."""
     counts = len(member.names), len(other.names)
     if counts[0] != counts[1] and (member.numbers or other.numbers):
         return InputError(

@@ -1,4 +1,4 @@
-"""The augmentation of Sec. 3.4 and the views of a picture, as pure functions of the encoded bytes and the draws."""
+"""The augmentation of Sec. 3.4 and the views of a picture, as pure functions of encoded bytes and random numbers."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from deepres.data.augment import normalise
 from deepres.data.resizing import centered, margin, resized, scaled
 from deepres.data.rgb import open_picture, upright
 
-MOST_PIXELS = 2**23  # of a picture that is resized whole
-DRAWS = 7  # uniform numbers a picture: scale, row, column, flip, and three for the colour
+MOST_PIXELS = 2**23  # a picture with more pixels after resizing is not resized as a whole
+DRAWS = 7  # random numbers for each picture: scale, row, column, flip, and three for the colour
 
 
 def scale_crop_flip(
@@ -28,8 +28,8 @@ def scale_crop_flip(
     the row and the column of the crop, and the flip. "The image is resized with its shorter side randomly sampled in
     [256, 480] for scale augmentation. A 224x224 crop is randomly sampled from an image or its horizontal flip"
     (Sec. 3.4). Only the crop is resampled (bilinear, antialiased), and a JPEG of at least twice the size is decoded
-    at a half, a quarter or an eighth. Raises what Pillow raises for a damaged picture and `ValueError` for one that
-    is not allowed. `crop` must not be above the least side.
+    at a half, a quarter or an eighth. Raises what Pillow raises for a damaged picture, and `ValueError` for one with
+    too many pixels. `crop` must not be above the least side.
     """
     least, most = sides
     side = least + int(draws[0] * (most - least + 1))
@@ -42,10 +42,10 @@ def scale_crop_flip(
 
 
 def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
-    """The centre, uint8 (3, crop, crop), of the picture with its shorter side brought to `side`. Draws nothing.
+    """The centre crop, uint8 (3, crop, crop), of the picture resized to a shorter side of `side`. Uses no `draws`.
 
-    To the last bit what torchvision's `Resize` and `CenterCrop` give; of a picture that is a hundred times as long as
-    high, which would fill memory, the centre alone is resampled.
+    The result is bit for bit that of torchvision's `Resize` and `CenterCrop`. Of a very long picture, which would fill
+    memory when resized, only the centre is resampled.
     """
     with open_picture(encoded) as opened:
         image = upright(opened)
@@ -56,7 +56,7 @@ def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224,
 
 
 def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
-    """The picture at its own size, uint8 (3, H, W). Draws nothing."""
+    """The picture at its own size, uint8 (3, H, W). Uses no `draws`."""
     with open_picture(encoded) as opened:
         return _tensor(upright(opened))
 
@@ -66,20 +66,20 @@ def finish(
 ) -> Tensor:
     """A batch for the network, float32 (N, 3, H, W): per-pixel mean subtracted, colours shifted.
 
-    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1; of `draws` (N, DRAWS) the
-    last three of a row make the normal numbers of the colour. `values` and `vectors` are those of `pca_colour`; these
-    and `draws` are on the processor, since some devices have no float64.
+    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1. The last three of the uniform
+    numbers of each picture, `draws` (N, DRAWS), become the normal numbers of its colour shift. `values` and `vectors`
+    are those of `pca_colour`; these and `draws` are on the CPU, since some devices have no float64.
     """
     shift = pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma)
     return normalise(images, mean).add_(shift[:, :, None, None].float().to(images.device))
 
 
 def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:
-    """What each picture's colours are shifted by, (N, 3): "the standard color augmentation" of Sec. 3.4.
+    """The colour shift of each picture, (N, 3): "the standard color augmentation" of Sec. 3.4.
 
-    That of Krizhevsky et al. 2012: the eigenvectors (columns of `vectors`, (3, 3)) of the covariance of RGB, each
-    times its eigenvalue (`values`, (3,), for pixels from 0 to 1) times a normal number (`normals`, (N, 3)) of
-    standard deviation `sigma`; one shift for all pixels of a picture.
+    It is that of Krizhevsky et al. 2012: the sum of the eigenvectors (columns of `vectors`, (3, 3)) of the covariance
+    of RGB, each times its eigenvalue (`values`, (3,), for pixels from 0 to 1) and times a normal number (`normals`,
+    (N, 3)) of standard deviation `sigma`. All pixels of a picture have the same shift.
     """
     return sigma * (normals.to(vectors.dtype) * values) @ vectors.T
 

@@ -13,7 +13,7 @@ TIMEOUT = ("-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"
 
 
 def available() -> bool:
-    """Whether this system has the two tools."""
+    """Whether this system has `apt-get` and `dpkg-deb`."""
     return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
 
 

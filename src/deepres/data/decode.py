@@ -1,4 +1,4 @@
-"""From pictures to whole tensors: looked at once for size and mode, then decoded once, in a thread pool."""
+"""Whole images of one size in tensors: the sizes of all pictures are read first, then threads decode them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepres.data.listing import Part, Picture, check_label, digest_of, each, numbered, refusal
+from deepres.data.listing import PARTS, Part, Picture, check_label, digest_of, each, numbered, refusal
 from deepres.data.manifest import Manifest
 from deepres.data.resident import ImageSet
 from deepres.data.resizing import centered, resized
@@ -26,7 +26,7 @@ class NotResidentError(InputError):
 
 @dataclass(frozen=True)
 class _Look:
-    """What the head of a picture tells: (width, height) as it is to be seen, and whether it is grayscale."""
+    """The head of a picture: (width, height) after its orientation is applied, and whether it is grayscale."""
 
     size: tuple[int, int]
     gray: bool
@@ -39,49 +39,48 @@ class _Bad:
     reason: str
 
 
-def decode(
-    name: str,
-    root: Path,
-    classes: tuple[str, ...] | None,
-    pictures: Iterable[Picture],
-    *,
-    image_size: int | None,
-    skip_bad: bool,
-    say: Say,
-) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-    """Training part, test part and class names ("0", "1", ... where `classes` is None).
+@dataclass(frozen=True)
+class Decoding:
+    """How the pictures of the data set `name` in the folder `root` become whole images; `say` is told what takes time.
 
-    Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. With
-    `image_size`, an image of another size is resized by its shorter side and cut at its centre, as torchvision's
-    `Resize` and `CenterCrop` do it. Raises `InputError` for a label out of range, a picture that does not decode
-    (unless `skip_bad`), sizes that differ without `image_size`, and for more than 4 GiB of pixels. A part may be empty.
+    With `image_size`, an image of another size is resized by its shorter side and cut at its centre, as torchvision's
+    `Resize` and `CenterCrop` do it. With `skip_bad`, pictures that do not decode are left out.
     """
-    if image_size is not None and isinstance(pictures, Sequence):
-        _check_memory(name, len(pictures) * image_size**2)  # of one channel at least: refused before all are read
-    looks = _looks(root, classes, pictures, skip_bad, say, name, image_size)
-    if classes is None:
-        classes = numbered(looks.labels)
+
+    name: str
+    root: Path
+    image_size: int | None
+    skip_bad: bool
+    say: Say
+
+
+def decode_parts(
+    how: Decoding, classes: tuple[str, ...] | None, pictures: Iterable[Picture]
+) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """Training part, test part and class names ("0", "1", ... where `classes` is None). A part may be empty.
+
+    Images are RGB, or have one channel where all of them are grayscale, as `rgb.upright` makes them. Raises
+    `InputError` for a label out of range, a picture that does not decode (unless `skip_bad`), sizes that differ without
+    `image_size`, and for more than 4 GiB of pixels.
+    """
+    # Refuse what cannot fit before all pictures are read, counting one channel at least.
+    if how.image_size is not None and isinstance(pictures, Sequence):
+        _check_memory(how.name, len(pictures) * how.image_size**2)
+    # Read the size and the mode of each picture, which give the shape of the tensors.
+    looks = _looks(how, classes, pictures)
     good = [look for look in looks.found if isinstance(look, _Look)]
     channels = 1 if all(look.gray for look in good) else 3
-    height, width = _common_size(root, looks, image_size)
-    _check_memory(name, len(good) * channels * height * width)
-    say(f"{name}: decoding {len(good):,} images of {width}x{height}")
-    makers = {part: _Maker(looks.count(part), (channels, height, width)) for part in ("train", "test")}
-    mode = "RGB" if channels == 3 else "L"
-
-    def task(picture: Picture) -> tuple[Tensor | _Bad, bytes]:
-        return _decode(picture, mode=mode, image_size=image_size), digest_of(picture)
-
-    for index, (picture, (pixels, digest)) in enumerate(each(pictures, task, say, name, "decoded")):
-        look = looks.found[index]
-        bad = look if isinstance(look, _Bad) else pixels
-        if isinstance(bad, _Bad):
-            if not skip_bad:
-                raise refusal(root, picture.name, bad.reason)
-            makers[picture.part].skipped[picture.name] = digest
-        else:
-            makers[picture.part].add(picture, bad, digest)
-    return makers["train"].finish(), makers["test"].finish(), classes
+    height, width = _common_size(how, looks)
+    _check_memory(how.name, len(good) * channels * height * width)
+    # Decode all pictures into them.
+    how.say(f"{how.name}: decoding {len(good):,} images of {width}x{height}")
+    makers: dict[Part, _Maker] = {part: _Maker(looks.count(part), (channels, height, width)) for part in PARTS}
+    _fill(makers, how, looks, pictures, mode="RGB" if channels == 3 else "L")
+    return (
+        makers["train"].image_set(),
+        makers["test"].image_set(),
+        numbered(looks.labels) if classes is None else classes,
+    )
 
 
 def _check_memory(name: str, needed: int) -> None:
@@ -93,7 +92,7 @@ def _check_memory(name: str, needed: int) -> None:
 
 
 class _Maker:
-    """Collects the images of one part in a tensor of full length."""
+    """Collects the images of one part in a tensor that has room for all of them."""
 
     def __init__(self, count: int, shape: tuple[int, int, int]):
         self.images = torch.empty((count, *shape), dtype=torch.uint8)
@@ -106,7 +105,7 @@ class _Maker:
         self.labels.append(picture.label)
         self.made.append((picture.name, digest))
 
-    def finish(self) -> ImageSet:
+    def image_set(self) -> ImageSet:
         labels = torch.tensor(self.labels, dtype=torch.int64)
         every = [*self.made, *self.skipped.items()]
         manifest = Manifest.of((name for name, _ in every), (digest for _, digest in every))
@@ -126,45 +125,54 @@ class _Looks:
         return sum(1 for own, look in pairs if own == part and isinstance(look, _Look))
 
 
-def _looks(
-    root: Path,
-    classes: tuple[str, ...] | None,
-    pictures: Iterable[Picture],
-    skip_bad: bool,
-    say: Say,
-    name: str,
-    image_size: int | None,
-) -> _Looks:
-    """Look at every picture; refuse labels out of range, unless `skip_bad` what does not open, and a second size."""
+def _fill(makers: dict[Part, _Maker], how: Decoding, looks: _Looks, pictures: Iterable[Picture], mode: str) -> None:
+    """Decode the pictures into the tensors of their parts."""
+
+    def task(picture: Picture) -> tuple[Tensor | _Bad, bytes]:
+        return _decode_picture(picture, mode=mode, image_size=how.image_size), digest_of(picture)
+
+    decoded = each(pictures, task, how.say, how.name, "decoded")
+    for look, (picture, (pixels, digest)) in zip(looks.found, decoded, strict=True):
+        bad = look if isinstance(look, _Bad) else pixels
+        if not isinstance(bad, _Bad):
+            makers[picture.part].add(picture, bad, digest)
+        elif how.skip_bad:
+            makers[picture.part].skipped[picture.name] = digest
+        else:
+            raise refusal(how.root, picture.name, bad.reason)
+
+
+def _looks(how: Decoding, classes: tuple[str, ...] | None, pictures: Iterable[Picture]) -> _Looks:
+    """Look at every picture. Refuse labels out of range, a second size, and unless `skip_bad` what does not open."""
     looks, sizes = _Looks([], [], []), dict[tuple[int, int], str]()
-    task = partial(_look, image_size=image_size)
-    for picture, look in each(pictures, task, say, name, "looked at"):
-        check_label(root, picture, classes)
+    task = partial(_look, image_size=how.image_size)
+    for picture, look in each(pictures, task, how.say, how.name, "looked at"):
+        check_label(how.root, picture, classes)
         if isinstance(look, _Bad):
-            if not skip_bad:
-                raise refusal(root, picture.name, look.reason)
+            if not how.skip_bad:
+                raise refusal(how.root, picture.name, look.reason)
         elif look.size not in sizes:
             sizes[look.size] = picture.name
-            _require_same(root, sizes)
+            _require_same(how.root, sizes)
         looks.found.append(look)
         looks.parts.append(picture.part)
         looks.labels.append(picture.label)
     return looks
 
 
-def _common_size(root: Path, looks: _Looks, image_size: int | None) -> tuple[int, int]:
+def _common_size(how: Decoding, looks: _Looks) -> tuple[int, int]:
     """Height and width of all decoded images."""
-    if image_size is not None:
-        return image_size, image_size
-    sizes = [look.size for look in looks.found if isinstance(look, _Look)]
-    if not sizes:
-        raise InputError(f"{root} has no picture that decodes; give a folder of images")
-    width, height = sizes[0]
+    if how.image_size is not None:
+        return how.image_size, how.image_size
+    size = next((look.size for look in looks.found if isinstance(look, _Look)), None)
+    if size is None:
+        raise InputError(f"{how.root} has no picture that decodes; give a folder of images")
+    width, height = size
     return height, width
 
 
 def _require_same(root: Path, sizes: dict[tuple[int, int], str]) -> None:
-    """Refuse a second size; `sizes` has the first picture of each."""
+    """Raise `InputError` for a second size; `sizes` has the name of the first picture of each."""
     if len(sizes) > 1:
         two = " and ".join(f"{name} {width}x{height}" for (width, height), name in sizes.items())
         raise NotResidentError(
@@ -174,7 +182,7 @@ def _require_same(root: Path, sizes: dict[tuple[int, int], str]) -> None:
 
 
 def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
-    """Of a PNG, Pillow tells the orientation only once it is decoded: not where the size will be another anyway."""
+    """The head of a picture. Pillow decodes a PNG for its orientation, which is not needed with an `image_size`."""
     try:
         with open_picture(picture.content) as image:
             size = seen_size(image) if image_size is None else (image_size, image_size)
@@ -185,7 +193,7 @@ def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
         return _Bad(fault(error))
 
 
-def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
+def _decode_picture(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
     """One picture as a uint8 tensor (C, H, W)."""
     try:
         with open_picture(picture.content) as opened:
@@ -203,6 +211,6 @@ def _decode(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | 
 
 
 def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
-    """One picture as RGB, uint8 (3, H, W), made as `decode` makes it; of one that does not decode, why, in short."""
-    pixels = _decode(picture, mode="RGB", image_size=image_size)
+    """One picture as RGB, uint8 (3, H, W), made as by `decode_parts`, or the reason why it does not decode."""
+    pixels = _decode_picture(picture, mode="RGB", image_size=image_size)
     return pixels.reason if isinstance(pixels, _Bad) else pixels

@@ -1,7 +1,7 @@
-"""Values of more than eight bits a channel, brought to eight by the range that the file declares or shows.
+"""Pictures of more than eight bits a channel, scaled to eight by the range of values that the file declares or has.
 
-Cameras and scanners of 10, 12 and 14 bits leave their values in the lower part of 16 or 32, so that the upper eight
-bits of these would be black.
+Cameras and scanners of 10, 12 and 14 bits store their values in the lower bits of 16 or 32. The upper eight bits alone
+would be a black picture.
 """
 
 import io
@@ -13,40 +13,41 @@ import numpy as np
 from PIL import Image
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-DEPTHS = (8, 10, 12, 14, 16)  # bits that instruments give
-UNDECLARED = 65535  # of a PGM or PPM, as programs write it that do not know their values
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners
+UNDECLARED = 65535  # the maximum in a PGM or PPM whose writer did not know the real one
 PHOTOMETRIC, BITS, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 MAX_VALUE, SMIN_VALUE, SMAX_VALUE = 281, 340, 341
 Values = np.ndarray[Any, Any]
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """The picture, loaded: as it is where it has eight bits a channel, else a new one of mode L, RGB, RGBA or CMYK.
+    """The loaded picture, unchanged if it has eight bits a channel, else as a new one of mode L, RGB, RGBA or CMYK.
 
-    Of n bits the upper eight are kept, where n is the least of 8, 10, 12, 14 and 16 that holds the largest value that
-    the file declares (TIFF: tags 258, 281 and 341; PGM and PPM: a maximum other than 65535) or, where it declares none,
-    shows; the alpha channel has an n of its own. Values below 0 and floating point take the range of the TIFF tags 340
-    and 341. Raises `ValueError` where these are needed and missing, and for undeclared values beyond 16 bits.
+    The upper eight of n bits are kept. n is the least of 8, 10, 12, 14 and 16 bits that holds the largest value: the
+    one that the file declares (TIFF: tags 258, 281 and 341; PGM and PPM: a maximum other than 65535), or else the
+    largest one in the picture. The alpha channel has its own n. Negative and floating-point values are scaled by the
+    range of the TIFF tags 340 and 341. Raises `ValueError` where these tags are needed and missing, and for undeclared
+    values beyond 16 bits.
     """
     low, high = _declared(image)
-    colours = _sixteen_bits(image)  # while the file is open
+    colours = _sixteen_bits(image)  # before `load`, which closes the file
     image.load()
     if image.mode in DEEP_MODES:
         values = np.asarray(image)
         if image.format == "TIFF" and _tag(image, SAMPLE_FORMAT) in (None, 1) and values.dtype == np.int32:
             values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
         scaled = _eight(values, low, high)
-        # Pillow turns what counts from white to black only where it has eight bits.
+        # Pillow inverts pictures in which 0 is white only if they have eight bits.
         return Image.fromarray(255 - scaled if _tag(image, PHOTOMETRIC) == 0 else scaled)
     if colours is None or np.asarray(image)[..., :3].max(initial=0) > 2 ** (DEPTHS[-2] - 8):
-        return image  # the upper eight of sixteen, as Pillow takes them
+        return image  # Pillow has kept the upper eight of 16 bits
     values = colours()
     parts = [values] if image.mode == "CMYK" else [values[..., :3], values[..., 3:]]
     return Image.fromarray(np.concatenate([_eight(part, low, high) for part in parts if part.size], -1), image.mode)
 
 
 def _eight(values: Values, low: float | None, high: float | None) -> Values:
-    """The values as uint8; `low` and `high` are declared."""
+    """The values as uint8. `low` and `high` are the declared ends of their range, if any."""
     least, most = values.min(), values.max()
     if least >= 0 and values.dtype.kind != "f":
         most = max(int(most), int(high or 0))
@@ -64,11 +65,11 @@ def _eight(values: Values, low: float | None, high: float | None) -> Values:
 
 
 def _declared(image: Image.Image) -> tuple[float | None, float | None]:
-    """The least and the largest value by the head of the file, each where it says so. Before loading."""
+    """The least and the largest value that the head of the file declares, if it does. Call it before loading."""
     tiles = _tiles(image)
     if image.format == "PPM" and image.mode == "I" and tiles:
         known = isinstance(tiles[0].args, tuple) and tiles[0].args[-1] != UNDECLARED
-        return None, UNDECLARED if known else None  # to which Pillow stretches it
+        return None, UNDECLARED if known else None  # Pillow stretches the values to this maximum
     if image.format != "TIFF":
         return None, None
     packed = 4095.0 if _tag(image, BITS) == 12 else None
@@ -92,16 +93,16 @@ def _tag(image: Image.Image, number: int) -> float | None:
 
 
 def _sixteen_bits(image: Image.Image) -> Callable[[], Values] | None:
-    """For a colour picture of 16 bits a channel, what reads all of them, (H, W, C) uint16. Before loading.
+    """For a colour picture of 16 bits a channel, a function that reads them, uint16 (H, W, C). Call it before loading.
 
-    Pillow keeps the upper byte. It gives the lower one to whom asks for the bytes in the other order.
+    Pillow keeps only the upper byte. Read in the other byte order, it keeps the lower one instead.
     """
     tile = next(iter(_tiles(image)), None)
     if tile is None or image.mode in DEEP_MODES or not isinstance(tile.args, (str, tuple)):
         return None
     mode = tile.args if isinstance(tile.args, str) else str(tile.args[0])
     plain = image.format == "PPM" and tile.codec_name == "ppm" and tile.args == ("RGB", UNDECLARED)
-    if not plain and (";16" not in mode or mode.startswith("RGBa")):  # premultiplied: its lower bytes are not told
+    if not plain and (";16" not in mode or mode.startswith("RGBa")):  # premultiplied: lower bytes are lost
         return None
     file: Any = image.fp  # pyright: ignore[reportAttributeAccessIssue]
     place = file.tell()
@@ -118,7 +119,9 @@ def _lower_bytes(content: bytes, form: str, mode: str) -> Values:
     """The lower byte of each channel, (H, W, C), of a file that Pillow reads as the raw mode `mode`."""
     native = "L" if sys.byteorder == "little" else "B"
     order = mode[-1].replace("N", native)
-    other = "RGBA" if mode == "LA;16B" else mode[:-1] + {"L": "B", "B": "L"}[order]  # LA has no other order: all bytes
+    other = (
+        "RGBA" if mode == "LA;16B" else mode[:-1] + {"L": "B", "B": "L"}[order]
+    )  # LA;16L is unknown to Pillow: all bytes
     with Image.open(io.BytesIO(content), formats=[form]) as twin:
         tiles = _tiles(twin)
         swapped = [other if isinstance(tile.args, str) else (other, *tile.args[1:]) for tile in tiles]

@@ -1,4 +1,4 @@
-"""Which pictures of a set without a test part are test pictures: told by a hash, so that each keeps its side."""
+"""Divides a set without a test part by a hash of each picture, so that a picture stays in its part for ever."""
 
 import hashlib
 import unicodedata
@@ -9,19 +9,20 @@ from typing import Literal
 
 from deepres.data.listing import Part, Picture, content_of
 
-Division = Literal["hash", "place"]  # place: how run folders of before were divided, by every fifth of each class
+Division = Literal["hash", "place"]  # place: every fifth of each class, as early run folders have it
 TEST_EVERY = 5
-RANGE = 2**64  # of hashes
+RANGE = 2**64  # hashes are below
 
 
 def divided(pictures: Iterable[Picture], rule: Division = "hash") -> Iterable[Picture]:
-    """Give each picture its part: about one in `TEST_EVERY` is a test picture. Can be gone through more than once.
+    """The pictures with their part set: about one in `TEST_EVERY` is a test picture. Can be iterated more than once.
 
-    By the rule `hash` the hash of a picture's key (its class and its name within it, whatever Unicode form that has),
-    or of its content where it has no key, tells its part: as a fraction, it is below 1 / `TEST_EVERY` for a test
-    picture. So pictures that come or go move no other, nor does another place of the folder. There are two exceptions:
-    of a class of test pictures alone, the one with the largest hash is a training picture; and where the set would
-    have no test picture, the one with the least hash of all is one, unless it is its class's only training picture.
+    By the rule `hash`, a picture is a test picture where its hash, as a fraction, is below 1 / `TEST_EVERY`. What is
+    hashed is its key (its class and its name within that, in one Unicode form), or its content where it has no key. So
+    adding or removing pictures, or moving the folder, changes the part of no other picture. There are two exceptions.
+    If all pictures of a class would be test pictures, the one with the largest hash becomes a training picture. If the
+    set would have no test picture, the one with the least hash becomes one, unless it is the only training picture of
+    its class.
     """
     found = _Divided(pictures, rule)
     return list(found) if isinstance(pictures, list) else found
@@ -29,7 +30,7 @@ def divided(pictures: Iterable[Picture], rule: Division = "hash") -> Iterable[Pi
 
 @dataclass(frozen=True)
 class _Divided:
-    """Pictures whose parts are told by a first look at all of them."""
+    """Divided pictures. All of them are read once for their parts, before the first is given."""
 
     pictures: Iterable[Picture]
     rule: Division
@@ -50,16 +51,17 @@ class _Divided:
 
 
 def _hash(picture: Picture) -> int:
-    """From 0 to below `RANGE`."""
+    """A whole number from 0 to below `RANGE`."""
     if picture.key is None:
-        known = content_of(picture.content)
+        hashed = content_of(picture.content)
     else:
-        known = unicodedata.normalize("NFC", picture.key).encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.sha256(known).digest()[:8], "big")
+        hashed = unicodedata.normalize("NFC", picture.key).encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(hashed).digest()[:8], "big")
 
 
 def _by_hash(pictures: list[tuple[int, int]]) -> list[Part]:
     """The part of each (label, hash)."""
+    # The extremes of each class, for the two exceptions.
     least, largest = dict[int, int](), dict[int, int]()
     for label, value in pictures:
         least[label] = min(value, least.get(label, RANGE))
@@ -72,7 +74,7 @@ def _by_hash(pictures: list[tuple[int, int]]) -> list[Part]:
 
 
 def _by_place(labels: list[int]) -> list[Part]:
-    """Of each class every fifth, in the sorted order of the files."""
+    """Every fifth picture of each class is a test picture, in the sorted order of the files."""
     seen: dict[int, int] = {}
     parts: list[Part] = []
     for label in labels:

@@ -1,17 +1,18 @@
-"""Image folders: the pictures of the classes that `layouts` finds; torchvision's ImageNet is one."""
+"""Image folders: the pictures in the class folders that `layouts` finds, torchvision's ImageNet among them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepres.data.layouts import Classes, Layout, is_picture, layout_of
+from deepres.data.layouts import ClassFolders, Layout, layout_of
 from deepres.data.listing import Listing, Part, Picture
+from deepres.data.names import is_picture
 from deepres.data.walk import Walk, composed, names_of, unread_note
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
 
-IMAGENET_NAMES = "meta.bin"  # written by `torchvision.datasets.ImageNet`: from a folder's WordNet id to English
+IMAGENET_NAMES = "meta.bin"  # of `torchvision.datasets.ImageNet`: English names by WordNet id
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class _File:
 
 
 def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
-    """The pictures under `root`, in sorted order, labelled by their class folder; `notes` are of the caller.
+    """The pictures under `root`, in sorted order, labelled by their class folder. `notes` go into the listing.
 
-    Without a test part `data.division` divides; a test part alone has no training pictures. Raises `InputError` for a
-    folder whose classes cannot be told, a class folder without pictures, or a test class that the training set lacks.
+    Without a test part `data.division` divides the pictures. A test part may be there without a training part. Raises
+    `InputError` where the class folders cannot be recognized, for a class folder without pictures, and for a test class
+    that the training part does not have.
     """
+    # Find the parts and their classes.
     walk, unread = Walk(), Counter[str]()
     layout = layout_of(root, walk)
     classes = tuple(layout.test or () if layout.train is None else layout.train)
@@ -35,13 +38,14 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
         raise InputError(
             f"the test part of {root} has the class {unknown[0]!r}, which the training part lacks; make them agree"
         )
+    # List the files, which takes no look into them.
     files = [
         *_files(layout.train or {}, classes, "train", walk, unread),
         *_files(layout.test or {}, classes, "test", walk, unread),
     ]
     names, divides = root / IMAGENET_NAMES, layout.test is None
 
-    def read() -> tuple[tuple[str, ...], Iterable[Picture]]:
+    def scan() -> tuple[tuple[str, ...], Iterable[Picture]]:
         within = root.as_posix().rstrip("/") + "/"
         pictures = [
             Picture(
@@ -55,9 +59,10 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
         ]
         return _named(names, classes), pictures
 
+    # The class names are read from `names`, so that the cache depends on it, too.
     every = (*(Path(file.path) for file in files), *[names] * names.is_file())
     told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
-    return Listing(root, every, read, divides, told)
+    return Listing(root, every, scan, divides, told)
 
 
 def is_image_folder(root: Path) -> bool:
@@ -66,7 +71,7 @@ def is_image_folder(root: Path) -> bool:
     try:
         layout = layout_of(root, walk)
     except InputError:
-        # What cannot be told apart is told by the reader of it, where pictures lie in folders of their own.
+        # An unclear layout is still one of images if two folders hold some; `image_folder` then raises its error.
         folders = walk.folders_inside(root)
         return sum(any(map(is_picture, walk.files_below(folder))) for folder in folders) > 1
     parts = [own for own in (layout.train, layout.test) if own is not None]
@@ -80,7 +85,7 @@ def is_image_folder(root: Path) -> bool:
 
 
 def pictures_below(folder: Path, walk: Walk, unread: Counter[str]) -> Iterator[str]:
-    """All picture files in a folder and those below it, in sorted order; `unread` counts the others by suffix."""
+    """All picture files in and below a folder, in sorted order; `unread` counts the other files by suffix."""
     for path in walk.files_below(folder):
         if is_picture(path):
             yield path
@@ -89,15 +94,17 @@ def pictures_below(folder: Path, walk: Walk, unread: Counter[str]) -> Iterator[s
 
 
 def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:
-    """The pictures beside the class folders by name, and all other files by the end of their names."""
+    """Notes about what is not read: pictures beside the class folders by name, other files by suffix."""
     lost = [path.name for path in layout.beside if is_picture(path.name)]
     notes = [f"not read, since they lie beside the class folders: {names_of(lost)}"] if lost else []
     others = Counter(path.suffix.lower() for path in layout.beside if not is_picture(path.name) and path != names)
     return [*notes, *unread_note(unread + others)]
 
 
-def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]) -> Iterator[_File]:
-    """The picture files of each class that a part has, in sorted order."""
+def _files(
+    folders: ClassFolders, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]
+) -> Iterator[_File]:
+    """The picture files of all classes of a part, in sorted order."""
     for label, name in enumerate(classes):
         own = folders.get(name, ())
         found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
@@ -107,10 +114,10 @@ def _files(folders: Classes, classes: tuple[str, ...], part: Part, walk: Walk, u
 
 
 def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The class names in English where torchvision's ImageNet has them beside the folders, in `file`."""
+    """The English class names where torchvision's ImageNet has them in `file`, else the names of the folders."""
     if not file.is_file():
         return classes
-    from deepres.runtime import archive  # here, as all who only list folders do without torch
+    from deepres.runtime import archive  # loads torch, which listing folders does not need
 
     try:
         require_regular(file)

@@ -1,4 +1,4 @@
-"""HEIC and AVIF, the pictures of telephones: read where Pillow can, by itself or through `pillow-heif`."""
+"""HEIC and AVIF, the picture formats of phones: read where Pillow can, by itself or through `pillow-heif`."""
 
 import io
 from functools import cache
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError, features
 
-HEAD = 64  # bytes, which hold the brands
+HEAD = 64  # bytes, in which the brands of the format are
 BOX = b"ftyp"
 AVIF = (b"avif", b"avis")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"heif")
 
 
 def opened(file: io.BytesIO | Path, formats: tuple[str, ...]) -> Image.Image:
-    """What `Image.open` gives of one of `formats`, or of HEIC or AVIF by its first bytes, whatever its name.
+    """Open a picture in one of `formats`, or in HEIC or AVIF, recognized by its first bytes, not by its name.
 
-    Raises `ValueError` for HEIC or AVIF which this installation does not read, and what Pillow raises.
+    Raises `ValueError` for HEIC or AVIF that this installation cannot read, and what Pillow raises.
     """
     try:
         return Image.open(file, formats=formats)
@@ -31,7 +31,7 @@ def opened(file: io.BytesIO | Path, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _kind(file: io.BytesIO | Path) -> str | None:
-    """`AVIF` or `HEIC` by the brands in the head of a file, else None."""
+    """`AVIF` or `HEIC`, by the brands in the head of a file; None for other formats."""
     if isinstance(file, Path):
         with file.open("rb") as stream:
             head = stream.read(HEAD)
@@ -39,7 +39,7 @@ def _kind(file: io.BytesIO | Path) -> str | None:
         head = file.getvalue()[:HEAD]
     if head[4:8] != BOX:
         return None
-    # The major brand, a version, and the compatible brands, for as long as the box is.
+    # The box holds the major brand, a version, and the compatible brands up to its end.
     end = int.from_bytes(head[:4], "big")
     brands = [head[8:12], *(head[start : start + 4] for start in range(16, min(end, HEAD), 4))]
     if any(brand in AVIF for brand in brands):

@@ -8,7 +8,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
 
-def fetch(repository: str, say: Say) -> Path:
+def fetch_from_hub(repository: str, say: Say) -> Path:
     """Download the Parquet files of the data set `owner/name` into the hub's cache and return their folder.
 
     A copy in the cache serves where the hub cannot be reached. Raises `InputError` where there is neither,

@@ -1,4 +1,4 @@
-"""Pictures that were found but not decoded yet: what the readers of the layouts give to `decode` and `stream`."""
+"""Pictures that were found but not decoded yet. All readers of layouts give a `Listing` to `decode` and `stream`."""
 
 import errno
 import hashlib
@@ -18,10 +18,11 @@ from deepres.runtime.files import require_regular
 from deepres.runtime.say import Say
 
 Part = Literal["train", "test"]
-MOST_CLASSES = 2**20  # of data that does not name them: a larger label is an id
+PARTS: tuple[Part, ...] = ("train", "test")
+MOST_CLASSES = 2**20  # in data without class names; a larger label is an id of something
 MOST_BYTES = 2**29  # of an encoded picture
-CHUNK, PIECE = 1024, 32  # pictures held encoded at a time, and given to a thread at a time
-CHUNK_BYTES = 2**26  # held at a time, or one more picture than that
+CHUNK, PIECE = 1024, 32  # encoded pictures in memory at a time, and given to a thread at a time
+CHUNK_BYTES = 2**26  # in memory at a time, and what the last picture adds
 SAY_EVERY_SECONDS = 5.0
 SHOWN_CLASSES = 5
 T = TypeVar("T")
@@ -29,14 +30,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a file: `size` bytes from `offset` on, to its end where `size` is -1."""
+    """A piece of a file: `size` bytes from `offset` on; -1 means up to its end."""
 
     path: Path
     offset: int = 0
     size: int = -1
 
     def read(self) -> bytes:
-        """These bytes. Raises `OSError`, also for more than any picture has and for what is no regular file."""
+        """The bytes. Raises `OSError`, also for more than `MOST_BYTES` and for what is not a regular file."""
         require_regular(self.path, MOST_BYTES if self.size < 0 else None)
         if self.size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"{self.size:,} bytes, more than the limit of {MOST_BYTES:,}", str(self.path))
@@ -50,10 +51,10 @@ Content = bytes | Path | Span | Image.Image
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: its name (file, and row where a file holds many), label, part and encoded content.
+    """One picture: its name (the file, and the row in a table), label, part and encoded content.
 
-    `key` is its class and its name within that ("ant/1.jpg"), by which a set without a test part is divided; a
-    picture that has no such name, as a row of a table, is known by its content.
+    A set without a test part is divided by the `key`, the class and the name within it ("ant/1.jpg"), or by the content
+    of pictures without such a name, as rows of a table.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Picture:
 
 @runtime_checkable
 class Parted(Protocol):
-    """Pictures of which one part can be gone through without reading the other."""
+    """Pictures of which one part can be read without the other."""
 
     def of(self, part: Part) -> Iterable[Picture]:
         """The pictures of one part."""
@@ -76,21 +77,21 @@ class Parted(Protocol):
 class Listing:
     """A data set that was found: the folder, the files that its content depends on, and how to read them.
 
-    `read()` gives the class names (None where the files have none) and the pictures, which can be gone
-    through more than once. `divides` says that there is no test part: all are training pictures until
-    `sources.find` divides them, by the rule `division`; `notes` are what a person should know of what was found.
+    `scan()` gives the class names (None where the files have none) and the pictures, which can be iterated more than
+    once. `divides` means that there is no test part: all are training pictures until `sources.find_data_set` divides
+    them by the rule `division`. `notes` are sentences for the user about what was found and what is not read.
     """
 
     root: Path
     files: tuple[Path, ...]
-    read: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
+    scan: Callable[[], tuple[tuple[str, ...] | None, Iterable[Picture]]]
     divides: bool = False
     notes: tuple[str, ...] = ()
     division: str | None = None
 
 
 def content_of(content: Content) -> bytes:
-    """The encoded bytes of a picture, or the pixels of one that was found decoded. Raises `OSError`."""
+    """The encoded bytes of a picture, or the pixels of one that is stored decoded. Raises `OSError`."""
     if isinstance(content, Image.Image):
         return content.tobytes()
     if isinstance(content, Path):
@@ -99,7 +100,7 @@ def content_of(content: Content) -> bytes:
 
 
 def digest_of(picture: Picture) -> bytes:
-    """SHA-256 of its content; of a file that cannot be read that of none: whoever decodes it names it."""
+    """SHA-256 of the content. An unreadable file counts as empty; the error is raised when it is decoded."""
     try:
         content = content_of(picture.content)
     except OSError:
@@ -108,19 +109,19 @@ def digest_of(picture: Picture) -> bytes:
 
 
 def numbered(labels: Iterable[int]) -> tuple[str, ...]:
-    """Class names where the files have none: "0", "1", ..."""
+    """Class names for data without any: "0", "1", ... up to the largest label."""
     return tuple(str(label) for label in range(1 + max(labels, default=-1)))
 
 
 def counted(train: int, test: int, classes: Sequence[str]) -> str:
-    """How many images and classes there are, in words, with the first classes by name."""
+    """The numbers of images and classes, and the names of the first classes, in a sentence."""
     shown = ", ".join([*classes[:SHOWN_CLASSES], *["..."] * (len(classes) > SHOWN_CLASSES)])
     alone = "classes" if len(classes) != 1 else "class alone"
     return f"{train:,} training and {test:,} test images of {len(classes):,} {alone} ({shown})"
 
 
 def check_label(root: Path, picture: Picture, classes: tuple[str, ...] | None) -> None:
-    """Raise `InputError` for a label that is no class."""
+    """Raise `InputError` for a label that is not the number of a class."""
     if not 0 <= picture.label < (MOST_CLASSES if classes is None else len(classes)):
         known = f"0 to {(MOST_CLASSES if classes is None else len(classes)) - 1}"
         raise InputError(f"{root}: {picture.name} has the label {picture.label}, not {known}; mend the label")
@@ -132,7 +133,7 @@ def refusal(root: Path, name: str, reason: str) -> InputError:
 
 
 def _chunk(pictures: Iterator[Picture]) -> list[Picture]:
-    """The next pictures, as many as are held at a time; none at the end."""
+    """The next pictures, as many as may be in memory at a time; none at the end."""
     chunk, held = list[Picture](), 0
     for picture in islice(pictures, CHUNK):
         chunk.append(picture)
@@ -145,7 +146,7 @@ def _chunk(pictures: Iterator[Picture]) -> list[Picture]:
 def each(
     pictures: Iterable[Picture], task: Callable[[Picture], T], say: Say, name: str, verb: str
 ) -> Iterator[tuple[Picture, T]]:
-    """Pairs of a picture and `task` of it, in order, worked on by as many threads as there are cores."""
+    """Each picture with the result of `task`, in order. There are as many threads as cores."""
 
     def work(piece: list[Picture]) -> list[T]:
         return [task(picture) for picture in piece]

@@ -1,4 +1,4 @@
-"""What a part of a data set consists of: the name of each picture, and a digest of its content."""
+"""The manifest of a part of a data set: the name of each picture, and a digest of its content."""
 
 import hashlib
 import os
@@ -16,9 +16,9 @@ from deepres.runtime.say import Say
 
 @dataclass(frozen=True)
 class Strings(Sequence[str]):
-    """Many short strings in two tensors: UTF-8 `text` uint8 and `ends` int64 (N,).
+    """N strings in two tensors: their UTF-8 `text`, uint8, and the end of each in it, `ends` int64 (N,).
 
-    A list of a million takes ten times the memory, and worker processes would copy it.
+    A list of a million strings takes ten times the memory, and worker processes would copy it.
     """
 
     text: Tensor
@@ -35,7 +35,7 @@ class Strings(Sequence[str]):
         return len(self.ends)
 
     def __iter__(self) -> Iterator[str]:
-        """All of them, many times as fast as one by one."""
+        """All strings, much faster than one by one."""
         text, start = self.text.numpy().tobytes(), 0
         for end in self.ends.tolist():
             yield os.fsdecode(text[start:end])
@@ -55,9 +55,9 @@ class Strings(Sequence[str]):
 
 
 class Manifest(NamedTuple):
-    """N pictures: `names`, and `digests` int64 (N,), each the first eight bytes of the SHA-256 of its encoded bytes.
+    """N pictures: `names`, and `digests` int64 (N,), the first eight bytes of the SHA-256 of the encoded bytes.
 
-    Two pictures of a million have the same ones by chance once in ten million sets.
+    That two of a million pictures have the same digest by chance happens once in ten million data sets.
     """
 
     names: Strings
@@ -65,18 +65,18 @@ class Manifest(NamedTuple):
 
     @classmethod
     def of(cls, names: Iterable[str], digests: Iterable[bytes]) -> Self:
-        """From names and whole digests."""
+        """The manifest of pictures with these names and SHA-256 digests."""
         first = [int.from_bytes(digest[:8], "little", signed=True) for digest in digests]
         return cls(Strings.of(names), torch.tensor(first, dtype=torch.int64))
 
     @property
     def checksum(self) -> str:
-        """A SHA-256 of all of it."""
+        """A SHA-256 of names and digests."""
         tensors = (self.names.text, self.names.ends, self.digests)
         return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
 
     def where(self, chosen: Tensor) -> Self:
-        """The pictures at the places of a mask (N,); of unknown ones none."""
+        """The pictures of a mask (N,); an unknown manifest stays so."""
         if not len(self.names):
             return self
         return type(self)(Strings.of(compress(self.names, chosen.tolist())), self.digests[chosen])
@@ -86,6 +86,6 @@ UNKNOWN = Manifest.of((), ())
 
 
 def manifest_of(pictures: Iterable[Picture], say: Say, name: str) -> Manifest:
-    """The manifest of pictures, which are all read for it; `say` is told how it goes with those of `name`."""
+    """The manifest of pictures, all of which are read. `say` is told of the progress with data set `name`."""
     found = [(picture.name, digest) for picture, digest in each(pictures, digest_of, say, name, "compared")]
     return Manifest.of(*(zip(*found, strict=True) if found else ((), ())))

@@ -1,4 +1,4 @@
-"""The files within tar shards as a walk through folders, so that the classes are those of the same folders on disk."""
+"""The files within tar shards as a walk through folders, so that classes are found as in folders on disk."""
 
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from deepres.data.walk import Entry, Walk
 
 
 class Members(Walk):
-    """A walk through files that are known by their names, with `/` between folders, below a `root` that is no place."""
+    """A walk through files known by their names only, with `/` between folders, below a `root` that is not on disk."""
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Members(Walk):
                 inside[last], is_folder = is_folder, True
 
     def below(self, folder: Path) -> Iterator[str]:
-        """The names of all files in a folder and those below it."""
+        """The names of all files in and below a folder."""
         return (path.removeprefix(f"{self.root}/") for path in self.files_below(folder))
 
     def _visible(self, folder: str) -> Iterator[Entry]:

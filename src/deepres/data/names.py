@@ -1,4 +1,4 @@
-"""What the name of a folder or a file says: of which part of a data set it is."""
+"""What the name of a folder or a file says: which part of a data set it is, and whether it is a picture."""
 
 import re
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 Split = Literal["train", "test", "val"]
 
 TRAIN = ("train", "training", "trn", "trainval")
-# Of several test parts the first of these is the test part.
+# Of several test parts, the one whose word comes first here is taken.
 TEST = ("test", "testing", "tst", "holdout")
 VALIDATION = ("eval", "evaluation", "evaluate", "val", "valid", "validation", "validate", "dev", "development")
 RANKS = {word: rank for rank, word in enumerate((*TRAIN, *TEST, *VALIDATION))}
-# What stands beside such a word and says nothing of its own: "Training Set", seg_train, train_images, val2017.
+# Words beside the word for a part that mean nothing: "Training Set", seg_train, train_images, val2017.
 FILLING = frozenset(
     (
         *("set", "sets", "data", "dataset", "datasets", "split", "part", "folder", "files", "sample", "samples"),
@@ -20,13 +20,20 @@ FILLING = frozenset(
         *("labeled", "labelled", "class", "classes", "classification", "clean", "processed", "augmented", "aug"),
     )
 )
+# Those of torchvision, and others that Pillow decodes.
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"),
+        *(".jpe", ".avif", ".heic", ".heif", ".hif"),
+    )
+)
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 HOLD_OUT = re.compile(r"hold[\W_]*out")
 TOKEN = re.compile(r"[^\W\d_]+|\d+")
 
 
 class PartName(NamedTuple):
-    """A name with one word for a part: its split, its rank among others, and the other words."""
+    """A name with one word for a part: its split, its place in the order of preference, and the other words."""
 
     split: Split
     rank: int
@@ -34,12 +41,12 @@ class PartName(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the other words say nothing, so that the name is one of a part by itself."""
+        """Whether the other words mean nothing, so that the name alone shows that it is a part."""
         return all(word in FILLING or word.isdecimal() for word in self.rest)
 
 
 def part_name(name: str) -> PartName | None:
-    """What a name like `train`, "Test Set", `seg_val` or `images-hold-out` says; None with no such word, or several."""
+    """The part in a name like `train`, "Test Set", `seg_val` or `images-hold-out`; None without or with two words."""
     words = TOKEN.findall(HOLD_OUT.sub("holdout", HUMP.sub(" ", name).casefold()))
     known = [(place, word) for place, word in enumerate(map(_part_word, words)) if word is not None]
     if len(known) != 1:
@@ -49,7 +56,7 @@ def part_name(name: str) -> PartName | None:
 
 
 def split_of(path: Path) -> Split | None:
-    """What the first word for a part in the name of a file says, or else the name of its folder; None for neither."""
+    """The split in the name of a file (the first word counts), or else in that of its folder; None for neither."""
     words = map(_part_word, TOKEN.findall(HUMP.sub(" ", path.name).casefold()))
     first = next((word for word in words if word is not None), None)
     if first is not None:
@@ -59,13 +66,18 @@ def split_of(path: Path) -> Split | None:
 
 
 def is_filling(name: str) -> bool:
-    """Whether a folder's name says nothing of what is in it (`images`, "My Photos 2")."""
+    """Whether a folder's name has no meaning of its own (`images`, "My Photos 2")."""
     words = TOKEN.findall(HUMP.sub(" ", name).casefold())
     return bool(words) and all(word in FILLING or word.isdecimal() for word in words)
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by the suffix of its name."""
+    return f".{name.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES
+
+
 def _part_word(word: str) -> str | None:
-    """The word for a part in one written alone or together with a filling word (`trainset`, `imagestest`)."""
+    """The word for a part in `word`, which may have a filling word joined to it (`trainset`, `imagestest`)."""
     if word in RANKS:
         return word
     for known in sorted(RANKS, key=len, reverse=True):

@@ -1,26 +1,43 @@
-"""Which positions of which epochs a batch shows, and where the draws of an epoch come from."""
+"""Which positions of which epochs a batch shows, and where the random numbers of an epoch come from."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from deepres.runtime.errors import InputError
 
-def epoch_pieces(step: int, batch_size: int, total: int) -> Iterator[tuple[int, slice]]:
-    """The epoch and the positions in it of each piece of batch `step`.
 
-    The stream of batches is endless: its number n is position n % total of epoch n // total, and a batch goes
-    on across the end of an epoch.
+@dataclass(frozen=True)
+class Order:
+    """The endless stream of epochs of a training run: batch n follows from `seed` and n alone.
+
+    A batch has `batch_size` pictures, of which each rank makes its `part`: without one, all of them.
     """
-    start, stop = step * batch_size, (step + 1) * batch_size
-    while start < stop:
-        epoch, position = divmod(start, total)
-        piece = slice(position, min(position + stop - start, total))
-        yield epoch, piece
-        start += piece.stop - piece.start
 
+    seed: int
+    batch_size: int
+    part: slice = field(default_factory=lambda: slice(None))
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The source of all draws of an epoch, a function of (seed, epoch) alone."""
-    state = np.random.SeedSequence([seed % 2**64, epoch]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]) % 2**63)
+    def check(self, total: int) -> None:
+        """Raise `InputError` where batches out of `total` pictures are empty."""
+        if not total or self.batch_size < 1:
+            raise InputError(f"a batch of {self.batch_size} out of {total} images is empty; give a batch size above 0")
+
+    def pieces(self, step: int, total: int) -> Iterator[tuple[int, slice]]:
+        """The epoch and the positions in it of each piece of batch `step`, of which `part` is not taken yet.
+
+        Number n of the stream is position n % total of epoch n // total. A batch goes on across the end of an epoch.
+        """
+        start, stop = step * self.batch_size, (step + 1) * self.batch_size
+        while start < stop:
+            epoch, position = divmod(start, total)
+            piece = slice(position, min(position + stop - start, total))
+            yield epoch, piece
+            start += piece.stop - piece.start
+
+    def generator(self, epoch: int) -> torch.Generator:
+        """The source of all random numbers of an epoch, a function of (seed, epoch) alone."""
+        state = np.random.SeedSequence([self.seed % 2**64, epoch]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0]) % 2**63)

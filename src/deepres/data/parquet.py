@@ -1,4 +1,4 @@
-"""Hugging Face image Parquet: a struct column with the encoded `bytes` of a picture, and an integer label."""
+"""Image Parquet of Hugging Face: a struct column with the encoded `bytes` of a picture, and an integer label."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,9 @@ from deepres.runtime.files import require_regular
 SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "fine_label")
 ROWS = 1024  # read at a time, at most
-HELD = 2**26  # bytes that are read at a time, even where every row is as large as its whole row group
-BUFFER = 2**20  # bytes that come from the disk at a time; otherwise all of a row group does
-MOST_UNPACKED, MOST_PACKING = 2**29, 10  # bytes that a row group may unpack to, unless it is hardly packed at all
+HELD = 2**26  # bytes read at a time, if every row may be as large as its row group
+BUFFER = 2**20  # bytes read from disk at a time; without it, a whole row group
+MOST_UNPACKED, MOST_PACKING = 2**29, 10  # bytes of an unpacked row group; more if it is packed less than tenfold
 
 
 @dataclass(frozen=True)
@@ -40,49 +40,54 @@ def parquet_files(root: Path) -> list[Path]:
 def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     """The pictures of the Parquet files `tables` under `root`: `train*`, and `test*` or else `validation*` or `val*`.
 
-    Tables without pictures beside those that have some are left out. A test part without labels (ImageNet's, all
-    -1) gives way to the validation part.
+    The split is in the name of the file, or else in the name of a folder above it. Tables without pictures beside those
+    that have some are left out. If the test part has no labels (all -1, as ImageNet's), the validation part is taken.
+    Without test files, `data.division` divides. Training files may be missing.
 
-    A split is told from the name of the file or else of its folder. Without test files, `data.division` divides;
-    test files alone have no training pictures. Raises `InputError` where there are neither, files of several data
-    sets, or one of `train-00000-of-00002` is missing; `read()` raises it for a damaged file and for one without the
-    columns.
+    Raises `InputError` where there are neither, for files of several data sets, and where one of
+    `train-00000-of-00002` is missing. `scan()` raises it for a damaged file and for one without the columns.
     """
+    files = _files(root, tables)
+    paths = [file.path for file in files]
+    if lost := missing(paths):
+        raise InputError(
+            f"{root} lacks {names_of(path.name for path in lost)} of the files that its names count; fetch them"
+        )
+
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        return _class_names(files), _RowPictures(files)
+
+    # Tell what is not read.
+    unused = [path.relative_to(root).as_posix() for path in tables if path not in set(paths)]
+    notes = [f"Parquet files that are not read: {names_of(unused)}"] if unused else []
+    walk = Walk()
+    others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
+    notes += [*unread_note(others), *walk.notes()]
+    return Listing(root, tuple(paths), scan, all(file.part == "train" for file in files), tuple(notes))
+
+
+def _files(root: Path, tables: list[Path]) -> list[_File]:
+    """The tables that are read, those of the training part first."""
     found: dict[str, list[Path]] = {"train": [], "test": [], "val": []}
     with_pictures = [path for path in tables if holds_pictures(path)]
     for path in with_pictures or tables:
         split = _split_of(path, root)
         if split is not None:
             found[split].append(path)
-    if not any(found.values()):
-        raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
-    test = found["test"]
-    if not test or (found["val"] and not _labelled(test[0])):
+    train, test = found["train"], found["test"]
+    if not test or (found["val"] and not _has_labels(test[0])):
         test = found["val"]
-    homes = sorted({str(_home(path, root)) for path in found["train"] or test})
+    if not train and not test:
+        raise InputError(f"{root} has Parquet files but none named train*.parquet; rename the training files so")
+    homes = sorted({str(_home(path, root)) for path in train or test})
     if len(homes) > 1:
         raise InputError(f"{root} holds several data sets ({', '.join(homes)}); give the folder of one of them")
-    parts: tuple[tuple[Part, list[Path]], ...] = (("train", found["train"]), ("test", test))
-    if lost := missing([*found["train"], *test]):
-        raise InputError(
-            f"{root} lacks {names_of(path.name for path in lost)} of the files that its names count; fetch them"
-        )
-    files = [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
-
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        return _class_names(files), _Pictures(files)
-
-    used = {file.path for file in files}
-    unused = [path.relative_to(root).as_posix() for path in tables if path not in used]
-    notes = [f"Parquet files that are not read: {names_of(unused)}"] if unused else []
-    walk = Walk()
-    others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
-    notes += [*unread_note(others), *walk.notes()]
-    return Listing(root, tuple(file.path for file in files), read, divides=not test, notes=tuple(notes))
+    parts: tuple[tuple[Part, list[Path]], ...] = (("train", train), ("test", test))
+    return [_File(path, path.relative_to(root).as_posix(), part) for part, paths in parts for path in paths]
 
 
 def holds_pictures(file: Path, *, damaged: bool = True) -> bool:
-    """Whether a Parquet file has pictures and labels; `damaged` of one that cannot be read, as its reader will say."""
+    """Whether a Parquet file has columns of pictures and labels; `damaged` is the answer for an unreadable file."""
     try:
         with _open(file) as source:
             _columns(source.schema_arrow, file)
@@ -107,7 +112,7 @@ def _split_of(path: Path, root: Path) -> str | None:
 
 
 def _home(path: Path, root: Path) -> Path:
-    """The folder of the data set of a training file: above a folder that is named after the split."""
+    """The folder of the data set of a file: the one above a folder named after the training part."""
     folder = path.parent
     return folder.parent if folder != root and folder.name.lower().startswith("train") else folder
 
@@ -126,8 +131,8 @@ def _damaged(file: Path, error: Exception) -> InputError:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """The pictures of Parquet files, read row group by row group each time they are gone through."""
+class _RowPictures:
+    """The pictures of Parquet files, read row group by row group in each iteration."""
 
     files: list[_File]
 
@@ -135,12 +140,15 @@ class _Pictures:
         return (picture for file in self.files for picture in _rows(file))
 
     def of(self, part: Part) -> Iterator[Picture]:
-        """The pictures of one part; files of the other are not read."""
-        return iter(_Pictures([file for file in self.files if file.part == part]))
+        """The pictures of one part. Files of the other part are not read."""
+        return iter(_RowPictures([file for file in self.files if file.part == part]))
 
 
 def _rows(file: _File) -> Iterator[Picture]:
-    """The pictures of one file; a row without bytes gets b"", which `decode` refuses. Raises `InputError` for null."""
+    """The pictures of one file. A row without bytes gets b"", which does not decode.
+
+    Raises `InputError` for the label null and for a damaged file.
+    """
     row = 0
     with _open(file.path) as source:
         image, label = _columns(source.schema_arrow, file.path)
@@ -157,10 +165,10 @@ def _rows(file: _File) -> Iterator[Picture]:
 
 
 def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> Iterator[Any]:
-    """The rows of a file, a few at a time by the size that their row group declares.
+    """The rows of a file in batches, whose size follows from the bytes that the row group declares.
 
-    A row may be as large as all of its group: sizes differ, and equal rows are kept once. Raises `InputError` for a
-    group that is packed as no pictures are, and for more rows than bytes.
+    A single row may be as large as the whole group, since sizes differ and equal rows are stored once. Raises
+    `InputError` for a group packed more than pictures can be, and for more rows than bytes.
     """
     metadata = source.metadata
     if metadata.num_rows > file.stat().st_size:
@@ -180,12 +188,12 @@ def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> It
 
 
 def max_unpacked() -> int:
-    """The most bytes that a row group may unpack to where it is packed hard: `DEEPRES_MAX_UNPACKED`, or 512 MiB."""
+    """The most bytes to which a row group of high compression may unpack: `DEEPRES_MAX_UNPACKED`, or 512 MiB."""
     return variables.whole("DEEPRES_MAX_UNPACKED", MOST_UNPACKED)
 
 
-def _labelled(file: Path) -> bool:
-    """Whether the first rows have labels, which those of a contest's test part lack (null, or -1)."""
+def _has_labels(file: Path) -> bool:
+    """Whether one of the first rows has a label. Test parts of contests have none (null, or -1)."""
     with _open(file) as source:
         _, label = _columns(source.schema_arrow, file)
         first = next(source.iter_batches(ROWS, columns=[label]), None)
@@ -193,7 +201,7 @@ def _labelled(file: Path) -> bool:
 
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:
-    """Names of the image column and of the label column."""
+    """Names of the image column and the label column. Raises `InputError` where one is missing."""
 
     def is_image(kind: Any) -> bool:
         if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
@@ -215,7 +223,10 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 
 
 def _class_names(files: list[_File]) -> tuple[str, ...] | None:
-    """Class names from the Hugging Face metadata, which must agree; None where no file has them."""
+    """Class names from the metadata of Hugging Face; None where no file has them.
+
+    Raises `InputError` where files disagree or the metadata are damaged.
+    """
     names: Counter[tuple[str, ...]] = Counter()
     for file in files:
         with _open(file.path) as source:
@@ -229,7 +240,7 @@ def _class_names(files: list[_File]) -> tuple[str, ...] | None:
         try:
             found = known["info"]["features"][label]["names"]
         except (KeyError, TypeError):
-            continue  # of files written by other tools, which have other features
+            continue  # written by another tool
         found = untrusted.convert(found, list[str], f"{where} on {label}", mend)
         names[tuple(class_name(name, file.path) for name in found)] += 1
     if len(names) > 1:

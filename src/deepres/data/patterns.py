@@ -1,4 +1,4 @@
-"""Patterns of file names as in a shell: braces, written out once it is known how many names they make, and globs."""
+"""Patterns of file names as in a shell: globs, and braces, whose names are counted before they are made."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,8 @@ from deepres.data.walk import Walk, on_disk
 from deepres.runtime.errors import InputError
 
 MOST_NAMES = 100_000
-COUNTED = 10**15  # from which on it does not matter
-MOST_LEVELS = 20  # of braces within braces
+COUNTED = 10**15  # names are counted up to this many
+MOST_LEVELS = 20  # of nested braces
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
 MAGIC = re.compile(r"[*?[]")
 ANY_DEPTH = "**"
@@ -21,7 +21,7 @@ PART_OF = re.compile(r"(.*?)(\d{1,6})-of-(\d{1,6})(?!\d).*")
 
 @dataclass
 class _Sequence:
-    """Pieces one after another: each a text, or one of some choices."""
+    """Pieces one after another, each a text or a choice."""
 
     pieces: "list[str | _Choice]" = field(default_factory=list["str | _Choice"])
 
@@ -38,7 +38,7 @@ class _Sequence:
 
 @dataclass
 class _Choice:
-    """What stands in braces: sequences of which one is taken, or numbers of a range, with the width of the first."""
+    """The content of braces: alternative sequences, or a range of numbers that are as wide as the first one."""
 
     sequences: list[_Sequence]
     numbers: range | None = None
@@ -56,9 +56,9 @@ class _Choice:
 
 
 def expand(pattern: str) -> list[str]:
-    """`pattern` with its braces written out, as a shell does: `a-{08..10}`, `{train,val}`, `{a,b{1..3}}`.
+    """All names of a pattern with braces, as a shell makes them: `a-{08..10}`, `{train,val}`, `{a,b{1..3}}`.
 
-    Raises `InputError`, without making them, for more than `MOST_NAMES` names, and for deeply nested braces.
+    Raises `InputError` for more than `MOST_NAMES` names, before they are made, and for deeply nested braces.
     """
     parsed = _parsed(pattern)
     if (count := parsed.count()) > MOST_NAMES:
@@ -70,14 +70,14 @@ def expand(pattern: str) -> list[str]:
 def files_of(pattern: str) -> list[Path]:
     """The files of a glob without braces, sorted: `*`, `?`, `[ab]`, and `**` for folders at any depth.
 
-    Hidden and tool-made entries match where the pattern names them alone; links are followed.
+    Hidden and tool-made entries match only where the pattern has their exact name. Links are followed.
     """
     path = on_disk(Path(pattern))
     return [found for found in _matches(Path(path.anchor), path.parts[1:], Walk()) if not found.is_dir()]
 
 
 def _matches(place: Path, parts: Sequence[str], walk: Walk) -> Iterator[Path]:
-    """What matches the parts of a pattern from `place` on, in sorted order."""
+    """The paths in `place` that match the parts of a pattern, in sorted order."""
     if not parts:
         yield place
         return
@@ -96,7 +96,7 @@ def _matches(place: Path, parts: Sequence[str], walk: Walk) -> Iterator[Path]:
 
 
 def missing(files: Iterable[Path]) -> list[Path]:
-    """What a series lacks, sorted, where the names count it: of `train-00000-of-00002` and its like, from 0 or 1 on."""
+    """The missing files of numbered series, sorted: of `train-00000-of-00002` and the like, from 0 or 1 on."""
     found: dict[tuple[Path, str, str, str], dict[int, str]] = {}
     for file in files:
         if part := PART_OF.fullmatch(file.name):
@@ -110,9 +110,9 @@ def missing(files: Iterable[Path]) -> list[Path]:
 
 
 def _parsed(pattern: str) -> _Sequence:
-    """The braces of a pattern as a tree; those without a partner are text."""
+    """The braces of a pattern as a tree. A brace without its partner is text."""
     whole = _Sequence([""])
-    open_ones: list[tuple[_Sequence, _Choice]] = []  # the sequence around each open brace, and its choices so far
+    open_ones: list[tuple[_Sequence, _Choice]] = []  # for each open brace the sequence around it, and its choice
     now = whole
     for sign in re.findall(r"[{},]|[^{},]+", pattern):
         if sign == "{":
@@ -139,7 +139,7 @@ def _parsed(pattern: str) -> _Sequence:
 
 
 def _ranged(choice: _Choice) -> _Choice:
-    """The choice as a range of numbers, where it is written as one."""
+    """The choice as a range of numbers if it is written as one, else unchanged."""
     if len(choice.sequences) > 1 or not all(isinstance(piece, str) for piece in choice.sequences[0].pieces):
         return choice
     found = RANGE.fullmatch("".join(map(str, choice.sequences[0].pieces)))

@@ -1,4 +1,4 @@
-"""Pictures to test on, at their own size, a few decoded ahead, so that memory does not grow with the data set."""
+"""Pictures to test on, at their own size. Only a few are in memory at a time, decoded ahead."""
 
 import os
 from collections import deque
@@ -16,7 +16,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.division import Division
 from deepres.data.listing import Part, Parted, Picture, each, refusal
 from deepres.data.resident import held_out
-from deepres.data.sources import find
+from deepres.data.sources import find_data_set
 from deepres.runtime.say import Say
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
@@ -36,9 +36,10 @@ class Decoded(NamedTuple):
 
 @dataclass
 class Pictures:
-    """Pictures of a data set to test on. `classes` is None where no file names them, `count` where it is not known.
+    """Pictures of a data set to test on. `classes` is None where the data have no class names.
 
-    `division` is the rule by which data without a test part of their own were divided.
+    `count` is None where only reading all pictures would tell it. `division` is the rule by which data without a test
+    part were divided. `skipped` has the names of pictures that did not decode.
     """
 
     name: str
@@ -50,13 +51,13 @@ class Pictures:
     skipped: list[str] = field(default_factory=list[str])
 
     def where(self, chosen: list[bool]) -> "Pictures":
-        """Those of them that a mask, one entry a picture, has."""
+        """The pictures that a mask, one entry for each, chooses."""
         return replace(self, listed=_Chosen(self.listed, chosen), count=sum(chosen))
 
     def decoded(
         self, *, image_size: int | None = None, skip_bad: bool = False, first: int = 0, step: int = 1
     ) -> Iterator[Decoded]:
-        """Every `step`-th picture from `first` on, in order, some decoded ahead.
+        """Every `step`-th picture from `first` on, in order; the next ones are decoded ahead.
 
         With `image_size`, a picture of another size is resized by its shorter side and cut at its centre. Raises
         `InputError` for a picture that does not decode; with `skip_bad` its name goes to `skipped` instead.
@@ -76,7 +77,7 @@ class Pictures:
 
 
 def ahead(items: Iterable[T], task: Callable[[T], Made]) -> Iterator[tuple[T, Made]]:
-    """Items with what `task` makes of them, in order, the next `AHEAD` of them at work in threads."""
+    """Each item with the result of `task`, in order. Threads work on the next `AHEAD` items meanwhile."""
     waiting: deque[tuple[T, Future[Made]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
         try:
@@ -94,36 +95,36 @@ def ahead(items: Iterable[T], task: Callable[[T], Made]) -> Iterator[tuple[T, Ma
 def pictures_of(
     data: str, part: Tested, split: str | None, skip_bad: bool, say: Say, division: Division = "hash"
 ) -> Pictures:
-    """The pictures of one part of `data`, a name, a folder, or `hf:owner/name`, or of both.
+    """The pictures of one part of `data` (a name, a folder, or `hf:owner/name`), or of both parts.
 
-    `split` divides the training pictures, and takes its second part for the test part. `division` tells how data
-    without a test part are divided. Raises `InputError` for data that cannot be found or fetched, and a split that
-    does not divide it.
+    `split` ("45k/5k") divides the training pictures, and its second part becomes the test part. `division` is the rule
+    for data without a test part. Raises `InputError` for data that cannot be found or fetched, and for a split that
+    does not fit them.
     """
-    listing = find(data, say, division)
-    classes, pictures = listing.read()
+    listing = find_data_set(data, say, division)
+    classes, pictures = listing.scan()
     if part == "all":
         listed = pictures
     elif split:
         listed = _split(data, pictures, part, split, skip_bad, say)
     else:
-        listed = _Part(pictures, part)
-    count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else it takes to read them all
+        listed = _OfPart(pictures, part)
+    count = sum(1 for _ in listed) if isinstance(pictures, list) else None  # else all would have to be read
     return Pictures(data, listing.root, classes, listed, count, listing.division)
 
 
 def _split(
     data: str, pictures: Iterable[Picture], part: Part, split: str, skip_bad: bool, say: Say
 ) -> Iterable[Picture]:
-    """The part of the training pictures that training on `split` saw, or did not see.
+    """The training pictures that a run with this `split` trained on, or those that it held out.
 
-    It left out the bad ones before it divided; these are in neither.
+    With `skip_bad`, training divides the pictures that decode; the others are in neither part.
     """
 
     def is_good(picture: Picture) -> bool:
         return not skip_bad or isinstance(pixels_or_fault(picture), Tensor)
 
-    train = _Part(pictures, "train")
+    train = _OfPart(pictures, "train")
     found = [(picture.label, good) for picture, good in each(train, is_good, say, data, "looked at")]
     labels, decodes = torch.tensor(found, dtype=torch.int64).view(-1, 2).unbind(1)
     decodes = decodes.bool()
@@ -133,8 +134,8 @@ def _split(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The pictures of one part; can be gone through more than once."""
+class _OfPart:
+    """The pictures of one part. Can be iterated more than once."""
 
     pictures: Iterable[Picture]
     part: Part
@@ -146,7 +147,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Those of the pictures that a mask has; can be gone through more than once."""
+    """The pictures that a mask chooses. Can be iterated more than once."""
 
     pictures: Iterable[Picture]
     chosen: list[bool]

@@ -1,4 +1,4 @@
-"""The data sets that are known by name, in torchvision's own layouts, and where they are fetched from."""
+"""The data sets known by name, in torchvision's layouts, and how they are fetched."""
 
 import importlib
 import socket
@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from deepres.data import debian
-from deepres.data.listing import Listing, Part, Picture
+from deepres.data.listing import PARTS, Listing, Part, Picture
 from deepres.runtime.cache_folder import cache_folder
 from deepres.runtime.errors import InputError, install
 from deepres.runtime.say import Say
 
 NETWORK_SECONDS = 20.0
-PARTS: tuple[Part, ...] = ("train", "test")
 ARCHIVES = (".gz", ".tgz")
 
 
@@ -25,17 +24,17 @@ def _parts(train: str, test: str, **how: Any) -> dict[Part, dict[str, Any]]:
     return {"train": {"split": train, **how}, "test": {"split": test, **how}}
 
 
-# `loader=Path` lets torchvision's readers of folders give the files themselves
+# With `loader=Path`, torchvision's readers of folders give paths in place of decoded pictures.
 BY_TRAIN: dict[Part, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
 FILES: dict[str, Any] = {"loader": Path}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A named data set: torchvision's reader of it, and what that asks for.
+    """A named data set: the class of torchvision that reads it, and its arguments.
 
-    `places` are the files and folders that it looks for under its root, the first of which tells the set apart;
-    `parts` is how it is asked for a part, `packages` what it needs besides, `left_out` what of the set is no part.
+    `places` are the files and folders that it reads under its root; the first one shows which data set it is. `parts`
+    has its arguments for each part, `packages` what it imports, `left_out` which pictures are in neither part.
     """
 
     reader_name: str
@@ -52,7 +51,7 @@ class Published:
 
     @property
     def layout(self) -> str:
-        """The places, in words."""
+        """The places, in a sentence."""
         return " and ".join(place if Path(place).suffix else f"{place}/" for place in self.places)
 
     def files(self, root: Path) -> Iterator[Path]:
@@ -94,28 +93,28 @@ PUBLISHED = {
 def torchvision_folder(root: Path) -> Listing | None:
     """The data set that lies under `root` in torchvision's layout, or None.
 
-    `read()` raises `InputError` where the copy is not whole, or a package that reads it is missing.
+    Its `scan()` raises `InputError` where files are missing or damaged, or a package that reads them is missing.
     """
     for name, published in PUBLISHED.items():
         if (root / published.places[0]).exists():
             notes = (f"{published.left_out} are left out",) if published.left_out else ()
             files = tuple(sorted(published.files(root)))
-            return Listing(root, files, lambda name=name: _read(name, root), notes=notes)
+            return Listing(root, files, lambda name=name: _scan(name, root), notes=notes)
     return None
 
 
-def _read(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+def _scan(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
     published = PUBLISHED[name]
     _require_packages(name)
-    try:  # torchvision compares the sums of the files that are not pictures before it reads them
+    try:  # torchvision verifies checksums of all files but the pictures
         sets: dict[Part, Any] = {part: published.reader(root, part) for part in PARTS}
         classes, of_test = (_class_names(sets[part]) for part in PARTS)
-        if classes != of_test:  # a class that a part lacks would move the labels of the others
+        if classes != of_test:  # a class missing in one part would shift the labels of the others
             raise ValueError("its two parts have other classes")
-    except Exception as error:  # what its readers raise for a damaged file depends on the byte
+    except Exception as error:  # its readers raise almost any exception for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{root} is not a whole copy of {name} ({reason}); put {published.layout} again") from None
-    pictures = _Pictures(root, sets)
+    pictures = _TorchvisionPictures(root, sets)
     return classes, list(pictures) if pictures.are_files else pictures
 
 
@@ -128,14 +127,14 @@ def _require_packages(name: str) -> None:
 
 
 def _class_names(images: Any) -> tuple[str, ...] | None:
-    """As torchvision has them; Imagenette's classes have several names, and those of SVHN none."""
+    """The class names of torchvision. Imagenette has several for each class, SVHN has none."""
     found = getattr(images, "classes", None)
     return found and tuple(name if isinstance(name, str) else ", ".join(name) for name in found)
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """The pictures of torchvision's data sets, already decoded or in files of their own."""
+class _TorchvisionPictures:
+    """The pictures of torchvision's data sets: already decoded, or paths of files."""
 
     root: Path
     sets: dict[Part, Any]
@@ -146,38 +145,37 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[Picture]:
         for part, images in self.sets.items():
-            for index, (content, label) in enumerate(_labelled(images)):
+            for index, (content, label) in enumerate(_with_labels(images)):
                 name = f"{part} image {index}"
                 if isinstance(content, Path):
                     name = content.relative_to(self.root).as_posix()
                 yield Picture(name, int(label), part, content)
 
 
-def _labelled(images: Any) -> Iterable[tuple[Any, Any]]:
-    """Each picture with its label."""
-    if hasattr(images, "_images"):  # the pets' reader takes no loader
+def _with_labels(images: Any) -> Iterable[tuple[Any, Any]]:
+    """Each picture (decoded, or its path) with its label."""
+    if hasattr(images, "_images"):  # the reader of `oxford-pets` takes no loader
         return zip(images._images, images._labels, strict=True)
     return (images[index] for index in range(len(images)))
 
 
 def fetched_folder(name: str) -> Path:
-    """The place of a named data set in the cache folder."""
+    """The folder of a named data set in the cache folder."""
     return cache_folder() / "datasets" / name
 
 
-def fetch(name: str, say: Say) -> Path:
-    """Download a named data set into the cache folder and return its place, written in one move.
+def fetch_published(name: str, say: Say) -> Path:
+    """Download a named data set into the cache folder and return its folder, which appears only when complete.
 
-    Fashion-MNIST falls back to Debian's package of it. Raises `InputError` where no way works, or
-    where a package that reads it is missing.
+    Fashion-MNIST is also tried from its Debian package. Raises `InputError` where no way works, or where a package
+    that reads the data set is missing.
     """
     target, published = fetched_folder(name), PUBLISHED[name]
-    _require_packages(name)  # before gigabytes come that could not be read
-    ways: list[tuple[str, Callable[[Path], None]]] = [
-        ("torchvision", lambda root: _download(published, root)),
-    ]
+    _require_packages(name)  # before the download of gigabytes that could not be read
+    ways: list[tuple[str, Callable[[Path], None]]] = [("torchvision", lambda root: _download(published, root))]
     if name == "fashion-mnist" and debian.available():
         ways.append((f"Debian's package {debian.PACKAGE}", lambda root: debian.unpack(root / published.places[0])))
+    # Try one way after another.
     failures: list[str] = []
     for way, run in ways:
         say(f"{name}: not on this machine; fetching it through {way}")
@@ -195,7 +193,7 @@ def fetch(name: str, say: Say) -> Path:
 
 
 def _into(target: Path, run: Callable[[Path], None]) -> None:
-    """Let `run` fill a folder beside `target`, then move it there, so that half a set is never found."""
+    """Let `run` fill a temporary folder, then rename it to `target`, so that half a data set is never found."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         root = Path(temporary) / "set"
@@ -204,18 +202,18 @@ def _into(target: Path, run: Callable[[Path], None]) -> None:
         for archive in [file for file in root.rglob("*") if file.suffix in ARCHIVES]:
             archive.unlink()
         try:
-            root.rename(target)  # over an empty folder too
+            root.rename(target)  # replaces an empty folder
         except OSError:
             if not any(target.iterdir()):
-                raise  # else another process was first, with the same files
+                raise  # else another process was faster
 
 
 def _download(published: Published, root: Path) -> None:
-    """Download by torchvision, which sets no timeout of its own, so that a closed network fails soon."""
+    """Download with torchvision, and with a timeout, which torchvision does not set."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_SECONDS)
     try:
-        for part in PARTS:  # of one set in two files, both
+        for part in PARTS:  # some data sets have a file for each part
             published.reader(root, part, download=True)
     finally:
         socket.setdefaulttimeout(before)

@@ -1,4 +1,4 @@
-"""A decoded data set, and the fixed division of its training part."""
+"""A decoded data set in memory, and the fixed division of its training part."""
 
 import dataclasses
 import hashlib
@@ -22,8 +22,8 @@ from deepres.runtime.say import Say
 class ImageSet:
     """One part of a data set, decoded: `images` uint8 (N, C, H, W) and `labels` int64 (N,).
 
-    `skipped` names the pictures of this part that did not decode and were left out. `manifest` tells what all were
-    made of, the images in their order and then those left out.
+    `skipped` names the pictures of this part that did not decode and were left out. `manifest` has all pictures: first
+    those of the images in their order, then those left out.
     """
 
     images: Tensor
@@ -37,7 +37,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Data:
-    """A decoded data set: `name` as it was asked for, `source` the folder that it came from.
+    """A decoded data set: `name` as the user gave it, `source` the folder that it was read from.
 
     `fingerprint` is a SHA-256 over the decoded content and the class names: the same pictures give the same
     fingerprint wherever they lie, and changed ones another.
@@ -75,9 +75,9 @@ class Data:
         return (total / (255 * len(self.train))).float()
 
     def with_channels(self, channels: int) -> "Data":
-        """The same data for a network of `channels` input channels: grayscale is repeated to 3.
+        """The same data for a network of `channels` input channels; one grayscale channel is repeated.
 
-        Raises `InputError` where colour would have to be thrown away.
+        Raises `InputError` for colour images and a network of one channel.
         """
         if channels == self.channels:
             return self
@@ -112,7 +112,7 @@ def hold_out(data: Data, split: str) -> Data:
     `InputError` where `split` is not two numbers that add up to the size of the training set.
     """
     chosen = held_out(data.name, data.train.labels, split)
-    left_out = torch.ones(len(data.train.skipped), dtype=torch.bool)  # of the training part
+    left_out = torch.ones(len(data.train.skipped), dtype=torch.bool)  # these stay with the training part
     train, test = (
         ImageSet(data.train.images[mask], data.train.labels[mask], skipped, data.train.manifest.where(every))
         for mask, skipped, every in (
@@ -128,8 +128,9 @@ def hold_out(data: Data, split: str) -> Data:
 def held_out(name: str, labels: Tensor, split: str) -> Tensor:
     """Mask (N,) of the training images of data set `name` that `split` holds out, from their labels (N,) alone.
 
-    Shared among the classes by largest remainder. Raises `InputError` as `hold_out` does.
+    Each class gives a number of images by the method of largest remainders. Raises `InputError` as `hold_out` does.
     """
+    # Read the split.
     total = len(labels)
     match = re.fullmatch(r"(\d+)(k?)/(\d+)(k?)", split.strip().lower())
     if match is None:
@@ -140,12 +141,14 @@ def held_out(name: str, labels: Tensor, split: str) -> Tensor:
             f"the split {split!r} does not divide the {total} training images of {name}; "
             "give two numbers above 0 that add up to that"
         )
+    # How many images each class gives.
     places = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
     quota = np.array([len(place) * held for place in places])
     shares = quota // len(labels)
     for index in np.argsort(-(quota % len(labels)), kind="stable")[: held - shares.sum()]:
         shares[index] += 1
-    random = np.random.RandomState(0)  # its stream is frozen by NumPy's policy, so the split is the same for ever
+    # Which ones: NumPy guarantees that this generator never changes, so the split is the same for ever.
+    random = np.random.RandomState(0)
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for place, share in zip(places, shares, strict=True):
         mask[place[torch.from_numpy(random.permutation(len(place))[:share])]] = True
@@ -153,7 +156,7 @@ def held_out(name: str, labels: Tensor, split: str) -> Tensor:
 
 
 def tell_lacking(name: str, kind: str, classes: Sequence[str], labels: Tensor, say: Say) -> None:
-    """Tell `say` which classes have no picture of this `kind`, by the `labels` of such pictures, if there are any."""
+    """Warn of classes without a picture of this `kind` (training or test), unless there are no such pictures at all."""
     present = set(labels.unique().tolist())
     lacking = [own for label, own in enumerate(classes) if label not in present]
     if present and lacking:

@@ -1,4 +1,4 @@
-"""Batches of a data set that is resident in memory, on the device of the network."""
+"""Batches of a data set that is in the memory of the device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,90 +6,79 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepres.data.augment import channels_last, crop_flip, normalise
-from deepres.data.order import epoch_generator, epoch_pieces
+from deepres.data.augment import CropFlip, channels_last, crop_flip, normalise
+from deepres.data.order import Order
 from deepres.data.resident import ImageSet
-from deepres.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """The draws of one epoch, (N,) each: which image stands at each position, and how it is cut."""
+    """The random numbers of one epoch, (N,) each: which image is at each position, where it is cut, if it is flipped.
+
+    `places` are those of the images in the set, `rows` and `columns` those of the upper left corner of the crop.
+    """
 
     number: int
-    order: Tensor
+    places: Tensor
     rows: Tensor
     columns: Tensor
     flips: Tensor
 
 
 class Batches:
-    """Training batches as a pure function of the step.
+    """Training batches as a pure function of (seed, step).
 
-    The images form an endless stream of epochs: batch `step` holds the stream's numbers step*batch_size and
-    on, number n is position n % N of epoch n // N, and every epoch shows each of the N images once. A batch
-    goes on across the end of an epoch, so that all have exactly `batch_size` images (popular code drops or
-    shortens the last one; the paper does not say). The order of an epoch and the draws of the augmentation
-    at a position (row and column 0 to 2*pad, flip) depend on (seed, epoch, position) alone: not on the batch
-    size, and not on what was asked before, so that a resumed run needs no state. With `alternate_flips` an image is
-    flipped in every second epoch, by chance from the first or the second one on: over two epochs both ways are seen.
-    `part` is the slice of each batch that is made, of those who share a batch among them; without it the whole.
+    The images form an endless stream of epochs, each of which shows every image once. A batch goes on across the end of
+    an epoch, so that all have exactly `batch_size` images (popular code drops or shortens the last one; the paper does
+    not say). The order of an epoch and the random numbers of the augmentation at a position (row and column 0 to 2*pad,
+    flip) depend on (seed, epoch, position) alone: not on the batch size, and not on what was asked before, so that a
+    resumed run needs no state. Without an `augmentation` images are shown as they are.
 
     Raises `InputError` for a set without images or a batch size below 1.
     """
 
     def __init__(
-        self,
-        images: ImageSet,
-        mean: Tensor,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        augment: bool,
-        pad: int = 4,
-        alternate_flips: bool = False,
-        part: slice = slice(None),
+        self, images: ImageSet, mean: Tensor, order: Order, device: torch.device, augmentation: CropFlip | None
     ):
-        if not len(images) or batch_size < 1:
-            raise InputError(f"a batch of {batch_size} out of {len(images)} images is empty; give a batch size above 0")
+        order.check(len(images))
         self.images = images.images.to(device)
         self.labels = images.labels.to(device)
         self.mean = channels_last(mean.to(device))
-        self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.augment, self.pad, self.alternate_flips, self.part = augment, pad, alternate_flips, part
+        self.order, self.device, self.augmentation = order, device, augmentation
         self._epoch: _Epoch | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 (n, C, H, W), channels-last in memory, and labels int64 (n,), n being the batch size.
 
-        Of a `part`, n is its length.
+        Where the order has a `part`, n is the length of this part.
         """
         pieces: list[tuple[Tensor, ...]] = []
-        for number, piece in epoch_pieces(step, self.batch_size, len(self.labels)):
+        for number, piece in self.order.pieces(step, len(self.labels)):
             epoch = self._draws(number)
-            pieces.append((epoch.order[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
-        order, rows, columns, flips = (torch.cat(parts)[self.part] for parts in zip(*pieces, strict=True))
-        images = self.images[order]
-        if self.augment:
-            images = crop_flip(images, rows, columns, flips, self.pad)
+            pieces.append((epoch.places[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
+        places, rows, columns, flips = (torch.cat(parts)[self.order.part] for parts in zip(*pieces, strict=True))
+        images = self.images[places]
+        if self.augmentation is not None:
+            images = crop_flip(images, rows, columns, flips, self.augmentation.pad)
         images = images.contiguous(memory_format=torch.channels_last)
-        return normalise(images, self.mean), self.labels[order]
+        return normalise(images, self.mean), self.labels[places]
 
     def close(self) -> None:
         """Nothing is at work on the next batches."""
 
     def _draws(self, number: int) -> _Epoch:
-        """The draws of an epoch, made for all positions at once; the newest epoch is kept."""
+        """The random numbers of an epoch, made for all positions at once; the newest epoch is kept."""
         if self._epoch is None or self._epoch.number != number:
-            generator = epoch_generator(self.seed, number)
-            total, offsets = len(self.labels), 2 * self.pad + 1
-            order = torch.randperm(total, generator=generator)
+            generator, augmentation = self.order.generator(number), self.augmentation or CropFlip()
+            total, offsets = len(self.labels), 2 * augmentation.pad + 1
+            # The order of these calls decides the batches of all runs.
+            places = torch.randperm(total, generator=generator)
             rows, columns = (torch.randint(offsets, (total,), generator=generator) for _ in range(2))
-            chances = torch.randint(2, (total,), generator=generator)
-            if self.alternate_flips:
-                first = torch.randint(2, (total,), generator=epoch_generator(self.seed, 0))
-                chances = (first[order] + number) % 2
-            drawn = (order, rows, columns, chances.bool())
+            flips = torch.randint(2, (total,), generator=generator)
+            if augmentation.alternate_flips:
+                first = torch.randint(2, (total,), generator=self.order.generator(0))
+                flips = (first[places] + number) % 2
+            drawn = (places, rows, columns, flips.bool())
             self._epoch = _Epoch(number, *(draw.to(self.device) for draw in drawn))
         return self._epoch
 

@@ -1,4 +1,4 @@
-"""Decoded data sets in the cache folder, so that a set is decoded once."""
+"""Decoded data sets in the cache folder, so that each is decoded only once."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import DAY, replacing, sweep
 from deepres.runtime.say import Say
 
-LAYOUT = 5  # raise it when decoding changes its result
+FORMAT = 5  # of the files; raise it when decoding gives other pixels
 FIELDS = ("images", "labels", "text", "ends", "digests")
 
 
@@ -30,18 +30,18 @@ class _Facts(TypedDict):
 
 
 def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
-    """Where the decoded form (or another `kind`) of `listing` is kept: a name made of its files and the parameters.
+    """The cache file of the decoded images (or another `kind`) of `listing` made with these parameters.
 
-    The files enter with their name, size and time of change, and the folder with its place.
+    Its name is a hash of the parameters, the path of the folder, and the name, size and modification time of each file.
     """
     within = listing.root.as_posix().rstrip("/") + "/"  # of a million paths, `relative_to` takes half a minute
     files = [(path.as_posix().removeprefix(within), *_state(path)) for path in listing.files]
-    key = json.dumps([LAYOUT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
+    key = json.dumps([FORMAT, str(listing.root.resolve()), files, listing.division, parameters], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """Size and time of change; of a link to nothing, whose reader names it, neither."""
+    """Size and modification time; constants for a dangling link, which is refused when it is read."""
     try:
         found = file.stat()
     except OSError:
@@ -49,8 +49,8 @@ def _state(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def read(file: Path, name: str, source: str, say: Say) -> Data | None:
-    """The data set of a cache file; None where there is none or where its bytes are not those written."""
+def read_decoded(file: Path, name: str, source: str, say: Say) -> Data | None:
+    """The data set in a cache file; None where there is no such file, or where it is damaged or changed."""
     if not file.exists():
         return None
     try:
@@ -73,8 +73,8 @@ def read(file: Path, name: str, source: str, say: Say) -> Data | None:
     return Data(name, train, test, classes, facts["fingerprint"], source)
 
 
-def write(file: Path, data: Data, say: Say) -> None:
-    """Keep `data` in `file`, atomically; where that fails, say so and go on: the cache only saves time."""
+def write_decoded(file: Path, data: Data, say: Say) -> None:
+    """Write `data` to `file`, atomically. A failure is told to `say` and no error, since the cache only saves time."""
     tensors: dict[str, Tensor] = {}
     for part, images in (("train", data.train), ("test", data.test)):
         own = images.manifest

@@ -1,4 +1,4 @@
-"""The one way from an encoded picture to eight bits a channel: orientation, depth, transparency and size limits."""
+"""From an encoded picture to eight bits a channel: orientation, depth, transparency and size limits."""
 
 import io
 from pathlib import Path
@@ -11,7 +11,7 @@ from deepres.data.listing import MOST_BYTES, Content, Span
 from deepres.runtime import variables
 from deepres.runtime.files import require_regular
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, in place of which is `max_pixels()`
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels()` takes the place of Pillow's limit
 MOST_PIXELS = 2**26  # a larger one (8192x8192) fills memory from a small file: a decompression bomb
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # Pillow knows more, of which EPS runs a program
 EXIF_ORIENTATION = 0x0112
@@ -33,10 +33,10 @@ def max_pixels() -> int:
 
 
 def open_picture(content: Content) -> Image.Image:
-    """The picture with its head read and its pixels not yet.
+    """The opened picture: its head is read, its pixels are not decoded yet.
 
-    Raises `ValueError` for one of more than `max_pixels()`, `OSError` for what is no regular file, and what Pillow
-    raises for what is no picture.
+    Raises `ValueError` for more than `max_pixels()` pixels, `OSError` for what is not a regular file, and what Pillow
+    raises for what is not a picture.
     """
     if isinstance(content, Image.Image):
         return content
@@ -53,9 +53,9 @@ def open_picture(content: Content) -> Image.Image:
 
 
 def seen_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of `upright(image)`, told without decoding."""
+    """Width and height of `upright(image)`, without decoding it."""
     width, height = image.size
-    sideways = _orientation(image) in SIDEWAYS and image.format != "TIFF"  # Pillow turns those, size and pixels
+    sideways = _orientation(image) in SIDEWAYS and image.format != "TIFF"  # Pillow rotates TIFF itself
     return (height, width) if sideways else (width, height)
 
 
@@ -65,14 +65,14 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as it is to be seen, in mode L (gray) or RGB.
+    """The picture as it should be seen, in mode L (gray) or RGB.
 
-    The EXIF orientation is applied. More than eight bits a channel become eight as `depth.eight_bits` makes them. What
-    is transparent shows a white ground. CMYK and palettes become RGB as Pillow does it, without their colour profile.
-    Raises `ValueError` for values that have no range (floating point, more than 16 bits, undeclared).
+    The EXIF orientation is applied. More than eight bits a channel are scaled by `depth.eight_bits`. Transparent
+    pixels are put on white. Pillow converts CMYK and palettes to RGB, without their colour profile. Raises `ValueError`
+    for floating-point values and those of more than 16 bits whose range is not declared.
     """
     opened, image = image, eight_bits(image)
-    orientation = _orientation(opened)  # after loading, when Pillow has turned a TIFF
+    orientation = _orientation(opened)  # after loading, since Pillow has rotated a TIFF then
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
@@ -82,7 +82,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def fault(error: Exception) -> str:
-    """Why a picture does not decode, in a few words, without the address of the buffer that Pillow names."""
+    """Why a picture does not decode, in a few words, without the memory address that Pillow puts in."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -92,5 +92,5 @@ def fault(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # a damaged head of a camera does not make the picture bad; Pillow raises almost anything
+    except Exception:  # damaged EXIF data do not make the picture bad; Pillow raises almost anything
         return 1

@@ -12,10 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-from deepres.data.layouts import inner_parts, is_picture, layout_of
+from deepres.data.layouts import inner_parts, layout_of
 from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.data.members import Members
-from deepres.data.names import Split, split_of
+from deepres.data.names import Split, is_picture, split_of
 from deepres.data.patterns import expand, files_of, missing
 from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of, unread_note
 from deepres.runtime import untrusted
@@ -25,16 +25,16 @@ from deepres.runtime.say import Say
 
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"
-SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's key ends at the first dot of the file's name
+SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # in WebDataset, the name of a sample ends at the first dot
 BLOCK = 512
-MOST_PADDING = 2**24  # empty bytes at the end
+MOST_PADDING = 2**24  # zero bytes at the end
 MOST_LABEL = 2**20  # bytes of a `.cls` or `.json`
-MOST_HEAD = 2**20  # bytes of what a tar says of a member, its long name among it
+MOST_HEAD = 2**20  # bytes of the description of a member, as its long name
 HEADS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class _Head(tarfile.TarInfo):
-    """What a tar says of a member, refused where it claims a size that would fill the memory."""
+    """The head of a member of a tar. A description large enough to fill the memory is refused."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -45,12 +45,12 @@ class _Head(tarfile.TarInfo):
 
 
 class _DamagedError(Exception):
-    """A tar that is not to be read, and why."""
+    """A tar that must not be read, and why."""
 
 
 @dataclass
 class _Sample:
-    """One picture of a shard; `label` is the number of `.cls` or else of `.json`."""
+    """One picture of a shard; `label` is the number in its `.cls` file, or else in its `.json` file."""
 
     name: str
     content: Span | None = None
@@ -64,60 +64,62 @@ class _Shard:
     samples: dict[str, _Sample] = field(default_factory=dict[str, _Sample])
 
     def of_folders(self, are: bool) -> list[str]:
-        """The names of the pictures whose class is that of their folder, or of those with a number."""
+        """The names of the pictures without a number, whose class is their folder, or of those with one."""
         return [own.name for own in self.samples.values() if own.content and (own.label is None) is are]
 
 
 @dataclass
-class _Passed:
-    """What is not read of shards: hidden members, and how many others by the end of their names."""
+class _LeftOut:
+    """What is not read of shards: hidden members, and the number of others by suffix."""
 
     walk: Walk = field(default_factory=Walk)
     unread: Counter[str] = field(default_factory=Counter[str])
 
 
 def shard_listing(pattern: str, say: Say) -> Listing:
-    """The pictures of the tar shards that `pattern` names: braces as in a shell, globs, both.
+    """The pictures of the tar shards of a `pattern` with braces and globs (see `data.patterns`), in its order.
 
-    `data.patterns` says what it names; the order is that of the pattern, of a glob the sorted one. The part is told by
-    the word train, test or val in the name of the shard, or else by a folder of that name; without test shards,
-    `data.division` divides. Class names are those of the folders in the tars, which `data.layouts` finds as on disk,
-    or of `classnames.txt` beside the first shard. Raises `InputError` where no shard is found, where one of a series
-    is missing, and where some shards name their part and others not; `read()` raises it for a damaged or compressed
-    shard, for one with both parts in it, and for a picture without a label. It tells `say` what is left out.
+    The word train, test or val in the name of a shard, or else of its folder, says the part. Without test shards,
+    `data.division` divides. Classes are the folders in the tars, which `data.layouts` finds as on disk, or are named by
+    `classnames.txt` beside the first shard.
+
+    Raises `InputError` where no shard is found, where one of a series is missing, and where only some shards name their
+    part. `scan()` raises it for a damaged or compressed shard, for one with both parts in it, and for a picture without
+    a label; it tells `say` what is left out.
     """
+    # Find the shards and their parts.
     splits: dict[Path, Split | None] = {path: split_of(path) for path in _found(pattern)}
     silent = [path for path, split in splits.items() if split is None]
     if silent and len(silent) < len(splits):
         raise InputError(f"{silent[0]} does not say which part it is of, as others do; put train, val or test into it")
-    # With Parquet as here, a validation part is the test part where there is no other.
+    # As with Parquet, a validation part is the test part where there is no other.
     unused = {path for path, split in splits.items() if split == "val" and "test" in splits.values()}
     part_of: dict[Split | None, Part] = {None: "train", "train": "train", "test": "test", "val": "test"}
     shards = [_Shard(path, part_of[split]) for path, split in splits.items() if path not in unused]
+    # The listing depends on them, and on the file of class names.
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
-
     divides = all(shard.part == "train" for shard in shards)
 
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        passed = _Passed()
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        left_out = _LeftOut()
         for shard in shards:
-            _read(shard, passed)
+            _scan(shard, left_out)
         whole = Path(f"{PREFIX}{pattern}")
         folders, told = _folders(shards, whole)
-        for note in (*told, *unread_note(passed.unread), *passed.walk.notes()):
+        for note in (*told, *unread_note(left_out.unread), *left_out.walk.notes()):
             say(f"{whole}: {note}")
         classes = _class_names(shards, folders, names)
         return classes, list(_pictures(shards, root, folders, classes or ()))
 
-    left_out = names_of(path.name for path in unused)
-    notes = (f"not used, since there are test shards: {left_out}",) if unused else ()
-    return Listing(root, tuple(files), read, divides, notes)
+    unread = names_of(path.name for path in unused)
+    notes = (f"not used, since there are test shards: {unread}",) if unused else ()
+    return Listing(root, tuple(files), scan, divides, notes)
 
 
 def _found(pattern: str) -> list[Path]:
-    """The files of a pattern, each once."""
+    """The files of a pattern, each once. Raises `InputError` where one is missing or not a regular file."""
     if "://" in pattern:
         raise InputError(f"{PREFIX}{pattern}: shards are read from disk; fetch them, and give the files' pattern")
     paths: dict[Path, None] = {}
@@ -138,8 +140,8 @@ def _found(pattern: str) -> list[Path]:
     return list(paths)
 
 
-def _read(shard: _Shard, passed: _Passed) -> None:
-    """Fill in the samples of a shard from the heads of its members, whose content is not read but for labels."""
+def _scan(shard: _Shard, left_out: _LeftOut) -> None:
+    """Set the samples of a shard, from the heads of its members. Of their contents only labels are read."""
     shard.samples.clear()
     end = 0
     try:
@@ -147,7 +149,7 @@ def _read(shard: _Shard, passed: _Passed) -> None:
             for member in tar:
                 end = member.offset_data + (member.size + BLOCK - 1) // BLOCK * BLOCK
                 if member.isreg():
-                    _take(shard, tar, member, passed)
+                    _enter(shard, tar, member, left_out)
                 elif is_picture(member.name) and not member.isdir() and not _is_hidden(member.name):
                     what = f"a link to {member.linkname}" if member.linkname else "no file"
                     raise InputError(
@@ -157,37 +159,39 @@ def _read(shard: _Shard, passed: _Passed) -> None:
     except (tarfile.TarError, _DamagedError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{shard.path} is not a whole, uncompressed tar shard ({reason}); make it again") from None
-    if not _ends_at(shard.path, end):  # where `tarfile` stops at damage, as if all were well
+    if not _ends_at(shard.path, end):  # `tarfile` stops at damage without an error
         raise InputError(f"{shard.path} is damaged or cut short after {end:,} bytes; fetch it again")
 
 
 def _ends_at(file: Path, end: int) -> bool:
-    """Whether a tar has members, and after them a little that is empty."""
+    """Whether a tar has members, and only a few zero bytes after them."""
     rest = file.stat().st_size - end
     return end > 0 and BLOCK <= rest <= MOST_PADDING and not any(Span(file, end, rest).read())
 
 
 def _is_hidden(member: str) -> bool:
-    return any(map(is_hidden, _plain(member).split("/")))
+    return any(map(is_hidden, _normal(member).split("/")))
 
 
-def _plain(member: str) -> str:
-    """The name of a member as it lies in folders, without `./` and `a/../`."""
+def _normal(member: str) -> str:
+    """The name of a member without `./` and `a/../`."""
     return posixpath.normpath(member).lstrip("/")
 
 
-def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, passed: _Passed) -> None:
-    """Enter one member into its sample, or into what is passed over."""
-    name = _plain(member.name)
+def _enter(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, left_out: _LeftOut) -> None:
+    """Enter one member into its sample, or into `left_out`."""
+    # Leave out what is hidden or no part of a sample.
+    name = _normal(member.name)
     if _is_hidden(name):
-        passed.walk.hidden.add(f"{shard.path}/{name}")
+        left_out.walk.hidden.add(f"{shard.path}/{name}")
         return
     split = SAMPLE.fullmatch(name)
     if split is None or not (is_picture(split[2]) or split[2].lower() in ("cls", "json")):
-        passed.unread[Path(name).suffix.lower()] += 1
+        left_out.unread[Path(name).suffix.lower()] += 1
         return
     if member.issparse():
         raise InputError(f"{shard.path}: {name} is stored as sparse; make the shard without tar --sparse")
+    # A picture, or a label.
     key, ending = split[1], split[2].lower()
     sample = shard.samples.setdefault(key, _Sample(name))
     if is_picture(ending):
@@ -208,20 +212,21 @@ def _take(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, passed: 
             except ValueError:
                 raise InputError(f"{shard.path}: {name} holds no label, a whole number; mend it") from None
         elif sample.label is None:
-            # It may hold what else is known of the picture.
+            # A `.json` file may hold other facts than the label.
             with contextlib.suppress(InputError, ValueError, TypeError, KeyError, OverflowError):
                 sample.label = int(untrusted.decode(text, dict[str, Any], name, own=True)["label"])
 
 
 def _folders(shards: list[_Shard], whole: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """The class of each picture without a number and its name within that, by the layout of the folders; and notes.
+    """The class of each picture without a number, with its name in the class, by the layout of folders; and notes.
 
-    Raises `InputError` for a picture in no folder, for classes that cannot be told, and for a part in shards that are
-    not named after it.
+    Raises `InputError` for a picture in no folder, for unclear classes, and for the folder of a part in shards that are
+    named after the other part.
     """
     found: dict[str, tuple[str, str]] = {}
     notes: list[str] = []
     for part in ("train", "test"):
+        # Pictures with a number must not be in folders of another part; the others must be in folders.
         own = [shard for shard in shards if shard.part == part]
         walk = Members(whole, (name for shard in own for name in shard.of_folders(False)))
         parts = inner_parts(whole, walk)
@@ -230,6 +235,7 @@ def _folders(shards: list[_Shard], whole: Path) -> tuple[dict[str, tuple[str, st
             if alone := next((name for name in shard.of_folders(True) if "/" not in name), None):
                 key = alone.partition(".")[0]
                 raise InputError(f"{shard.path}: {alone} has no label; add {key}.cls, or put it into a class folder")
+        # The classes of the others, as if the folders were on disk.
         walk = Members(whole, (name for shard in own for name in shard.of_folders(True)))
         if not walk.folders_inside(whole):
             continue
@@ -247,7 +253,7 @@ def _folders(shards: list[_Shard], whole: Path) -> tuple[dict[str, tuple[str, st
 
 
 def _require_part(whole: Path, part: Part, train: Path | None, test: Path | None) -> None:
-    """Raise `InputError` where shards of one part have the folder of another in them."""
+    """Raise `InputError` where shards of one part have the folder of the other part in them."""
     if test is not None and (part == "train" or train is not None):
         raise InputError(
             f"{whole} has a part of its own in {test.relative_to(whole)}/, and a shard is of the part that its name "
@@ -258,7 +264,7 @@ def _require_part(whole: Path, part: Part, train: Path | None, test: Path | None
 def _pictures(
     shards: list[_Shard], root: Path, folders: dict[str, tuple[str, str]], classes: tuple[str, ...]
 ) -> Iterator[Picture]:
-    """The pictures with a number, or else in a class folder."""
+    """The pictures that have a label, by their number or by their class folder."""
     numbers = {name: number for number, name in enumerate(classes)}
     for shard in shards:
         place = shard.path.relative_to(root).as_posix()
@@ -274,7 +280,7 @@ def _pictures(
 
 
 def _class_names(shards: list[_Shard], folders: dict[str, tuple[str, str]], file: Path) -> tuple[str, ...] | None:
-    """Names of the class folders where these are the labels, else those of `file`, if it is there."""
+    """The class folders where pictures are labelled by them, else the lines of `file`, else None."""
     named = sorted({name for name, _ in folders.values()})
     if named and any(shard.of_folders(False) for shard in shards):
         raise InputError(f"{shards[0].path} and its like give some pictures a number and some only a folder; mend them")

@@ -1,4 +1,4 @@
-"""One way in to all images: a name, a folder, `hf:owner/name`, or `wds:` and a pattern of tar shards."""
+"""Data sets of all kinds: a name, a folder, `hf:owner/name`, or `wds:` and a pattern of tar shards."""
 
 import difflib
 import os
@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from deepres.data import hub, resident_cache, shards
-from deepres.data.decode import decode
+from deepres.data.decode import Decoding, decode_parts
 from deepres.data.division import Division, divided
 from deepres.data.folders import image_folder, is_image_folder
 from deepres.data.listing import Listing, Picture
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
-from deepres.data.published import PUBLISHED, fetch, fetched_folder, torchvision_folder
+from deepres.data.published import PUBLISHED, fetch_published, fetched_folder, torchvision_folder
 from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.rgb import max_pixels
 from deepres.data.walk import is_hidden, names_of, on_disk
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
-__all__ = ["Data", "ImageSet", "describe", "find", "load"]
 HUB = "hf:"
 RULES: dict[Division, str] = {
     "hash": "about one picture in five is a test picture, by a hash of its name, so that those that come move no other",
@@ -28,7 +27,7 @@ RULES: dict[Division, str] = {
 }
 
 
-def load(
+def load_data_set(
     data: str,
     *,
     split: str | None = None,
@@ -37,20 +36,20 @@ def load(
     division: Division = "hash",
     progress: Say | None = None,
 ) -> Data:
-    """Find, fetch if need be, and decode a data set; `progress` is told what takes time.
+    """Find a data set, fetch it if need be, and decode it; `progress` is told what takes time.
 
-    `data` is a name of `PUBLISHED` (looked for in the folder `DEEPRES_DATA`, then in the cache folder, then
-    fetched), a folder (image Parquet, `class/name.jpg`, or torchvision's layout), or `hf:owner/name`. `split`,
-    for example "45k/5k", tests on a held-out part of the training set instead
-    (Sec. 4.2). `image_size` brings every image to this many pixels a side; `skip_bad` leaves out images that
-    do not decode; `division` tells how data without a test part are divided. A part may be empty. Raises
-    `InputError` for data that cannot be found, fetched or decoded.
+    `data` is a name of `PUBLISHED` (looked for in the folder `DEEPRES_DATA` and in the cache folder, else fetched), a
+    folder (image Parquet, `class/name.jpg`, or torchvision's layout), `hf:owner/name`, or `wds:` and a pattern. With
+    `split`, for example "45k/5k", a held-out part of the training set becomes the test part (Sec. 4.2). `image_size` is
+    the number of pixels a side to which images are resized. `skip_bad` leaves out images that do not decode. `division`
+    is the rule for data without a test part. A part may be empty. Raises `InputError` for data that cannot be found,
+    fetched or decoded.
     """
     say: Say = progress or (lambda message: None)
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
-        loaded = _decoded(data, find(data, say, division), image_size, skip_bad, say)
+        loaded = _decoded(data, find_data_set(data, say, division), image_size, skip_bad, say)
     except OSError as error:
         raise _unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
@@ -67,23 +66,21 @@ def _unreadable(data: str, error: OSError) -> InputError:
 
 
 def _decoded(data: str, listing: Listing, image_size: int | None, skip_bad: bool, say: Say) -> Data:
-    """The data set, from the cache where it was decoded before."""
+    """The decoded data set, from the cache if it was decoded before."""
     root = listing.root
     file = resident_cache.cache_file(listing, image_size=image_size, skip_bad=skip_bad)
-    loaded = resident_cache.read(file, data, str(root), say)
+    loaded = resident_cache.read_decoded(file, data, str(root), say)
     if loaded is None:
-        classes, pictures = listing.read()
-        options: dict[str, Any] = {"image_size": image_size, "skip_bad": skip_bad, "say": say}
-        train, test, classes = decode(data, root, classes, pictures, **options)
+        train, test, classes = decode_parts(Decoding(data, root, image_size, skip_bad, say), *listing.scan())
         loaded = Data(data, train, test, classes, fingerprint_of(train, test, classes), str(root))
-        resident_cache.write(file, loaded, say)
+        resident_cache.write_decoded(file, loaded, say)
     return loaded
 
 
-def describe(data: Data) -> dict[str, Any]:
-    """What there is to know of a data set, ready for JSON; the mean is by channel, in units of 0 to 1.
+def describe_data_set(data: Data) -> dict[str, Any]:
+    """Facts about a data set, ready for JSON. The mean of each channel is in units of 0 to 1.
 
-    Without training images there is none.
+    It is None without training images.
     """
 
     def part(images: ImageSet) -> dict[str, Any]:
@@ -104,14 +101,13 @@ def describe(data: Data) -> dict[str, Any]:
     }
 
 
-def find(data: str, say: Say, division: Division = "hash") -> Listing:
-    """The pictures of `data`, as `load` takes it, not decoded; `say` is told what is made of them and left out.
+def find_data_set(data: str, say: Say, division: Division = "hash") -> Listing:
+    """The pictures of `data` (as for `load_data_set`), not decoded; `say` is told of the division and what is left out.
 
-    Data without a test part are divided by the rule `division`.
-
-    Raises `InputError` where they cannot be found, fetched or read.
+    Data without a test part are divided by the rule `division`. Raises `InputError` where the data cannot be found,
+    fetched or read.
     """
-    max_pixels()  # a wrong limit is told before any picture is read
+    max_pixels()  # raises for a wrong DEEPRES_MAX_PIXELS before any picture is read
     try:
         if data.startswith(shards.PREFIX):
             found = shards.shard_listing(data.removeprefix(shards.PREFIX), say)
@@ -125,17 +121,17 @@ def find(data: str, say: Say, division: Division = "hash") -> Listing:
         return found
     say(f"{data} has no test part: {RULES[division]}")
 
-    def read() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        classes, pictures = found.read()
+    def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
+        classes, pictures = found.scan()
         return classes, divided(pictures, division)
 
-    return replace(found, read=read, division=division)
+    return replace(found, scan=scan, division=division)
 
 
 def placed(data: str) -> str:
-    """`data` so that it names the same place from every working folder: paths become absolute.
+    """`data` with absolute paths, so that it means the same from every working folder.
 
-    Names of published sets and of the hub stay as they are, as does what is not there.
+    Names of published sets and of the hub are not changed, nor are folders that do not exist.
     """
     if data.startswith(shards.PREFIX):
         return shards.PREFIX + str(Path(data.removeprefix(shards.PREFIX)).expanduser().absolute())
@@ -147,24 +143,26 @@ def placed(data: str) -> str:
 
 
 def still_there(place: str, owner: str) -> str:
-    """`place`, that of the data of `owner` when these were found. Raises `InputError` where it is gone."""
+    """`place`, where the data of `owner` were. Raises `InputError` where it does not exist any more."""
     if Path(place).is_absolute() and not Path(place).exists():
         raise InputError(f"{owner} was trained on {place}, which is gone; where it was moved, name it with --data")
     return place
 
 
 def _folder(data: str, say: Say) -> Path:
-    """The folder of `data`, fetched if need be."""
+    """The folder of `data`, fetched if need be. Raises `InputError` where there is none."""
     if not data:
         raise InputError(f"the data set has no name; give {', '.join(PUBLISHED)}, a folder, or hf:owner/name")
     if data.startswith(HUB):
-        return hub.fetch(data.removeprefix(HUB), say)
+        return hub.fetch_from_hub(data.removeprefix(HUB), say)
+    # A published data set.
     shared = _shared_folder()
     if data in PUBLISHED:
         places = [*([shared / data] if shared else []), fetched_folder(data)]
         if Path(data).is_dir() and Path(data).resolve() not in [place.resolve() for place in places]:
             say(f"{data} is the known set of this name; for the folder here, give ./{data}")
-        return next((place for place in places if _has_entries(place)), None) or fetch(data, say)
+        return next((place for place in places if _has_entries(place)), None) or fetch_published(data, say)
+    # A folder, from here or from the shared folder.
     path = on_disk(Path(data).expanduser())
     if path.is_dir():
         return path
@@ -174,13 +172,14 @@ def _folder(data: str, say: Say) -> Path:
         return place
     if len(path.parts) > 1 or data.startswith((".", "~")):
         raise InputError(f"the data folder {path} does not exist; check the path")
+    # Help with a name that is wrong.
     near = difflib.get_close_matches(data, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"give {', '.join(PUBLISHED)}, a folder, or hf:owner/name"
     raise InputError(f"there is no data set or folder named {data!r}; {hint}")
 
 
 def _shared_folder() -> Path | None:
-    """`DEEPRES_DATA`, where data sets lie under their names."""
+    """The folder `DEEPRES_DATA`, which holds data sets under their names, if it is set."""
     named = os.environ.get("DEEPRES_DATA")
     if not named:
         return None
@@ -195,7 +194,7 @@ def _has_entries(folder: Path) -> bool:
 
 
 def _listing(root: Path) -> Listing:
-    """The pictures of a folder in whichever layout it has."""
+    """The pictures of a folder, in torchvision's layout, Parquet, or class folders."""
     known = torchvision_folder(root)
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""One way through folders for all readers: links followed, loops ended, and nothing that tools leave behind."""
+"""How all readers walk through folders: links are followed once, and hidden and tool-made files are left out."""
 
 import os
 import re
@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from deepres.runtime.errors import InputError
 
-# What Windows, macOS, network storage, viewers and notebooks put among a person's files, beside all names with a dot in
-# front.
+# Made by Windows, macOS, network storage, viewers and notebooks. Names with a leading dot are hidden anyway.
 TOOL_MADE = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
@@ -22,20 +21,20 @@ TOOL_MADE = frozenset(
         *("_thumbs", "thumbnails", "zbthumbnail.info", "picasa.ini", "captureone"),
     )
 )
-NUMBERED = re.compile(r"found\.\d{3}")  # what Windows finds when it mends a disk
-OWN = ".deepres"  # where statistics are kept beside the data
+NUMBERED = re.compile(r"found\.\d{3}")  # made by Windows when it repairs a disk
+OWN = ".deepres"  # the folder of our statistics beside the data
 SHOWN, SHOWN_KINDS = 5, 12
 
 
 class Entry(NamedTuple):
-    """What a folder holds: a path, and whether it is a folder or a link to one."""
+    """An entry of a folder: its path, and whether it is a folder or a link to one."""
 
     path: str
     is_folder: bool
 
 
 class Inside(NamedTuple):
-    """What lies in a folder, each sorted by name."""
+    """The folders and the files in a folder, sorted by name."""
 
     folders: tuple[Path, ...]
     files: tuple[Path, ...]
@@ -43,41 +42,41 @@ class Inside(NamedTuple):
 
 @dataclass
 class Walk:
-    """A way through folders, which keeps what it passed over: hidden entries, and links to folders it had been to.
+    """A walk through folders. It remembers what it left out: `hidden` entries, and `links` to folders seen before.
 
-    Names are in the order of their composed form. Its methods raise `OSError` for a folder that cannot be read.
+    Names are sorted by their composed Unicode form. The methods raise `OSError` for a folder that cannot be read.
     """
 
     hidden: set[str] = field(default_factory=set[str])
     links: set[str] = field(default_factory=set[str])
 
     def inside(self, folder: Path) -> Inside:
-        """The visible folders and files that lie in a folder itself."""
+        """The visible folders and files directly in a folder."""
         entries = _sorted(self._visible(str(folder)))
         folders, files = (tuple(Path(path) for path, kind in entries if kind is wanted) for wanted in (True, False))
         return Inside(folders, files)
 
     def folders_inside(self, folder: Path) -> tuple[Path, ...]:
-        """The same folders alone, for one that may hold a great many files."""
+        """The visible folders directly in a folder, which may hold a great many files."""
         return tuple(Path(path) for path, _ in _sorted(each for each in self._visible(str(folder)) if each.is_folder))
 
     def files_inside(self, folder: Path) -> Iterator[str]:
-        """Paths of the visible files that lie in a folder itself, in no order, one after another."""
+        """Paths of the visible files directly in a folder, one after another, unsorted."""
         return (path for path, is_folder in self._visible(str(folder)) if not is_folder)
 
     def files_below(self, folder: Path) -> Iterator[str]:
-        """Paths of all visible files in a folder and those below it; each folder is read once.
+        """Paths of all visible files in and below a folder; each folder is read once.
 
-        What is no folder is taken for a file: whoever opens it asks `files.require_regular`.
+        Pipes and devices count as files. `files.require_regular` refuses them when they are opened.
         """
         return (path for path, is_folder in self._below(folder) if not is_folder)
 
     def folders_below(self, folder: Path) -> Iterator[Path]:
-        """The folder itself and all visible ones below it, each before what it holds."""
+        """The folder itself and all visible folders below it, each before its contents."""
         return (Path(path) for path, is_folder in self._below(folder) if is_folder)
 
     def notes(self) -> list[str]:
-        """What was passed over, each kind with its count and the first names, in words."""
+        """Sentences about what was left out: each kind with its count and the first names."""
         notes: list[str] = []
         if self.hidden:
             notes.append(
@@ -88,7 +87,7 @@ class Walk:
         return notes
 
     def _below(self, folder: Path) -> Iterator[Entry]:
-        """With a stack in place of recursion, as folders may be nested deeply."""
+        """All entries below a folder, found with a stack, since folders may be nested deeper than recursion allows."""
         seen: set[Hashable] = set()
         waiting = [Entry(str(folder), True)]
         while waiting:
@@ -103,7 +102,7 @@ class Walk:
             yield entry
 
     def _visible(self, folder: str) -> Iterator[Entry]:
-        """What lies in a folder, but for hidden entries and links to folders above it."""
+        """The entries of a folder without hidden ones and without links to folders above it."""
         above: set[Hashable] | None = None
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -120,26 +119,26 @@ class Walk:
                 yield Entry(entry.path, is_folder)
 
     def _identity(self, folder: str) -> Hashable:
-        """What two paths of the same folder have in common."""
+        """A key that is equal for all paths of the same folder."""
         found = Path(folder).stat()
         return found.st_dev, found.st_ino
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden or of a kind that tools leave behind (`._1.jpg`, `@eaDir`, `Thumbs.db`)."""
+    """Whether a file or folder is hidden or made by a tool (`._1.jpg`, `@eaDir`, `Thumbs.db`), by its name."""
     known = name.casefold()
     return name.startswith(".") or known in TOOL_MADE or NUMBERED.fullmatch(known) is not None
 
 
 def names_of(names: Iterable[str]) -> str:
-    """How many there are, with the first names in sorted order."""
+    """The number of names, with the first of them in sorted order."""
     found = list(names)
     different = sorted(set(found))
     return f"{len(found):,} ({', '.join(different[:SHOWN])}{', ...' if len(different) > SHOWN else ''})"
 
 
 def unread_note(unread: Counter[str]) -> list[str]:
-    """How many files were not read for their names, if any, in words: the most usual ends of names, and the rest."""
+    """A note about files left out because of their names: the counts of the most common suffixes and of the rest."""
     common = unread.most_common()
     kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in common[:SHOWN_KINDS]]
     if rest := common[SHOWN_KINDS:]:
@@ -148,12 +147,12 @@ def unread_note(unread: Counter[str]) -> list[str]:
 
 
 def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC), which is one for what macOS and other systems write in two ways."""
+    """The name in Unicode's composed form (NFC), the same for names that macOS and other systems encode differently."""
     return unicodedata.normalize("NFC", name)
 
 
 def class_name(name: str, where: Path) -> str:
-    """The name of a class, composed. Raises `InputError` for one that is not UTF-8, which no file can keep."""
+    """The name of a class, composed. Raises `InputError` for one that is not UTF-8, which our files cannot hold."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -162,13 +161,13 @@ def class_name(name: str, where: Path) -> str:
 
 
 def on_disk(path: Path) -> Path:
-    """`path` as its names are written on the disk, where they differ from those given by their Unicode form alone."""
+    """`path` with its names as on the disk, where these differ only in their Unicode form from those given."""
     if os.path.lexists(path) or path.parent == path:
         return path
     parent, wanted = on_disk(path.parent), composed(path.name)
     try:
         return next((place for place in sorted(parent.iterdir()) if composed(place.name) == wanted), path)
-    except (OSError, ValueError):  # there is no such folder; the name has a null in it
+    except (OSError, ValueError):  # no such folder, or a null character in the name
         return path
 
 
@@ -184,5 +183,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _upwards(folder: Path) -> set[Path]:
-    """The folder and all above it, by its path and by where its links lead to."""
+    """The folder and all folders above it, by its path and by the path with links resolved."""
     return {up for place in (folder.absolute(), folder.resolve()) for up in (place, *place.parents)}

@@ -12,8 +12,8 @@ from deepres.classification.scorer import BATCH_PIXELS, Scorer, crop_of, ends, p
 from deepres.classification.views import Protocol
 from deepres.data.decode import pixels_or_fault
 from deepres.data.folders import pictures_below
-from deepres.data.layouts import IMAGE_SUFFIXES
 from deepres.data.listing import Picture
+from deepres.data.names import IMAGE_SUFFIXES
 from deepres.data.pictures import ahead
 from deepres.data.walk import Walk, on_disk, unread_note
 from deepres.models.network import Network

@@ -1,2 +1,5 @@
-"""Sets too large for memory: an index of where each picture lies (`index`), batches decoded by worker processes
-(`loader`), the statistics that the augmentation needs (`statistics`) and a look at every picture (`check`)."""
+"""Data sets too large for memory.
+
+`index` knows where each picture is stored. `loader` has batches decoded by worker processes (`workers`, `transport`),
+for classification those of `labelled`. `statistics` are those of the augmentation, and `check` decodes every picture.
+"""

@@ -1,33 +1,33 @@
-"""A look at every picture: which of them do not decode and why, and which are the same."""
+"""Checks of every picture: which do not decode and why, and which have the same content."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from deepres.data.crops import whole
 from deepres.data.manifest import Manifest
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.loader import in_order
+from deepres.data.stream.loader import Reading, Samples, in_order
 
 BATCH = 64
 
 
 def faults(index: Index, *, workers: int | None = None) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Decode all pictures; yields, from time to time, how many are done and the names and faults found since."""
+    """Decode all pictures. Yields, after each batch, how many are done, and the names and faults of its bad ones."""
     done = 0
-    for answer in in_order(index, _decoded, batch_size=BATCH, workers=workers):
-        done += len(answer.labels) + len(answer.bad)
+    samples = Samples(index, _decode, len, index.label)
+    for answer in in_order(samples, BATCH, Reading(workers, skip_bad=True)):
+        done += (answer.batch or 0) + len(answer.bad)
         yield done, answer.bad
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Names of pictures with the same content, all of them: what a network is trained on it should not be tested on.
+    """The names of all pictures with one content, and the `classes` that they are in.
 
-    `both_parts` says that training and test pictures are among them, `classes` has the classes that they are in.
+    With `both_parts`, training and test pictures are among them: the network is tested on what it was trained on.
     """
 
     names: tuple[str, ...]
@@ -36,16 +36,18 @@ class Copies:
 
 
 def copies(parts: Parts) -> list[Copies]:
-    """The pictures that are there more than once, byte by byte: first those in both parts, then those in two classes.
+    """The pictures whose encoded bytes are there more than once: first those in both parts, then those in two classes.
 
-    Files that cannot be read, or hold nothing, are no copies of each other.
+    Empty and unreadable files are not copies of each other.
     """
+    # Group the pictures of both parts by digest. That of no bytes is not counted.
     digests, labels = (torch.cat([getattr(part, field) for part in parts]) for field in ("digests", "labels"))
     values, group, counts = digests.unique(return_inverse=True, return_counts=True)
     counts[values == Manifest.of(("",), (hashlib.sha256(b"").digest(),)).digests] = 1
     members: dict[int, list[int]] = {}
     for place in (counts[group] > 1).nonzero().flatten().tolist():
         members.setdefault(int(group[place]), []).append(place)
+    # Name the pictures of each group.
     train, classes = len(parts.train), parts.train.classes
 
     def name(place: int) -> str:
@@ -62,7 +64,6 @@ def copies(parts: Parts) -> list[Copies]:
     return sorted(found, key=lambda copy: (not copy.both_parts, len(copy.classes) < 2))
 
 
-def _decoded(encoded: bytes, draws: Sequence[float]) -> Tensor:
-    """Nothing of the pixels, once they are known to be there."""
+def _decode(encoded: bytes, draws: Sequence[float], label: int) -> None:
+    """Decode a picture and keep nothing of it: its pixels need not go to another process."""
     whole(encoded)
-    return torch.empty(0, 0, 0, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Where each picture of a data set lies, so that any of them can be read at random: made once, then kept."""
+"""The index of a data set: where each picture is stored, so that it can be read at random. Made once, then kept."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deepres.data import sources
 from deepres.data.division import Division
-from deepres.data.listing import Content, Listing, Part, Picture, Span, check_label, digest_of, each, numbered
+from deepres.data.listing import PARTS, Content, Listing, Picture, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.resident import tell_lacking
 from deepres.data.resident_cache import cache_file
@@ -27,7 +27,6 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import DAY, replacing, sweep
 from deepres.runtime.say import Say
 
-PARTS: tuple[Part, ...] = ("train", "test")
 TENSORS = ("digests", "labels", "file", "offset", "size")
 
 
@@ -38,11 +37,11 @@ class _Facts(TypedDict):
 
 @dataclass(frozen=True)
 class Index:
-    """One part of a data set of N pictures, none of them read.
+    """One part of a data set of N pictures, none of them in memory.
 
-    `labels` and `digests` (see `Manifest`) int64 (N,); picture i is `size[i]` bytes (all where -1) of the file
-    `files[file[i]]` from `offset[i]` on, int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels and
-    encoded bytes: the same pictures give the same one in whichever layout and place.
+    `labels` and `digests` (see `Manifest`) are int64 (N,). Picture i is `size[i]` bytes (all if it is -1) of the file
+    `files[file[i]]` from `offset[i]` on; these are int64 (N,) each. `fingerprint` is a SHA-256 over class names, labels
+    and encoded bytes, so that the same pictures have the same one in any layout and folder.
     """
 
     root: Path
@@ -64,7 +63,11 @@ class Index:
         """Names and digests."""
         return Manifest(self.names, self.digests)
 
-    def read(self, place: int) -> bytes:
+    def label(self, place: int) -> int:
+        """The class of one picture."""
+        return int(self.labels[place])
+
+    def encoded(self, place: int) -> bytes:
         """The encoded bytes of one picture. Raises `OSError`."""
         path = self.root / self.files[int(self.file[place])]
         return Span(path, int(self.offset[place]), int(self.size[place])).read()
@@ -80,22 +83,22 @@ class Parts(NamedTuple):
 def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
     """The training part and the test part of `data`: a folder, `hf:owner/name`, `wds:PATTERN`, or a name.
 
-    One of them may be empty. `division` tells how data without a test part are divided.
+    One of them may be empty. `division` is the rule for data without a test part.
 
-    The first time all of it is read once, to know its content; Parquet, which cannot be read at random, is unpacked
-    then into the cache folder, which takes the space of the pictures again. Later only names, sizes and times of the
-    files are looked at. Raises `InputError` for data that cannot be found or has a label out of range, for sets that
-    are not files of pictures, and for a full disk.
+    The first time, all pictures are read for their digests. Parquet, which cannot be read at random, is then unpacked
+    into the cache folder, which takes the space of the pictures once more. Later, only names, sizes and modification
+    times of the files are read. Raises `InputError` for data that cannot be found or has a label out of range, for data
+    that are not files of pictures, and for a full disk.
     """
     try:
-        listing = sources.find(data, say, division)
+        listing = sources.find_data_set(data, say, division)
         file = cache_file(listing, "index")
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            parts = _load(file, listing.root)
+            parts = _read_index(file, listing.root)
             if parts is None:
-                parts = _build(data, listing, file, say)
-                _save(file, parts)
+                parts = _make_index(data, listing, file, say)
+                _write_index(file, parts)
         for part, kind in zip(parts, ("training", "test"), strict=True):
             tell_lacking(data, kind, part.classes, part.labels, say)
         return parts
@@ -103,8 +106,8 @@ def open_index(data: str, say: Say, division: Division = "hash") -> Parts:
         raise InputError(f"{data} cannot be indexed ({error}); check permissions and free space, or {REMEDY}") from None
 
 
-def describe(name: str, parts: Parts) -> dict[str, Any]:
-    """What there is to know of an indexed data set, ready for JSON."""
+def describe_index(name: str, parts: Parts) -> dict[str, Any]:
+    """Facts about an indexed data set, ready for JSON."""
 
     def part(index: Index) -> dict[str, Any]:
         counts = index.labels.bincount(minlength=len(index.classes)).tolist()
@@ -135,7 +138,7 @@ class _Builder:
         self.digests.append(digest)
         self.digest.update(picture.label.to_bytes(8, "little") + digest)
 
-    def finish(self, root: Path, classes: tuple[str, ...]) -> Index:
+    def index(self, root: Path, classes: tuple[str, ...]) -> Index:
         self.digest.update(json.dumps(classes).encode())
         spans = torch.tensor(self.spans, dtype=torch.int64).view(-1, 3).unbind(1)
         labels = torch.tensor(self.labels, dtype=torch.int64)
@@ -145,10 +148,11 @@ class _Builder:
         return Index(root, classes, self.digest.hexdigest(), *own, labels, files, *places)
 
 
-def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
-    """Go through all pictures once; `file` tells where pictures are unpacked to, if they have to be."""
+def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
+    """The index of all pictures, which are read once. Some layouts are unpacked to a file beside the index `file`."""
     say(f"{data}: indexing, which reads all pictures once")
-    classes, pictures = listing.read()
+    # Pictures that are unpacked go to a partial file, renamed once it is complete.
+    classes, pictures = listing.scan()
     builders = {part: _Builder() for part in PARTS}
     unpacked = file.with_suffix(".pictures")
     partial = unpacked.with_suffix(".partial")
@@ -168,11 +172,11 @@ def _build(data: str, listing: Listing, file: Path, say: Say) -> Parts:
             partial.unlink(missing_ok=True)
     if classes is None:
         classes = numbered(label for builder in builders.values() for label in builder.labels)
-    return Parts(*(builders[part].finish(listing.root, classes) for part in PARTS))
+    return Parts(*(builders[part].index(listing.root, classes) for part in PARTS))
 
 
 def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
-    """Where the picture can be read from, which for bytes is the end of `blob`, later called `unpacked`."""
+    """Where the picture can be read from. Bytes are written to `blob`, which is `unpacked` later."""
     if isinstance(content, Span):
         return content
     if isinstance(content, Path):
@@ -185,7 +189,7 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     return Span(unpacked, blob.tell(), blob.write(content))
 
 
-def _save(file: Path, parts: Parts) -> None:
+def _write_index(file: Path, parts: Parts) -> None:
     tensors: dict[str, Tensor] = {}
     for part, index in zip(PARTS, parts, strict=True):
         tensors |= {f"{part}.{name}": getattr(index, name) for name in TENSORS}
@@ -198,8 +202,8 @@ def _save(file: Path, parts: Parts) -> None:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
 
 
-def _load(file: Path, root: Path) -> Parts | None:
-    """The kept index; None where there is none, where it is damaged, or where the unpacked pictures are gone."""
+def _read_index(file: Path, root: Path) -> Parts | None:
+    """The kept index; None where there is none, where it is damaged, or where unpacked pictures are missing."""
     if not file.exists():
         return None
     unpacked = file.with_suffix(".pictures")
@@ -212,7 +216,7 @@ def _load(file: Path, root: Path) -> Parts | None:
                     Strings(*(stored.get_tensor(f"{part}.{name}.{half}") for half in ("text", "ends")))
                     for name in ("names", "files")
                 )
-                if _lies_in(files, unpacked):  # wherever the cache folder was then
+                if _lies_in(files, unpacked):  # also where the cache folder was moved
                     files = Strings.of([str(unpacked)])
                 digests, labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in TENSORS)
                 return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
@@ -220,11 +224,12 @@ def _load(file: Path, root: Path) -> Parts | None:
             parts = Parts(*map(index, PARTS, facts["fingerprints"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
+    # The unpacked file must be as long as the index says.
     ends = [int((part.offset + part.size).max()) for part in parts if _lies_in(part.files, unpacked)]
     needed = max(ends, default=0)
     return parts if not needed or (unpacked.is_file() and unpacked.stat().st_size >= needed) else None
 
 
 def _lies_in(files: Strings, unpacked: Path) -> bool:
-    """Whether pictures were unpacked to a file of this name; a part without pictures has no files."""
+    """Whether the pictures are in an unpacked file of this name. A part without pictures has no files."""
     return any(unpacked.name in name for name in files[:1])

@@ -1,24 +1,19 @@
-"""Processes that turn requests into answers ahead of who waits for them, in an order that no speed changes.
+"""Processes that turn requests into answers ahead of time. The order of the answers does not depend on their speed.
 
-Pixels go through files without a name (`memfd_create`), which no mount limits, and the rest through pipes. So nothing
-here needs /dev/shm, of which a container has 64 MiB, and no thread stands between a worker and its pipe that could lose
-an answer: every wait ends with the answer, or with the worker.
+No thread stands between a worker and its pipe that could lose an answer: every wait ends with the answer, or with the
+end of the worker. `transport` moves the answers.
 """
 
 import contextlib
-import math
-import mmap
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import reduction
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -26,42 +21,44 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
-from torch import Tensor
 
+from deepres.data.stream.transport import receive, send
 from deepres.runtime.ending import SIGNALS
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 
-SAY_SECONDS = 30.0  # of a wait before it is told, and twice as long each time after
-PARENT_SECONDS = 5.0  # how often a worker without work looks whether there is anyone left to work for
-JOIN_SECONDS = 5.0  # a killed process is gone at once, unless it hangs in the kernel
-SMALL = 2**14  # bytes of a request; two of them fit the buffer of any pipe, so that to ask is not to wait
+SAY_SECONDS = 30.0  # of waiting before a message, doubled after each message
+PARENT_SECONDS = 5.0  # how often an idle worker checks that its parent process still exists
+JOIN_SECONDS = 5.0  # a killed process ends at once, unless it hangs in the kernel
+SMALL = 2**14  # bytes of a request; two of them fit into the buffer of any pipe, so that sending never waits
 R = TypeVar("R")
-Work = Callable[[R], tuple[Tensor, Any]]
+A = TypeVar("A")
+Work = Callable[[R], A]
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process, and this end of its pipe."""
+    """A worker process, and our end of its pipe."""
 
     process: BaseProcess
     pipe: Connection
 
 
 def answers(
-    work: Work[R], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
-) -> Generator[tuple[Tensor, Any]]:
-    """What `work` makes of each request, pixels uint8 and the rest, in the order of the requests.
+    work: Work[R, A], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
+) -> Generator[A]:
+    """The answer of `work` to each request, any value that pickles, in the order of the requests.
 
-    `count` processes (0: this one) are at work on the next two requests each; they end with the generator, whatever
-    they are at. `context` is how they start, as `multiprocessing` names it. `say` is told of a long wait for `what`.
-    Raises what `work` raises, and `InputError` where a process is lost or none can be started.
+    `count` worker processes (0: this process does the work) work on the next two requests each. They are ended with
+    the generator, even in the middle of a request. `context` is their start method, as `multiprocessing` names it.
+    `say` is told of a long wait for `what`. Raises what `work` raises, and `InputError` where a worker is lost or none
+    can be started.
     """
     if not count:
         yield from map(work, requests)
         return
     crew: list[_Worker] = []
-    end = Finalize(None, _end, (crew,), exitpriority=10)  # at Python's end before it waits for processes that are left
+    end = Finalize(None, _end, (crew,), exitpriority=10)  # when Python exits, before it waits for the processes
     try:
         with _endings_held():
             _start(crew, work, count, context)
@@ -70,10 +67,10 @@ def answers(
         end()
 
 
-def _start(crew: list[_Worker], work: Work[Any], count: int, context: str | None) -> None:
+def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str | None) -> None:
     """Add `count` processes to the crew."""
     how = multiprocessing.get_context(context)
-    # Elsewhere multiprocessing would hand tensors over through /dev/shm.
+    # Pickled here, since with other start methods multiprocessing would send tensors through /dev/shm.
     handed = work if how.get_start_method() == "fork" else pickle.dumps(work)
     try:
         for _ in range(count):
@@ -89,7 +86,7 @@ def _start(crew: list[_Worker], work: Work[Any], count: int, context: str | None
 
 
 def _end(crew: list[_Worker]) -> None:
-    """Kill the processes: they only read, so that nothing of theirs is half-written, and may hang in a read."""
+    """Kill the processes. They write no files that could be left incomplete, and they may hang in a read."""
     for worker in crew:
         worker.process.kill()
     for worker in crew:
@@ -98,8 +95,9 @@ def _end(crew: list[_Worker]) -> None:
     crew.clear()
 
 
-def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[tuple[Tensor, Any]]:
-    """Request i goes to worker i modulo their count, and each answers in its own order."""
+def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[Any]:
+    """The answers in the order of the requests. Request i goes to worker i modulo the number of workers."""
+    # Large requests are sent one at a time, since sending two could wait for the worker.
     messages = map(pickle.dumps, requests)
     first = next(messages, b"")
     messages = chain([first] if first else [], messages)
@@ -122,8 +120,8 @@ def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) 
         yield answer
 
 
-def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> tuple[Tensor, Any]:
-    """The next answer of a worker, unless one of the crew is lost."""
+def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
+    """The next answer of `worker`. Raises `InputError` where any worker has ended."""
     ends = [each.process.sentinel for each in crew]
     begun, patience = time.monotonic(), SAY_SECONDS
     while not (ready := wait([worker.pipe, *ends], patience)):
@@ -135,7 +133,7 @@ def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> tuple
         patience *= 2
     if worker.pipe in ready:
         try:
-            return _take(worker.pipe)
+            return receive(worker.pipe)
         except (EOFError, ConnectionError):
             pass
     raise _lost(crew)
@@ -149,7 +147,7 @@ def _state(process: BaseProcess) -> str:
 
 
 def _lost(crew: list[_Worker]) -> InputError:
-    """The error for a worker that ended before its time."""
+    """The error for a worker that has ended."""
     wait([worker.process.sentinel for worker in crew], JOIN_SECONDS)
     code = next((worker.process.exitcode for worker in crew if worker.process.exitcode is not None), None)
     how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
@@ -158,11 +156,11 @@ def _lost(crew: list[_Worker]) -> InputError:
     )
 
 
-def _serve(pipe: Connection, handed: Work[Any] | bytes, parent: int) -> None:
-    """The life of a worker: it answers until there is no one to ask."""
-    _ends_left()
-    torch.set_num_threads(1)  # the pool of threads is not there after a fork
-    work: Work[Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
+def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> None:
+    """The main function of a worker: it answers requests until its parent is gone."""
+    _ignore_endings()
+    torch.set_num_threads(1)  # PyTorch's pool of threads does not survive a fork
+    work: Work[Any, Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             while not pipe.poll(PARENT_SECONDS):
@@ -170,66 +168,16 @@ def _serve(pipe: Connection, handed: Work[Any] | bytes, parent: int) -> None:
                     return
             request = pickle.loads(pipe.recv_bytes())
             try:
-                pixels, rest = work(request)
+                answer = work(request)
             except Exception as error:
-                pipe.send(error)
-            else:
-                _give(pipe, pixels, rest)
+                answer = error
+            send(pipe, answer)
 
 
-def _give(pipe: Connection, pixels: Tensor, rest: Any) -> None:
-    """Send an answer, its pixels as an open file where that can be."""
-    data = pixels.contiguous().numpy()
-    file = _nameless_file(data) if data.nbytes else None
-    pipe.send((data.shape, rest, file is not None))
-    if file is not None:
-        reduction.send_handle(pipe, file, None)
-        os.close(file)
-    elif data.nbytes:
-        pipe.send_bytes(data.data.cast("B"))
+def _ignore_endings() -> None:
+    """Ignore the signals to end, which a group of processes gets together: the training process ends its workers.
 
-
-def _take(pipe: Connection) -> tuple[Tensor, Any]:
-    """Receive what `_give` sends, or raise the exception that was sent."""
-    head = pipe.recv()
-    if isinstance(head, Exception):
-        raise head
-    shape, rest, in_file = head
-    size = math.prod(shape)
-    if not size:
-        return torch.empty(shape, dtype=torch.uint8), rest
-    if in_file:
-        file = reduction.recv_handle(pipe)
-        try:
-            data = mmap.mmap(file, size)
-        finally:
-            os.close(file)
-    else:
-        data = bytearray(pipe.recv_bytes())
-    return torch.frombuffer(data, dtype=torch.uint8).view(shape), rest
-
-
-def _nameless_file(data: Any) -> int | None:
-    """An open file with these bytes that is in no folder; None where the system has none to give."""
-    if sys.platform != "linux":
-        return None
-    try:
-        file = os.memfd_create("pictures")
-    except OSError:
-        return None
-    try:
-        with open(file, "wb", closefd=False) as stream:
-            stream.write(data)
-    except OSError:
-        os.close(file)
-        return None
-    return file
-
-
-def _ends_left() -> None:
-    """What a worker does when told to end, which all processes may have been: leave it to the training, in order.
-
-    A second SIGTERM ends it, should there be no one left to end it.
+    A second SIGTERM ends the worker, in case the training process is gone.
     """
     for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
@@ -240,8 +188,8 @@ def _ends_left() -> None:
 
 @contextmanager
 def _endings_held() -> Generator[None]:
-    """Processes that start within are told to end only once `_ends_left` has said what that does there."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no such signal
+    """Hold back signals while processes start, until `_ignore_endings` has set their handlers there."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has no such signals
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -1,0 +1,42 @@
+"""The samples of classification: pictures of one size, stacked, and their class labels."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from deepres.data.stream.index import Index
+from deepres.data.stream.loader import Samples
+
+View = Callable[[bytes, Sequence[float]], Tensor]
+Batch = tuple[Tensor, Tensor]
+
+
+def labelled(index: Index, view: View, draws: int = 0) -> Samples[tuple[Tensor, int], Batch]:
+    """The samples of classification: `view(encoded, draws)` uint8 (C, H, W), of one size for all, and the class.
+
+    A batch is the pictures uint8 (n, C, H, W), channels-last in memory, and their labels int64 (n,).
+    """
+    return Samples(index, partial(_with_label, view), _stacked, index.label, draws)
+
+
+def on_device(finish: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Callable[[Batch, Tensor], Batch]:
+    """What finishes batches of `labelled`: pictures by `finish(pictures, draws)`, and labels, both on `device`."""
+
+    def finished(batch: Batch, draws: Tensor) -> Batch:
+        pictures, labels = batch
+        return finish(pictures.to(device), draws), labels.to(device)
+
+    return finished
+
+
+def _with_label(view: View, encoded: bytes, draws: Sequence[float], label: int) -> tuple[Tensor, int]:
+    return view(encoded, draws), label
+
+
+def _stacked(samples: list[tuple[Tensor, int]]) -> Batch:
+    """Stacked in the memory order of decoded pictures, (n, H, W, C)."""
+    pictures, labels = zip(*samples, strict=True)
+    stacked = torch.stack([picture.permute(1, 2, 0) for picture in pictures])
+    return stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64)
