@@ -38,7 +38,6 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
         raise InputError(
             f"the test part of {root} has the class {unknown[0]!r}, which the training part lacks; make them agree"
         )
-    # List the files, which takes no look into them.
     files = [
         *_files(layout.train or {}, classes, "train", walk, unread),
         *_files(layout.test or {}, classes, "test", walk, unread),

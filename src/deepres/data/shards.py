@@ -96,7 +96,6 @@ def shard_listing(pattern: str, say: Say) -> Listing:
     unused = {path for path, split in splits.items() if split == "val" and "test" in splits.values()}
     part_of: dict[Split | None, Part] = {None: "train", "train": "train", "test": "test", "val": "test"}
     shards = [_Shard(path, part_of[split]) for path, split in splits.items() if path not in unused]
-    # The listing depends on them, and on the file of class names.
     root = Path(os.path.commonpath([shard.path.parent for shard in shards]))
     names = shards[0].path.with_name(NAMES_FILE)
     files = [shard.path for shard in shards] + [names] * names.is_file()
