@@ -14,7 +14,7 @@ from PIL import Image
 from deepres.models.catalog import build
 from deepres.weights.file import serialise
 from deepres.weights.find import ready
-from deepres.workflows.export import deploy
+from deepres.workflows.export import ExportOptions, deploy
 
 CLASSES = (("ant", "bee"), ("hen", "owl"))  # of two sets of weights of one network
 
@@ -50,7 +50,7 @@ def exported(weights, tmp_path_factory):
     place = tmp_path_factory.mktemp("exported")
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    deploy(ready(weights[0], print), place / "net.xml", "openvino", print, preprocess=True)
+    deploy(ready(weights[0], print), place / "net.xml", ExportOptions("openvino", preprocess=True), print)
     return place
 
 

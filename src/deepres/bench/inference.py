@@ -32,7 +32,9 @@ def ours(job: Job) -> Contestant:
     example = batch_of(job)[0]
     made = serving.engine(net, example, "auto", job.precision, calibration(job), told.append)
     found = agreement(made, net, [pictures(job, CHECKED, seed=2)])
-    facts: dict[str, float | str] = {"largest_change": found.change, "same_top1": found.same, "told": told[-1]}
+    facts: dict[str, float | str] = {"largest_change": found.change}
+    facts |= {} if found.same is None else {"same_top1": found.same}
+    facts["told"] = told[-1]
     return _repeated(lambda: made(example), job, f"engine {made.name}, {made.precision}", facts)
 
 

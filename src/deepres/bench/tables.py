@@ -71,6 +71,7 @@ def setting(side: Json) -> str:
     facts = side["facts"]
     if "largest_change" in facts:
         text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"
+    if "same_top1" in facts:
         text += f", same top-1 {facts['same_top1']:.1%}"
     return text
 

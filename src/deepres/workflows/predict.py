@@ -107,7 +107,7 @@ def predictor(
     run = None
     if fixed and engine != "eager":
         example = torch.zeros(count, ends(net)[0], crop, crop)
-        run = made_engine(net, example, engine, precision, say=say)
+        run = made_engine(net, example, engine, precision, say=say).scores
     score = scorer(net, protocol, place, precision, count * crop**2, run)
     classes = net.header.get("classes") or [str(label) for label in range(ends(net)[1])]
     return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(count, AT_ONCE))
