@@ -47,7 +47,8 @@ def test_a_file_has_the_scores_of_its_network_by_the_same_protocol(
     assert reports[0]["protocol"] == reports[1]["protocol"]
     assert reports[0]["precision"] == "fp32" and reports[0]["weights"] == file
     mine, its = (
-        score_table.read(tmp_path / f"{name}.scores").members[0].scores for name in (file, f"{network}.safetensors")
+        score_table.read_scores(tmp_path / f"{name}.scores").members[0].scores
+        for name in (file, f"{network}.safetensors")
     )
     assert len({round(score, 3) for score in mine[:, 0].tolist()}) > 5
     assert (mine - its).abs().max() <= 1e-4

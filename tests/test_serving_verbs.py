@@ -151,7 +151,7 @@ def lines(result):
 @pytest.mark.parametrize("how", [("--protocol", "center"), ("--protocol", "dense", "--scales", "32,40")])
 def test_predictions_are_the_scores_of_eval(deepres, trained, photographs, how):
     deepres("eval", trained, *how, "--save-scores", "kept.safetensors")
-    kept = score_table.read(Path("kept.safetensors"))
+    kept = score_table.read_scores(Path("kept.safetensors"))
     found = lines(deepres("predict", trained, photographs / "test", *how, "--format", "jsonl"))
     assert len(found) == len(kept.names) == 10
     by_name = dict(zip(kept.names, kept.members[0].scores.double(), strict=True))
