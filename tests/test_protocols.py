@@ -312,9 +312,9 @@ def test_classes_in_another_order_are_told_apart_by_their_names(deepres, photos,
         for name, other in (("ant", "z-ant"), ("bee", "bee"), ("cow", "cow")):
             (turned / part).mkdir(parents=True, exist_ok=True)
             (turned / part / other).symlink_to(photos / part / name, target_is_directory=True)
-    from deepres.weights.file import read
+    from deepres.weights.file import read_file
 
-    own = read(weights / "resnet18.safetensors")
+    own = read_file(weights / "resnet18.safetensors")
     named = own.header | {"classes": ["z-ant", "bee", "cow"]}
     (tmp_path / "own.safetensors").write_bytes(serialise(own.state, own.mean, named))
     report = evaluated(deepres, "own.safetensors", "--data", turned, "--protocol", "center")

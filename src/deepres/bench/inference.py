@@ -20,7 +20,8 @@ from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import quantized
 from deepres.serving.onnx import exported
-from deepres.weights.names import load_state, torchvision_state_dict
+from deepres.weights.names import torchvision_state_dict
+from deepres.weights.state import load_state
 
 TURN_SECONDS = 0.5  # a turn repeats the batch for at least so long
 CHECKED = 64  # images on which scores are compared

@@ -24,7 +24,7 @@ from deepres.training.schedule import rate
 from deepres.training.stop import Stopping, stops
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
-from deepres.weights.names import load_state
+from deepres.weights.state import load_state
 
 BatchAt = Callable[[int], tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module, bool], Mapping[str, float]]

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from deepres.models.catalog import RIVALS, build, depth, names, of_depth
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError, few
-from deepres.weights.names import AUXILIARY, BN_COUNTER, ends, misfits
+from deepres.weights.state import AUXILIARY, BN_COUNTER, ends, misfits
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
 ENDS = 2  # conv1 and fc

@@ -14,8 +14,9 @@ from deepres.models.catalog import of_depth
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 from deepres.weights.identify import layers_of, on_meta
-from deepres.weights.names import SEQUENCES, TORCHVISION, Layout, ends, misfits
+from deepres.weights.names import SEQUENCES, TORCHVISION, Layout
 from deepres.weights.padding import padded_behind
+from deepres.weights.state import ends, misfits
 
 Padding = Literal["both", "behind"]
 # What torchvision, timm, transformers and fb.resnet.torch subtract from RGB in 0..1, and divide by, for their ResNets.
