@@ -23,34 +23,25 @@ BATCH: dict[str, dict[str, int]] = {
 }
 
 
-Networks = Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")]
-Against = Annotated[
-    list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
-]
-Pairs = Annotated[int, typer.Option(help="Turns of each.")]
-WarmUp = Annotated[int, typer.Option(help="Turns of each before those that count.")]
-BatchSize = Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")]
-Data = Annotated[str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")]
-Part = Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")]
-Precision = Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")]
-Budget = Annotated[float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")]
-Compile = Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")]
-Save = Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")]
-
-
 def bench(
     task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
-    networks: Networks = None,
-    against: Against = None,
-    pairs: Pairs = 7,
-    warm_up: WarmUp = 1,
-    batch_size: BatchSize = None,
-    data: Data = "cifar10",
-    part: Part = 1.0,
-    precision: Precision = "auto",
-    memory_budget: Budget = None,
-    compile: Compile = True,
-    save: Save = None,
+    networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
+    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
+    data: Annotated[
+        str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")
+    ] = "cifar10",
+    part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0,
+    precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto",
+    memory_budget: Annotated[
+        float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")
+    ] = None,
+    compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True,
+    save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None,
     json: AsJson = False,
 ) -> None:
     """Run ours and the rivals in turn (A B A B ...); medians, ratios pair by pair, and the share of the limits.

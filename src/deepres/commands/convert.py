@@ -10,35 +10,28 @@ from deepres.commands.console import print_lines, sayer
 from deepres.commands.options import AsJson, NetworkName
 from deepres.runtime.printing import Console
 
-Source = Annotated[Path, typer.Argument(help="A run, a weights file (.safetensors .pth .caffemodel) or hf:owner/name.")]
-To = Annotated[Path, typer.Option(help="The file to write: .safetensors (ours) or .pth (torchvision's names).")]
-PaddingOption = Annotated[
-    Literal["both", "behind"] | None,
-    typer.Option(help="Where shortcuts of option A have the zeros: half before, or all behind as here."),
-]
-Take = Annotated[str | None, typer.Option(help="Of several state dicts in a checkpoint: model_ema.")]
-FormOption = Annotated[
-    Literal["safetensors", "torchvision"] | None, typer.Option("--format", help="Default: by the name of --to.")
-]
-Mean = Annotated[
-    str | None, typer.Option(help="A .binaryproto of Caffe, or a number a channel in 0..1: 0.485,0.456,0.406.")
-]
-Std = Annotated[str | None, typer.Option(help="What images are divided by, a number a channel.")]
-Reports = Annotated[
-    list[Path] | None, typer.Option(help="A report of deepres eval --json, for the header; repeatable.")
-]
-
 
 def convert(
-    source: Source,
-    to: To,
+    source: Annotated[
+        Path, typer.Argument(help="A run, a weights file (.safetensors .pth .caffemodel) or hf:owner/name.")
+    ],
+    to: Annotated[Path, typer.Option(help="The file to write: .safetensors (ours) or .pth (torchvision's names).")],
     network: NetworkName = None,
-    padding: PaddingOption = None,
-    take: Take = None,
-    form: FormOption = None,
-    mean: Mean = None,
-    std: Std = None,
-    errors: Reports = None,
+    padding: Annotated[
+        Literal["both", "behind"] | None,
+        typer.Option(help="Where shortcuts of option A have the zeros: half before, or all behind as here."),
+    ] = None,
+    take: Annotated[str | None, typer.Option(help="Of several state dicts in a checkpoint: model_ema.")] = None,
+    form: Annotated[
+        Literal["safetensors", "torchvision"] | None, typer.Option("--format", help="Default: by the name of --to.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="A .binaryproto of Caffe, or a number a channel in 0..1: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="What images are divided by, a number a channel.")] = None,
+    errors: Annotated[
+        list[Path] | None, typer.Option(help="A report of deepres eval --json, for the header; repeatable.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Bring weights in (torchvision, timm, transformers, CIFAR repositories, Caffe's) or out (torchvision).

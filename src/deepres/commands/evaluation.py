@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import progress_bar, sayer, ticker
-from deepres.commands.options import (
-    AsJson,
-    Device,
-    Flip,
-    NetworkName,
-    SkipBad,
-    TestPrecision,
-    require_positive,
-)
+from deepres.commands.options import AsJson, Device, Flip, NetworkName, SkipBad, TestPrecision, require_positive
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import refuse_input
 from deepres.runtime.printing import Console
@@ -59,16 +51,6 @@ SaveScores = Annotated[
     typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
 ]
 Wrong = Annotated[Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")]
-Part = Annotated[
-    Literal["train", "test", "all"], typer.Option(help="What of the data to test on: one part, or all pictures.")
-]
-TestSplit = Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")]
-Size = Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")]
-BatchSize = Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")]
-Kernels = Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")]
-ByPlace = Annotated[
-    bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
-]
 
 
 def evaluate(
@@ -81,15 +63,19 @@ def evaluate(
     save_scores: SaveScores = None,
     wrong: Wrong = None,
     network: NetworkName = None,
-    part: Part = "test",
-    split: TestSplit = None,
-    image_size: Size = None,
+    part: Annotated[
+        Literal["train", "test", "all"], typer.Option(help="What of the data to test on: one part, or all pictures.")
+    ] = "test",
+    split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None,
     skip_bad: SkipBad = False,
-    batch_size: BatchSize = None,
+    batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None,
     device: Device = "auto",
     precision: TestPrecision = "auto",
-    kernels: Kernels = "auto",
-    by_place: ByPlace = False,
+    kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto",
+    by_place: Annotated[
+        bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.

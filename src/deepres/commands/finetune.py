@@ -10,13 +10,9 @@ from deepres.commands.options import AsJson, NetworkName, SetField, Split, Train
 from deepres.commands.training import fields, run_to_the_end
 from deepres.runtime.printing import Console
 
-Data = Annotated[str, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")]
-RunFolder = Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")]
-Freeze = Annotated[str | None, typer.Option(help="Stages that stay, BN statistics as well: conv1,conv2_x,conv3_x")]
 Rate = Annotated[
     float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01; without BN (VGG) 0.001.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Of the new head, order and augmentation. Default: 0.")]
 Size = Annotated[
     int | None, typer.Option(help="Resize whole images to this many pixels a side instead of random crops.")
 ]
@@ -24,13 +20,15 @@ Size = Annotated[
 
 def finetune(
     weights: Trained,
-    data: Data,
-    run: RunFolder = None,
-    freeze: Freeze = None,
+    data: Annotated[str, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")],
+    run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Stages that stay, BN statistics as well: conv1,conv2_x,conv3_x")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Default: 2000.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
     lr: Rate = None,
-    seed: Seed = None,
+    seed: Annotated[int | None, typer.Option(help="Of the new head, order and augmentation. Default: 0.")] = None,
     network: NetworkName = None,
     split: Split = None,
     image_size: Size = None,

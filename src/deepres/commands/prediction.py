@@ -29,12 +29,6 @@ ProtocolOption = Annotated[
     ProtocolName | None,
     typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network."),
 ]
-Scales = Annotated[
-    str | None, typer.Option(help="Shorter sides of dense, with commas between; one of center and 10-crop.")
-]
-EngineName = Annotated[
-    str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")
-]
 
 
 def predict(
@@ -43,9 +37,13 @@ def predict(
     form: Annotated[Listing, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
     top: Annotated[int, typer.Option(help="So many classes a picture.")] = 5,
     protocol: ProtocolOption = None,
-    scales: Scales = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Shorter sides of dense, with commas between; one of center and 10-crop.")
+    ] = None,
     flip: Flip = None,
-    engine: EngineName = "eager",
+    engine: Annotated[
+        str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")
+    ] = "eager",
     network: NetworkName = None,
     batch_size: Annotated[int | None, typer.Option(help="Views at a time.")] = None,
     device: Device = "auto",
