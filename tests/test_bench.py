@@ -14,9 +14,9 @@ import images
 from deepres.bench import dense, inference, limits
 from deepres.bench.contest import Process, contest
 from deepres.bench.contestants import CONTESTANTS, ready, rivals
-from deepres.bench.job import OURS, Work
+from deepres.bench.inputs import data_of
+from deepres.bench.job import OURS, Job
 from deepres.bench.limits import asked, machine_limits, shares
-from deepres.bench.shared import data_of
 from deepres.bench.tables import markdown, reached
 from deepres.runtime.errors import InputError
 from deepres.runtime.processor import multiplies_bf16
@@ -77,8 +77,8 @@ def test_loading_prints_a_table_with_a_row_for_each_contestant(deepres, folder):
 
 @pytest.mark.long
 def test_a_budget_lowers_the_peak_that_memory_measures():
-    work = Work("memory", "resnet56", 64, memory_budget=0.01)
-    record = contest(work, ["unlimited"], 1, 0, print)[0]
+    job = Job("memory", "resnet56", 64, memory_budget=0.01)
+    record = contest(job, ["unlimited"], 1, 0, print)[0]
     saving, unlimited = record["ours"]["median"]["peak"], record["rival"]["median"]["peak"]
     assert 0 < saving < 0.8 * unlimited
     assert record["ours"]["median"]["images"] == 128  # two steps of 64
@@ -89,14 +89,14 @@ def test_a_budget_lowers_the_peak_that_memory_measures():
 def test_rivals_take_a_training_step_at_224(name):
     if name == "timm":
         pytest.importorskip("timm")
-    assert ready(name, Work("train", "resnet18", 2)).turn() == 2
+    assert ready(name, Job("train", "resnet18", 2)).turn() == 2
 
 
 @pytest.mark.long
 def test_inference_states_how_far_the_scores_of_the_engine_are_from_the_networks(monkeypatch):
     monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
     monkeypatch.setitem(inference.serving.KINDS, "compile", inference.serving.KINDS["eager"])  # it takes half a minute
-    contestant = ready("ours", Work("infer", "resnet20", 4))
+    contestant = ready("ours", Job("infer", "resnet20", 4))
     assert contestant.turn() % 4 == 0
     assert contestant.facts["largest_change"] < 1e-4
     assert contestant.facts["same_top1"] == 1
@@ -107,14 +107,14 @@ def test_by_default_those_take_part_who_have_the_network_and_the_precision(monke
         pytest.importorskip(package)
     stock, zoo, runtimes = ["textbook", "tuned"], ["torchvision", "timm"], ["onnxruntime", "openvino"]
     for name in ("plain18", "resnet18-a", "vgg16", "resnet18-32px", "highway19"):
-        assert rivals(Work("train", name, 2)) == stock
-        assert rivals(Work("infer", name, 2)) == ["plain", *runtimes]
+        assert rivals(Job("train", name, 2)) == stock
+        assert rivals(Job("infer", name, 2)) == ["plain", *runtimes]
     for name in ("resnet18", "resnet50-b"):
-        assert rivals(Work("train", name, 2)) == stock + zoo
-        assert rivals(Work("infer", name, 2)) == ["plain", *zoo, *runtimes]
+        assert rivals(Job("train", name, 2)) == stock + zoo
+        assert rivals(Job("infer", name, 2)) == ["plain", *zoo, *runtimes]
     for capable, left in ((False, []), (True, ["openvino"])):
         monkeypatch.setattr(openvino, "multiplies_bf16", lambda capable=capable: capable)
-        assert rivals(Work("infer", "resnet8", 1, precision="bf16")) == ["plain", *left]
+        assert rivals(Job("infer", "resnet8", 1, precision="bf16")) == ["plain", *left]
 
 
 @pytest.mark.long
@@ -135,7 +135,7 @@ def test_openvino_computes_in_the_precision_that_its_row_names(precision, hint, 
 
     monkeypatch.setattr(Core, "compile_model", noted)
     monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
-    assert f", {precision}, " in inference.openvino(Work("infer", "resnet8", 1, precision=precision)).setting
+    assert f", {precision}, " in inference.openvino(Job("infer", "resnet8", 1, precision=precision)).setting
     assert asked == [hint]
 
 
@@ -144,7 +144,7 @@ def test_rivals_score_a_batch(name, monkeypatch):
     for package in ("onnxruntime", "openvino", "onnxscript"):
         pytest.importorskip(package)
     monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
-    assert ready(name, Work("infer", "resnet8", 3)).turn() % 3 == 0
+    assert ready(name, Job("infer", "resnet8", 3)).turn() % 3 == 0
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's own advice about its own pipeline
@@ -154,40 +154,40 @@ def test_pictures_on_disk_become_batches_by_every_pipeline(tmp_path):
         for number in range(count):
             pixels = np.random.default_rng(number).integers(0, 256, (260, 300, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / part / "only" / f"{number}.jpg")
-    work = Work("load", "resnet50", 4, data=str(tmp_path))
+    job = Job("load", "resnet50", 4, data=str(tmp_path))
     threads = torch.get_num_threads()
-    for name in (OURS, *rivals(work)):
-        assert ready(name, work).turn() == (9 if name == "decode" else 8), name
+    for name in (OURS, *rivals(job)):
+        assert ready(name, job).turn() == (9 if name == "decode" else 8), name
     torch.set_num_threads(threads)
-    assert rivals(work) == ["pil", "tensor", "decode"]
+    assert rivals(job) == ["pil", "tensor", "decode"]
 
 
 @pytest.mark.long
 def test_training_from_pictures_on_disk_tells_how_long_it_waited(tmp_path):
     for part, count in (("train", 9), ("test", 1)):
         images.write_folder(tmp_path / part, {"only": count}, size=(70, 60))
-    work = Work("train", "resnet18", 4, data=str(tmp_path))
-    assert rivals(work) == ["torchvision"]
-    ours, theirs = ready(OURS, work), ready("torchvision", work)
+    job = Job("train", "resnet18", 4, data=str(tmp_path))
+    assert rivals(job) == ["torchvision"]
+    ours, theirs = ready(OURS, job), ready("torchvision", job)
     assert (ours.turn(), theirs.turn()) == (8, 8)
     assert ours.figures()["waited"] > 0
     with pytest.raises(InputError, match="9 training pictures, fewer than --batch-size 16"):
-        ready("torchvision", dataclasses.replace(work, batch_size=16))
+        ready("torchvision", dataclasses.replace(job, batch_size=16))
 
 
 def test_the_dense_test_is_measured_against_every_crop_that_it_stands_for():
-    work = Work("dense", "resnet18", 1)
-    assert rivals(work) == ["crops"]
-    crops = ready("crops", work)
+    job = Job("dense", "resnet18", 1)
+    assert rivals(job) == ["crops"]
+    crops = ready("crops", job)
     assert f" {2 * (1 * 3 + 2 * 4 + 6 * 10 + 9 * 14 + 14 * 20)} crops" in crops.setting
-    assert ready(OURS, work).turn() == 1
+    assert ready(OURS, job).turn() == 1
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_dense_test_is_measured_in_the_precision_that_its_row_names(precision, kind):
     seen, net = set(), torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     net[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    dense._scores(Work("dense", "resnet18", 1, precision=precision), net, lambda image: [image], "").turn()
+    dense._scores(Job("dense", "resnet18", 1, precision=precision), net, lambda image: [image], "").turn()
     assert seen == {kind}
 
 
@@ -200,8 +200,8 @@ def test_the_limits_are_those_of_the_best_product_and_of_a_stream():
 def test_training_asks_for_three_times_the_multiply_adds_of_inference():
     """Of ResNet-50 with its stride on the 3x3, where the rivals have it."""
     for name, multiply_adds in (("resnet20", 40_551_040), ("resnet50", 4_089_184_256)):
-        assert asked(Work("infer", name, 1))["multiply_adds"] == multiply_adds
-        assert asked(Work("train", name, 1))["multiply_adds"] == 3 * multiply_adds
+        assert asked(Job("infer", name, 1))["multiply_adds"] == multiply_adds
+        assert asked(Job("train", name, 1))["multiply_adds"] == 3 * multiply_adds
 
 
 def test_int8_has_no_share_of_limits_in_floating_point():
@@ -217,7 +217,7 @@ def test_int8_has_no_share_of_limits_in_floating_point():
 
 @pytest.mark.long
 def test_a_dead_contestant_is_named_with_its_last_words():
-    process = Process("ours", Work("memory", "resnet8", 2))
+    process = Process("ours", Job("memory", "resnet8", 2))
     process.setup()
     process.child.kill()
     process.child.wait()
@@ -252,4 +252,4 @@ def test_every_contestant_is_there():
 def test_data_that_the_rivals_loops_do_not_take_are_refused(tmp_path):
     images.write_folder(tmp_path / "gray", {"a": 5, "b": 5}, size=(28, 28))
     with pytest.raises(InputError, match="such as cifar10"):
-        data_of(Work("train", "resnet8", 4, str(tmp_path / "gray")))
+        data_of(Job("train", "resnet8", 4, str(tmp_path / "gray")))

@@ -11,7 +11,7 @@ from deepres.models import shortcuts
 from deepres.models.blocks import Block, ConvBN, Shortcut, basic, bottleneck
 from deepres.models.catalog import build
 from deepres.models.cifar import highway_units
-from deepres.weights.names import load_state
+from deepres.weights.state import load_state
 
 
 def count(net: nn.Module) -> int:

@@ -101,7 +101,7 @@ def test_a_test_set_with_a_part_of_the_classes_is_tested_over_all(deepres, refus
     found, said = report(deepres, net, "--data", data, "--save-scores", "kept.safetensors")
     assert found["top1_error"] == 0 and found["images"] == 4 and "has 2 of the 3 classes" in said
     assert found["classes"] == ["dog", "fish", "cat"] and found["class_errors"] == [None, 0, 0]
-    kept = score_table.read(tmp_path / "kept.safetensors")
+    kept = score_table.read_scores(tmp_path / "kept.safetensors")
     assert kept.members[0].scores.shape == (4, 3) and kept.labels.tolist() == [2, 2, 1, 1]
     both, _ = report(deepres, weights(["cat", "dog", "fish"]), net, "kept.safetensors", "--data", data)
     assert [own["top1_error"] for own in both["members"]] == [0, 0, 0]
@@ -122,8 +122,10 @@ def test_members_of_an_ensemble_are_matched_by_name_or_refused(deepres, refused,
     assert "lacks fish" in refused("eval", one, third, "--data", data)
     assert report(deepres, other, third, "--data", data, "--by-place")[0]["top1_error"] == 0
     report(deepres, third, "--data", data, "--by-place", "--save-scores", "third.safetensors")
-    renamed = score_table.read(tmp_path / "third.safetensors")
-    score_table.write(tmp_path / "third.safetensors", score_table.replace(renamed, classes=("cat", "dog", "gnu")))
+    renamed = score_table.read_scores(tmp_path / "third.safetensors")
+    score_table.write_scores(
+        tmp_path / "third.safetensors", score_table.replace(renamed, classes=("cat", "dog", "gnu"))
+    )
     message = refused("eval", "both.safetensors", "third.safetensors")
     assert "third.safetensors" not in message and "cat, dog, gnu" in message and "cat, dog, fish" in message
     found, said = report(deepres, "both.safetensors", "third.safetensors", "--by-place")

@@ -113,24 +113,24 @@ def test_a_table_is_made_again_from_scores_without_the_networks(finished, photog
 @pytest.mark.long
 def test_scores_that_are_missing_are_made_again(finished, photographs, deepres):
     file = place_of(finished, photographs, "resnet18-a-seed0") / "scores-10-crop.safetensors"
-    before = score_table.read(file).members[0].scores.clone()
+    before = score_table.read_scores(file).members[0].scores.clone()
     file.write_bytes(file.read_bytes()[:-1])  # one that is damaged, too
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     file.unlink()
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
-    assert torch.equal(score_table.read(file).members[0].scores, before)
+    assert torch.equal(score_table.read_scores(file).members[0].scores, before)
 
 
 @pytest.mark.long
 def test_scores_of_another_test_are_made_again(finished, photographs, deepres):
     run = place_of(finished, photographs, "resnet18-a-seed0")
     file = run / "scores-10-crop.safetensors"
-    table = score_table.read(file)
+    table = score_table.read_scores(file)
     other = dataclasses.replace(table.members[0], scores=table.members[0].scores.flip(1), facts={"crop": 32})
-    score_table.write(file, dataclasses.replace(table, members=(other,)))
+    score_table.write_scores(file, dataclasses.replace(table, members=(other,)))
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]
     fewer = [dataclasses.replace(table.members[0], scores=table.members[0].scores[:3])]
-    score_table.write(
+    score_table.write_scores(
         file, score_table.ScoreTable(table.data, table.names[:3], table.labels[:3], table.classes, tuple(fewer))
     )
     assert reproduced(deepres, finished, photographs, "table2", NETWORKS)["tables"] == finished[1]["tables"]

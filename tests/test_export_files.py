@@ -14,7 +14,7 @@ from PIL import Image
 from deepres.models.catalog import build
 from deepres.weights.file import serialise
 from deepres.weights.find import ready
-from deepres.workflows.export import deploy
+from deepres.workflows.export import ExportOptions, deploy
 
 pytestmark = pytest.mark.long
 
@@ -52,7 +52,7 @@ def exported(weights, tmp_path_factory):
     place = tmp_path_factory.mktemp("exported")
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    deploy(ready(weights[0], print), place / "net.xml", "openvino", print, preprocess=True)
+    deploy(ready(weights[0], print), place / "net.xml", ExportOptions("openvino", preprocess=True), print)
     return place
 
 

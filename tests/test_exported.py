@@ -49,7 +49,8 @@ def test_a_file_has_the_scores_of_its_network_by_the_same_protocol(
     assert reports[0]["protocol"] == reports[1]["protocol"]
     assert reports[0]["precision"] == "fp32" and reports[0]["weights"] == file
     mine, its = (
-        score_table.read(tmp_path / f"{name}.scores").members[0].scores for name in (file, f"{network}.safetensors")
+        score_table.read_scores(tmp_path / f"{name}.scores").members[0].scores
+        for name in (file, f"{network}.safetensors")
     )
     assert len({round(score, 3) for score in mine[:, 0].tolist()}) > 5
     assert (mine - its).abs().max() <= 1e-4
@@ -108,9 +109,9 @@ def test_what_is_no_file_for_pictures_is_refused_in_one_sentence(deepres, refuse
 
 def test_pixels_reach_a_file_as_they_were():
     from deepres.data.augment import normalise
-    from deepres.workflows.open_network import FileNetwork
+    from deepres.serving.file_network import FileNetwork
 
     every = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     net = FileNetwork()
-    net.run = lambda images: images
+    net.run = lambda images: {"scores": images}
     assert net(normalise(every, torch.zeros(3, 1, 256))).permute(0, 3, 1, 2).equal(every)

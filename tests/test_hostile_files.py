@@ -178,8 +178,8 @@ def test_scores_of_another_shape_are_a_sentence(refused, tmp_path):
     facts = {"network": "a", "weights": "a", "protocol": "single"}
     member = score_table.Member(facts, torch.full((2, 2), 0.5))
     table = score_table.ScoreTable("photos", ("x", "y"), torch.zeros(2).long(), ("a", "b"), (member,))
-    score_table.write(tmp_path / "s.json", table)
-    assert score_table.read(tmp_path / "s.json").members[0].facts == facts
+    score_table.write_scores(tmp_path / "s.json", table)
+    assert score_table.read_scores(tmp_path / "s.json").members[0].facts == facts
     record = json.loads((tmp_path / "s.json").read_text())
     texts = {DEEP: "s.json", json.dumps([record]): "s.json"}
     for change in ({"names": None}, {"classes": [1, 2]}, {"members": [{"network": "a"}]}, {"data": 5}):

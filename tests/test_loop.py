@@ -85,7 +85,7 @@ def test_the_network_learns(tmp_path):
 def test_weights_travel_with_mean_image_and_header(tmp_path):
     mean = torch.rand(1, 4, 4)
     train(plain(net(), mean, {"network": "mine"}), RECIPE, GivenTask(batch_at), Run(tmp_path), Silent())
-    saved = weights_file.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
+    saved = weights_file.read_file(checkpoint.latest_weights(tmp_path / "checkpoints", print))
     assert torch.equal(saved.mean, mean)
     assert saved.header == {"network": "mine", "iteration": 12}
     assert set(saved.state) == set(net().state_dict())
@@ -99,7 +99,7 @@ def test_groups_of_the_batch_change_the_training(tmp_path):
 
 def test_bf16_runs_and_keeps_weights_in_fp32(tmp_path):
     _, _ = run_loop(tmp_path, RECIPE, precision="bf16")
-    saved = weights_file.read(checkpoint.latest_weights(tmp_path / "checkpoints", print))
+    saved = weights_file.read_file(checkpoint.latest_weights(tmp_path / "checkpoints", print))
     assert saved.state["0.weight"].dtype == torch.float32
 
 

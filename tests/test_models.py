@@ -16,7 +16,8 @@ from deepres.models.blocks import Block
 from deepres.models.catalog import build
 from deepres.models.classifier import Classifier
 from deepres.runtime.errors import InputError
-from deepres.weights.names import load_state, torchvision_state_dict
+from deepres.weights.names import torchvision_state_dict
+from deepres.weights.state import load_state
 from networks import made, on_meta
 
 PARAMETERS = {

@@ -9,7 +9,7 @@ from deepres.runtime.errors import InputError
 from deepres.serving import engine as serving
 from deepres.serving import onnx
 from deepres.serving.engine import engine
-from deepres.serving.export import export
+from deepres.serving.export import Inputs, export
 from networks import assert_same_scores, made, on_meta
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -38,11 +38,11 @@ def prelu_net():
 @pytest.mark.parametrize("name", ["prelu-net", "googlenet", "highway8"])
 def test_the_onnx_of_a_network_gives_its_scores_for_any_number_of_images(name):
     net = prelu_net() if name == "prelu-net" else made(name)
-    run = onnx.onnxruntime_run(onnx.exported(folded(net), IMAGES[:2]))
+    run = onnx.onnxruntime_runner(onnx.exported(folded(net), IMAGES[:2]))
     with torch.no_grad():
         expected = net(IMAGES)
     for count in (1, 3):
-        assert_same_scores(run(IMAGES[:count]), expected[:count])
+        assert_same_scores(run(IMAGES[:count])["scores"], expected[:count])
 
 
 class Unknown(nn.Sequential):
@@ -62,7 +62,7 @@ def test_what_has_no_onnx_is_refused_in_one_sentence(name):
 
 def test_no_file_is_left_of_what_has_no_onnx(tmp_path):
     with pytest.raises(InputError, match="give --format torch-export"):
-        export(Unknown(), tmp_path / "net.onnx", "onnx", [IMAGES], {})
+        export(Unknown(), tmp_path / "net.onnx", "onnx", Inputs([IMAGES]), {})
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from deepres import InputError, build
 from deepres.classification import score_table
 from deepres.classification.accuracy import Scores
 from deepres.classification.ensemble import average, member_weights
-from deepres.classification.scorer import pieces, scorer
+from deepres.classification.scorer import Execution, pieces, scorer
 from deepres.classification.views import Protocol, center, dense, fitted, resized, score_views, ten_crops
 from deepres.data.pictures import pictures_of
 from deepres.data.sources import load_data_set
@@ -28,6 +28,7 @@ CLASSES = ("ant", "bee", "cow")
 SIZES = ((90, 70), (64, 128), (100, 100), (70, 64), (131, 97))  # width, height
 NETS = (("resnet18", 64), ("resnet50", 64), ("plain18", 64), ("resnet18-32px", 32), ("resnet20", 32), ("highway19", 32))
 PIXELS = 64 * 64 * 32
+CPU = Execution(device="cpu", precision="fp32")
 
 
 def as_input(images):
@@ -233,7 +234,7 @@ def ready_net(net, mean, **facts):
 
 def test_a_network_for_grayscale_takes_gray_pictures_and_refuses_colour():
     net, mean = warmed("resnet20", 32, in_channels=1), torch.zeros(1, 32, 32)
-    score = scorer(ready_net(net, mean), Protocol("center"), "cpu", "fp32", PIXELS)
+    score = scorer(ready_net(net, mean), Protocol("center"), CPU)
     gray = pixels(photograph(0, (50, 40)))[:1]
     assert score([gray.expand(3, -1, -1)]).equal(score([gray]))
     with pytest.raises(InputError, match="colour"):
@@ -243,7 +244,7 @@ def test_a_network_for_grayscale_takes_gray_pictures_and_refuses_colour():
 def test_scores_that_are_not_finite_are_refused():
     net = warmed("resnet20", 32)
     net.fc.bias.data[0] = float("nan")
-    score = scorer(ready_net(net, torch.zeros(3, 32, 32)), Protocol("10-crop"), "cpu", "fp32", PIXELS)
+    score = scorer(ready_net(net, torch.zeros(3, 32, 32)), Protocol("10-crop"), CPU)
     with pytest.raises(InputError, match="not finite"):
         score([pixels(photograph(0, (50, 40)))])
 
@@ -298,9 +299,9 @@ def test_classes_in_another_order_are_told_apart_by_their_names(deepres, photos,
         for name, other in (("ant", "z-ant"), ("bee", "bee"), ("cow", "cow")):
             (turned / part).mkdir(parents=True, exist_ok=True)
             (turned / part / other).symlink_to(photos / part / name, target_is_directory=True)
-    from deepres.weights.file import read
+    from deepres.weights.file import read_file
 
-    own = read(weights / "resnet18.safetensors")
+    own = read_file(weights / "resnet18.safetensors")
     named = own.header | {"classes": ["z-ant", "bee", "cow"]}
     (tmp_path / "own.safetensors").write_bytes(serialise(own.state, own.mean, named))
     report = evaluated(deepres, "own.safetensors", "--data", turned, "--protocol", "center")
@@ -316,7 +317,7 @@ def test_an_ensemble_of_different_nets_gives_each_members_error_and_its_own(deep
     assert [own["crop"] for own in report["members"]] == [64, 64, 32]
     assert [own["weight"] for own in report["members"]] == [0.5, 0.25, 0.25]
     assert report["network"] == "ensemble of 3"
-    kept = score_table.read(tmp_path / "kept.safetensors")
+    kept = score_table.read_scores(tmp_path / "kept.safetensors")
     assert len(set(kept.names)) == 15 and kept.names[0] == "test/ant/0.png"
     alone = evaluated(deepres, files[2], *how)
     for figure in ("top1_error", "top1_interval", "top5_error", "scales"):
@@ -335,7 +336,7 @@ def test_scores_that_were_kept_are_members_without_running_the_nets(deepres, pho
         deepres, "first.safetensors", second, *how, "--batch-size", 3, "--save-scores", "mixed.safetensors"
     )
     assert [own["network"] for own in mixed["members"]] == ["resnet18", "plain18"]
-    one, other = (score_table.read(tmp_path / f"{name}.safetensors") for name in ("both", "mixed"))
+    one, other = (score_table.read_scores(tmp_path / f"{name}.safetensors") for name in ("both", "mixed"))
     for own, same in zip(one.members, other.members, strict=True):
         assert own.scores.allclose(same.scores, atol=1e-6)
 
@@ -348,7 +349,7 @@ def test_the_kernels_are_used_where_they_can_be_and_can_be_left_out(deepres, ref
     ]
     assert [report["kernels"] for report in reports] == ["on", "off"]
     with_kernels, without = (
-        score_table.read(tmp_path / f"{name}.safetensors").members[0].scores for name in ("auto", "off")
+        score_table.read_scores(tmp_path / f"{name}.safetensors").members[0].scores for name in ("auto", "off")
     )
     assert with_kernels.allclose(without, atol=1e-5) and not torch.equal(with_kernels, without)
     assert "unknown value none" in refused("eval", *how, "--kernels", "none").replace("'", "")
@@ -373,7 +374,7 @@ def test_scores_are_kept_also_where_their_report_cannot_be_made(
     monkeypatch.setattr(evaluate, "report", broken)
     how = (weights / "resnet20.safetensors", "--data", photos, "--protocol", "center")
     assert "no report" in refused("eval", *how, "--save-scores", "kept.safetensors")
-    assert len(score_table.read(tmp_path / "kept.safetensors").names) == 15
+    assert len(score_table.read_scores(tmp_path / "kept.safetensors").names) == 15
 
 
 def test_a_class_without_a_test_picture_has_no_error_and_the_report_is_json(deepres, photos, weights, tmp_path):
@@ -431,7 +432,7 @@ def test_two_ranks_give_the_report_of_one(deepres, photos, weights, tmp_path):
     assert two.returncode == 0, two.stderr
     one = deepres(*how, "--save-scores", "one.safetensors")
     assert json.loads(two.stdout) == json.loads(one.stdout)
-    mine, theirs = (score_table.read(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    mine, theirs = (score_table.read_scores(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     assert mine.names == theirs.names
     assert mine.members[0].scores.allclose(theirs.members[0].scores, atol=1e-6)
 
@@ -486,7 +487,7 @@ def test_a_damaged_scores_file_is_refused(refused, photos, weights, deepres, tmp
     assert "is damaged" in refused("eval", "kept.safetensors")
     member = score_table.Member({"network": "a"}, torch.zeros(2, 2))
     table = score_table.ScoreTable("photos", ("x", "y", "z"), torch.zeros(3).long(), ("a", "b"), (member,))
-    score_table.write(tmp_path / "short.safetensors", table)
+    score_table.write_scores(tmp_path / "short.safetensors", table)
     assert "is damaged" in refused("eval", "short.safetensors")
 
 
@@ -510,9 +511,9 @@ def test_wrong_images_are_listed_the_surest_first(deepres, photos, weights, tmp_
     how = ("eval", weights / "resnet18.safetensors", "--data", photos, "--save-scores", "right.safetensors")
     assert deepres(*how, "--wrong", "none.csv").returncode == 0
     assert (tmp_path / "none.csv").read_text().splitlines() == ["image,true,predicted,score,score_of_true"]
-    table = score_table.read(tmp_path / "right.safetensors")
+    table = score_table.read_scores(tmp_path / "right.safetensors")
     labels = torch.where(table.labels < 2, 1 - table.labels, table.labels)
-    score_table.write(tmp_path / "other.safetensors", replace(table, labels=labels))
+    score_table.write_scores(tmp_path / "other.safetensors", replace(table, labels=labels))
     for _ in range(2):  # such a list may be made anew
         assert deepres("eval", "other.safetensors", "--wrong", "list.csv").returncode == 0
     rows = list(csv.DictReader((tmp_path / "list.csv").read_text().splitlines()))
@@ -537,7 +538,7 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
     images = [image.pixels for image in pictures.decoded(step=200)]
     trained = ready_net(warmed("resnet18", 112, num_classes=5), torch.full((3, 112, 112), 0.4), crop=112)
     for name in ("center", "10-crop", "dense"):
-        found = scorer(trained, Protocol(name, scales=(112, 128)), "cpu", "fp32", PIXELS)(images)
+        found = scorer(trained, Protocol(name, scales=(112, 128)), CPU)(images)
         assert found.shape == (4, 5)
         assert found.sum(1).allclose(torch.ones(4, dtype=torch.float64))
 
@@ -549,7 +550,7 @@ def test_real_photographs_are_scored_by_every_protocol(real_data):
 def test_what_is_for_networks_is_refused_where_scores_alone_are_given(refused, tmp_path, option):
     member = score_table.Member({"network": "a", "weights": "a.pth", "protocol": "center"}, torch.eye(2))
     table = score_table.ScoreTable("photos", ("x", "y"), torch.arange(2), ("a", "b"), (member,))
-    score_table.write(tmp_path / "kept.json", table)
+    score_table.write_scores(tmp_path / "kept.json", table)
     assert f"{option[0]} is for networks" in refused("eval", "kept.json", *option)
 
 

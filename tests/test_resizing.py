@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from deepres.classification.scorer import Execution
 from deepres.classification.views import Protocol, center
 from deepres.data import resizing
 from deepres.data.crops import center_crop
@@ -102,7 +103,7 @@ def test_torchvisions_weights_have_torchvisions_scores(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     kinds = torchvision.models.ResNet18_Weights.IMAGENET1K_V1, torchvision.models.ResNet50_Weights.IMAGENET1K_V2
     for kind, protocol in zip(kinds, (None, Protocol("center", (232,))), strict=True):
-        ours = predictor(ready(tmp_path / "resnet18.pth", print), protocol, precision="fp32", device="cpu")
+        ours = predictor(ready(tmp_path / "resnet18.pth", print), protocol, Execution(device="cpu", precision="fp32"))
         for number, size in enumerate(((333, 257), (500, 375))):
             file = tmp_path / f"{number}.jpg"
             file.write_bytes(encoded(photograph(size, number), "JPEG"))

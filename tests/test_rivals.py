@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.analysis.cost import stages
 from deepres.bench.contestants import ready
-from deepres.bench.job import Work
+from deepres.bench.job import Job
 from deepres.classification.loss import classification_loss
 from deepres.findings import describe
 from deepres.models import catalog
@@ -219,7 +219,7 @@ def test_dropout_goes_on_with_the_same_draws_after_a_stop(tmp_path):
 
 @pytest.mark.parametrize("name", ["ours", "textbook"])
 def test_the_bench_trains_a_net_with_auxiliary_classifiers(name):
-    assert ready(name, Work("train", "googlenet", 2)).turn() == 2
+    assert ready(name, Job("train", "googlenet", 2)).turn() == 2
 
 
 @pytest.mark.long

@@ -12,8 +12,9 @@ import deepres as library
 from deepres.models.catalog import build
 from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError
-from deepres.weights.names import ends, load_state, torchvision_state_dict
+from deepres.weights.names import torchvision_state_dict
 from deepres.weights.start import take
+from deepres.weights.state import ends, load_state
 from networks import assert_same_scores, made, on_meta, rival_of_torchvision
 
 

@@ -11,7 +11,7 @@ import torch
 import images
 from deepres.data.sources import find_data_set
 from deepres.models.catalog import build
-from deepres.weights.file import read, serialise
+from deepres.weights.file import read_file, serialise
 
 SHORT = ("--iterations", 4, "--batch-size", 8)
 CROPS = ("resnet18", "--set", "crop=8", "--set", "sides=8,12", "--set", "workers=0")
@@ -238,7 +238,7 @@ def test_runs_on_different_data_are_tested_together_on_those_of_the_first(deepre
 def test_weights_of_before_are_warned_of_where_a_folder_is_divided(deepres, pets, run, tmp_path):
     """Written out of a run, they keep no list; those of now tell by which rule their data were divided."""
     assert deepres("convert", "run", "--to", "now.safetensors").returncode == 0
-    found = read(tmp_path / "now.safetensors")
+    found = read_file(tmp_path / "now.safetensors")
     assert found.header["division"] == "hash"
     before = {name: value for name, value in found.header.items() if name != "division"}
     (tmp_path / "before.safetensors").write_bytes(serialise(found.state, found.mean, before))

@@ -64,7 +64,7 @@ def finetuned(trained, folder, tmp_path_factory):
 
 @pytest.mark.long
 def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, finetuned):
-    before, after = (weights_file.read(last_weights(run)).state for run in (trained, finetuned))
+    before, after = (weights_file.read_file(last_weights(run)).state for run in (trained, finetuned))
     for stage in STAGES:
         same = all(value.equal(after[key]) for key, value in stage_of(before, stage).items())
         assert same == (stage in ("conv1", "conv2_x", "conv3_x")), stage
@@ -74,20 +74,20 @@ def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, 
 
 @pytest.mark.long
 def test_other_classes_get_a_new_head_and_the_record_tells_the_start(trained, finetuned):
-    config, kept = Run(finetuned).config, weights_file.read(last_weights(finetuned))
+    config, kept = Run(finetuned).config, weights_file.read_file(last_weights(finetuned))
     assert kept.state["fc.weight"].shape == (3, 512)
     assert kept.header["classes"] == config["classes"] == ["ant", "bee", "cow"]
     assert config["start"].endswith("start.safetensors")
     assert len(config["start_sha256"]) == 64 and kept.header["start_sha256"] == config["start_sha256"]
     recipe = config["recipe"]
     assert (recipe["name"], recipe["crop"], recipe["lr"], recipe["sides"]) == ("finetune", 32, 0.01, [37, 69])
-    assert kept.mean.equal(weights_file.read(last_weights(trained)).mean)  # not that of the new images
+    assert kept.mean.equal(weights_file.read_file(last_weights(trained)).mean)  # not that of the new images
 
 
 def test_the_new_head_has_start_values_of_he_and_the_rest_the_trained_weights(deepres, trained, folder):
     result = deepres(*finetuning(trained, folder, "run", "--lr", 1e-9, "--iterations", 1, "--seed", 3))
     assert result.returncode == 0, result.stderr
-    before, after = weights_file.read(last_weights(trained)).state, library.load("run").state_dict()
+    before, after = weights_file.read_file(last_weights(trained)).state, library.load("run").state_dict()
     torch.manual_seed(3)
     assert torch.allclose(after["fc.weight"], build("resnet18", 3).fc.weight, atol=1e-6)
     weights = [key for key in before if key.endswith("conv.weight")]
@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_without_the_weights_it_started_fr
     result = process(*finetuning(weights, folder, run, *FROZEN))
     assert result.returncode == 0, result.stderr
     assert "going on from iteration" in result.stderr
-    before, after = (weights_file.read(last_weights(place)).state for place in (finetuned, run))
+    before, after = (weights_file.read_file(last_weights(place)).state for place in (finetuned, run))
     assert all(value.equal(after[key]) for key, value in before.items())
     assert (run / "metrics.jsonl").read_bytes() == (finetuned / "metrics.jsonl").read_bytes()
 
@@ -149,7 +149,7 @@ def lines(result):
 @pytest.mark.parametrize("how", [("--protocol", "center"), ("--protocol", "dense", "--scales", "32,40")])
 def test_predictions_are_the_scores_of_eval(deepres, trained, photographs, how):
     deepres("eval", trained, *how, "--save-scores", "kept.safetensors")
-    kept = score_table.read(Path("kept.safetensors"))
+    kept = score_table.read_scores(Path("kept.safetensors"))
     found = lines(deepres("predict", trained, photographs / "test", *how, "--format", "jsonl"))
     assert len(found) == len(kept.names) == 10
     by_name = dict(zip(kept.names, kept.members[0].scores.double(), strict=True))

@@ -63,7 +63,7 @@ def test_a_run_becomes_one_file_with_its_whole_story(deepres, folder, tmp_path):
     how = ("--iterations", 2, "--batch-size", 8, "--kernels", "off", "--compile", "off", "--run", run)
     assert deepres("train", "resnet8", "--data", folder, *how).returncode == 0
     facts = json.loads(deepres("convert", run, "--to", "net.safetensors", "--json").stdout)
-    found = weights_file.read(tmp_path / "net.safetensors")
+    found = weights_file.read_file(tmp_path / "net.safetensors")
     done = json.loads((run / "done.json").read_text())
     (environment,) = json.loads((run / "environment.json").read_text())
     expected = {"network": "resnet8", "stride_on": "1x1", "classes": ["ant", "bee", "cow"], "recipe": "cifar"}
@@ -88,7 +88,7 @@ def test_errors_by_other_protocols_go_into_the_header(deepres, refused, folder, 
     (tmp_path / "dense.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}]}))
     assert deepres("convert", "net", "--to", "out.safetensors", "--errors", "dense.json").returncode == 0
     expected = {"top1": 50.0, "top5": 0.0, "scales": [32, 40], "images": 18}
-    assert weights_file.read(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
+    assert weights_file.read_file(tmp_path / "out.safetensors").header["errors"] == {"dense": expected}
     (tmp_path / "two.json").write_text(json.dumps(report | {"members": [{"network": "resnet8"}] * 2}))
     (tmp_path / "other.json").write_text(json.dumps({"members": ["a"]}))
     (tmp_path / "short.json").write_text(json.dumps({"members": [{"network": "resnet8"}]}))

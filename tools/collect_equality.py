@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import deepres
 from deepres.models.registry import HALF, IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import write_json
-from deepres.weights.convert import convert
+from deepres.weights.convert import Target, convert
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "equality.json"
 IMAGENET, GOOGLENET = (IMAGENET_MEAN, IMAGENET_STD), (HALF, HALF)
@@ -78,8 +78,8 @@ def compare(library: str, name: str, folder: Path) -> dict[str, object]:
         "spread": spread,
     }
     if library == "torchvision":
-        convert(theirs, ours, print)
-        convert(ours, folder / "back.pth", print)
+        convert(theirs, Target(ours), print)
+        convert(ours, Target(folder / "back.pth"), print)
         back = torch.load(folder / "back.pth", weights_only=True)
         state = net.state_dict()
         row["exact"] = back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)

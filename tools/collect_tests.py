@@ -36,7 +36,7 @@ def change(values: Tensor) -> list[float]:
 
 
 def main(name: str, files: list[str]) -> None:
-    tables = [score_table.read(Path(file)) for file in files]
+    tables = [score_table.read_scores(Path(file)) for file in files]
     kept = []
     for table in tables:
         if table.names != tables[0].names:

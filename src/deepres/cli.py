@@ -21,6 +21,7 @@ from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
+from deepres.commands.options import AsJson, Device, ImageSize, SetField, Split
 from deepres.commands.prediction import predict
 from deepres.commands.training import fields, run_to_the_end
 from deepres.runtime import ending
@@ -40,12 +41,8 @@ _say = sayer(err)
 NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of PyTorch, on a GPU and here
 
 Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
-Split = Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")]
-ImageSize = Annotated[int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="auto (trains in bf16 where that is fast, tests in fp32), fp32 or bf16.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -134,7 +131,7 @@ def train(
     memory_budget: Annotated[
         float | None, typer.Option(help="GiB of activations, gradients and velocity; above it, blocks run twice.")
     ] = None,
-    set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
+    set_field: SetField = None,
     json: AsJson = False,
 ):
     """Train a network; the same command goes on with a run that was interrupted.

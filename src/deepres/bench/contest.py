@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from deepres.bench.contestants import check
-from deepres.bench.job import OURS, Work, is_epoch
+from deepres.bench.job import OURS, Job, is_epoch
 from deepres.records import Json, describe_environment
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
@@ -19,10 +19,10 @@ from deepres.runtime.say import Say
 class Process:
     """A contestant in its own process, idle between its turns."""
 
-    def __init__(self, name: str, work: Work):
+    def __init__(self, name: str, job: Job):
         self.name = name
         self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with the process
-        command = [sys.executable, "-m", "deepres.bench.worker", name, work.as_text()]
+        command = [sys.executable, "-m", "deepres.bench.worker", name, job.as_text()]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, encoding="utf-8")
 
@@ -62,16 +62,16 @@ class Process:
 
 
 @contextmanager
-def at_work(name: str, work: Work) -> Generator[Process]:
+def _running(name: str, job: Job) -> Generator[Process]:
     """A contestant's process, ended on leaving."""
-    process = Process(name, work)
+    process = Process(name, job)
     try:
         yield process
     finally:
         process.close()
 
 
-def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Say) -> list[Json]:
+def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say) -> list[Json]:
     """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones (memory: none); a record for each.
 
     A ratio is the rival's time over ours in the same round: above 1 we are faster. Raises `InputError` for fewer
@@ -82,19 +82,19 @@ def contest(work: Work, rivals: Sequence[str], pairs: int, warm_up: int, say: Sa
     if warm_up < 0:
         raise InputError(f"--warm-up is {warm_up}, but must be 0 or more")
     if not rivals:
-        raise InputError(f"no rival takes part in {work.task} of {work.network} with such data")
+        raise InputError(f"no rival takes part in {job.task} of {job.network} with such data")
     names = [OURS, *rivals]
     for name in names:
-        check(name, work)
-    if work.task == "memory":
-        settings, turns = _fresh_turns(work, names, pairs, say)
+        check(name, job)
+    if job.task == "memory":
+        settings, turns = _fresh_turns(job, names, pairs, say)
     else:
-        settings, turns = _standing_turns(work, names, pairs, warm_up, say)
+        settings, turns = _standing_turns(job, names, pairs, warm_up, say)
     environment = describe_environment()
     ours = _side(OURS, settings[OURS], turns[OURS])
     return [
         {
-            "work": json.loads(work.as_text()) | {"epoch": is_epoch(work)},
+            "work": json.loads(job.as_text()) | {"epoch": is_epoch(job)},
             "ours": ours,
             "rival": _side(name, settings[name], turns[name]),
             "ratio": _ratio(turns[OURS], turns[name]),
@@ -108,14 +108,14 @@ Turns = dict[str, list[Json]]
 
 
 def _standing_turns(
-    work: Work, names: Sequence[str], pairs: int, warm_up: int, say: Say
+    job: Job, names: Sequence[str], pairs: int, warm_up: int, say: Say
 ) -> tuple[dict[str, Json], Turns]:
     """Every contestant is set up once and waits while the others work."""
     with ExitStack() as stack:
         settings: dict[str, Json] = {}
         processes: dict[str, Process] = {}
         for name in names:
-            processes[name] = stack.enter_context(at_work(name, work))
+            processes[name] = stack.enter_context(_running(name, job))
             settings[name] = processes[name].setup()
             say(f"{name}: {settings[name]['setting']}")
         turns: Turns = {name: [] for name in names}
@@ -128,13 +128,13 @@ def _standing_turns(
         return settings, turns
 
 
-def _fresh_turns(work: Work, names: Sequence[str], pairs: int, say: Say) -> tuple[dict[str, Json], Turns]:
+def _fresh_turns(job: Job, names: Sequence[str], pairs: int, say: Say) -> tuple[dict[str, Json], Turns]:
     """A new process for every turn, so that no memory is left over from the one before, and nothing is warm."""
     settings: dict[str, Json] = {}
     turns: Turns = {name: [] for name in names}
     for _ in range(pairs):
         for name in names:
-            with at_work(name, work) as process:
+            with _running(name, job) as process:
                 settings[name] = process.setup()
                 turns[name].append(process.turn())
         _say_round(turns, say)

@@ -2,8 +2,8 @@
 
 import importlib
 
-from deepres.bench.job import OURS, Contestant, Work, is_from_disk
-from deepres.bench.shared import torchvision_name
+from deepres.bench.inputs import torchvision_name
+from deepres.bench.job import OURS, Contestant, Job, is_from_disk
 from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 
@@ -14,8 +14,8 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         OURS: "ours:train",
         "textbook": "textbook:train",
         "tuned": "tuned:train",
-        "torchvision": "zoo:torchvision",
-        "timm": "zoo:timm",
+        "torchvision": "library_networks:torchvision",
+        "timm": "library_networks:timm",
         "fast": "ours:fast",
     },
     "infer": {
@@ -26,7 +26,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         "onnxruntime": "inference:onnxruntime",
         "openvino": "inference:openvino",
     },
-    "load": {OURS: "ours:load", "textbook": "textbook:load", "tuned": "tuned:load"},
+    "load": {OURS: "ours:load_batches", "textbook": "textbook:load_batches", "tuned": "tuned:load_batches"},
     "pictures": {
         OURS: "pictures:ours",
         "pil": "pictures:pil",
@@ -39,42 +39,42 @@ CONTESTANTS: dict[str, dict[str, str]] = {
 }
 
 
-def contestants(work: Work) -> dict[str, str]:
+def contestants(job: Job) -> dict[str, str]:
     """Who takes part: networks for ImageNet are fed from pictures on disk, the others from a resident set."""
     from_disk = {"load": "pictures", "train": "photographs"}
-    return CONTESTANTS[from_disk[work.task] if is_from_disk(work) else work.task]
+    return CONTESTANTS[from_disk[job.task] if is_from_disk(job) else job.task]
 
 
-def rivals(work: Work) -> list[str]:
+def rivals(job: Job) -> list[str]:
     """Names to give after --against: whoever knows such a network, and computes in that precision here."""
-    return [name for name in contestants(work) if name not in NO_RIVAL and _absence(name, work) is None]
+    return [name for name in contestants(job) if name not in NO_RIVAL and _absence(name, job) is None]
 
 
-def check(name: str, work: Work) -> None:
-    """Raise `InputError` for a name that does not take part in this work."""
-    if name not in contestants(work):
+def check(name: str, job: Job) -> None:
+    """Raise `InputError` for a name that does not take part in this job."""
+    if name not in contestants(job):
         raise InputError(
-            f"nobody called {name!r} takes part in {work.task} of {work.network}; give one of {', '.join(rivals(work))}"
+            f"nobody called {name!r} takes part in {job.task} of {job.network}; give one of {', '.join(rivals(job))}"
         )
-    absence = _absence(name, work)
+    absence = _absence(name, job)
     if absence is not None:
         raise InputError(absence)
 
 
-def _absence(name: str, work: Work) -> str | None:
-    """Why a contestant of such a task does not take part in this work, or None."""
+def _absence(name: str, job: Job) -> str | None:
+    """Why a contestant of such a task does not take part in this job, or None."""
     try:
         if name in ("torchvision", "timm"):
-            torchvision_name(work)
+            torchvision_name(job)
         elif name in ("onnxruntime", "openvino"):
-            require(name, work.precision)
+            require(name, job.precision)
     except InputError as trouble:
         return str(trouble)
     return None
 
 
-def ready(name: str, work: Work) -> Contestant:
-    """Set a contestant up. Raises `InputError` for one that does not take part in this work."""
-    check(name, work)
-    module, _, function = contestants(work)[name].partition(":")
-    return getattr(importlib.import_module(f"deepres.bench.{module}"), function)(work)
+def ready(name: str, job: Job) -> Contestant:
+    """Set a contestant up. Raises `InputError` for one that does not take part in this job."""
+    check(name, job)
+    module, _, function = contestants(job)[name].partition(":")
+    return getattr(importlib.import_module(f"deepres.bench.{module}"), function)(job)

@@ -12,94 +12,97 @@ from importlib import metadata
 import torch
 from torch import Tensor, nn
 
-from deepres.bench.job import Contestant, Work
-from deepres.bench.shared import batch_of, our_network, torchvision_name
+from deepres.bench.inputs import batch_of, our_network, torchvision_name
+from deepres.bench.job import Contestant, Job
 from deepres.models.catalog import input_size
 from deepres.runtime.errors import InputError, install
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import quantized
 from deepres.serving.onnx import exported
-from deepres.weights.names import load_state, torchvision_state_dict
+from deepres.weights.names import torchvision_state_dict
+from deepres.weights.state import load_state
 
 TURN_SECONDS = 0.5  # a turn repeats the batch for at least so long
 CHECKED = 64  # images on which scores are compared
 
 
-def ours(work: Work) -> Contestant:
+def ours(job: Job) -> Contestant:
     """The fastest engine here; its scores are compared with the plain network's."""
-    net, told = network(work), list[str]()
-    example = batch_of(work)[0]
-    made = serving.engine(net, example, "auto", work.precision, calibration(work), told.append)
-    found = agreement(made, net, [pictures(work, CHECKED, seed=2)])
-    facts: dict[str, float | str] = {"largest_change": found.change, "same_top1": found.same, "told": told[-1]}
-    return _repeated(lambda: made(example), work, f"engine {made.name}, {made.precision}", facts)
+    net, told = network(job), list[str]()
+    example = batch_of(job)[0]
+    made = serving.engine(net, example, "auto", job.precision, calibration(job), told.append)
+    found = agreement(made, net, [pictures(job, CHECKED, seed=2)])
+    facts: dict[str, float | str] = {"largest_change": found.change}
+    facts |= {} if found.same is None else {"same_top1": found.same}
+    facts["told"] = told[-1]
+    return _repeated(lambda: made(example), job, f"engine {made.name}, {made.precision}", facts)
 
 
-def plain(work: Work) -> Contestant:
+def plain(job: Job) -> Contestant:
     """Our network as it is, eager, in fp32."""
-    return _eager(network(work), work, "the plain network, fp32 eager, channels-last", torch.channels_last)
+    return _eager(network(job), job, "the plain network, fp32 eager, channels-last", torch.channels_last)
 
 
-def torchvision(work: Work) -> Contestant:
+def torchvision(job: Job) -> Contestant:
     """torchvision's network, eager, in fp32."""
-    return _eager(torchvision_net(work), work, f"torchvision {metadata.version('torchvision')}, fp32 eager, NCHW")
+    return _eager(torchvision_net(job), job, f"torchvision {metadata.version('torchvision')}, fp32 eager, NCHW")
 
 
-def timm(work: Work) -> Contestant:
+def timm(job: Job) -> Contestant:
     """timm's network, eager, in fp32."""
-    return _eager(timm_net(work), work, f"timm {metadata.version('timm')}, fp32 eager, NCHW")
+    return _eager(timm_net(job), job, f"timm {metadata.version('timm')}, fp32 eager, NCHW")
 
 
-def onnxruntime(work: Work) -> Contestant:
+def onnxruntime(job: Job) -> Contestant:
     """torchvision's network exported by PyTorch, in an ONNX Runtime session without options; int8 through its tool."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(_exported(work), providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: batch_of(work)[0].numpy()}
+    session = ort.InferenceSession(_exported(job), providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: batch_of(job)[0].numpy()}
 
     def scores() -> None:
         session.run(None, feed)
 
-    setting = f"ONNX Runtime {ort.__version__}, {work.precision}, defaults"
-    return _repeated(scores, work, setting)
+    setting = f"ONNX Runtime {ort.__version__}, {job.precision}, defaults"
+    return _repeated(scores, job, setting)
 
 
-def openvino(work: Work) -> Contestant:
+def openvino(job: Job) -> Contestant:
     """The same model in OpenVINO with its defaults, but for the precision: it takes bf16 unasked where it has it."""
     import openvino as ov
 
-    hint = {"INFERENCE_PRECISION_HINT": "bf16" if work.precision == "bf16" else "f32"}
-    model = ov.Core().compile_model(ov.Core().read_model(_exported(work)), "CPU", hint)
-    images = batch_of(work)[0].numpy()
-    setting = f"OpenVINO {ov.__version__.partition('-')[0]}, {work.precision}, defaults"
-    return _repeated(lambda: model(images), work, setting)
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if job.precision == "bf16" else "f32"}
+    model = ov.Core().compile_model(ov.Core().read_model(_exported(job)), "CPU", hint)
+    images = batch_of(job)[0].numpy()
+    setting = f"OpenVINO {ov.__version__.partition('-')[0]}, {job.precision}, defaults"
+    return _repeated(lambda: model(images), job, setting)
 
 
-def network(work: Work) -> nn.Module:
+def network(job: Job) -> nn.Module:
     """Ours, in evaluation mode."""
     try:
-        theirs = torchvision_net(work)
+        theirs = torchvision_net(job)
     except InputError:
         torch.manual_seed(0)
-        return _fitted(our_network(work), work)
-    net = our_network(work)
+        return _fitted(our_network(job), job)
+    net = our_network(job)
     load_state(net, torchvision_state_dict(theirs.state_dict()))
     return net.eval()
 
 
-def torchvision_net(work: Work) -> nn.Module:
+def torchvision_net(job: Job) -> nn.Module:
     """torchvision's network of the same name, in evaluation mode. Raises `InputError` where it has none."""
     from torchvision import models
 
-    name = torchvision_name(work)
+    name = torchvision_name(job)
     torch.manual_seed(0)
-    return _fitted(getattr(models, name)(), work)
+    return _fitted(getattr(models, name)(), job)
 
 
-def timm_net(work: Work) -> nn.Module:
+def timm_net(job: Job) -> nn.Module:
     """timm's network of the same name. Raises `InputError` where timm is missing, or has none."""
-    name = torchvision_name(work)
+    name = torchvision_name(job)
     try:
         from timm import create_model
     except ImportError:
@@ -107,9 +110,9 @@ def timm_net(work: Work) -> nn.Module:
     return create_model(name).eval()
 
 
-def pictures(work: Work, count: int, seed: int) -> Tensor:
+def pictures(job: Job, count: int, seed: int) -> Tensor:
     """Smooth random pictures (count, 3, H, W): noise at several sizes, more of it at the coarse ones."""
-    generator, size = torch.Generator().manual_seed(seed), input_size(work.network)
+    generator, size = torch.Generator().manual_seed(seed), input_size(job.network)
     total = torch.zeros(count, 3, size, size)
     for cells in (2, 4, 8, 16, 32):
         noise = torch.randn(count, 3, cells, cells, generator=generator)
@@ -117,45 +120,43 @@ def pictures(work: Work, count: int, seed: int) -> Tensor:
     return total / total.std()
 
 
-def calibration(work: Work) -> list[Tensor] | None:
+def calibration(job: Job) -> list[Tensor] | None:
     """Batches for the ranges of int8."""
-    return list(pictures(work, 128, seed=1).split(16)) if work.precision == "int8" else None
+    return list(pictures(job, 128, seed=1).split(16)) if job.precision == "int8" else None
 
 
-def _fitted(net: nn.Module, work: Work) -> nn.Module:
+def _fitted(net: nn.Module, job: Job) -> nn.Module:
     net.train()
     with torch.no_grad():
         for seed in range(10):
-            net(pictures(work, 8, seed=100 + seed))
+            net(pictures(job, 8, seed=100 + seed))
     return net.eval()
 
 
-def _exported(work: Work) -> bytes:
+def _exported(job: Job) -> bytes:
     """torchvision's network, or ours where it has none, as an ONNX model; quantized for int8."""
     try:
-        net = torchvision_net(work)
+        net = torchvision_net(job)
     except InputError:
-        net = network(work)
-    model = exported(net, batch_of(work)[0])
-    images = calibration(work)
+        net = network(job)
+    model = exported(net, batch_of(job)[0])
+    images = calibration(job)
     return model if images is None else quantized(model, images)
 
 
-def _eager(
-    net: nn.Module, work: Work, setting: str, order: torch.memory_format = torch.contiguous_format
-) -> Contestant:
-    images = batch_of(work)[0].contiguous(memory_format=order)
+def _eager(net: nn.Module, job: Job, setting: str, order: torch.memory_format = torch.contiguous_format) -> Contestant:
+    images = batch_of(job)[0].contiguous(memory_format=order)
     net = net.to(memory_format=order)  # pyright: ignore[reportCallIssue]
 
     def scores() -> Tensor:
         with torch.no_grad():
             return net(images)
 
-    return _repeated(scores, work, setting)
+    return _repeated(scores, job, setting)
 
 
 def _repeated(
-    run: Callable[[], object], work: Work, setting: str, facts: dict[str, float | str] | None = None
+    run: Callable[[], object], job: Job, setting: str, facts: dict[str, float | str] | None = None
 ) -> Contestant:
     """As many runs as fill a turn."""
     run()
@@ -166,6 +167,6 @@ def _repeated(
     def turn() -> int:
         for _ in range(count):
             run()
-        return count * work.batch_size
+        return count * job.batch_size
 
     return Contestant(turn, setting, facts or {})

@@ -1,4 +1,4 @@
-"""What is measured, and what a contestant is."""
+"""A job that is measured, and a contestant that does it."""
 
 import dataclasses
 import json
@@ -11,15 +11,14 @@ Task = Literal["train", "infer", "load", "dense", "memory"]
 
 
 @dataclass(frozen=True)
-class Work:
-    """One piece of work that every contestant does.
+class Job:
+    """A job that every contestant does.
 
     train: for a network for 32-pixel images a whole epoch over `part` of the training images of `data` (loading,
     augmentation, metrics, and the test over the same part of the test images), for one of Table 1 a step on a batch
     in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures. infer: scores of a
     batch in memory. load: the batches of `part` of an epoch, without a network. dense: the test of pictures in memory
-    by the dense protocol.
-    memory: two training steps on a batch in memory, in a new process each turn.
+    by the dense protocol. memory: two training steps on a batch in memory, in a new process each turn.
     """
 
     task: Task
@@ -55,16 +54,16 @@ class Contestant:
     figures: Callable[[], dict[str, float]] = dict[str, float]
 
 
-def is_epoch(work: Work) -> bool:
-    """Whether the work is an epoch of a data set rather than a step on a batch in memory."""
+def is_epoch(job: Job) -> bool:
+    """Whether the job is an epoch of a data set rather than a step on a batch in memory."""
     from deepres.models.catalog import family
 
-    return work.task in ("train", "load") and family(work.network) == "cifar"
+    return job.task in ("train", "load") and family(job.network) == "cifar"
 
 
-def is_from_disk(work: Work) -> bool:
-    """Whether the work reads pictures on disk, as networks for ImageNet do, rather than a resident set."""
+def is_from_disk(job: Job) -> bool:
+    """Whether the job reads pictures on disk, as networks for ImageNet do, rather than a resident set."""
     from deepres.models.catalog import family
 
-    trains = work.task == "train" and work.data != Work.data
-    return (trains or work.task == "load") and family(work.network) == "imagenet"
+    trains = job.task == "train" and job.data != Job.data
+    return (trains or job.task == "load") and family(job.network) == "imagenet"

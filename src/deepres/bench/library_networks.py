@@ -6,22 +6,22 @@ import torch
 from torch import nn
 
 from deepres.bench.inference import timm_net, torchvision_net
-from deepres.bench.job import Contestant, Work
-from deepres.bench.shared import batch_of
+from deepres.bench.inputs import batch_of
+from deepres.bench.job import Contestant, Job
 
 
-def torchvision(work: Work) -> Contestant:
+def torchvision(job: Job) -> Contestant:
     """A step of torchvision's network."""
-    return _step(torchvision_net(work), work, "torchvision")
+    return _step(torchvision_net(job), job, "torchvision")
 
 
-def timm(work: Work) -> Contestant:
+def timm(job: Job) -> Contestant:
     """A step of timm's network."""
-    return _step(timm_net(work), work, "timm")
+    return _step(timm_net(job), job, "timm")
 
 
-def _step(net: nn.Module, work: Work, package: str) -> Contestant:
-    images, labels = batch_of(work)
+def _step(net: nn.Module, job: Job, package: str) -> Contestant:
+    images, labels = batch_of(job)
     net.train()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from deepres.analysis.cost import stages
 from deepres.analysis.mode import evaluating
-from deepres.bench.job import Work
-from deepres.bench.shared import our_network
+from deepres.bench.inputs import our_network
+from deepres.bench.job import Job
 from deepres.models.catalog import input_size
 from deepres.records import Json
 
@@ -52,7 +52,7 @@ def _best(run: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def asked(work: Work) -> Json:
+def asked(job: Job) -> Json:
     """Multiply-adds and bytes for one image of `work`, of convolutions as they are written.
 
     Winograd's way needs a quarter of the multiply-adds: networks on it may reach more than the machine's limit.
@@ -60,13 +60,13 @@ def asked(work: Work) -> Json:
     layer's map read and written once, as if BN, ReLU and additions came free: forward the input and the output, in
     training also the output's gradient, the input again, and its gradient.
     """
-    size = input_size(work.network)
+    size = input_size(job.network)
     with torch.device("meta"):
-        net = our_network(work)
+        net = our_network(job)
     read, written = _values_moved(net, size)
-    width = 2 if work.precision == "bf16" else 4
+    width = 2 if job.precision == "bf16" else 4
     multiply_adds = stages(net, size)[-1].multiply_adds
-    if work.task == "infer":
+    if job.task == "infer":
         return {"multiply_adds": multiply_adds, "bytes": width * (read + written)}
     return {"multiply_adds": 3 * multiply_adds, "bytes": width * (3 * read + 2 * written)}
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from deepres.bench.job import Contestant, Work
+from deepres.bench.job import Contestant, Job
 from deepres.bench.ours import training_step
 from deepres.bench.textbook import train as textbook_step
 from deepres.runtime.errors import InputError
@@ -13,19 +13,19 @@ PROCESS = Path("/proc/self")
 STEPS = 2  # the first makes gradients and velocity
 
 
-def ours(work: Work) -> Contestant:
+def ours(job: Job) -> Contestant:
     """Our step within the memory budget."""
-    return _measured(*training_step(work))
+    return _measured(*training_step(job))
 
 
-def unlimited(work: Work) -> Contestant:
+def unlimited(job: Job) -> Contestant:
     """The same step without a budget; as a training run does then, it keeps freed memory."""
-    return _measured(*training_step(dataclasses.replace(work, memory_budget=None)))
+    return _measured(*training_step(dataclasses.replace(job, memory_budget=None)))
 
 
-def textbook(work: Work) -> Contestant:
+def textbook(job: Job) -> Contestant:
     """The step of stock PyTorch."""
-    made = textbook_step(work)
+    made = textbook_step(job)
     return _measured(made.turn, "fp32 eager, NCHW")
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from deepres.acceleration.on_kernels import accelerate, resolve_kernels
 from deepres.acceleration.recomputed import save_memory
-from deepres.bench.job import Contestant, Work, is_epoch
-from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.bench.inputs import batch_of, data_of, our_network
+from deepres.bench.job import Contestant, Job, is_epoch
 from deepres.classification.loss import classification_loss
 from deepres.classification.recipe import FAST, ClassificationConfig, ClassificationRecipe, paper_recipe
 from deepres.data.augment import CropFlip
@@ -40,86 +40,84 @@ class Silent:
         self.said.append(message)
 
 
-def train(work: Work) -> Contestant:
+def train(job: Job) -> Contestant:
     """An epoch and the test after it, in a run folder with its checkpoint, or a step on a batch in memory."""
-    return _epoch(work, paper_recipe(depth(work.network))) if is_epoch(work) else Contestant(*training_step(work))
+    return _epoch(job, paper_recipe(depth(job.network))) if is_epoch(job) else Contestant(*training_step(job))
 
 
-def fast(work: Work) -> Contestant:
+def fast(job: Job) -> Contestant:
     """As `train`, by the recipe `fast`: what its iterations cost beside those of the paper's."""
-    if not is_epoch(work):
-        raise InputError(
-            f"the recipe fast takes part in epochs alone (of resnet20, for example), not in {work.network}"
-        )
-    return _epoch(work, FAST)
+    if not is_epoch(job):
+        raise InputError(f"the recipe fast takes part in epochs alone (of resnet20, for example), not in {job.network}")
+    return _epoch(job, FAST)
 
 
-def _epoch(work: Work, recipe: ClassificationRecipe) -> Contestant:
-    data = data_of(work)
-    steps = -(-len(data.train) // work.batch_size)
-    recipe = dataclasses.replace(recipe, batch_size=work.batch_size).scaled(steps)
+def _epoch(job: Job, recipe: ClassificationRecipe) -> Contestant:
+    data = data_of(job)
+    steps = -(-len(data.train) // job.batch_size)
+    recipe = dataclasses.replace(recipe, batch_size=job.batch_size).scaled(steps)
     recipe = dataclasses.replace(recipe, window=min(100, steps), evaluate_every=steps, milestones=())
-    kernels, runs_on = _kernels(work)
-    compiled = work.compile and not kernels
-    config = ClassificationConfig(work.network, work.data, precision=work.precision, recipe=recipe)
+    kernels, runs_on = _kernels(job)
+    compiled = job.compile and not kernels
+    config = ClassificationConfig(job.network, job.data, precision=job.precision, recipe=recipe)
     config = dataclasses.replace(config, compile="on" if compiled else "off")
 
     def epoch() -> int:
         with tempfile.TemporaryDirectory() as folder:
             train_run(config, Run(Path(folder) / "run"), data, Silent())
-        return steps * work.batch_size
+        return steps * job.batch_size
 
     named = ", recipe fast" if recipe.name == FAST.name else ""
-    return Contestant(epoch, f"deepres train, {work.precision}, {'compiled' if compiled else runs_on}{named}")
+    return Contestant(epoch, f"deepres train, {job.precision}, {'compiled' if compiled else runs_on}{named}")
 
 
-def _kernels(work: Work) -> tuple[bool, str]:
+def _kernels(job: Job) -> tuple[bool, str]:
     kernels = resolve_kernels("auto", "cpu", 0, Silent().say)
     return kernels, "kernels" if kernels else "eager"
 
 
-def training_step(work: Work) -> tuple[Callable[[], int], str]:
+def training_step(job: Job) -> tuple[Callable[[], int], str]:
     """A step on a batch in memory, within the memory budget where there is one, and what it runs on."""
-    images, labels = batch_of(work)
+    images, labels = batch_of(job)
     images = images.contiguous(memory_format=torch.channels_last)
-    step, setting = trainer(work, images)
+    step, setting = make_step(job, images)
     return lambda: step(images, labels), setting
 
 
-def trainer(work: Work, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int], str]:
+def make_step(job: Job, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int], str]:
     """A function that takes a training step on a batch like `images`, and what it runs on."""
-    net = our_network(work).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    kernels, runs_on = _kernels(work)
+    net = our_network(job).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    kernels, runs_on = _kernels(job)
     if kernels:
         accelerate(net)
-    if work.memory_budget is None:
+    if job.memory_budget is None:
         keep_freed_memory()
     else:
-        segments = save_memory(net, images, int(work.memory_budget * 2**30), work.precision).segments
-        runs_on += f", a budget of {work.memory_budget:g} GiB ({segments} segments)"
+        segments = save_memory(net, images, int(job.memory_budget * 2**30), job.precision).segments
+        runs_on += f", a budget of {job.memory_budget:g} GiB ({segments} segments)"
     optimizer = SGD(net.parameters(), 0.9, 1e-4)
 
     def step(images: Tensor, labels: Tensor) -> int:
-        with autocast(work.precision, "cpu"):
+        with autocast(job.precision, "cpu"):
             outputs = net(images)
         _, loss = classification_loss(outputs, labels)
         loss.backward()
         optimizer.step_at(0.1)
         return len(images)
 
-    return step, f"{work.precision}, channels-last, {runs_on}"
+    return step, f"{job.precision}, channels-last, {runs_on}"
 
 
-def load(work: Work) -> Contestant:
+def load_batches(job: Job) -> Contestant:
     """The batches of an epoch."""
-    data = data_of(work)
-    batches = Batches(data.train, data.mean(), Order(0, work.batch_size), torch.device("cpu"), CropFlip())
-    steps, state = -(-len(data.train) // work.batch_size), {"step": 0}
+    data = data_of(job)
+    batches = Batches(data.train, data.mean(), Order(0, job.batch_size), torch.device("cpu"), CropFlip())
+    steps, state = -(-len(data.train) // job.batch_size), {"step": 0}
 
     def epoch() -> int:
         for _ in range(steps):
             batches.batch(state["step"])
             state["step"] += 1
-        return steps * work.batch_size
+        return steps * job.batch_size
 
     return Contestant(epoch, "whole batches out of the resident set")

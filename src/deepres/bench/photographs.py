@@ -11,20 +11,20 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from deepres.bench.inference import torchvision_net
-from deepres.bench.job import Contestant, Work
-from deepres.bench.ours import trainer
+from deepres.bench.job import Contestant, Job
+from deepres.bench.ours import make_step
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
 from deepres.runtime.errors import InputError
 
 WORKERS = 2
 
 
-def ours(work: Work) -> Contestant:
+def ours(job: Job) -> Contestant:
     """The stream of the recipe `imagenet`, decoding in worker processes, and its step."""
-    source, count = stream(work, WORKERS)
-    steps, waited = max(1, count // work.batch_size), [0.0]
+    source, count = stream(job, WORKERS)
+    steps, waited = max(1, count // job.batch_size), [0.0]
     first, _ = source.batch(0)
-    step, runs_on = trainer(work, first)
+    step, runs_on = make_step(job, first)
     done = [0]
 
     def turn() -> int:
@@ -35,15 +35,15 @@ def ours(work: Work) -> Contestant:
             waited[0] += time.perf_counter() - start
             step(images, labels)
             done[0] += 1
-        return steps * work.batch_size
+        return steps * job.batch_size
 
     setting = f"the stream with {WORKERS} workers, {runs_on}"
     return Contestant(turn, setting, figures=lambda: {"waited": waited[0]})
 
 
-def torchvision(work: Work) -> Contestant:
+def torchvision(job: Job) -> Contestant:
     """As torchvision's references/classification: PIL, RandomResizedCrop and flip, DataLoader, fp32 eager, NCHW."""
-    index, count = files_of(work)
+    index, count = files_of(job)
     transform = v2.Compose(
         [
             v2.RandomResizedCrop(CROP),
@@ -54,15 +54,15 @@ def torchvision(work: Work) -> Contestant:
         ]
     )
     folder = ImageFolder((index.root / index.files[0]).parents[1], transform)
-    if len(folder) < work.batch_size:  # its loader drops the rest of an epoch, which would be all
-        raise InputError(f"{work.data} has {len(folder)} training pictures, fewer than --batch-size {work.batch_size}")
+    if len(folder) < job.batch_size:  # its loader drops the rest of an epoch, which would be all
+        raise InputError(f"{job.data} has {len(folder)} training pictures, fewer than --batch-size {job.batch_size}")
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        folder, work.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
+        folder, job.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
     )
-    net = torchvision_net(work).train()
+    net = torchvision_net(job).train()
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     criterion, batches = nn.CrossEntropyLoss(), (batch for epoch in cycle([loader]) for batch in epoch)
-    steps = max(1, count // work.batch_size)
+    steps = max(1, count // job.batch_size)
 
     def turn() -> int:
         for _ in range(steps):
@@ -74,6 +74,6 @@ def torchvision(work: Work) -> Contestant:
             optimizer.step()
             loss.item()
             scores.topk(5)
-        return steps * work.batch_size
+        return steps * job.batch_size
 
     return Contestant(turn, f"torchvision {metadata.version('torchvision')}, PIL, {WORKERS} workers, fp32 eager, NCHW")

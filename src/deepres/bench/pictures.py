@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import io
 from torchvision.transforms import v2
 
-from deepres.bench.job import Contestant, Work
+from deepres.bench.job import Contestant, Job
 from deepres.classification.recipe import IMAGENET
 from deepres.data.augment import channels_last
 from deepres.data.crops import DRAWS, finish, scale_crop_flip
@@ -33,32 +33,32 @@ SCALES = torch.tensor([0.2175, 0.0188, 0.0045])  # popular code's eigenvectors a
 CROP, SIDES = IMAGENET.crop, list(range(IMAGENET.sides[0], IMAGENET.sides[1] + 1))
 
 
-def ours(work: Work) -> Contestant:
+def ours(job: Job) -> Contestant:
     """The stream of the recipe `imagenet`, decoding in this process."""
     torch.set_num_threads(1)
     keep_freed_memory()  # as a training run does
-    source, count = stream(work, workers=0)
-    steps, done = max(1, count // work.batch_size), iter(range(2**60))
+    source, count = stream(job, workers=0)
+    steps, done = max(1, count // job.batch_size), iter(range(2**60))
 
     def turn() -> int:
         for step in islice(done, steps):
             source.batch(step)
-        return steps * work.batch_size
+        return steps * job.batch_size
 
     return Contestant(turn, "the stream, one process, one thread")
 
 
-def stream(work: Work, workers: int) -> tuple[Stream[Batch], int]:
+def stream(job: Job, workers: int) -> tuple[Stream[Batch], int]:
     """The training batches of the recipe `imagenet`, and how many pictures a turn takes."""
-    index, count = files_of(work)
+    index, count = files_of(job)
     found = statistics(index, reading=Reading(workers=2))
     ready = partial(finish, mean=channels_last(found.mean), values=found.values, vectors=found.vectors)
     augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
     finished = on_device(ready, torch.device("cpu"))
-    return Stream(labelled(index, augment, DRAWS), finished, Order(0, work.batch_size), Reading(workers)), count
+    return Stream(labelled(index, augment, DRAWS), finished, Order(0, job.batch_size), Reading(workers)), count
 
 
-def pil(work: Work) -> Contestant:
+def pil(job: Job) -> Contestant:
     """torchvision's transforms on PIL images."""
     transform = v2.Compose(
         [
@@ -76,10 +76,10 @@ def pil(work: Work) -> Contestant:
         with Image.open(file) as image:
             return transform(image.convert("RGB"))
 
-    return _one_by_one(work, load, "PIL and torchvision's v2 transforms, one process, one thread")
+    return _one_by_one(job, load, "PIL and torchvision's v2 transforms, one process, one thread")
 
 
-def tensor(work: Work) -> Contestant:
+def tensor(job: Job) -> Contestant:
     """`decode_image` and torchvision's transforms on tensors."""
     transform = v2.Compose(
         [
@@ -92,12 +92,12 @@ def tensor(work: Work) -> Contestant:
         ]
     )
     load: Callable[[Path], Tensor] = lambda file: transform(io.decode_image(str(file), io.ImageReadMode.RGB))  # noqa: E731
-    return _one_by_one(work, load, "decode_image and torchvision's v2 transforms on tensors, one process, one thread")
+    return _one_by_one(job, load, "decode_image and torchvision's v2 transforms on tensors, one process, one thread")
 
 
-def decode(work: Work) -> Contestant:
+def decode(job: Job) -> Contestant:
     """Nothing but decoding, which whoever wants all pixels needs."""
-    index, count = files_of(work)
+    index, count = files_of(job)
     torch.set_num_threads(1)
     files = _files(index)
 
@@ -113,25 +113,25 @@ def _shift_colours(image: Tensor) -> Tensor:
     return image + (AXES @ (0.1 * torch.randn(3) * SCALES))[:, None, None]
 
 
-def _one_by_one(work: Work, load: Callable[[Path], Tensor], setting: str) -> Contestant:
-    index, count = files_of(work)
+def _one_by_one(job: Job, load: Callable[[Path], Tensor], setting: str) -> Contestant:
+    index, count = files_of(job)
     torch.set_num_threads(1)
-    files, steps = _files(index), max(1, count // work.batch_size)
+    files, steps = _files(index), max(1, count // job.batch_size)
 
     def turn() -> int:
         for _ in range(steps):
-            torch.stack([load(file) for file in islice(files, work.batch_size)])
-        return steps * work.batch_size
+            torch.stack([load(file) for file in islice(files, job.batch_size)])
+        return steps * job.batch_size
 
     return Contestant(turn, setting)
 
 
-def files_of(work: Work) -> tuple[Index, int]:
+def files_of(job: Job) -> tuple[Index, int]:
     """The training pictures, and how many a turn takes."""
-    index = open_index(work.data, lambda message: None).train
+    index = open_index(job.data, lambda message: None).train
     if int(index.size.max()) >= 0:
-        raise InputError(f"the bench reads pictures that are files of their own; {work.data} has them packed")
-    return index, max(1, round(work.part * len(index)))
+        raise InputError(f"the bench reads pictures that are files of their own; {job.data} has them packed")
+    return index, max(1, round(job.part * len(index)))
 
 
 def _files(index: Index) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from deepres.bench.job import Work
+from deepres.bench.job import Job
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9
@@ -10,26 +10,26 @@ COLUMNS = ("machine", "precision", "rival", "ratio (min to max, pairs)", "images
 BEST = ("machine and work", "precision", "images/s", "times as fast as")
 
 
-def what(work: Json) -> str:
-    """A work in a few words."""
-    name, batch = work["network"], work["batch_size"]
-    if work["task"] == "load":
-        return f"batches of {work['data']}, {batch} images" + _part(work)
-    if work["task"] == "memory":
+def what(job: Json) -> str:
+    """A job in a few words."""
+    name, batch = job["network"], job["batch_size"]
+    if job["task"] == "load":
+        return f"batches of {job['data']}, {batch} images" + _part(job)
+    if job["task"] == "memory":
         return f"{name}, two training steps of {batch} images"
-    if work["task"] == "dense":
+    if job["task"] == "dense":
         return f"{name}, the dense test at five scales of {batch} picture{'s' if batch > 1 else ''}"
-    if work["task"] == "infer":
+    if job["task"] == "infer":
         return f"{name}, scores of {batch} image{'s' if batch > 1 else ''}"
-    if work["epoch"]:
-        return f"{name}, an epoch of {work['data']}, batches of {batch}" + _part(work)
-    if work["data"] != Work.data:
-        return f"{name}, training on the pictures of {work['data']}, batches of {batch}" + _part(work)
+    if job["epoch"]:
+        return f"{name}, an epoch of {job['data']}, batches of {batch}" + _part(job)
+    if job["data"] != Job.data:
+        return f"{name}, training on the pictures of {job['data']}, batches of {batch}" + _part(job)
     return f"{name}, a training step of {batch} images"
 
 
-def _part(work: Json) -> str:
-    return f", {work['part']:.3g} of the images" if work["part"] != 1 else ""
+def _part(job: Json) -> str:
+    return f", {job['part']:.3g} of the images" if job["part"] != 1 else ""
 
 
 def cells(record: Json) -> list[str]:
@@ -63,6 +63,7 @@ def setting(side: Json) -> str:
     facts = side["facts"]
     if "largest_change" in facts:
         text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"
+    if "same_top1" in facts:
         text += f", same top-1 {facts['same_top1']:.1%}"
     return text
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from deepres.bench.job import Contestant, Work, is_epoch
-from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.bench.inputs import batch_of, data_of, our_network
+from deepres.bench.job import Contestant, Job, is_epoch
 from deepres.classification.loss import classification_loss
 from deepres.data.resident import ImageSet
 
@@ -40,13 +40,13 @@ class PILImages(Dataset[tuple[Tensor, Any]]):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def _loaders(work: Work) -> tuple[DataLoader[tuple[Tensor, Any]], DataLoader[tuple[Tensor, Any]]]:
-    data = data_of(work)
+def _loaders(job: Job) -> tuple[DataLoader[tuple[Tensor, Any]], DataLoader[tuple[Tensor, Any]]]:
+    data = data_of(job)
     train = PILImages(data.train, transforms.Compose([*AUGMENT, *NORMALISE]))
     test = PILImages(data.test, transforms.Compose(NORMALISE))
     return (
-        DataLoader(train, work.batch_size, shuffle=True, num_workers=2),
-        DataLoader(test, work.batch_size, num_workers=2),
+        DataLoader(train, job.batch_size, shuffle=True, num_workers=2),
+        DataLoader(test, job.batch_size, num_workers=2),
     )
 
 
@@ -58,9 +58,9 @@ def _accuracy(scores: Tensor, labels: Tensor) -> float:
     return (scores.argmax(1) == labels).float().mean().item()
 
 
-def train(work: Work) -> Contestant:
+def train(job: Job) -> Contestant:
     """An epoch and the test after it, or a step on a batch in memory."""
-    net = our_network(work).train()
+    net = our_network(job).train()
     optimizer = _optimizer(net)
 
     def step(images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -70,10 +70,10 @@ def train(work: Work) -> Contestant:
         optimizer.step()
         return loss.item(), _accuracy(scores, labels)
 
-    if not is_epoch(work):
-        images, labels = batch_of(work)
+    if not is_epoch(job):
+        images, labels = batch_of(job)
         return Contestant(lambda: len(images) if step(images, labels) else 0, SETTING)
-    training, testing = _loaders(work)
+    training, testing = _loaders(job)
 
     def epoch() -> int:
         net.train()
@@ -90,7 +90,7 @@ def train(work: Work) -> Contestant:
     return Contestant(epoch, SETTING)
 
 
-def load(work: Work) -> Contestant:
+def load_batches(job: Job) -> Contestant:
     """The batches of an epoch."""
-    training, _ = _loaders(work)
+    training, _ = _loaders(job)
     return Contestant(lambda: sum(len(labels) for _, labels in training), "PIL, DataLoader with 2 workers")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.job import Contestant, Work, is_epoch
-from deepres.bench.shared import batch_of, data_of, our_network
+from deepres.bench.inputs import batch_of, data_of, our_network
+from deepres.bench.job import Contestant, Job, is_epoch
 from deepres.bench.textbook import DEVIATION, MEAN
 from deepres.classification.loss import classification_loss
 from deepres.data.resident import ImageSet
@@ -40,18 +40,18 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def _loader(images: ImageSet, work: Work, training: bool) -> DataLoader[tuple[Tensor, Tensor]]:
+def _loader(images: ImageSet, job: Job, training: bool) -> DataLoader[tuple[Tensor, Tensor]]:
     transform = v2.Compose([*AUGMENT, *NORMALISE] if training else NORMALISE)
     dataset = TensorImages(images, transform)
-    return DataLoader(dataset, work.batch_size, shuffle=training, num_workers=2, persistent_workers=True)
+    return DataLoader(dataset, job.batch_size, shuffle=training, num_workers=2, persistent_workers=True)
 
 
 @dataclass
-class Trainer:
+class Candidate:
     """A network under one setting, and its step."""
 
     net: nn.Module
-    run: Callable[[Tensor], Tensor]  # the network, perhaps compiled
+    forward: Callable[[Tensor], Tensor]  # the network, perhaps compiled
     optimizer: torch.optim.Optimizer
     context: Callable[[], AbstractContextManager[object]]
     setting: str
@@ -60,7 +60,7 @@ class Trainer:
         """One training step; the loss stays a tensor."""
         images = images.contiguous(memory_format=torch.channels_last)
         with self.context():
-            _, loss = classification_loss(self.run(images), labels)
+            _, loss = classification_loss(self.forward(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -78,39 +78,39 @@ class Trainer:
         return median(times)
 
 
-def trainer(net: nn.Module, precision: str, compiled: bool) -> Trainer:
+def candidate(net: nn.Module, precision: str, compiled: bool) -> Candidate:
     """`net` under one setting."""
     net = net.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, foreach=True)
-    run = torch.compile(net) if compiled else net
+    forward = torch.compile(net) if compiled else net
     setting = f"{precision}, channels-last, {'torch.compile' if compiled else 'eager'}"
-    return Trainer(net, run, optimizer, lambda: autocast(precision, "cpu"), setting)
+    return Candidate(net, forward, optimizer, lambda: autocast(precision, "cpu"), setting)
 
 
-def best(work: Work) -> tuple[Trainer, dict[str, float | str]]:
+def best(job: Job) -> tuple[Candidate, dict[str, float | str]]:
     """The setting with the fastest step on this machine, and every setting's time in seconds."""
     precisions = ["fp32", "bf16"] if resolve_precision("auto", "cpu") == "bf16" else ["fp32"]
-    settings = itertools.product(precisions, [False, True] if work.compile else [False])
-    tried = [trainer(our_network(work), precision, compiled) for precision, compiled in settings]
-    batch = batch_of(work)
+    settings = itertools.product(precisions, [False, True] if job.compile else [False])
+    tried = [candidate(our_network(job), precision, compiled) for precision, compiled in settings]
+    batch = batch_of(job)
     seconds = [each.seconds(*batch) for each in tried]
     facts: dict[str, float | str] = {each.setting: time_ for each, time_ in zip(tried, seconds, strict=True)}
     return tried[seconds.index(min(seconds))], facts
 
 
-def train(work: Work) -> Contestant:
+def train(job: Job) -> Contestant:
     """An epoch and the test after it, or a step on a batch in memory."""
-    chosen, facts = best(work)
-    if not is_epoch(work):
-        images, labels = batch_of(work)
+    chosen, facts = best(job)
+    if not is_epoch(job):
+        images, labels = batch_of(job)
 
         def step() -> int:
             chosen.step(images, labels)
             return len(images)
 
         return Contestant(step, chosen.setting, facts)
-    data = data_of(work)
-    training, testing = _loader(data.train, work, True), _loader(data.test, work, False)
+    data = data_of(job)
+    training, testing = _loader(data.train, job, True), _loader(data.test, job, False)
 
     def epoch() -> int:
         chosen.net.train()
@@ -125,8 +125,8 @@ def train(work: Work) -> Contestant:
     return Contestant(epoch, f"{chosen.setting}, persistent workers, v2 transforms on tensors", facts)
 
 
-def load(work: Work) -> Contestant:
+def load_batches(job: Job) -> Contestant:
     """The batches of an epoch."""
-    training = _loader(data_of(work).train, work, True)
+    training = _loader(data_of(job).train, job, True)
     setting = "v2 transforms on tensors, DataLoader with 2 persistent workers"
     return Contestant(lambda: sum(len(labels) for _, labels in training), setting)

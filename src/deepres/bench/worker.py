@@ -1,4 +1,4 @@
-"""The process of one contestant: it sets up, then does its work once for every line that it reads.
+"""The process of one contestant: it sets up, then does its job once for every line that it reads.
 
 A process each, since settings of memory and threads reach over the whole process. Answers are JSON lines.
 """
@@ -10,12 +10,12 @@ import time
 import warnings
 from typing import Any
 
-from deepres.bench.job import Work
+from deepres.bench.job import Job
 from deepres.runtime.errors import InputError
 
 
 def main(name: str, text: str) -> None:
-    """Serve the turns of contestant `name` on the work that `text` describes, until the input ends."""
+    """Serve the turns of contestant `name` on the job that `text` describes, until the input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not pass for an answer
     warnings.simplefilter("ignore")
@@ -26,7 +26,7 @@ def main(name: str, text: str) -> None:
     from deepres.bench.contestants import ready
 
     try:
-        contestant = ready(name, Work.from_text(text))
+        contestant = ready(name, Job.from_text(text))
     except InputError as error:
         answer({"error": str(error)})
         return

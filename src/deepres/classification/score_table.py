@@ -21,7 +21,7 @@ from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import replacing
 from deepres.runtime.printing import marked
-from deepres.runtime.say import Say
+from deepres.runtime.say import Say, silent
 
 HEADER = "deepres.scores"
 ANEW = "write it again with --save-scores"
@@ -70,7 +70,7 @@ class ScoreTable:
 
 
 def is_scores(file: Path) -> bool:
-    """Whether `file` was written by `write`; False for weights, and where there is no file."""
+    """Whether `file` was written by `write_scores`; False for weights, and where there is no file."""
     try:
         if file.suffix == ".json":
             return HEADER in untrusted.read(file, Json, own=True, most=MOST_BYTES)
@@ -80,7 +80,7 @@ def is_scores(file: Path) -> bool:
         return False
 
 
-def write(file: Path, table: ScoreTable) -> None:
+def write_scores(file: Path, table: ScoreTable) -> None:
     """Keep a table in a file, atomically: safetensors, or JSON where the name ends so, with the same content.
 
     Tensors (in JSON lists) are `labels` and `scores.0`, `scores.1`, ..., one a member; the metadata hold the rest as
@@ -106,8 +106,7 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
     """A CSV of the images that the members together take for another class, the surest of them first.
 
     Columns: image, true class, predicted class, and the scores of both, from 0 to 1; names that a spreadsheet would
-    take for formulas are marked (`printing.marked`). Raises `InputError` where `file`
-    cannot be written.
+    take for formulas are marked (`printing.marked`). Raises `InputError` where `file` cannot be written.
     """
     shares = member_weights(len(table.members), weights)
     found = Scores(average([own.scores for own in table.members], shares), table.labels)
@@ -140,8 +139,8 @@ def refuse_other_list(file: Path) -> None:
                 raise InputError(f"--wrong {file} holds something else than such a list; give another name")
 
 
-def read(file: Path) -> ScoreTable:
-    """The table of a file that `write` wrote. Raises `InputError` for one that is damaged."""
+def read_scores(file: Path) -> ScoreTable:
+    """The table of a file that `write_scores` wrote. Raises `InputError` for one that is damaged."""
     try:
         header, tensors = _content(file)
         labels, members = tensors["labels"].long(), list[Member]()
@@ -172,7 +171,7 @@ def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
     return header, tensors
 
 
-def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = lambda message: None) -> ScoreTable:
+def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = silent) -> ScoreTable:
     """The members of all tables, in their order, over the images of the first.
 
     Classes are taken by name, or as `classes.columns` has it, with its `by_place`. Raises `InputError` where the tables

@@ -1,7 +1,8 @@
 """A trained network under a test protocol, as one function from images to softmax scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from deepres.data.augment import normalise
 from deepres.models.catalog import input_size
 from deepres.models.convolutional import fully_convolutional
 from deepres.models.network import Network
-from deepres.runtime.device import autocast
+from deepres.runtime.device import autocast, precision_of_tests, resolve_device
 from deepres.runtime.errors import InputError
 from deepres.weights.find import require_mean
 
@@ -19,6 +20,33 @@ BATCH_PIXELS = 32 * CROP * CROP
 DECODED_PIXELS = 2**26  # of the pictures that are held at their own size at a time, 200 MB
 T = TypeVar("T")
 Scorer = Callable[[Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a network is run in a test: views of the crop's size at a time, the device, the precision.
+
+    None and `auto` leave the choice to the machine. `batch_size` changes no figure beyond rounding.
+    """
+
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+    def resolved(self) -> Self:
+        """The same with the device and the precision that `auto` is here. Raises `InputError` for unknown ones."""
+        return replace(self, device=resolve_device(self.device), precision=precision_of_tests(self.precision))
+
+    def pixels(self, crop: int) -> int:
+        """The most pixels in a batch of views, for a network of `crop`."""
+        return self.batch_size * crop**2 if self.batch_size else BATCH_PIXELS
+
+    def views(self, crop: int) -> int:
+        """How many views of the size of the crop are in a batch."""
+        return max(1, self.pixels(crop) // crop**2)
+
+
+AUTO = Execution()
 
 
 def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
@@ -57,20 +85,15 @@ def ends(net: Network) -> tuple[int, int]:
 
 
 def scorer(
-    net: Network,
-    protocol: Protocol,
-    device: str,
-    precision: str,
-    batch_pixels: int,
-    engine: Callable[[Tensor], Tensor] | None = None,
+    net: Network, protocol: Protocol, execution: Execution, engine: Callable[[Tensor], Tensor] | None = None
 ) -> Scorer:
     """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
 
-    `device` and `precision` are resolved ones; the views are scored in batches of at most `batch_pixels` pixels, by
-    `engine` where one is given that stands for the network.
-    The function raises `InputError` for images that the network cannot take, and for scores that are not finite.
+    The views are scored by `engine` where one is given that stands for the network. The function raises `InputError`
+    for images that the network cannot take, and for scores that are not finite.
     """
-    mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(device)
+    execution = execution.resolved()
+    mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(execution.device)
     channels, views = ends(net)[0], protocol.views(crop)
     dense = protocol.name == "dense"
     if dense and net.in_file:
@@ -87,8 +110,8 @@ def scorer(
         images = [with_channels(image, channels) for image in images]
         if protocol.name == "single":
             _check_sizes(images, mean)
-        with autocast(precision, device):
-            scores = score_views(engine or made, images, views, prepare, batch_pixels)
+        with autocast(execution.precision, execution.device):
+            scores = score_views(engine or made, images, views, prepare, execution.pixels(crop))
         if not scores.isfinite().all():
             raise InputError("the network gives scores that are not finite; its weights are damaged, give others")
         return scores

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from deepres.data import resizing
 from deepres.runtime.errors import InputError
 
-Name = Literal["single", "center", "10-crop", "dense"]
+ProtocolName = Literal["single", "center", "10-crop", "dense"]
 Views = Callable[[Tensor], list[Tensor]]
 SCALES = (224, 256, 384, 480, 640)  # Sec. 3.4
 MOST_PIXELS = 2**23  # of a view: its maps take a hundred times the memory
@@ -34,7 +34,7 @@ class Protocol:
     `scales` that are given are taken as they are, of `center` and `10-crop` one.
     """
 
-    name: Name
+    name: ProtocolName
     scales: tuple[int, ...] = ()
     flip: bool = True
 

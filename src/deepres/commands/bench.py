@@ -2,14 +2,17 @@
 
 import itertools
 import json as json_format
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from deepres.bench.job import Task, Work, is_from_disk
+from deepres.bench.job import Job, Task, is_from_disk
 from deepres.commands.console import sayer
+from deepres.commands.options import AsJson, require_positive
 from deepres.records import Json, write_json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
@@ -39,43 +42,43 @@ def bench(
     ] = None,
     compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True,
     save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Run ours and the rivals in turn (A B A B ...); medians, ratios pair by pair, and the share of the limits.
 
     A ratio is the rival's time over ours. Example: deepres bench train resnet20 --against textbook --part 0.25
     """
+    given = Job(task, "", batch_size or 0, data, part, precision, memory_budget, compile)
+    jobs = [_job(given, network, batch_size) for network in networks or ["resnet20"]]
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)  # refused now, and not after the contest
+    records = [record for job in jobs for record in _measured(job, against, pairs, warm_up, save)]
+    if json:
+        typer.echo(json_format.dumps(records, indent=2))
+        return
+    for _, of_job in itertools.groupby(records, lambda record: record["work"]):
+        _print(Console(), list(of_job))
+
+
+def _measured(job: Job, against: Sequence[str] | None, pairs: int, warm_up: int, save: Path | None) -> list[Json]:
+    """The record of the job against each rival, by default all that take part; kept in the folder `save`."""
     from deepres.bench.contest import contest
     from deepres.bench.contestants import rivals
     from deepres.bench.limits import asked, machine_limits, shares
 
-    say = sayer(Console(stderr=True))
-    works = [
-        _work(task, network, batch_size, data, part, precision, memory_budget, compile)
-        for network in networks or ["resnet20"]
-    ]
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)  # refused now, and not after the contest
-    records: list[Json] = []
-    for work in works:
-        chosen = list(dict.fromkeys(against or rivals(work)))
-        made = contest(work, chosen, pairs, warm_up, say)
-        if task in ("train", "infer"):
-            limits, need = machine_limits(work.precision), asked(work)
-            made = [shares(record, limits, need) for record in made]
-        for record in made:
-            if save is not None:
-                write_json(save / f"{_name(work)}-{record['rival']['name']}.json", record)
-        records += made
-    if json:
-        typer.echo(json_format.dumps(records, indent=2))
-        return
-    for made in itertools.groupby(records, lambda record: record["work"]):
-        _print(Console(), list(made[1]))
+    chosen = list(dict.fromkeys(against or rivals(job)))
+    records = contest(job, chosen, pairs, warm_up, sayer(Console(stderr=True)))
+    if job.task in ("train", "infer"):
+        limits, need = machine_limits(job.precision), asked(job)
+        records = [shares(record, limits, need) for record in records]
+    for record in records:
+        if save is not None:
+            write_json(save / f"{_name(job)}-{record['rival']['name']}.json", record)
+    return records
 
 
 def _print(out: Console, records: list[Json]) -> None:
-    """One work: a row a contestant, ours first."""
+    """One job: a row a contestant, ours first."""
     from deepres.bench.tables import conditions, reached, setting, what
 
     ours = records[0]["ours"]
@@ -96,25 +99,25 @@ def _print(out: Console, records: list[Json]) -> None:
         out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def _name(work: Work) -> str:
-    precision = f"-{work.precision}" if work.precision != "fp32" else ""
-    pictures = "-pictures" if is_from_disk(work) else ""
-    return f"{work.task}-{work.network}-b{work.batch_size}{precision}{pictures}"
+def _name(job: Job) -> str:
+    precision = f"-{job.precision}" if job.precision != "fp32" else ""
+    pictures = "-pictures" if is_from_disk(job) else ""
+    return f"{job.task}-{job.network}-b{job.batch_size}{precision}{pictures}"
 
 
-def _work(task: Task, network: str, batch_size: int | None, data: str, part: float, precision: str, *more: Any) -> Work:
-    """The work with its defaults filled in. Raises `InputError` for what makes no sense."""
+def _job(given: Job, network: str, batch_size: int | None) -> Job:
+    """The job for `network`, with its defaults filled in. Raises `InputError` for what makes no sense."""
     from deepres.models.catalog import family
     from deepres.runtime.device import resolve_precision
 
-    if not 0 < part <= 1:
-        raise InputError(f"--part is {part:g}, but must be above 0 and at most 1")
+    task, precision = given.task, given.precision
+    if not 0 < given.part <= 1:
+        raise InputError(f"--part is {given.part:g}, but must be above 0 and at most 1")
     if task == "dense" and family(network) == "cifar":
         raise InputError(f"dense is for networks at 224 pixels, such as resnet18, not for {network}")
     size = BATCH[family(network)].get(task, 128) if batch_size is None else batch_size
-    if size < 1:
-        raise InputError(f"--batch-size is {size}, but must be 1 or more")
+    require_positive([("--batch-size", size)])
     if precision == "int8" and task != "infer":
         raise InputError("int8 is for infer alone; give --precision fp32 or bf16")
     resolved = precision if precision == "int8" else resolve_precision(precision, "cpu")
-    return Work(task, network, size, data, part, resolved, *more)
+    return replace(given, network=network, batch_size=size, precision=resolved)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from deepres.commands.console import print_lines, sayer
+from deepres.commands.options import AsJson, NetworkName
 from deepres.runtime.printing import Console
 
 
@@ -15,7 +16,7 @@ def convert(
         Path, typer.Argument(help="A run, a weights file (.safetensors .pth .caffemodel) or hf:owner/name.")
     ],
     to: Annotated[Path, typer.Option(help="The file to write: .safetensors (ours) or .pth (torchvision's names).")],
-    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    network: NetworkName = None,
     padding: Annotated[
         Literal["both", "behind"] | None,
         typer.Option(help="Where shortcuts of option A have the zeros: half before, or all behind as here."),
@@ -31,27 +32,17 @@ def convert(
     errors: Annotated[
         list[Path] | None, typer.Option(help="A report of deepres eval --json, for the header; repeatable.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Bring weights in (torchvision, timm, transformers, CIFAR repositories, Caffe's) or out (torchvision).
 
     Example: deepres convert ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto --to resnet50.safetensors
     """
     from deepres.weights import convert
+    from deepres.weights.load import Hints
 
-    say = sayer(Console(stderr=True))
-    facts = convert.convert(
-        source,
-        to,
-        say,
-        network=network,
-        padding=padding,
-        take=take,
-        form=form,
-        mean=mean,
-        std=std,
-        reports=errors or (),
-    )
+    target = convert.Target(to, form, mean, std, errors or ())
+    facts = convert.convert(source, target, sayer(Console(stderr=True)), Hints(network, padding, take))
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
     else:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepres.commands.console import print_lines, progress_bar, sayer, ticker
+from deepres.commands.options import AsJson, ImageSize, SkipBad, Split
+from deepres.records import Json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import CommandGroup, Console
 
 if TYPE_CHECKING:
     from deepres.data.stream.check import Copies
+    from deepres.data.stream.statistics import Statistics
 
 MOST_COPIES = 20
 
@@ -35,14 +38,12 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 _say = sayer(err)
 
-Name = Annotated[
+DataName = Annotated[
     str, typer.Argument(help="A folder, a name such as food101, hf:owner/name, or wds:PATTERN of tar shards.")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 
 @app.command()
@@ -50,10 +51,8 @@ def info(
     name: Annotated[
         str, typer.Argument(help="cifar10, mnist, imagenette, ... (docs/recipes.md), a folder, hf: or wds:.")
     ],
-    split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")
-    ] = None,
+    split: Split = None,
+    image_size: ImageSize = None,
     skip_bad: SkipBad = False,
     json: AsJson = False,
 ) -> None:
@@ -85,7 +84,7 @@ def info(
 
 @app.command()
 def stats(
-    name: Name,
+    name: DataName,
     crop: Annotated[int, typer.Option(min=1, help="Pixels a side of the mean image.")] = 224,
     side: Annotated[int | None, typer.Option(min=1, help="Shorter side before the crop; default: crop * 8/7.")] = None,
     workers: Workers = None,
@@ -112,16 +111,7 @@ def stats(
             reading=Reading(workers, skip_bad, _say),
             progress=lambda done: tick(done, len(index)),
         )
-    facts = {
-        "images": found.images,
-        "skipped": list(found.skipped),
-        "mean_image": list(found.mean.shape),
-        "shorter_side": found.side,
-        "channel_mean": found.channel_mean.tolist(),
-        "eigenvalues": found.values.tolist(),
-        "eigenvectors": found.vectors.T.tolist(),
-        "fingerprint": index.fingerprint,
-    }
+    facts = _statistics(found, index.fingerprint)
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
         return
@@ -129,8 +119,21 @@ def stats(
         print_lines(f"{label.replace('_', ' ')}: {_shown(value)}")
 
 
+def _statistics(found: "Statistics", fingerprint: str) -> Json:
+    return {
+        "images": found.images,
+        "skipped": list(found.skipped),
+        "mean_image": list(found.mean.shape),
+        "shorter_side": found.side,
+        "channel_mean": found.channel_mean.tolist(),
+        "eigenvalues": found.values.tolist(),
+        "eigenvectors": found.vectors.T.tolist(),
+        "fingerprint": fingerprint,
+    }
+
+
 @app.command()
-def check(name: Name, workers: Workers = None, json: AsJson = False) -> None:
+def check(name: DataName, workers: Workers = None, json: AsJson = False) -> None:
     """Decode every image and print what is wrong; exit code 1 where something is.
 
     Images that are there more than once are named, those in both parts first; they are no fault of the files.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from deepres.commands.console import print_lines, sayer
+from deepres.commands.options import NetworkName
 from deepres.runtime.printing import Console
 
 
@@ -15,7 +16,7 @@ def demo(
     ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
+    network: NetworkName = None,
 ) -> None:
     """A page in the browser: drop a picture, see the best classes and the layers' responses, for one net or several.
 

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from deepres.commands.console import print_lines, sayer
+from deepres.commands.options import AsJson, NetworkName, Trained
 from deepres.runtime.files import refuse_input
 from deepres.runtime.printing import Console
 
 
 def export(
-    weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
+    weights: Trained,
     out: Annotated[Path, typer.Option("--out", help="The file: .onnx, .pt2 (torch-export) or .xml (openvino).")],
     form: Annotated[
         Literal["onnx", "torch-export", "openvino"] | None,
@@ -25,23 +26,22 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option(help="A folder of pictures, for the ranges of int8 and for the check.")
     ] = None,
-    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+    network: NetworkName = None,
+    json: AsJson = False,
 ) -> None:
     """Write a network for other programs, for any number of images at a time, checked at once against the network.
 
     Example: deepres export runs/resnet34 --out resnet34.onnx --preprocess
     """
-    from deepres.serving.export import files_of, form_of
+    from deepres.serving.forms import files_of, form_of
     from deepres.weights.find import ready
-    from deepres.workflows.export import deploy
+    from deepres.workflows.export import ExportOptions, deploy
 
     say = sayer(Console(stderr=True))
-    chosen = form_of(out, form)
-    for file in files_of(out, chosen):
+    options = ExportOptions(form_of(out, form), preprocess, int8, calibrate)
+    for file in files_of(out, options.form):
         refuse_input("--out", file, [weights])
-    net = ready(weights, say, network)
-    made = deploy(net, out, chosen, say, preprocess=preprocess, int8=int8, calibrate=calibrate)
+    made = deploy(ready(weights, say, network), out, options, say)
     if json:
         typer.echo(json_format.dumps(made, indent=2))
     else:

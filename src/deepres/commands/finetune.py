@@ -6,12 +6,20 @@ from typing import Annotated
 import typer
 
 from deepres.commands.console import sayer
+from deepres.commands.options import AsJson, NetworkName, SetField, Split, Trained
 from deepres.commands.training import fields, run_to_the_end
 from deepres.runtime.printing import Console
 
+Rate = Annotated[
+    float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01; without BN (VGG) 0.001.")
+]
+Size = Annotated[
+    int | None, typer.Option(help="Resize whole images to this many pixels a side instead of random crops.")
+]
+
 
 def finetune(
-    weights: Annotated[Path, typer.Argument(help="A run, a weights file of any kind, or hf:owner/name.")],
+    weights: Trained,
     data: Annotated[str, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")],
     run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
     freeze: Annotated[
@@ -19,20 +27,16 @@ def finetune(
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Default: 2000.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: 64.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="The rate falls from it to 0 in a line. Default: 0.01; without BN (VGG) 0.001.")
-    ] = None,
+    lr: Rate = None,
     seed: Annotated[int | None, typer.Option(help="Of the new head, order and augmentation. Default: 0.")] = None,
-    network: Annotated[str | None, typer.Option(help="For weights that do not say which net they are of.")] = None,
-    split: Annotated[str | None, typer.Option(help="Hold out a part of the training set as test set: 45k/5k.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Resize whole images to this many pixels a side instead of random crops.")
-    ] = None,
+    network: NetworkName = None,
+    split: Split = None,
+    image_size: Size = None,
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    set_field: Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for another program.")] = False,
+    set_field: SetField = None,
+    json: AsJson = False,
 ) -> None:
     """Train trained weights further on your own images: a new head where the classes differ, a lower rate.
 

@@ -7,6 +7,7 @@ from deepres.classification import score_table
 from deepres.classification.accuracy import Scores
 from deepres.classification.ensemble import average, member_weights
 from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.scorer import Execution
 from deepres.classification.views import Protocol
 from deepres.findings import Cell, Figure, Panel, Table, curves_of, describe, spread_text
 from deepres.paper.imagenet import BEST_MEMBER, EXPERIMENTS, OTHERS, PAPER
@@ -26,9 +27,8 @@ def measure_scores(plan: Plan, base: ClassificationConfig, images: int, say: Say
     `base` has the device, the precision and the treatment of bad images.
     """
     protocol = _protocol(plan)
-    setting = evaluate.Setting(
-        plan.data, protocol, skip_bad=base.skip_bad, device=base.device, precision=base.precision
-    )
+    execution = Execution(device=base.device, precision=base.precision)
+    setting = evaluate.Setting(plan.data, protocol, skip_bad=base.skip_bad, execution=execution)
     for run in (run for its_runs in plan.runs().values() for run in its_runs):
         file = _scores_file(run, protocol)
         if run.done is None or _is_current(file, protocol, images):
@@ -36,7 +36,7 @@ def measure_scores(plan: Plan, base: ClassificationConfig, images: int, say: Say
         with watch(f"{run.path.name}, {protocol.name}", images, 1) as told:
             told.step(0, {})
             table = evaluate.evaluate([run.path], setting, say, lambda done, _, told=told: told.step(done, {}))
-        score_table.write(file, table)
+        score_table.write_scores(file, table)
 
 
 def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
@@ -44,7 +44,7 @@ def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
     if not file.exists():
         return False
     try:
-        table = score_table.read(file)
+        table = score_table.read_scores(file)
     except InputError:
         return False
     facts = table.members[0].facts
@@ -66,7 +66,7 @@ class Evaluated:
         for run in self.every:
             file = _scores_file(run, self.protocol)
             if run.done is not None and file.exists():
-                table = score_table.read(file)
+                table = score_table.read_scores(file)
                 self.errors[run.path] = _errors_of(Scores(table.members[0].scores, table.labels))
                 self.images, self.classes = len(table.labels), len(table.classes)
                 self.crop = int(table.members[0].facts.get("crop", 0))
@@ -84,7 +84,7 @@ class Evaluated:
         for seed in range(self.plan.seeds):
             runs = [self.plan.run(name, own) for name, own in self.plan.members(seed)]
             if all(run.path in self.errors for run in runs):
-                table = score_table.joined([score_table.read(_scores_file(run, self.protocol)) for run in runs])
+                table = score_table.joined([score_table.read_scores(_scores_file(run, self.protocol)) for run in runs])
                 shares = member_weights(len(runs))
                 found = Scores(average([member.scores for member in table.members], shares), table.labels)
                 best.append({top: min(self.errors[run.path][top] for run in runs) for top in (1, 5)})

@@ -16,7 +16,7 @@ from deepres.runtime.processor import multiplies_bf16
 from deepres.runtime.say import Say
 from deepres.serving import onnx, openvino, pytorch
 from deepres.serving.int8 import quantized
-from deepres.serving.pytorch import Run
+from deepres.serving.outputs import SCORES, Outputs, Runner
 
 PRECISIONS = ("fp32", "bf16", "int8")
 TURNS = 3  # of each candidate that are timed
@@ -25,7 +25,7 @@ SETTLE = 0.05  # seconds: so long run untimed, then timed, in a turn; the thread
 
 @dataclass(frozen=True)
 class Engine:
-    """A network ready to be run: images (N, C, H, W), of any N, to scores (N, K), both in float32 on the processor.
+    """A network ready to be run: images (N, C, H, W), of any N, to its outputs, both in float32 on the processor.
 
     `image` is (C, H, W). Raises `InputError` for what are not such images.
     """
@@ -33,16 +33,20 @@ class Engine:
     name: str
     precision: str
     image: tuple[int, ...]
-    run: Run
+    run: Runner
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The scores of `images`."""
+    def __call__(self, images: Tensor) -> Outputs:
+        """The outputs for `images`, by name."""
         if images.shape[1:] != self.image or not len(images) or images.dtype != torch.float32:
             wanted = ", ".join(map(str, self.image))
             given = ", ".join(map(str, images.shape))
             raise InputError(f"this engine takes float32 images (N, {wanted}), not {images.dtype} ({given})")
         with torch.inference_mode():
             return self.run(images)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """The scores (N, K) of `images`, of a network that classifies."""
+        return self(images)[SCORES]
 
 
 @dataclass
@@ -70,7 +74,7 @@ class _Kind:
 
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
-    make: Callable[[_Source], Run]
+    make: Callable[[_Source], Runner]
 
 
 # fmt: off
@@ -79,9 +83,9 @@ KINDS = {
     "compile": _Kind((), ("fp32", "bf16"),
         lambda source: pytorch.compiled(source.folded, source.precision, source.example)),
     "onnxruntime": _Kind(("onnx", "onnxscript", "onnxruntime"), ("fp32", "int8"),
-        lambda source: onnx.onnxruntime_run(source.onnx)),
+        lambda source: onnx.onnxruntime_runner(source.onnx)),
     "openvino": _Kind(("onnx", "onnxscript", "openvino"), PRECISIONS,
-        lambda source: openvino.openvino_run(source.onnx, source.precision, source.example)),
+        lambda source: openvino.openvino_runner(source.onnx, source.precision, source.example)),
 }
 # fmt: on
 ENGINES = ("auto", *KINDS)

@@ -8,8 +8,9 @@ from torch import Tensor
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
-from deepres.serving.export import ANEW, read
-from deepres.serving.pytorch import Run
+from deepres.serving.export import open_export
+from deepres.serving.forms import ANEW
+from deepres.serving.outputs import SCORES, Runner
 
 SUFFIXES = (".onnx", ".xml")
 
@@ -18,12 +19,12 @@ class FileNetwork(Network):
     """RGB in 0..1 (N, 3, crop, crop) to scores (N, K), by the runtime of the file, which takes uint8 pictures."""
 
     in_file = True
-    run: Run
+    run: Runner
 
     def forward(self, x: Tensor) -> Tensor:
         """The pixels are what they were before `normalise` divided them by 255, to the last bit."""
         pixels = (x.cpu() * 255).round().byte()
-        return self.run(pixels.permute(0, 2, 3, 1).contiguous()).to(x.device)
+        return self.run(pixels.permute(0, 2, 3, 1).contiguous())[SCORES].to(x.device)
 
 
 def open_file(file: Path, say: Say) -> FileNetwork:
@@ -31,12 +32,12 @@ def open_file(file: Path, say: Say) -> FileNetwork:
 
     Raises `InputError` for a file that others wrote, that takes no pictures, or whose runtime is not installed.
     """
-    run, facts = read(file, say)
+    run, facts = open_export(file, say)
     if not str(facts["input"]).startswith("uint8"):
         raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
     crop, classes = facts["crop"], facts["classes"]
     try:
-        scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))
+        scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))[SCORES]
     except Exception as error:  # each runtime has kinds of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} does not take pictures of {crop} pixels, as it says ({reason}); {ANEW}") from None

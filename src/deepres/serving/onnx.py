@@ -4,16 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
-from deepres.serving.pytorch import Run
+from deepres.serving.outputs import Outputs, Runner, output_names
 
-IMAGES, SCORES = "images", "scores"
+IMAGES = "images"
 
 
 def exported(net: nn.Module, example: Tensor) -> bytes:
     """The folded `net` as a serialized ONNX model of float32 for any number of images of the size of `example`.
 
-    Its input is called `images` (N, C, H, W), its output `scores` (N, K). Raises `InputError` where PyTorch has no
-    ONNX for an operation of `net`.
+    Its input is called `images` (N, C, H, W), its outputs as those of the network: `scores` (N, K) where it
+    classifies. Raises `InputError` where PyTorch has no ONNX for an operation of `net`.
     """
     two = example[:1].repeat(2, 1, 1, 1)  # torch.export would keep a number of one image for good
     try:
@@ -21,7 +21,7 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
             net,
             (two,),
             input_names=[IMAGES],
-            output_names=[SCORES],
+            output_names=output_names(net, two),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
@@ -38,22 +38,23 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def onnxruntime_run(model: bytes) -> Run:
+def onnxruntime_runner(model: bytes) -> Runner:
     """The ONNX model as ONNX Runtime runs it on the processor, on as many threads as PyTorch has."""
     return onnxruntime_opened(model)[0]
 
 
-def onnxruntime_opened(model: bytes) -> tuple[Run, dict[str, str]]:
-    """As `onnxruntime_run`, and what the model says of itself."""
+def onnxruntime_opened(model: bytes) -> tuple[Runner, dict[str, str]]:
+    """As `onnxruntime_runner`, and what the model says of itself."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
 
-    def run(images: Tensor) -> Tensor:
-        (scores,) = session.run([SCORES], {IMAGES: images.contiguous().numpy()})
-        return torch.from_numpy(scores)
+    def run(images: Tensor) -> Outputs:
+        values = session.run(names, {IMAGES: images.contiguous().numpy()})
+        return dict(zip(names, map(torch.from_numpy, values), strict=True))
 
     return run, session.get_modelmeta().custom_metadata_map

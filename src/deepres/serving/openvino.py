@@ -1,12 +1,16 @@
 """An ONNX model run by OpenVINO."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from deepres.runtime import processor
-from deepres.serving.pytorch import Run
+from deepres.serving.outputs import Outputs, Runner
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 
 def multiplies_bf16() -> bool:
@@ -16,7 +20,18 @@ def multiplies_bf16() -> bool:
     return processor.multiplies_bf16() and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def openvino_run(model: bytes, precision: str, example: Tensor) -> Run:
+def runner_of(model: "CompiledModel") -> Runner:
+    """A compiled model, its outputs by the names that they have in the file."""
+    names = [output.get_any_name() for output in model.outputs]
+
+    def run(images: Tensor) -> Outputs:
+        values = model(images.contiguous().numpy())
+        return {name: torch.from_numpy(values[place]) for place, name in enumerate(names)}
+
+    return run
+
+
+def openvino_runner(model: bytes, precision: str, example: Tensor) -> Runner:
     """The ONNX model as OpenVINO runs it on the processor, on as many threads as PyTorch has.
 
     It is compiled for as many images as `example` has, and on first need once more for any other number. What is
@@ -32,14 +47,14 @@ def openvino_run(model: bytes, precision: str, example: Tensor) -> Run:
     }
 
     @cache
-    def compiled(shape: tuple[int, ...] | None) -> openvino.CompiledModel:
+    def compiled(shape: tuple[int, ...] | None) -> Runner:
         network = core.read_model(model)
         if shape:
             network.reshape(list(shape))
-        return core.compile_model(network, "CPU", settings)
+        return runner_of(core.compile_model(network, "CPU", settings))
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Outputs:
         same = images.shape == example.shape
-        return torch.from_numpy(compiled(tuple(images.shape) if same else None)(images.contiguous().numpy())[0])
+        return compiled(tuple(images.shape) if same else None)(images)
 
     return run

@@ -1,22 +1,20 @@
 """A folded network run by PyTorch itself, operation by operation or compiled."""
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
+from deepres.serving.outputs import Outputs, Runner, named
 
-Run = Callable[[Tensor], Tensor]
 
-
-def eager(net: nn.Module, precision: str) -> Run:
-    """The folded `net`, (N, C, H, W) to (N, K) in float32, with weights and maps in `precision`: fp32 or bf16."""
+def eager(net: nn.Module, precision: str) -> Runner:
+    """The folded `net`, images (N, C, H, W) to float32 outputs, with weights and maps in `precision`: fp32 or bf16."""
     return _converting(*_in_precision(net, precision))
 
 
-def compiled(net: nn.Module, precision: str, example: Tensor) -> Run:
+def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     """As `eager`, compiled for images like `example`, and once more where the number of images changes.
 
     Raises `InputError` where PyTorch cannot compile, as without a C++ compiler.
@@ -29,7 +27,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Run:
     fast.compile(isolate_recompiles=True)
     converting = _converting(fast, dtype)
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Outputs:
         # Given to `compile` as an option, freezing is not seen by the tracer, and the weights stay arguments of the
         # graph; so it is set around each call, since any may compile.
         with inductor.patch(freezing=True):
@@ -50,8 +48,9 @@ def _in_precision(net: nn.Module, precision: str) -> tuple[nn.Module, torch.dtyp
     return copy.deepcopy(net).to(dtype), dtype
 
 
-def _converting(net: nn.Module, dtype: torch.dtype) -> Run:
-    def run(images: Tensor) -> Tensor:
-        return net(images.to(dtype, memory_format=torch.channels_last)).float()
+def _converting(net: nn.Module, dtype: torch.dtype) -> Runner:
+    def run(images: Tensor) -> Outputs:
+        outputs = named(net(images.to(dtype, memory_format=torch.channels_last)))
+        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
 
     return run

@@ -15,7 +15,7 @@ from deepres.runtime.files import read_bytes, replacing
 from deepres.runtime.say import Say
 from deepres.training.optimizer import SGD
 from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_damage
-from deepres.weights.names import misfits
+from deepres.weights.state import misfits
 
 OTHERS = {"velocity", "lr", "random", "device_random"}
 OF_BEFORE = ("losses", "wrong")

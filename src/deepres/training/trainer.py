@@ -27,7 +27,7 @@ from deepres.training.stop import Stopping, stops
 from deepres.training.task import AnyTask
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
-from deepres.weights.names import load_state
+from deepres.weights.state import load_state
 
 WARMUP_FIGURE = "train_error"  # which ends a warm-up by `error`
 

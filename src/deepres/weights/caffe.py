@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import read_bytes
-from deepres.weights.names import fold_biases
+from deepres.weights.state import fold_biases
 
 # Message: field: (number, type), a type ending in * being repeated. Packed numbers have the bytes of one string on the
 # wire, and are read as such: numpy takes them whole.

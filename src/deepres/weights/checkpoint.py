@@ -165,7 +165,7 @@ def _load(place: Path) -> Checkpoint:
     state = archive.load(place / STATE)
     if not isinstance(state, dict) or state.get("iteration") != int(place.name):
         raise InputError(f"{STATE} is not of iteration {int(place.name)}")
-    return Checkpoint(weights_file.read(place / WEIGHTS), state, _records(place))
+    return Checkpoint(weights_file.read_file(place / WEIGHTS), state, _records(place))
 
 
 def _records(place: Path) -> dict[str, bytes]:

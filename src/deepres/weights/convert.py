@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -22,12 +23,11 @@ from deepres.runtime.say import Say
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
 from deepres.weights.find import find
-from deepres.weights.load import Hints, network_with, read_weights
+from deepres.weights.load import NO_HINTS, Hints, network_with, read_weights
 from deepres.weights.names import to_torchvision
-from deepres.weights.origins import Padding
 
-Format = Literal["safetensors", "torchvision"]
-SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
+WeightsFormat = Literal["safetensors", "torchvision"]
+SUFFIXES: dict[str, WeightsFormat] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
 
 
 class _Report(TypedDict):
@@ -39,45 +39,43 @@ class _Report(TypedDict):
     members: list[dict[str, Any]]
 
 
-def convert(
-    source: Path,
-    to: Path,
-    say: Say,
-    *,
-    network: str | None = None,
-    padding: Padding | None = None,
-    take: str | None = None,
-    form: Format | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    reports: Sequence[Path] = (),
-) -> Json:
-    """Write the weights of `source` (as in `load`) to the file `to`, read them back, and return what they are.
+@dataclass(frozen=True)
+class Target:
+    """The file `to` that is written, and what it is to say of the weights.
 
-    `network`, `padding` and `take` are `pretrained.Hints`. `form` is told by the suffix of `to` where it is None.
-    `mean` is a `.binaryproto` or a number a channel, in 0..1, as `std` is; where None, they are what the weights, or
-    their library or repository, tell. `reports` are those of `deepres eval --json` on these weights, whose errors go
-    into the header. `say` is told what the new file does not carry.
-    Raises `InputError` for weights that are not read here, or that the form cannot hold.
+    `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
+    `std` is; where None, they are what the weights, or their library or repository, tell. `reports` are those of
+    `deepres eval --json` on these weights, whose errors go into the header.
     """
-    form = form or SUFFIXES.get(to.suffix)
+
+    to: Path
+    form: WeightsFormat | None = None
+    mean: str | None = None
+    std: str | None = None
+    reports: Sequence[Path] = ()
+
+
+def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> Json:
+    """Write the weights of `source` (as in `load`) as `target`, read them back, and return what they are.
+
+    `say` is told what the new file does not carry. Raises `InputError` for weights that are not read here, or that the
+    form cannot hold.
+    """
+    to, form = target.to, target.form or SUFFIXES.get(target.to.suffix)
     if form is None:
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
     refuse_input("--to", to, [file])
-    read = read_weights(file, Hints(network, padding, take, mean is not None and std is not None), say)
-    if mean is not None:
-        read = dataclasses.replace(read, mean=_mean(mean))
-    if std is not None:
-        read.header["std"] = _std(std)
-    net = network_with(read, network, file)
+    # The network of the weights, with the mean, the std and the errors that are given.
+    net = _network(file, target, hints, say)
     errors = _errors(source, net.header)
-    for report in reports:
+    for report in target.reports:
         errors |= _reported(report, net.name)
     if errors:
         net.header["errors"] = errors
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
+    # The file, and what it is.
     if form == "torchvision":
         _write(to, Weights(_for_torchvision(net, say), None, {}))
     else:
@@ -85,6 +83,17 @@ def convert(
     parameters = sum(parameter.numel() for parameter in net.parameters())
     holds_mean = form == "safetensors" and net.mean is not None
     return {"file": str(to), "format": form, "parameters": parameters, "mean": holds_mean} | net.header
+
+
+def _network(file: Path, target: Target, hints: Hints, say: Say) -> Network:
+    """The network in `file`, its mean and std as they are given with the target."""
+    normalised = target.mean is not None and target.std is not None
+    weights = read_weights(file, dataclasses.replace(hints, normalised=normalised), say)
+    if target.mean is not None:
+        weights = dataclasses.replace(weights, mean=_mean(target.mean))
+    if target.std is not None:
+        weights.header["std"] = _std(target.std)
+    return network_with(weights, hints.network, file)
 
 
 def _for_torchvision(net: Network, say: Say) -> dict[str, Tensor]:
@@ -127,7 +136,7 @@ def _write(to: Path, content: Weights) -> None:
                 buffer = io.BytesIO()  # of a full disk PyTorch's own writer says something else
                 torch.save(content.state, buffer)
                 partial.write_bytes(buffer.getvalue())
-            if not _same(weights_file.read(partial), content):
+            if not _same(weights_file.read_file(partial), content):
                 raise InputError(f"{to} could not be read back as it was written; check the disk")
     except OSError as error:
         raise InputError(f"{to} could not be written: {error}") from None

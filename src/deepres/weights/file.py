@@ -70,7 +70,7 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
     return to_bytes(tensors, metadata={HEADER: json.dumps(header)})
 
 
-def read(file: Path, say: Say = silent, take: str | None = None) -> Weights:
+def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights:
     """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
 
     Of a checkpoint with several state dicts `take` names one; `say` is told which is read.

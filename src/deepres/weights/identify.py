@@ -12,7 +12,7 @@ from deepres.models.network import Network
 from deepres.models.registry import NETWORKS
 from deepres.models.spec import of_depth
 from deepres.runtime.errors import InputError, few
-from deepres.weights.names import AUXILIARY, BN_COUNTER, ends, misfits
+from deepres.weights.state import AUXILIARY, BN_COUNTER, ends, misfits
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
 ENDS = 2  # conv1 and fc

@@ -18,8 +18,9 @@ from deepres.weights import file as weights_file
 from deepres.weights.beside import Beside, read_beside
 from deepres.weights.file import PICKLED, WEIGHTS, Weights
 from deepres.weights.identify import identify, nearest
-from deepres.weights.names import AUXILIARY, ends, firsts, foreign_state_dict, layout_of, misfits, rival_state_dict
+from deepres.weights.names import foreign_state_dict, layout_of, rival_state_dict
 from deepres.weights.origins import LIBRARIES, Origin, Padding, is_small, told
+from deepres.weights.state import AUXILIARY, ends, firsts, misfits
 from deepres.weights.unpack import bare, preferred
 from deepres.weights.values import floats
 
@@ -60,7 +61,7 @@ def read_weights(file: Path, hints: Hints = NO_HINTS, say: Say = silent) -> Weig
 
         state, header = read_network(file)
         return Weights(_floats(state, file, say), None, {"source": file.name} | header | _imagenet_classes(state))
-    found = weights_file.read(file, say, hints.take)
+    found = weights_file.read_file(file, say, hints.take)
     if found.header:
         if hints.padding is not None:
             raise InputError(f"{file} is a file of deepres, which has one padding; leave --padding out")

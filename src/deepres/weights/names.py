@@ -1,16 +1,15 @@
-"""State dicts into a network and out of it: under our own names, or those of other libraries and repositories."""
+"""The names that other libraries and repositories give to the tensors of the same networks, and ours."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from deepres.models.registry import FIRST, LAST, NETWORKS
+from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError, few
-
-BN_COUNTER = "num_batches_tracked"
+from deepres.weights.state import fold_biases
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,6 @@ TRANSFORMERS = Layout(
     first_layer=0,
 )
 LAYOUTS = (TORCHVISION, NUMBERED, SEQUENCES, TRANSFORMERS)
-# In the rivals' state dicts, and in ours. GoogLeNet's auxiliary classifiers are of no use after training, and
-# torchvision's trained nets lack them.
-AUXILIARY = ("aux1.", "aux2.")
 # timm's VGG has its fully connected layers as convolutions, the first of them over the whole 7x7 map.
 TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
 
@@ -171,54 +167,6 @@ def rival_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours = TIMM_VGG.get(module, module)
         renamed[f"{ours}.{tensor}"] = value.flatten(1) if ours != module and value.dim() > 1 else value
     return renamed
-
-
-def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` (our names) without biases of convolutions before BN, taken off its running means: the same function."""
-    folded = dict(state)
-    for key in state:
-        mean = key.removesuffix("conv.bias") + "bn.running_mean"
-        if key.endswith(".conv.bias") and mean in folded and folded[mean].shape == folded[key].shape:
-            folded[mean] = folded[mean] - folded.pop(key)
-    return folded
-
-
-def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
-    """The classes and the input channels of the network that `state` is of; (None, 3) where it does not tell."""
-    lasts = (LAST, *(row.last for row in NETWORKS.values()))
-    classes = next((len(state[key]) for key in lasts if key in state and state[key].dim() == 1), None)
-    channels = next((state[key].shape[1] for key in firsts() if key in state and state[key].dim() == 4), 3)
-    return classes, channels
-
-
-def firsts() -> tuple[str, ...]:
-    """The names that the weight of the first layer has, in one network or another."""
-    return FIRST, *(row.first for row in NETWORKS.values())
-
-
-def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `net`. Raises `InputError` naming the first missing, unexpected, mis-shaped keys."""
-    troubles = misfits(net, state)
-    if troubles:
-        raise InputError(f"these weights are not of {getattr(net, 'name', 'this network')}: {troubles}")
-    net.load_state_dict(net.state_dict() | dict(state))
-
-
-def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What of `state` does not fit `net`: the first missing, unexpected, mis-shaped keys; "" where all fit."""
-    own = net.state_dict()
-    # BN's count of batches plays no part here, and older files lack it; auxiliary classifiers may lack as a whole.
-    optional = () if any(key.startswith(AUXILIARY) for key in state) else AUXILIARY
-    needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(optional))
-    missing = [key for key in needed if key not in state]
-    unexpected = [key for key in state if key not in own]
-    misshaped = [
-        f"{key} {tuple(state[key].shape)} where {tuple(own[key].shape)} is needed"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    found = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshaped))
-    return "; ".join(f"{what} {few(keys)}" for what, keys in found if keys)
 
 
 def _translated(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from deepres.models.spec import of_depth
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
 from deepres.weights.identify import layers_of, on_meta
-from deepres.weights.names import SEQUENCES, TORCHVISION, Layout, ends, misfits
+from deepres.weights.names import SEQUENCES, TORCHVISION, Layout
 from deepres.weights.padding import padded_behind
+from deepres.weights.state import ends, misfits
 
 Padding = Literal["both", "behind"]
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)

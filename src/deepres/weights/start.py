@@ -14,11 +14,11 @@ from deepres.models.network import Network
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import read_bytes, replacing
-from deepres.runtime.say import Say
+from deepres.runtime.say import Say, silent
 from deepres.weights.file import serialise
 from deepres.weights.find import ready
 from deepres.weights.load import STRUCTURE, load_network
-from deepres.weights.names import AUXILIARY
+from deepres.weights.state import AUXILIARY
 
 FILE = "start.safetensors"
 
@@ -46,7 +46,7 @@ class Start:
             with replacing(run.path / FILE) as partial:
                 partial.write_bytes(self.content)
 
-    def begin(self, classes: Sequence[str], channels: int, say: Say = lambda message: None) -> Network:
+    def begin(self, classes: Sequence[str], channels: int, say: Say = silent) -> Network:
         """A network with these weights that knows `classes`; where they are other ones, its head has start values.
 
         The same names in another order, or in another Unicode form, are the same classes. Where the weights or the

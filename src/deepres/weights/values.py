@@ -7,7 +7,7 @@ from torch import Tensor
 
 from deepres.runtime.errors import InputError, few
 from deepres.runtime.say import Say
-from deepres.weights.names import BN_COUNTER
+from deepres.weights.state import BN_COUNTER
 
 CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 

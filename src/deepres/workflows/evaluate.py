@@ -1,7 +1,7 @@
-"""Network networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
+"""Networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from deepres.classification import score_table
 from deepres.classification.accuracy import Scores
 from deepres.classification.ensemble import average, member_weights
 from deepres.classification.score_table import Member, ScoreTable
-from deepres.classification.scorer import BATCH_PIXELS, crop_of, ends, is_cropped, pieces, scorer
+from deepres.classification.scorer import AUTO, Execution, crop_of, ends, is_cropped, pieces, scorer
 from deepres.classification.views import Protocol
 from deepres.data.classes import classes_of, match
 from deepres.data.division import Division
@@ -25,7 +25,6 @@ from deepres.data.sources import still_there
 from deepres.models.blocks import Block
 from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment
-from deepres.runtime.device import precision_of_tests, resolve_device
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.runtime.say import Say
@@ -45,9 +44,8 @@ class Setting:
 
     Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
     with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
-    that do not say which they are of. `batch_size` counts views of the crop's size and changes no figure. `part` is
-    what of the data is tested on; `division` tells how data without a test part are divided. `by_place` takes classes
-    of other names by their place.
+    that do not say which they are of. `part` is what of the data is tested on; `division` tells how data without a
+    test part are divided. `by_place` takes classes of other names by their place.
     """
 
     data: str | None = None
@@ -56,9 +54,7 @@ class Setting:
     split: str | None = None
     image_size: int | None = None
     skip_bad: bool = False
-    batch_size: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
+    execution: Execution = AUTO
     kernels: str = "auto"
     part: Tested = "test"
     division: Division = "hash"
@@ -74,10 +70,9 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
     """
     if setting.image_size and setting.protocol and setting.protocol.name != "single":
         raise InputError(f"--protocol {setting.protocol.name} takes pictures at their own size; leave --image-size out")
-    stored = {path: score_table.read(path) for path in sources if score_table.is_scores(path)}
+    stored = {path: score_table.read_scores(path) for path in sources if score_table.is_scores(path)}
     paths = [path for path in sources if path not in stored]
-    given = [field.name for field in fields(setting) if getattr(setting, field.name) != field.default]
-    given = [name for name in given if name != "by_place"]  # which is for scores as well
+    given = [name for name in _given(setting) if name != "by_place"]  # which is for scores as well
     if given and not paths:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
@@ -85,6 +80,16 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
         tested = _test(paths, setting, say, tick, ranks)
         stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
     return score_table.joined([stored[path] for path in sources], setting.by_place, say)
+
+
+def _given(setting: Setting | Execution) -> Iterator[str]:
+    """The names of the fields that are not at their defaults."""
+    for field in fields(setting):
+        value = getattr(setting, field.name)
+        if isinstance(value, Execution):
+            yield from _given(value)
+        elif value != field.default:
+            yield field.name
 
 
 def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
@@ -141,93 +146,112 @@ def _errors(found: Scores, first: Scores) -> Json:
 
 def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
+    # The networks, and the pictures that they are tested on.
     nets = [open_network(path, say, setting.network) for path in paths]
     given = setting.data is not None
     setting = _recorded(paths, setting, say)
     protocol = setting.protocol or usual_protocol(nets, setting.image_size)
-    if protocol.name != "single":
-        setting = replace(setting, image_size=None)
-    with ranks.one_first():
-        pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
-        if setting.part == "test":
-            headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
-            pictures = tested_pictures.for_weights(headers, pictures, say, given)
+    size = setting.image_size if protocol.name == "single" else None
+    setting = replace(setting, protocol=protocol, image_size=size)
+    pictures = _pictures(paths, nets, setting, given, say, ranks)
+    # The classes of the pictures among those of the networks.
     known = [
         classes_of(str(path), net.header.get("classes"), ends(net)[1]) for path, net in zip(paths, nets, strict=True)
     ]
     matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
-    device = resolve_device(setting.device)
-    blocks = any(isinstance(module, Block) for net in nets for module in net.modules())
-    if resolve_kernels(setting.kernels if blocks else "off", device, 0, say):
-        for net in nets:
-            accelerate(net)
-    seen, found = _score(nets, pictures, protocol, setting, len(matched.labels), tick, ranks)
-    seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
-    skipped = chain(*ranks.gather(pictures.skipped))
+    # The scores of all ranks, in the order of the pictures.
+    setting = replace(setting, execution=setting.execution.resolved())
+    _accelerate(nets, setting, say)
+    seen, found = _score(nets, pictures, setting, len(matched.labels), tick, ranks)
     if not seen:
         what = {"train": "training ", "test": "test ", "all": ""}[setting.part]
         raise InputError(f"{pictures.root} has no {what}pictures; add some, or give another --part, or --split")
-    order = sorted(range(len(seen)), key=lambda index: seen[index].place)
-    rows = torch.cat(found, dim=1)[:, order]
-    members: list[Member] = []
-    environment = describe_environment()
-    how: Json = {"device": device, "precision": precision_of_tests(setting.precision)}
-    how |= {name: environment[name] for name in ("commit", "cpu")}
-    for path, net, own, columns in zip(paths, nets, rows, matched.columns, strict=True):
-        facts = {"network": net.name, "weights": str(path)} | protocol.facts(crop_of(net)) | how
-        facts |= {"kernels": "on" if runs_on_kernels(net) else "off"}
-        if net.in_file:
-            facts |= {"device": "cpu", "precision": net.header["precision"]}
-        members.append(Member(facts, own[:, columns]))
-    labels = torch.tensor([matched.labels[seen[index].label] for index in order])
+    skipped = tuple(chain(*ranks.gather(pictures.skipped)))
+    # The table, with the classes that the networks know.
+    taken = torch.tensor([image.label for image in seen])
     own = pictures.classes or [matched.classes[label] for label in matched.labels]
     kind = {"train": "training", "test": "test", "all": "tested"}[setting.part]
-    tell_lacking(pictures.name, kind, own, torch.tensor([seen[index].label for index in order]), say)
-    names = tuple(seen[index].name for index in order)
-    return ScoreTable(pictures.name, names, labels, matched.classes, tuple(members), tuple(skipped), setting.part)
+    tell_lacking(pictures.name, kind, own, taken, say)
+    environment, execution = describe_environment(), setting.execution
+    how: Json = {"device": execution.device, "precision": execution.precision}
+    how |= {name: environment[name] for name in ("commit", "cpu")}
+    members = tuple(
+        Member({"network": net.name, "weights": str(path)} | _facts(net, protocol, how), own[:, columns])
+        for path, net, own, columns in zip(paths, nets, found, matched.columns, strict=True)
+    )
+    labels, names = torch.tensor(matched.labels)[taken], tuple(image.name for image in seen)
+    return ScoreTable(pictures.name, names, labels, matched.classes, members, skipped, setting.part)
 
 
 def member_count(sources: Sequence[Path]) -> int:
     """How many members `evaluate` will find: those of a scores file, and one for all else."""
-    return sum(len(score_table.read(path).members) if score_table.is_scores(path) else 1 for path in sources)
+    return sum(len(score_table.read_scores(path).members) if score_table.is_scores(path) else 1 for path in sources)
+
+
+def _pictures(
+    paths: Sequence[Path], nets: Sequence[Network], setting: Setting, given: bool, say: Say, ranks: Ranks
+) -> Pictures:
+    """What is tested on; of the test part, what none of the networks was trained on. `given`: the user names the data.
+
+    One rank goes first, so that what is fetched and listed is kept for the others.
+    """
+    with ranks.one_first():
+        pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
+        if setting.part != "test":
+            return pictures
+        headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
+        return tested_pictures.for_weights(headers, pictures, say, given)
+
+
+def _accelerate(nets: Sequence[Network], setting: Setting, say: Say) -> None:
+    """Let the blocks of the networks run on the kernels, where they can and may."""
+    blocks = any(isinstance(module, Block) for net in nets for module in net.modules())
+    if resolve_kernels(setting.kernels if blocks else "off", setting.execution.device, 0, say):
+        for net in nets:
+            accelerate(net)
+
+
+def _facts(net: Network, protocol: Protocol, how: Json) -> Json:
+    """How a network was tested, for the record; `how` is what all of them have in common."""
+    facts = protocol.facts(crop_of(net)) | how | {"kernels": "on" if runs_on_kernels(net) else "off"}
+    return facts | ({"device": "cpu", "precision": net.header["precision"]} if net.in_file else {})
 
 
 def _score(
-    nets: Sequence[Network],
-    pictures: Pictures,
-    protocol: Protocol,
-    setting: Setting,
-    classes: int,
-    tick: Tick,
-    ranks: Ranks,
-) -> tuple[list[Decoded], list[Tensor]]:
-    """This rank's pictures, without their pixels, and the scores of all nets for them in pieces (nets, n, K).
+    nets: Sequence[Network], pictures: Pictures, setting: Setting, classes: int, tick: Tick, ranks: Ranks
+) -> tuple[list[Decoded], Tensor]:
+    """The pictures of all ranks in their order, without their pixels, and the scores of all nets for them (nets, N, K).
 
     Raises `InputError` for a picture whose label is none of the `classes` of the data.
     """
-    device = resolve_device(setting.device)
-    precision, size = precision_of_tests(setting.precision), setting.batch_size
-    scorers = [
-        scorer(net, protocol, device, precision, size * crop_of(net) ** 2 if size else BATCH_PIXELS) for net in nets
-    ]
-    at_once = min(MOST_IMAGES, *([size] if size else (max(1, BATCH_PIXELS // crop_of(net) ** 2) for net in nets)))
+    assert setting.protocol is not None
+    scorers = [scorer(net, setting.protocol, setting.execution) for net in nets]
+    at_once = min(MOST_IMAGES, *(setting.execution.views(crop_of(net)) for net in nets))
     decoded = pictures.decoded(
         image_size=setting.image_size, skip_bad=setting.skip_bad, first=ranks.rank, step=ranks.world
     )
     seen: list[Decoded] = []
     found: list[Tensor] = []
+    # This rank's pictures, a few at a time.
     for images in pieces(decoded, at_once, lambda image: image.pixels[0].numel()):
-        for image in images:
-            if not 0 <= image.label < classes:
-                raise InputError(
-                    f"{pictures.root}: {image.name} has the label {image.label}, but the weights know {classes} "
-                    "classes; give the data they were made for"
-                )
+        _require_known(images, classes, pictures)
         pixels = [image.pixels for image in images]
         found.append(torch.stack([score(pixels).float() for score in scorers]))
         seen += [image._replace(pixels=torch.empty(0)) for image in images]
         tick(images[-1].place + 1, pictures.count)
-    return seen, found
+    # Those of all ranks.
+    seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
+    order = sorted(range(len(seen)), key=lambda index: seen[index].place)
+    return [seen[index] for index in order], torch.cat(found, dim=1)[:, order] if found else torch.empty(0)
+
+
+def _require_known(images: Sequence[Decoded], classes: int, pictures: Pictures) -> None:
+    for image in images:
+        if not 0 <= image.label < classes:
+            raise InputError(
+                f"{pictures.root}: {image.name} has the label {image.label}, but the weights know {classes} "
+                "classes; give the data they were made for"
+            )
 
 
 def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:

@@ -1,5 +1,6 @@
-"""Trained networks on their way out: which pictures an export is checked and calibrated with."""
+"""A trained network exported for other programs, and the pictures that the file is checked and calibrated with."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from deepres.models.network import Network
 from deepres.records import Json
 from deepres.runtime.errors import InputError
 from deepres.runtime.say import Say
-from deepres.serving.export import Form, export
+from deepres.serving.export import Inputs, export
+from deepres.serving.forms import Form
 from deepres.weights.find import require_mean
 from deepres.workflows.evaluate import usual_protocol
 from deepres.workflows.predict import pictures_under
@@ -27,64 +29,79 @@ CHECK_EVERY = 5  # of those, every fifth is for the check and the others for the
 BATCH = 16
 
 
-def deploy(
-    net: Network,
-    out: Path,
-    form: Form,
-    say: Say,
-    *,
-    preprocess: bool = False,
-    int8: bool = False,
-    calibrate: Path | None = None,
-) -> Json:
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a network is written: the form of the file, what it takes, and whether it is quantized.
+
+    With `preprocess` it takes uint8 pictures of the training crop, else what the network takes. `calibrate` is a folder
+    of pictures for the check and for the ranges of `int8`.
+    """
+
+    form: Form
+    preprocess: bool = False
+    int8: bool = False
+    calibrate: Path | None = None
+
+
+def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
     """Write `net` to `out` for other programs, checked against it, and return what the file is.
 
     It is checked on pictures of the folder `calibrate`, seen by the protocol `center`, else on random ones; int8
-    takes its ranges from others of them. With `preprocess` the file takes uint8 pictures of the training crop, else
-    what the network takes. Raises `InputError` as `serving.export.export`, and for a folder without pictures.
+    takes its ranges from others of them. Raises `InputError` as `serving.export.export`, and for a folder without
+    pictures.
     """
-    if int8 and calibrate is None:
+    channels = ends(net)[0]
+    if options.int8 and options.calibrate is None:
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
-    channels, classes = ends(net)
-    if preprocess and channels != 3:
+    if options.preprocess and channels != 3:
         raise InputError("--preprocess is for networks of colour images; leave it out")
-    crop, own_mean = crop_of(net), require_mean(net, net.name)
-    pictures = _random(crop, channels) if calibrate is None else _views(calibrate, crop, channels, say)
+    own_mean, crop, folder = require_mean(net, net.name), crop_of(net), options.calibrate
+    # Pictures to check the file with, and others for the ranges of int8.
+    pictures = _random(crop, channels) if folder is None else _views(folder, crop, channels, say)
+    every = CHECK_EVERY if folder is not None and len(pictures) >= CHECK_EVERY else 1
+    checked = pictures[::every]
+    learned = pictures[[image for image in range(len(pictures)) if every == 1 or image % every]]
+    # The same as the file takes them.
     mean = fitted(own_mean, crop, crop)
 
     def ready(images: Tensor) -> Tensor:
-        return images.permute(0, 2, 3, 1).contiguous() if preprocess else normalise(images, mean)
+        return images.permute(0, 2, 3, 1).contiguous() if options.preprocess else normalise(images, mean)
 
-    every = CHECK_EVERY if calibrate is not None and len(pictures) >= CHECK_EVERY else 1
-    checked = pictures[::every]
-    learned = [image for image in range(len(pictures)) if every == 1 or image % every]
-    facts: Json = {
-        "network": net.name,
-        "crop": crop,
-        "classes": list(net.header.get("classes") or map(str, range(classes))),
-        "precision": "int8" if int8 else "fp32",
-        "protocol": usual_protocol([net]).name,
-        "input": _input(channels, crop, preprocess),
-        "output": f"float32 (N, {classes}), scores before softmax",
-    }
-    if not preprocess:  # a std of the training is folded into the first convolution
-        facts |= {"mean": _shortest(own_mean if own_mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
-    found = export(
-        net,
-        out,
-        form,
+    inputs = Inputs(
         [ready(images) for images in (checked[:1], *checked[1:].split(BATCH)) if len(images)],
-        facts,
-        mean=mean if preprocess else None,
-        calibrate=[ready(images) for images in pictures[learned].split(BATCH)] if int8 else None,
+        mean if options.preprocess else None,
+        [ready(images) for images in learned.split(BATCH)] if options.int8 else None,
     )
-    return {name: value for name, value in facts.items() if name not in ("mean", "std")} | {
+    # The file, and the report of it.
+    facts = _facts(net, options)
+    told = {} if options.preprocess else _normalisation(own_mean if own_mean.shape[-1] == 1 else mean)
+    found = export(net, out, options.form, inputs, facts | told)
+    return facts | {
         "file": str(out),
-        "format": form,
-        "checked_on": f"{found.images} {'random' if calibrate is None else 'real'} pictures",
+        "format": options.form,
+        "checked_on": f"{found.images} {'random' if folder is None else 'real'} pictures",
         "largest_change": found.change,
         "same_top1": found.same,
     }
+
+
+def _facts(net: Network, options: ExportOptions) -> Json:
+    """What the file says of itself."""
+    (channels, classes), crop = ends(net), crop_of(net)
+    return {
+        "network": net.name,
+        "crop": crop,
+        "classes": list(net.header.get("classes") or map(str, range(classes))),
+        "precision": "int8" if options.int8 else "fp32",
+        "protocol": usual_protocol([net]).name,
+        "input": _input(channels, crop, options.preprocess),
+        "output": f"float32 (N, {classes}), scores before softmax",
+    }
+
+
+def _normalisation(mean: Tensor) -> Json:
+    """What whoever uses the file has to subtract and divide by; a std of the training is folded into conv1."""
+    return {"mean": _shortest(mean), "std": [1.0] * len(mean)}
 
 
 def _input(channels: int, crop: int, preprocess: bool) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.classification.scorer import BATCH_PIXELS, Scorer, crop_of, ends, pieces, scorer
+from deepres.classification.scorer import AUTO, Execution, Scorer, crop_of, ends, pieces, scorer
 from deepres.classification.views import Protocol
 from deepres.data.decode import pixels_or_fault
 from deepres.data.folders import pictures_below
@@ -17,10 +17,9 @@ from deepres.data.names import IMAGE_SUFFIXES
 from deepres.data.pictures import ahead
 from deepres.data.walk import Walk, on_disk, unread_note
 from deepres.models.network import Network
-from deepres.runtime.device import precision_of_tests, resolve_device
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import listed_names
-from deepres.runtime.say import Say
+from deepres.runtime.say import Say, silent
 from deepres.serving.engine import engine as made_engine
 from deepres.workflows.evaluate import usual_protocol
 
@@ -82,11 +81,8 @@ def _pixels(decoded: tuple[Path, Tensor | str]) -> int:
 def predictor(
     net: Network,
     protocol: Protocol | None = None,
-    *,
+    execution: Execution = AUTO,
     engine: str = "eager",
-    batch_size: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
     say: Say = print,
 ) -> Predictor:
     """A network ready to predict, by `protocol`, by default the one that `deepres eval` would take.
@@ -96,24 +92,22 @@ def predictor(
     `auto` is for it. Raises `InputError` for an engine that cannot be had.
     """
     protocol, crop = protocol or usual_protocol([net]), crop_of(net)
-    place = resolve_device(device)
-    precision = precision_of_tests(precision)
+    execution = execution.resolved()
     if engine != "eager" and net.in_file:
         raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
-    fixed = protocol.name != "dense" and place == "cpu"  # all views have one size
+    fixed = protocol.name != "dense" and execution.device == "cpu"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
         raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
-    count = batch_size or max(1, BATCH_PIXELS // crop**2)  # views
-    run = None
+    views, run = execution.views(crop), None
     if fixed and engine != "eager":
-        example = torch.zeros(count, ends(net)[0], crop, crop)
-        run = made_engine(net, example, engine, precision, say=say)
-    score = scorer(net, protocol, place, precision, count * crop**2, run)
+        example = torch.zeros(views, ends(net)[0], crop, crop)
+        run = made_engine(net, example, engine, execution.precision, say=say).scores
+    score = scorer(net, protocol, execution, run)
     classes = net.header.get("classes") or [str(label) for label in range(ends(net)[1])]
-    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(count, AT_ONCE))
+    return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(views, AT_ONCE))
 
 
-def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = lambda message: None) -> Iterator[Path]:
+def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = silent) -> Iterator[Path]:
     """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
 
     A list has a name a line, in the system's encoding or UTF-16 with its mark. What is no file is given as it is, and
@@ -133,7 +127,7 @@ def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = lambd
             yield path
 
 
-def pictures_under(folder: Path, say: Say = lambda message: None) -> list[Path]:
+def pictures_under(folder: Path, say: Say = silent) -> list[Path]:
     """All picture files in a folder and those below it, sorted; `say` is told what else there is.
 
     Raises `InputError` where there are none.

@@ -1,0 +1,147 @@
+"""The forms of an exported file, each with its writer and its reader: ONNX, torch.export and OpenVINO."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepres.runtime import untrusted
+from deepres.runtime.errors import InputError
+from deepres.serving import onnx, openvino
+from deepres.serving.int8 import quantized
+from deepres.serving.outputs import Runner, named
+
+Form = Literal["onnx", "torch-export", "openvino"]
+Facts = dict[str, Any]  # what a file says of itself, as plain JSON
+METADATA = "deepres"
+WEIGHTS_DIGEST = "weights_sha256"  # in the metadata of a file whose weights are in another one
+ANEW = "write it again with deepres export"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file is made of: the network with its BN folded, a batch of its images, its facts.
+
+    With `calibrate`, batches (N, C, H, W) that show the ranges of its maps, it becomes int8.
+    """
+
+    net: nn.Module
+    example: Tensor
+    facts: Mapping[str, Any]
+    calibrate: Iterable[Tensor] | None = None
+
+    def onnx_model(self) -> bytes:
+        """The network as an ONNX model, quantized where it becomes int8."""
+        model = onnx.exported(self.net, self.example)
+        return model if self.calibrate is None else quantized(model, self.calibrate)
+
+
+def _write_onnx(content: Content, file: Path) -> None:
+    import onnx as package
+
+    model = package.load_model_from_string(content.onnx_model())
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.facts.items()}
+    package.helper.set_model_props(model, {f"{METADATA}.{key}": text for key, text in texts.items()})
+    file.write_bytes(model.SerializeToString())
+
+
+def _read_onnx(file: Path) -> tuple[Runner, Facts]:
+    run, texts = onnx.onnxruntime_opened(file.read_bytes())
+    facts: Facts = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
+    values = {name: _decoded(facts[name], file) for name in ("classes", "crop") if name in facts}
+    return run, facts | values
+
+
+def _write_openvino(content: Content, file: Path) -> None:
+    from openvino import Core, save_model
+
+    model = Core().read_model(content.onnx_model())
+    try:
+        save_model(model, file, compress_to_fp16=False)
+        # Once more, to say which weights it belongs to: they are two files, of which one may be another's.
+        facts = dict(content.facts) | {WEIGHTS_DIGEST: digest(file.with_suffix(".bin"))}
+        model.set_rt_info(json.dumps(facts), METADATA)
+        save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # of a full disk it says no more than "iostream error"
+        free = shutil.disk_usage(file.parent).free / 2**20
+        raise OSError(f"{str(error).splitlines()[0]} of OpenVINO, with {free:.0f} MiB free on the disk") from None
+
+
+def _read_openvino(file: Path) -> tuple[Runner, Facts]:
+    from openvino import Core
+
+    core = Core()
+    model = core.read_model(file)
+    # Of the file as it is: by default OpenVINO computes in bf16 where the processor does.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return openvino.runner_of(compiled), _decoded(model.get_rt_info([METADATA]).value, file)
+
+
+def _write_program(content: Content, file: Path) -> None:
+    two = content.example[:1].repeat_interleave(2, 0)  # torch.export would keep a number of one image for good
+    net = content.net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    program = torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    buffer = io.BytesIO()  # on a full disk PyTorch's own writer ends the process
+    torch.export.save(program, buffer, extra_files={f"{METADATA}.json": json.dumps(content.facts)})
+    file.write_bytes(buffer.getvalue())
+
+
+def _read_program(file: Path) -> tuple[Runner, Facts]:
+    extra = {f"{METADATA}.json": ""}
+    program = torch.export.load(file, extra_files=extra).module()
+    return lambda images: named(program(images)), _decoded(extra[f"{METADATA}.json"], file)
+
+
+def _decoded(text: Any, file: Path) -> Any:
+    """A value of the metadata: a text in all forms, but bytes where a form keeps them."""
+    content = text if isinstance(text, str | bytes) else json.dumps(text)
+    return untrusted.decode(content, object, f"the metadata of {file}", ANEW)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class FormKind:
+    """A form: its suffix and those of what is written beside it, what it needs, whether it has int8."""
+
+    suffix: str
+    beside: tuple[str, ...]
+    packages: tuple[str, ...]  # to write it
+    runtime: str  # the package that runs it
+    int8: bool
+    write: Callable[[Content, Path], None]
+    read: Callable[[Path], tuple[Runner, Facts]]
+
+
+FORMS: dict[Form, FormKind] = {
+    "onnx": FormKind(".onnx", (), ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, _write_onnx, _read_onnx),
+    "torch-export": FormKind(".pt2", (), (), "torch", False, _write_program, _read_program),
+    "openvino": FormKind(
+        ".xml", (".bin",), ("onnx", "onnxscript", "openvino"), "openvino", True, _write_openvino, _read_openvino
+    ),
+}
+
+
+def files_of(out: Path, form: Form) -> list[Path]:
+    """The files that an export to `out` is made of."""
+    return [out, *(out.with_suffix(suffix) for suffix in FORMS[form].beside)]
+
+
+def form_of(out: Path, form: Form | None) -> Form:
+    """The form of a file by its name, where it is not given. Raises `InputError` for a name that does not fit."""
+    chosen: Form | None = form or next((name for name, kind in FORMS.items() if kind.suffix == out.suffix), None)
+    if chosen is None or FORMS[chosen].suffix != out.suffix:
+        endings = ", ".join(f"{kind.suffix} ({name})" for name, kind in FORMS.items())
+        raise InputError(f"{out} does not end as its format does; end the name in one of {endings}")
+    return chosen
