@@ -184,6 +184,7 @@ def reproduce(
     Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
     """
     from deepres.paper import reproduce as experiment
+    from deepres.paper.sheet import Order
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.training.recipe import Config
@@ -192,7 +193,7 @@ def reproduce(
         return ConsoleMonitor(err, label, total, images)
 
     base = Config("", data or "", split, image_size, skip_bad=skip_bad, device=device, precision=precision)
-    folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, watch)
+    folder, findings = experiment.reproduce(name, Order(scale, base, root, networks, seeds, _say, watch))
     file = page.write(findings, folder / "report.html")
     if json:
         _print_json(experiment.as_json(findings) | {"page": str(file)})

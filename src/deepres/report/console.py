@@ -88,9 +88,8 @@ def _classes(report: Mapping[str, Any], shown: bool) -> Table:
         for label in worst[:MOST_CLASSES]
     ]
     columns = ("true class", "error %", *(str(label) for label in range(len(errors)) if shown))
-    if shown:
-        return Table("Errors by class, the worst first", "Columns: images by predicted class.", columns, tuple(rows))
-    return Table("Errors by class, the worst first", "", columns, tuple(rows))
+    caption = "Columns: images by predicted class." if shown else ""
+    return Table("Errors by class, the worst first", caption, columns, tuple(rows))
 
 
 def _percent(error: float | None) -> str:

@@ -14,7 +14,7 @@ from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
-from deepres.findings import Figure, ResponsePanel, Series, describe
+from deepres.findings import Figure, ResponsePanel, Responses, describe
 from deepres.models.network import Network
 from deepres.report import limits
 from deepres.report.plots import drawn
@@ -64,7 +64,7 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
 def look(shown: Sequence[Exhibit], file: Path) -> Sight:
     """Show the picture `file` to all networks. Raises `InputError` where it is none, or they cannot take it."""
     tops: list[dict[str, float]] = []
-    series: list[Series] = []
+    series: list[Responses] = []
     for one in shown:
         (found,) = one.predictor.predict([file], TOP)
         if found.fault is not None:
@@ -72,7 +72,7 @@ def look(shown: Sequence[Exhibit], file: Path) -> Sight:
         tops.append(_by_name(found.top))
         values = [value for _, value in _responses(one.net, file)]
         _, depth, kind = describe(one.net.name)
-        series += [Series(one.label, depth, kind, values)] * bool(values)
+        series += [Responses(one.label, depth, kind, values)] * bool(values)
     panel = ResponsePanel("Standard deviation of each 3x3 layer's response", tuple(series))
     figure = Figure("Layer responses", "", (panel,))
     return Sight(tuple(tops), drawn(figure, "svg") if series else None)

@@ -40,8 +40,8 @@ def findings_of(places: Sequence[Path]) -> Findings:
         return findings_of_runs([Run(place) for place in places])
     if len(places) > 1:
         raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
-    from deepres.paper.evidence import findings_of as findings_of_plan
     from deepres.paper.plan import read_plan  # loads torch, which bare runs do without
+    from deepres.paper.reproduce import findings_of_plan
 
     return findings_of_plan(read_plan(plans[0]))
 
