@@ -16,6 +16,7 @@ from deepres import build
 from deepres.report import demo
 from deepres.runtime.errors import InputError
 from deepres.weights.file import serialise
+from deepres.workflows.predict import Prediction
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
 
@@ -47,7 +48,7 @@ def picture(tmp_path, request):
 
 def test_a_picture_is_seen_by_each_network_with_its_layer_responses(two, picture, deepres):
     sight = demo.look(demo.exhibits(two, print), picture)
-    for file, top in zip(two, sight.tops, strict=True):
+    for file, top in zip(two, sight.drawn, strict=True):
         told = json.loads(deepres("predict", file, picture, "--format", "jsonl").stdout)["top"]
         assert list(top) == [best["class"] for best in told] and len(top) == 5
         assert list(top.values()) == pytest.approx([best["score"] for best in told], abs=1e-5)
@@ -82,7 +83,8 @@ def test_the_newest_finished_run_is_found_in_an_experiments_folder_too(tmp_path)
 
 
 def test_two_classes_of_one_name_are_both_shown():
-    assert demo._by_name([("crane", 0.6), ("crane", 0.3), ("kite", 0.1)]) == {
+    found = Prediction("a.jpg", (("crane", 0.6), ("crane", 0.3), ("kite", 0.1)))
+    assert demo.scores_by_class(found) == {
         "crane": 0.6,
         "crane (another)": 0.3,
         "kite": 0.1,
