@@ -16,6 +16,14 @@ Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
 WITHIN = (1.0, 0.5)  # points that ours may be from them
+NAMES = {
+    "train_error": "training error (%)",
+    "test_error": "test error (%)",
+    "top1": "top-1 error (%)",
+    "top5": "top-5 error (%)",
+    "response": "mean response",
+}
+DIGITS = {"response": 3}  # of the figures that are told with more than one decimal
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
     def judge(results: Results) -> tuple[bool, str]:
         value = mean(_values(results, network, figure))
         side = "below" if below else "above"
-        return (value < bound) == below, f"{describe(network)[0]} {_name(figure)} {value:.2f}; asked: {side} {bound:g}"
+        return (value < bound) == below, f"{describe(network)[0]} {NAMES[figure]} {value:.2f}; asked: {side} {bound:g}"
 
     return judge
 
@@ -103,7 +111,7 @@ def ordered(figure: str, *networks: str, margin: float = 0.0) -> Judge:
         more = f" by more than {margin:g}" if margin else ""
         held = all(high - low > margin for pair in pairwise(values) for high, low in zip(*pair, strict=True))
         shown = ", ".join(f"{describe(name)[0]} {mean(own):.2f}" for name, own in zip(networks, values, strict=True))
-        return held, f"{_name(figure)}: {shown}; asked: each above the next{more}, every seed"
+        return held, f"{NAMES[figure]}: {shown}; asked: each above the next{more}, every seed"
 
     return judge
 
@@ -123,7 +131,7 @@ def printed(paper: Printed) -> Judge:
         worst = shares.index(max(shares))
         network, figure, number, _ = numbers[worst]
         return max(shares) <= 1, (
-            f"furthest from the paper: {describe(network)[0]}, {_name(figure)} {number + gaps[worst]:.2f}, printed "
+            f"furthest from the paper: {describe(network)[0]}, {NAMES[figure]} {number + gaps[worst]:.2f}, printed "
             f"{number:.2f}; asked: within {WITHIN[0]:g} point of every top-1 error, {WITHIN[1]:g} of top-5"
         )
 
@@ -137,17 +145,7 @@ def _values(results: Results, network: str, figure: str) -> list[float]:
 def _compared(figure: str, first: str, second: str, pairs: Sequence[tuple[float, float]]) -> str:
     a, b = mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)
     seeds = f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
-    digits = 3 if figure == "response" else 1
+    digits = DIGITS.get(figure, 1)
     gaps = ", ".join(f"{x - y:+.{digits}f}" for x, y in pairs)
     nets = f"{describe(first)[0]} {a:.{digits}f}, {describe(second)[0]} {b:.{digits}f}"
-    return f"{_name(figure)}: {nets} ({seeds}; differences {gaps})"
-
-
-def _name(figure: str) -> str:
-    return {
-        "train_error": "training error (%)",
-        "test_error": "test error (%)",
-        "top1": "top-1 error (%)",
-        "top5": "top-5 error (%)",
-        "response": "mean response",
-    }[figure]
+    return f"{NAMES[figure]}: {nets} ({seeds}; differences {gaps})"

@@ -57,11 +57,7 @@ class Exhibit:
     label: str
     net: Network
     predictor: Predictor
-
-    @property
-    def drawing(self) -> Drawing:
-        """How its predictions are drawn."""
-        return DRAWINGS[type(self.predictor)]
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,8 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        shown.append(Exhibit(name, net, predictor(net, say=say)))
+        own = predictor(net, say=say)
+        shown.append(Exhibit(name, net, own, DRAWINGS[type(own)]))
     return shown
 
 

@@ -34,17 +34,10 @@ class Line:
     labelled: bool = True
 
 
-@dataclass(frozen=True)
-class Key:
-    """What tells lines apart in a figure: the colour of each label, and the look of each series by its name."""
-
-    colours: Mapping[str, str]
-    looks: Mapping[str, str]
-
-
-def key_of(figure: Figure) -> Key:
-    """The colours and looks of a figure, the same in all its panels."""
-    return Key(line_colours(figure), line_looks(figure))
+def lines_of(figure: Figure) -> list[list[Line]]:
+    """The lines of each panel of a figure, those below first."""
+    colours, looks = line_colours(figure), line_looks(figure)
+    return [_panel_lines(panel, colours, looks) for panel in figure.panels]
 
 
 def line_looks(figure: Figure) -> dict[str, str]:
@@ -56,43 +49,17 @@ def line_looks(figure: Figure) -> dict[str, str]:
     return {name: next(broken) if training[name] else "bold" for name in names}
 
 
-def lines_of(panel: Panel | ResponsePanel, key: Key) -> list[Line]:
-    """The lines of a panel, those below first."""
-    if isinstance(panel, Panel):
-        lines = [line for curve in panel.curves for line in _curve_lines(curve, panel.unit, key)]
-        return sorted(lines, key=lambda line: line.look == "bold")
-    place = "rank" if panel.sorted else "layer"
-    return [_response_line(own, in_order(own.values, panel), place, key) for own in panel.responses]
-
-
-def _curve_lines(curve: Curve, unit: str, key: Key) -> Iterator[Line]:
-    """A line a series; the label stands at those of tests, and where there are none at the first."""
-    drawn = [name for name, series in curve.series.items() if series.x]
-    labelled = [name for name in drawn if not curve.series[name].training] or drawn[:1]
-    of, unit = key.colours[curve.label], f" {unit}" if unit else ""
-    for name, series in curve.series.items():
-        over = f", mean of {curve.seeds} seeds" if series.low else ""
-        pairs = zip(series.x, series.y, strict=True)
-        says = tuple(f"{curve.label}, {name}: {value:.2f}{unit} at iteration {at:,}{over}" for at, value in pairs)
-        band = (series.low, series.high)
-        yield Line(curve.label, series.x, series.y, of, key.looks[name], says, band, name in labelled)
-
-
-def _response_line(own: Responses, values: Sequence[float], place: str, key: Key) -> Line:
-    says = tuple(f"{own.label}: {value:.4f}, {place} {index}" for index, value in enumerate(values, 1))
-    look = "dashed" if own.kind == "plain" else "bold"
-    return Line(own.label, range(1, len(values) + 1), values, key.colours[own.label], look, says)
-
-
 def y_limits(figure: Figure) -> tuple[float, float]:
     """One y axis for all panels: from zero where that wastes little, and not for the first iterations."""
-    shown, key = list[float](), key_of(figure)
-    for panel in figure.panels:
-        for line in lines_of(panel, key):
+    # The values that the axis is made for.
+    shown: list[float] = []
+    for panel, lines in zip(figure.panels, lines_of(figure), strict=True):
+        for line in lines:
             start = SETTLED * max(line.x, default=0) if isinstance(panel, Panel) else 0
             shown += [y for x, y in zip(line.x, line.y, strict=True) if x >= start and math.isfinite(y)]
     if not shown:
         return 0.0, 1.0
+    # Its ends: round at the bottom, with some room at the top.
     low, high = min(shown), max(shown) or 1.0
     step = 10.0 ** math.floor(math.log10(high))
     bottom = 0.0 if low < high / 2.5 else math.floor(low / step) * step
@@ -103,5 +70,34 @@ def y_limits(figure: Figure) -> tuple[float, float]:
 
 def over_the_top(figure: Figure) -> bool:
     """Whether some points lie above the y axis, which is made for the values after the first iterations."""
-    key, top = key_of(figure), y_limits(figure)[1]
-    return any(value > top for panel in figure.panels for line in lines_of(panel, key) for value in line.y)
+    top = y_limits(figure)[1]
+    return any(value > top for lines in lines_of(figure) for line in lines for value in line.y)
+
+
+def _panel_lines(panel: Panel | ResponsePanel, colours: Mapping[str, str], looks: Mapping[str, str]) -> list[Line]:
+    if isinstance(panel, Panel):
+        lines = [
+            line for curve in panel.curves for line in _curve_lines(curve, panel.unit, colours[curve.label], looks)
+        ]
+        return sorted(lines, key=lambda line: line.look == "bold")
+    return [_response_line(own, panel, colours[own.label]) for own in panel.responses]
+
+
+def _curve_lines(curve: Curve, unit: str, colour: str, looks: Mapping[str, str]) -> Iterator[Line]:
+    """A line a series; the label stands at those of tests, and where there are none at the first."""
+    drawn = [name for name, series in curve.series.items() if series.x]
+    labelled = [name for name in drawn if not curve.series[name].training] or drawn[:1]
+    unit = f" {unit}" if unit else ""
+    for name, series in curve.series.items():
+        over = f", mean of {curve.seeds} seeds" if series.low else ""
+        pairs = zip(series.x, series.y, strict=True)
+        says = tuple(f"{curve.label}, {name}: {value:.2f}{unit} at iteration {at:,}{over}" for at, value in pairs)
+        band = (series.low, series.high)
+        yield Line(curve.label, series.x, series.y, colour, looks[name], says, band, name in labelled)
+
+
+def _response_line(own: Responses, panel: ResponsePanel, colour: str) -> Line:
+    values, place = in_order(own.values, panel), "rank" if panel.sorted else "layer"
+    says = tuple(f"{own.label}: {value:.4f}, {place} {index}" for index, value in enumerate(values, 1))
+    look = "dashed" if own.kind == "plain" else "bold"
+    return Line(own.label, range(1, len(values) + 1), values, colour, look, says)

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from deepres.findings import Figure, Panel, ResponsePanel
 from deepres.report.colours import LIGHT
-from deepres.report.lines import LOOKS, Key, Line, key_of, lines_of, y_limits
+from deepres.report.lines import LOOKS, Line, line_looks, lines_of, y_limits
 from deepres.report.svg import Mark, inline
 from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
@@ -52,14 +52,13 @@ def inline_panels(figure: Figure, prefix: str) -> list[str]:
 
     `prefix` goes before every id, so that several drawings live on one page. Points carry their numbers.
     """
-    key, limits = key_of(figure), y_limits(figure)
-    drawings: list[str] = []
-    for index, panel in enumerate(figure.panels):
+    limits, drawings = y_limits(figure), list[str]()
+    for index, (panel, lines) in enumerate(zip(figure.panels, lines_of(figure), strict=True)):
         name = f"{prefix}-p{index + 1}"
         with _style({"svg.fonttype": "none", "svg.hashsalt": name}):
             canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="none")
             axes = canvas.add_axes(_box(panel, 1, 0, HEIGHT), facecolor="none")
-            lines = _draw(axes, panel, key, limits)
+            _draw(axes, panel, lines, limits)
             marks = [mark for line in lines for mark in _marks(axes, line)]
             drawings.append(inline(_bytes(canvas, "svg").decode(), name, f"{figure.title}: {panel.title}", marks))
     return drawings
@@ -78,19 +77,19 @@ def save(figure: Figure, file: Path) -> Path:
 
 def drawn(figure: Figure, kind: str) -> bytes:
     """A figure, its panels side by side in the light theme, as the bytes of an `svg` or `png` file."""
-    key, limits, count = key_of(figure), y_limits(figure), max(1, len(figure.panels))
+    limits, count = y_limits(figure), max(1, len(figure.panels))
     with _style({"svg.fonttype": "path", "svg.hashsalt": "deepres"}):
         canvas = Canvas(figsize=(count * WIDTH / 72, (HEIGHT + 50) / 72), dpi=72, facecolor=LIGHT["page"])
-        for index, panel in enumerate(figure.panels):
+        for index, (panel, lines) in enumerate(zip(figure.panels, lines_of(figure), strict=True)):
             axes = canvas.add_axes(_box(panel, count, index, HEIGHT + 50), facecolor=LIGHT["page"])
             axes.set_title(panel.title, loc="left", fontsize=12, fontweight="bold")
-            _draw(axes, panel, key, limits)
+            _draw(axes, panel, lines, limits)
         # One legend for all panels, of the series that have points.
         curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
         shown = {name for curve in curves for name, series in curve.series.items() if series.x}
         legend = {
             name: Line2D([], [], color=LIGHT["ink"], lw=LOOKS[look][0], ls=LOOKS[look][1])
-            for name, look in key.looks.items()
+            for name, look in line_looks(figure).items()
             if name in shown
         }
         if legend:
@@ -118,9 +117,8 @@ def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) ->
     )
 
 
-def _draw(axes: Axes, panel: Panel | ResponsePanel, key: Key, limits: tuple[float, float]) -> list[Line]:
-    """Draw a panel and return its lines."""
-    lines = lines_of(panel, key)
+def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limits: tuple[float, float]) -> None:
+    """Draw a panel."""
     _draw_axes(axes, panel, limits, max((max(line.x) for line in lines if line.x), default=1))
     for line in lines:
         (width, dashes), colour = LOOKS[line.look], LIGHT[line.colour]
@@ -131,7 +129,6 @@ def _draw(axes: Axes, panel: Panel | ResponsePanel, key: Key, limits: tuple[floa
         _label_ends(axes, [line for line in lines if line.labelled and line.x])
     elif lines:  # these lines end far from each other, where a label at the side would be far from its line
         axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
-    return lines
 
 
 def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, float], last: float) -> None:
