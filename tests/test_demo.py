@@ -6,6 +6,7 @@ import shutil
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,6 +90,19 @@ def test_two_classes_of_one_name_are_both_shown():
         "crane (another)": 0.3,
         "kite": 0.1,
     }
+
+
+def test_another_kind_of_prediction_has_a_drawing_of_its_own(two, picture, monkeypatch):
+    class Detector:
+        def predict(self, files):
+            return [SimpleNamespace(fault=None, boxes=[(file.name, (1, 2, 30, 40))]) for file in files]
+
+    boxes = demo.Drawing(lambda gradio, label: gradio.AnnotatedImage(label=label), lambda found: found.boxes)
+    monkeypatch.setitem(demo.DRAWINGS, Detector, boxes)
+    monkeypatch.setattr(demo, "predictor", lambda net, say: Detector())
+    shown = demo.exhibits(two[:1], print)
+    assert shown[0].drawing is boxes
+    assert demo.look(shown, picture).drawn == ([(picture.name, (1, 2, 30, 40))],)
 
 
 def test_without_weights_and_runs_the_demo_is_refused(refused):

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from deepres.findings import Curve, Figure, Findings, Panel, Series
 from deepres.models.catalog import depth
 from deepres.paper.cifar import FIG6, QUICK, SHEETS, recipe_of
 from deepres.paper.claims import Claim, beyond, higher, not_higher
 from deepres.paper.plan import read_plan
-from deepres.paper.sheet import Experiment
+from deepres.paper.reproduce import SHEETS as ALL_SHEETS
+from deepres.paper.sheet import Experiment, Sheet
 from deepres.runtime.errors import InputError
 
 
@@ -134,6 +136,26 @@ def test_fig7_and_table6_share_the_runs_of_a_scale(deepres, folder, tmp_path):
     responses = json.loads((done.parent / "responses.json").read_text())
     assert len(responses) == 7  # 8 layers less the fully connected one
     assert all(value > 0 for value in responses.values())
+
+
+class Detection(Sheet):
+    """A sheet of another task, of which nothing else knows."""
+
+    def reproduce(self, order):
+        """A folder, and what was found."""
+        return order.root / self.name, self.findings(None)
+
+    def findings(self, plan):
+        """A curve that is no error."""
+        curve = Curve("detector", 101, "residual", {"mAP": Series((10, 20), (50.0, 60.0))})
+        return Findings(self.title, "", figures=(Figure("Detection", "", (Panel("boxes", (curve,), value="mAP"),)),))
+
+
+def test_a_sheet_of_another_kind_needs_a_place_in_the_list_and_nothing_else(deepres, refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(ALL_SHEETS, "table7", Detection(name="table7", title="Table 7: detection"))
+    assert json.loads(deepres("reproduce", "table7", "--json").stdout)["title"] == "Table 7: detection"
+    assert "detector, mAP: 60.00 % at iteration 20" in (tmp_path / "runs" / "table7" / "report.html").read_text()
+    assert "did you mean table7?" in refused("reproduce", "tablet7")
 
 
 def test_table1_needs_no_runs(deepres):

@@ -1,4 +1,4 @@
-"""What an experiment found, as plain values: the one thing that the report is made from."""
+"""The findings of an experiment as plain values, from which the report is made."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -116,9 +116,9 @@ class Table:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run was and how far it came: `done` is None until it is finished, `seconds` are of work so far.
+    """One run and how far it came: `done` is None until it is finished, `seconds` count its work so far.
 
-    `settings` holds the configuration but for the recipe; `iteration` is the last one with a recorded figure.
+    `settings` is the configuration without the recipe; `iteration` is the last one with a recorded figure.
     """
 
     name: str

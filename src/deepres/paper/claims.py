@@ -8,14 +8,13 @@ from statistics import mean
 from deepres.findings import Verdict, describe
 from deepres.paper.plan import Scale
 
-# Final figures of each network, one entry a finished seed: `train_error`, `test_error` in %, `response` (mean over
-# layers of the standard deviation of a layer's response); of photographs `top1` and `top5` in %, by the protocol of the
-# experiment, and `classes`, how many there are. `place` is which seed of the plan it is: networks are compared at the
-# same one. Entries without it are of the seeds in order.
+# Final figures of each network, one entry for each finished seed: `train_error` and `test_error` in %, `response` (the
+# mean of the layer responses); for photographs also `top1` and `top5` in % by the protocol of the sheet, and `classes`,
+# the number of classes. `place` is the seed: networks are compared at the same one. Without it, seeds are in order.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
-WITHIN = (1.0, 0.5)  # points that ours may be from them
+WITHIN = (1.0, 0.5)  # points that our top-1 and top-5 error may differ from the printed ones
 NAMES = {
     "train_error": "training error (%)",
     "test_error": "test error (%)",
@@ -28,10 +27,10 @@ DIGITS = {"response": 3}  # of the figures that are told with more than one deci
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where, at which scales a plan can test it, and the judge of it.
+    """What the paper says, where it says it, at which scales a plan can test it, and the judge.
 
-    `classes` is how many the data must have for it: of a claim about ImageNet alone. At the quick scale `quick` judges
-    in its place, where it is given: few images tell small differences from none.
+    `classes` is the number of classes that the data must have, for a claim about ImageNet alone. Where `quick` is
+    given, it is the judge at the quick scale, whose few images do not show small differences.
     """
 
     text: str
@@ -44,6 +43,7 @@ class Claim:
 
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
+        # Why it cannot be tested, if it cannot.
         missing = [name for name in self.networks if not results.get(name)]
         results, reason = _of_common_seeds({name: results.get(name, ()) for name in self.networks}), None
         if scale not in self.scales:
@@ -56,6 +56,7 @@ class Claim:
             reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
         if reason is not None:
             return Verdict(self.text, self.place, "not tested", reason)
+        # The judge of the scale.
         judge = self.quick if scale == "quick" and self.quick is not None else self.judge
         held, detail = judge(results)
         return Verdict(self.text, self.place, "held" if held else "not held", detail)

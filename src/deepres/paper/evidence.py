@@ -65,9 +65,9 @@ def responses_of(run: Run) -> list[float] | None:
 
 
 def measure_scores(plan: Plan, protocol: Protocol, images: int, order: Order) -> None:
-    """Write the scores of every finished run that lacks them, beside it: of all `images` test images, by protocol.
+    """Write the scores of all `images` test images by `protocol` beside every finished run that has none yet.
 
-    `order` has the device, the precision and the treatment of bad images.
+    `order` has the device and the precision, and tells whether images that do not decode are left out.
     """
     base = order.base
     setting = evaluate.Setting(
@@ -84,7 +84,7 @@ def measure_scores(plan: Plan, protocol: Protocol, images: int, order: Order) ->
 
 
 def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
-    """Whether `file` has the scores of all `images` by this very protocol; else they are made again."""
+    """Whether `file` has the scores of all `images` by this protocol; if not, they are made again."""
     if not file.exists():
         return False
     try:
@@ -101,6 +101,7 @@ class Evaluated:
 
     def __init__(self, plan: Plan, protocol: Protocol):
         self.plan, self.protocol, self.runs = plan, protocol, plan.runs()
+        # The errors of each run, from its scores.
         self.errors: dict[Path, Errors] = {}
         self.images = self.classes = self.crop = 0
         for run in _finished(plan):
@@ -110,13 +111,14 @@ class Evaluated:
                 self.errors[run.path] = _errors_of(Scores(table.members[0].scores, table.labels))
                 self.images, self.classes = len(table.labels), len(table.classes)
                 self.crop = int(table.members[0].facts.get("crop", 0))
+        # The same by network.
         self.networks = {
             name: [self.errors[run.path] for run in its_runs if run.path in self.errors]
             for name, its_runs in self.runs.items()
         }
 
     def ensembles(self) -> tuple[list[Errors], list[Errors]]:
-        """Of each seed whose members are all tested: the least errors of a member, and those of the ensemble."""
+        """The errors of the best member and of the ensemble, for each seed whose members are all tested."""
         best: list[Errors] = []
         together: list[Errors] = []
         for seed in range(self.plan.seeds):
@@ -135,6 +137,7 @@ class Evaluated:
             name: [{"top1": each[1][0], "top5": each[5][0], "classes": self.classes} for each in its_errors]
             for name, its_errors in self.networks.items()
         }
+        # With the training error and the test error of the run itself.
         for name, its_runs in self.runs.items():
             done = final_figures(run for run in its_runs if run.path in self.errors)
             found[name] = [own | row for own, row in zip(done, found[name], strict=True)]

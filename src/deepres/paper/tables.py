@@ -41,6 +41,7 @@ def table6(runs: Runs, printed: Mapping[str, Table6Row], others: Mapping[str, fl
         parameters = sum(p.numel() for p in build(network).parameters()) / 1e6
         ours = f"{min(errors):.2f} ({spread_text(errors)})" if errors else None
         rows.append((*describe(network)[:2], f"{parameters:.2f}", ours, len(errors), millions, paper))
+    # Other methods, which the paper prints.
     rows += [(name, None, None, None, None, None, f"{error:.2f}") for name, error in others.items()]
     columns = ("network", "layers", "parameters (M)", "test error, best (mean ± std)", "seeds")
     return Table(
@@ -58,11 +59,13 @@ def errors_beside_the_papers(
 
     `part` names the part of ImageNet that the paper's figures are of.
     """
+    # Ours, with the paper's beside them.
     rows: list[tuple[Cell, ...]] = []
     for network, (label, layers) in labels.items():
         errors = tested.networks[network]
         ours = (_shown(tested, [each[top] for each in errors], top) for top in (1, 5))
         rows.append((label, layers or None, *ours, len(errors), *printed.get(network, (None, None))))
+    # Those of other methods, which the paper prints.
     rows += [(label, None, None, None, None, *errors) for label, errors in others.items()]
     caption = (
         f"{_how(tested)} In brackets: bootstrap 95 % interval over the test images; of several seeds: mean ± "

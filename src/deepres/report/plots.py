@@ -151,13 +151,16 @@ def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, fl
 
 def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
     """Write each label beside its line's end, moved up or down at the edge where labels would overlap."""
+    # Where the lines end, as shares of the axes.
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
     height = axes.bbox.height  # in points, at 72 to the inch
     ends = [(line.x[-1] / right, min(max((_end(line) - low) / (high - low), 0.0), 1.0)) for line in lines]
+    # Labels at the right edge are moved apart.
     edge = sorted((y, index) for index, (x, y) in enumerate(ends) if x > 0.9)
     moved = spaced([y for y, _ in edge], 14.0 / height)
     places = {index: (1.035, place) for (_, index), place in zip(edge, moved, strict=True)}
+    # Each label is tied to the end of its line.
     for index, (line, end) in enumerate(zip(lines, ends, strict=True)):
         colour = LIGHT[line.colour]
         axes.annotate(
