@@ -6,6 +6,7 @@ import shutil
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from deepres import build
 from deepres.report import demo
 from deepres.runtime.errors import InputError
 from deepres.weights.file import serialise
+from deepres.workflows.predict import Prediction
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip", "weed")
 
@@ -47,7 +49,7 @@ def picture(tmp_path, request):
 
 def test_a_picture_is_seen_by_each_network_with_its_layer_responses(two, picture, deepres):
     sight = demo.look(demo.exhibits(two, print), picture)
-    for file, top in zip(two, sight.tops, strict=True):
+    for file, top in zip(two, sight.drawn, strict=True):
         told = json.loads(deepres("predict", file, picture, "--format", "jsonl").stdout)["top"]
         assert list(top) == [best["class"] for best in told] and len(top) == 5
         assert list(top.values()) == pytest.approx([best["score"] for best in told], abs=1e-5)
@@ -82,11 +84,25 @@ def test_the_newest_finished_run_is_found_in_an_experiments_folder_too(tmp_path)
 
 
 def test_two_classes_of_one_name_are_both_shown():
-    assert demo._by_name([("crane", 0.6), ("crane", 0.3), ("kite", 0.1)]) == {
+    found = Prediction("a.jpg", (("crane", 0.6), ("crane", 0.3), ("kite", 0.1)))
+    assert demo.scores_by_class(found) == {
         "crane": 0.6,
         "crane (another)": 0.3,
         "kite": 0.1,
     }
+
+
+def test_another_kind_of_prediction_has_a_drawing_of_its_own(two, picture, monkeypatch):
+    class Detector:
+        def predict(self, files):
+            return [SimpleNamespace(fault=None, boxes=[(file.name, (1, 2, 30, 40))]) for file in files]
+
+    boxes = demo.Drawing(lambda gradio, label: gradio.AnnotatedImage(label=label), lambda found: found.boxes)
+    monkeypatch.setitem(demo.DRAWINGS, Detector, boxes)
+    monkeypatch.setattr(demo, "predictor", lambda net, say: Detector())
+    shown = demo.exhibits(two[:1], print)
+    assert shown[0].drawing is boxes
+    assert demo.look(shown, picture).drawn == ([(picture.name, (1, 2, 30, 40))],)
 
 
 def test_without_weights_and_runs_the_demo_is_refused(refused):

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from deepres.findings import Curve, Figure, Findings, Panel, Series
 from deepres.models.catalog import depth
-from deepres.paper.cifar import CLAIMS, EXPERIMENTS, FIG6
+from deepres.paper.cifar import FIG6, QUICK, SHEETS, recipe_of
 from deepres.paper.claims import Claim, beyond, higher, not_higher
-from deepres.paper.plan import QUICK, make_plan, read_plan, recipe_of
+from deepres.paper.plan import read_plan
+from deepres.paper.reproduce import SHEETS as ALL_SHEETS
+from deepres.paper.sheet import Experiment, Sheet
 from deepres.runtime.errors import InputError
 
 
@@ -50,15 +53,13 @@ def test_a_damaged_run_is_told_in_one_sentence(refused, tmp_path):
 
 
 def test_the_papers_scale_asks_for_the_papers_seeds(refused, monkeypatch):
-    from deepres.paper import reproduce
-
     asked = []
 
     def stop(sheet, scale, data, root, networks, seeds):
         asked.append(seeds)
         raise InputError("enough")
 
-    monkeypatch.setattr(reproduce, "make_plan", stop)
+    monkeypatch.setattr(Experiment, "plan", stop)
     for scale in ("paper", "quick"):
         refused("reproduce", "table6", "--scale", scale)
     assert asked == [5, 1]
@@ -83,15 +84,15 @@ def test_a_bound_is_kept_on_its_side():
 
 
 def test_every_sheet_names_networks_that_exist_and_claims_that_its_paper_scale_can_test():
-    for name, sheet in EXPERIMENTS.items():
+    for sheet in SHEETS:
         for networks in sheet.networks.values():
             assert all(depth(network) for network in networks)
-        for claim in CLAIMS[name]:
+        for claim in sheet.claims:
             assert set(claim.networks) <= set(sheet.networks["paper"]), claim.text
 
 
 def test_the_quick_recipe_is_the_same_for_all_networks(tmp_path):
-    plan = make_plan(FIG6, "quick", "cifar10", tmp_path, None, 3)
+    plan = FIG6.plan("quick", "cifar10", tmp_path, None, 3)
     assert [plan.run(name, 2).path.name for name in plan.networks][-1] == "resnet56-seed2"
     assert QUICK.warmup == "linear" and {recipe_of("quick", name) for name in plan.networks} == {QUICK}
     plan.save()
@@ -100,7 +101,7 @@ def test_the_quick_recipe_is_the_same_for_all_networks(tmp_path):
 
 def test_a_plan_of_an_unknown_network_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="resnet57"):
-        make_plan(FIG6, "smoke", "cifar10", tmp_path, "plain8,resnet57", 1)
+        FIG6.plan("smoke", "cifar10", tmp_path, "plain8,resnet57", 1)
 
 
 def test_fig6_at_the_smoke_scale_makes_a_page_and_runs_nothing_twice(deepres, folder, tmp_path):
@@ -135,6 +136,26 @@ def test_fig7_and_table6_share_the_runs_of_a_scale(deepres, folder, tmp_path):
     responses = json.loads((done.parent / "responses.json").read_text())
     assert len(responses) == 7  # 8 layers less the fully connected one
     assert all(value > 0 for value in responses.values())
+
+
+class Detection(Sheet):
+    """A sheet of another task, of which nothing else knows."""
+
+    def reproduce(self, order):
+        """A folder, and what was found."""
+        return order.root / self.name, self.findings(None)
+
+    def findings(self, plan):
+        """A curve that is no error."""
+        curve = Curve("detector", 101, "residual", {"mAP": Series((10, 20), (50.0, 60.0))})
+        return Findings(self.title, "", figures=(Figure("Detection", "", (Panel("boxes", (curve,), value="mAP"),)),))
+
+
+def test_a_sheet_of_another_kind_needs_a_place_in_the_list_and_nothing_else(deepres, refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(ALL_SHEETS, "table7", Detection(name="table7", title="Table 7: detection"))
+    assert json.loads(deepres("reproduce", "table7", "--json").stdout)["title"] == "Table 7: detection"
+    assert "detector, mAP: 60.00 % at iteration 20" in (tmp_path / "runs" / "table7" / "report.html").read_text()
+    assert "did you mean table7?" in refused("reproduce", "tablet7")
 
 
 def test_table1_needs_no_runs(deepres):

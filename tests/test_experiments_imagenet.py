@@ -13,25 +13,14 @@ from deepres.classification import score_table
 from deepres.classification.recipe import IMAGENET
 from deepres.models.catalog import depth
 from deepres.paper.claims import Claim, ordered, printed
-from deepres.paper.imagenet import (
-    BEST_MEMBER,
-    CLAIMS,
-    EXPERIMENTS,
-    OTHERS,
-    PAPER,
-    QUICK,
-    SINGLE,
-    SMOKE,
-    TRAINING,
-    recipe_of,
-)
-from deepres.paper.plan import SCALES, make_plan, read_plan
-from deepres.paper.tables import Evaluated
+from deepres.paper.imagenet import SHEETS, SINGLE, TABLE2, TABLE3, TABLE4, TABLE5, TRAINING
+from deepres.paper.photographs import BEST_MEMBER, QUICK, SMOKE, recipe_of
+from deepres.paper.plan import SCALES, read_plan
 from deepres.workflows.configure import configure
 from runs import run_deepres
 
 NETWORKS = "plain18,resnet18-a"
-NAMES_OF_TABLE_2, SIX = (EXPERIMENTS[name].networks["paper"] for name in ("table2", "table5"))
+NAMES_OF_TABLE_2, SIX = (sheet.networks["paper"] for sheet in (TABLE2, TABLE5))
 
 
 @pytest.fixture(scope="module")
@@ -168,23 +157,23 @@ def test_table5_averages_networks_of_different_depth_two_of_one_kind(finished, p
     assert ensemble["paper: top-5"] == 3.57
     assert ensemble["top-1 error"].startswith(f"{report['top1_error']:.2f} (")
     assert best["top-1 error"].startswith(f"{min(own['top1_error'] for own in report['members']):.2f} (")
-    assert [row["network"] for row in others] == list(OTHERS["table5"])
+    assert [row["network"] for row in others] == list(TABLE5.others)
 
 
 @pytest.mark.long
 def test_an_interrupted_plan_shows_what_there_is(finished, photographs, tmp_path):
     source = finished[0] / f"{photographs.name}-smoke" / "plain18-seed0"
-    plan = make_plan(EXPERIMENTS["table2"], "smoke", str(photographs), tmp_path, NETWORKS, 1)
+    plan = TABLE2.plan("smoke", str(photographs), tmp_path, NETWORKS, 1)
     plan.save()
     shutil.copytree(source, plan.run("plain18", 0).path, ignore=shutil.ignore_patterns("checkpoints"))
-    tested = Evaluated(read_plan(plan.folder))
-    plain, residual = tested.tables()[0].rows
+    shown = TABLE2.show(read_plan(plan.folder))
+    plain, residual = shown.tables[0].rows
     assert plain[2] is not None
     assert residual[2] is None
-    assert tested.results()["resnet18-a"] == []
+    assert shown.results["resnet18-a"] == []
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [sheet.name for sheet in SHEETS])
 def test_photographs_must_be_named(refused, name):
     assert "give --data" in refused("reproduce", name)
 
@@ -199,37 +188,37 @@ def test_every_network_of_tables_3_to_5_runs(deepres, finished, photographs):
 
 
 def test_every_row_is_planned_at_every_scale():
-    for name, sheet in EXPERIMENTS.items():
+    for sheet in SHEETS:
         assert len({sheet.networks[scale] for scale in SCALES}) == 1
-        known = {*sheet.networks["paper"], *(BEST_MEMBER if name == "table5" else ())}
+        known = {*sheet.networks["paper"], *(BEST_MEMBER if sheet is TABLE5 else ())}
         assert all(depth(network) for network in sheet.networks["paper"])
-        assert set(PAPER[name]) <= known
-        for claim in CLAIMS[name]:
+        assert set(sheet.printed or ()) <= known
+        for claim in sheet.claims:
             assert set(claim.networks) <= known, claim.text
     assert (len(SIX), SIX.count("resnet152")) == (6, 2)
-    assert {*EXPERIMENTS["table3"].networks["paper"]} <= {"vgg16", "googlenet", "prelu-net", *NAMES_OF_TABLE_2, *SIX}
-    assert {*EXPERIMENTS["table4"].networks["paper"]} == {*SIX}
+    assert {*TABLE3.networks["paper"]} <= {"vgg16", "googlenet", "prelu-net", *NAMES_OF_TABLE_2, *SIX}
+    assert {*TABLE4.networks["paper"]} == {*SIX}
 
 
 def test_the_sheets_hold_the_papers_numbers():
-    assert PAPER["table2"]["plain34"] == (28.54, None)
-    assert PAPER["table3"]["prelu-net"] == (24.27, 7.38)
-    assert PAPER["table3"]["googlenet"] == (None, 9.15)
-    assert PAPER["table4"]["resnet152"] == (19.38, 4.49)
-    assert PAPER["table5"]["ensemble"] == (None, 3.57)
-    assert OTHERS["table4"]["BN-inception"] == (21.99, 5.81)
-    assert {name: PAPER["table3"][name][0] for name in ("plain34", "resnet34-a")} == {
-        name: PAPER["table2"][name][0] for name in ("plain34", "resnet34-a")
+    assert TABLE2.printed["plain34"] == (28.54, None)
+    assert TABLE3.printed["prelu-net"] == (24.27, 7.38)
+    assert TABLE3.printed["googlenet"] == (None, 9.15)
+    assert TABLE4.printed["resnet152"] == (19.38, 4.49)
+    assert TABLE5.printed["ensemble"] == (None, 3.57)
+    assert TABLE4.others["BN-inception"] == (21.99, 5.81)
+    assert {name: TABLE3.printed[name][0] for name in ("plain34", "resnet34-a")} == {
+        name: TABLE2.printed[name][0] for name in ("plain34", "resnet34-a")
     }
 
 
-@pytest.mark.parametrize("name", ["table2", "table3", "table4"])
-def test_the_papers_own_errors_hold_every_claim_about_them(name):
+@pytest.mark.parametrize("sheet", [TABLE2, TABLE3, TABLE4], ids=lambda sheet: sheet.name)
+def test_the_papers_own_errors_hold_every_claim_about_them(sheet):
     """What the sheets ask of us holds for what the paper prints, so that no claim is turned around."""
     results = {
-        network: [{"top1": top1, "top5": top5, "classes": 1000}] for network, (top1, top5) in PAPER[name].items()
+        network: [{"top1": top1, "top5": top5, "classes": 1000}] for network, (top1, top5) in sheet.printed.items()
     }
-    tested = [claim for claim in CLAIMS[name] if "training error" not in claim.text]
+    tested = [claim for claim in sheet.claims if "training error" not in claim.text]
     assert len(tested) >= 3
     for claim in tested:
         assert claim.verdict(results, "paper").status == "held", claim.text

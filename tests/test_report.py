@@ -9,10 +9,23 @@ from itertools import pairwise
 
 import pytest
 
-from deepres.findings import Curve, Figure, Findings, Panel, ResponsePanel, Series, Table, Verdict, curve_of, describe
+from deepres.findings import (
+    Curve,
+    Figure,
+    Findings,
+    Panel,
+    ResponsePanel,
+    Responses,
+    Series,
+    Table,
+    Verdict,
+    curve_of,
+    describe,
+)
 from deepres.records import Run, append_line, write_json
 from deepres.report import page, plots, runs
 from deepres.report.colours import LINES, THEME, line_colours
+from deepres.report.lines import line_looks
 from deepres.runtime.errors import InputError
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -97,11 +110,11 @@ def full(four):
         Verdict("Shortcuts cure it.", "Fig. 6 middle", "not held", "2 points"),
         Verdict("1202 layers train.", "Fig. 6 right", "not tested", "no run"),
     )
-    series = (
-        Series("plain-20", 20, "plain", [0.2, 0.9, 0.4]),
-        Series("ResNet-20", 20, "residual", [0.1, 0.3, 0.2]),
+    responses = (
+        Responses("plain-20", 20, "plain", [0.2, 0.9, 0.4]),
+        Responses("ResNet-20", 20, "residual", [0.1, 0.3, 0.2]),
     )
-    panels = (ResponsePanel("original", series), ResponsePanel("sorted", series, sorted=True))
+    panels = (ResponsePanel("original", responses), ResponsePanel("sorted", responses, sorted=True))
     table = Table(
         "Table 6",
         "ours beside the paper's",
@@ -227,14 +240,15 @@ def test_seeds_of_one_configuration_are_one_curve_with_their_range(tmp_path):
     (panel,) = runs.findings_of_runs(both).figures[0].panels
     (curve,) = panel.curves
     assert (curve.label, curve.depth, curve.kind, curve.seeds) == ("ResNet-20", 20, "residual", 2)
-    assert curve.train_error == ((10, 20, 30, 40), (72.0, 62.0, 52.0, 42.0))
-    assert curve.train_range == ((70.0, 60.0, 50.0, 40.0), (74.0, 64.0, 54.0, 44.0))
+    train = curve.series["training error"]
+    assert (train.x, train.y) == ((10, 20, 30, 40), (72.0, 62.0, 52.0, 42.0))
+    assert (train.low, train.high) == ((70.0, 60.0, 50.0, 40.0), (74.0, 64.0, 54.0, 44.0))
     assert "72.00 (70.00 to 74.00)" in page.render(runs.findings_of_runs(both))
 
 
 def test_a_seed_that_has_not_started_does_not_hide_the_others(tmp_path):
     started, new = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1, done=False, iterations=0)
-    assert curve_of([started, new]).train_error[0] == (10, 20, 30, 40)
+    assert curve_of([started, new]).series["training error"].x == (10, 20, 30, 40)
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_told_apart_by_folder(tmp_path):
@@ -263,7 +277,10 @@ def test_depth_decides_the_colour_in_every_panel(four):
 
 
 def test_more_networks_than_colours_are_drawn_all_the_same():
-    curves = tuple(Curve(f"n{d}", d, "plain", ((1, 2), (d, d / 2)), ((), ())) for d in range(1, len(LINES) + 4))
+    curves = tuple(
+        Curve(f"n{d}", d, "plain", {"training error": Series((1, 2), (d, d / 2), training=True)})
+        for d in range(1, len(LINES) + 4)
+    )
     assert len(plots.inline_panels(Figure("many", "", (Panel("p", curves),)), "f")) == 1
 
 
@@ -298,9 +315,29 @@ def test_a_drawing_follows_the_theme_of_the_page(four):
 @pytest.mark.parametrize(("train", "test"), [(True, True), (False, True), (True, False)])
 def test_a_saved_figure_names_only_the_kinds_of_error_that_it_shows(tmp_path, train, test):
     points = ((1, 2), (9.0, 8.0))
-    curve = Curve("n", 20, "plain", points if train else ((), ()), points if test else ((), ()))
+    series = {"training error": Series(*points, training=True) if train else Series(training=True)}
+    curve = Curve("n", 20, "plain", series | {"test error": Series(*points) if test else Series()})
     drawing = plots.save(Figure("one", "", (Panel("p", (curve,)),)), tmp_path / "a.svg").read_text()
     assert ("<!-- training error -->" in drawing, "<!-- test error -->" in drawing) == (train, test)
+
+
+def test_losses_and_a_precision_are_drawn_as_errors_are(tmp_path):
+    """A curve has any number of series; those of the training differ in their dashes."""
+    losses = {f"{part} loss": Series((10, 20), (2.0, 1.0), training=True) for part in ("proposal", "box")}
+    curve = Curve("detector", 101, "residual", losses)
+    whole = Curve("detector", 101, "residual", {"mAP": Series((20,), (70.25,))})
+    panels = (Panel("losses", (curve,), value="loss", unit=""), Panel("test", (whole,), value="mAP"))
+    figure = Figure("Detection", "", panels)
+    assert line_looks(figure) == {"mAP": "bold", "proposal loss": "dashed", "box loss": "dotted"}
+    html = page.render(Findings("Detection", "", figures=(figure,)))
+    assert "<title>detector, box loss: 1.00 at iteration 20</title>" in html
+    assert "<title>detector, mAP: 70.25 % at iteration 20</title>" in html
+    losses_table, test_table = Page(html).tables
+    assert losses_table[0] == ["iteration", "detector, proposal loss", "detector, box loss"]
+    assert test_table == [["iteration", "detector, mAP (%)"], ["20", "70.25"]]
+    assert all(f"</svg>{name}</span>" in html for name in ("mAP", "proposal loss", "box loss"))
+    drawing = plots.save(figure, tmp_path / "a.svg").read_text()
+    assert "<!-- loss -->" in drawing and "<!-- mAP (%) -->" in drawing
 
 
 def test_a_figure_is_saved_as_png_or_svg_and_nothing_else(full, tmp_path):

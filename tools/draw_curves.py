@@ -8,7 +8,7 @@ same one. The minutes are those of the iterations where both recipes ran in turn
 import json
 from pathlib import Path
 
-from deepres.findings import Curve, Figure, Panel, Points, mean_points
+from deepres.findings import Curve, Figure, Panel, Points, series_of
 from deepres.report import plots
 
 ROOT = Path(__file__).parents[1]
@@ -25,8 +25,7 @@ def curve(label: str, name: str, side: str) -> Curve:
         pace = run["recipe"]["batch_size"] / record[side]["images_per_second"] / 60
         return [pace * iteration for iteration in run["curve"]["iteration"]], run["curve"]["test_error"]
 
-    test, spread = mean_points([over_time(run) for run in runs])
-    return Curve(label, 20, "residual", ((), ()), test, test_range=spread, seeds=len(runs))
+    return Curve(label, 20, "residual", {"test error": series_of([over_time(run) for run in runs])}, len(runs))
 
 
 panel = Panel("Test error", tuple(curve(label, *place) for label, place in RECIPES.items()), against="minutes")

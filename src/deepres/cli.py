@@ -182,6 +182,7 @@ def reproduce(
     """
     from deepres.classification.recipe import ClassificationConfig
     from deepres.paper import reproduce as experiment
+    from deepres.paper.sheet import Reproduction
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
 
@@ -191,7 +192,7 @@ def reproduce(
     base = ClassificationConfig(
         "", data or "", split=split, image_size=image_size, skip_bad=skip_bad, device=device, precision=precision
     )
-    folder, findings = experiment.reproduce(name, scale, base, root, networks, seeds, _say, watch)
+    folder, findings = experiment.reproduce(name, Reproduction(scale, base, root, networks, seeds, _say, watch))
     file = page.write(findings, folder / "report.html")
     if json:
         _print_json(experiment.as_json(findings) | {"page": str(file)})

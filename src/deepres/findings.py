@@ -1,4 +1,4 @@
-"""What an experiment found, as plain values: the one thing that the report is made from."""
+"""The findings of an experiment as plain values, from which the report is made."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,7 @@ from deepres.records import Json, Run
 
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
-Points = tuple[Sequence[float], Sequence[float]]
-Range = tuple[Sequence[float], Sequence[float]]
+Points = tuple[Sequence[float], Sequence[float]]  # iterations, values
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,33 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One network's training and test error in %, as (iterations, values); `depth` counts weighted layers.
+class Series:
+    """One figure of a network over the iterations: the value `y[i]` at iteration `x[i]`.
 
-    Over several seeds the values are means, and the ranges hold the seeds' (least, largest) values at the
-    same iterations; for a single seed they are empty.
+    `training` tells a figure of the training from one of a test. Over several seeds `y` is the mean, and `low` and
+    `high` are the least and the largest value; for a single seed they are empty.
     """
+
+    x: Sequence[float] = ()
+    y: Sequence[float] = ()
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    training: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One network's series by name, such as "training error" and "test error"; `depth` counts weighted layers."""
 
     label: str
     depth: int
     kind: Kind
-    train_error: Points
-    test_error: Points
-    train_range: Range = ((), ())
-    test_range: Range = ((), ())
+    series: Mapping[str, Series]
     seeds: int = 1
 
 
 @dataclass(frozen=True)
-class Series:
+class Responses:
     """One network's layer responses (Fig. 7): `values[i]` is the standard deviation of layer i + 1."""
 
     label: str
@@ -55,14 +62,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Error against iteration, as in Figs. 1 and 6: training error thin and dashed, test error bold.
+    """Curves as in Figs. 1 and 6: figures of the training are thin and broken, those of a test bold.
 
-    `against` names what stands in place of the iterations, if something else does.
+    `against` names the x axis, and `value` with its `unit` the y axis.
     """
 
     title: str
     curves: tuple[Curve, ...]
     against: str = "iteration"
+    value: str = "error"
+    unit: str = "%"
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class ResponsePanel:
     """Responses against the layer, in the network's order or sorted by magnitude, largest first (Fig. 7)."""
 
     title: str
-    series: tuple[Series, ...]
+    responses: tuple[Responses, ...]
     sorted: bool = False
 
 
@@ -95,9 +104,9 @@ class Table:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run was and how far it came: `done` is None until it is finished, `seconds` are of work so far.
+    """One run and how far it came: `done` is None until it is finished, `seconds` count its work so far.
 
-    `settings` holds the configuration but for the recipe; `iteration` is the last one with a recorded figure.
+    `settings` is the configuration without the recipe; `iteration` is the last one with a recorded figure.
     """
 
     name: str
@@ -140,28 +149,27 @@ def describe(network: str) -> tuple[str, int, Kind]:
     return SERIES[word].label_of(depth, option), int(depth), SERIES[word].kind
 
 
-def mean_points(seeds: Sequence[Points]) -> tuple[Points, Range]:
-    """The mean of several seeds' points, and their range, at the iterations that every started seed has.
-
-    A single seed has an empty range.
-    """
+def series_of(seeds: Sequence[Points], *, training: bool = False) -> Series:
+    """The mean of several seeds' points, with their range, at the iterations that every started seed has."""
     started = [dict(zip(*points, strict=True)) for points in seeds if points[0]]
     if not started:
-        return ((), ()), ((), ())
+        return Series(training=training)
     common = sorted(set(started[0]).intersection(*started))
     columns = [[seed[iteration] for seed in started] for iteration in common]
-    points = (tuple(common), tuple(sum(column) / len(column) for column in columns))
+    means = tuple(sum(column) / len(column) for column in columns)
     if len(started) == 1:
-        return points, ((), ())
-    return points, (tuple(map(min, columns)), tuple(map(max, columns)))
+        return Series(tuple(common), means, training=training)
+    return Series(tuple(common), means, tuple(map(min, columns)), tuple(map(max, columns)), training)
 
 
 def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
-    """The curve of one network from its runs, one run a seed; raises `InputError` where one is not a run."""
+    """The errors of one network from its runs, one run a seed; raises `InputError` where one is not a run."""
     name, depth, kind = describe(runs[0].field("network"))
-    train, train_range = mean_points([run.curve("train_error") for run in runs])
-    test, test_range = mean_points([run.curve("test_error") for run in runs])
-    return Curve(label or name, depth, kind, train, test, train_range, test_range, len(runs))
+    series = {
+        "training error": series_of([run.curve("train_error") for run in runs], training=True),
+        "test error": series_of([run.curve("test_error") for run in runs]),
+    }
+    return Curve(label or name, depth, kind, series, len(runs))
 
 
 def curves_of(runs: Mapping[str, Sequence[Run]]) -> dict[str, Curve]:

@@ -1,1 +1,1 @@
-"""The tables and figures of the paper as runnable sheets: which networks, which recipe, which seeds, which claims."""
+"""The tables and figures of the paper as sheets that can be run: networks, recipes, seeds, claims, printed numbers."""

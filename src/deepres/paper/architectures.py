@@ -10,13 +10,8 @@ from deepres.models.catalog import build, depth, entry, family, input_size, name
 from deepres.models.registry import Family
 from deepres.records import Json
 
-TABLE1 = {
-    "resnet18": 1.8,
-    "resnet34": 3.6,
-    "resnet50": 3.8,
-    "resnet101": 7.6,
-    "resnet152": 11.3,
-}  # 1e9, as printed
+# Multiply-adds in 1e9, as Table 1 prints them.
+TABLE1 = {"resnet18": 1.8, "resnet34": 3.6, "resnet50": 3.8, "resnet101": 7.6, "resnet152": 11.3}
 IMAGENET_OTHERS = ("plain18", "plain34", "resnet18-a", "resnet34-a", "resnet34-c")
 # Sec. 4.2, parameters in millions as Table 6 prints them; a plain net has those of its residual twin.
 CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
@@ -28,14 +23,7 @@ def stage_table(network: str) -> Table:
     """The stages of one network: output size, blocks, parameters, multiply-adds, weighted layers."""
     size = input_size(network)
     rows = [
-        (
-            row.name,
-            row.output_size,
-            row.blocks or None,
-            row.parameters,
-            row.multiply_adds,
-            row.weighted_layers,
-        )
+        (row.name, row.output_size, row.blocks or None, row.parameters, row.multiply_adds, row.weighted_layers)
         for row in _stages(network)
     ]
     return Table(

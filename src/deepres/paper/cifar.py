@@ -1,7 +1,6 @@
 """Sec. 4.2 on CIFAR-10 (or any small images): Figures 1, 6 and 7 and Table 6.
 
-Each sheet: the command, its cost on two slow cores without bf16 (a desktop or a GPU is many times faster), the
-claims it tests, and its runs.
+The commands, and what they cost on two slow cores without bf16 (a desktop or a GPU is many times faster):
 
     deepres reproduce fig1 --scale quick --data cifar10           2 runs,   6 minutes, 1 GiB
     deepres reproduce fig6 --scale quick --data cifar10           4 runs,  13 minutes, 1 GiB
@@ -10,46 +9,81 @@ claims it tests, and its runs.
     deepres reproduce fig6 --scale paper --data cifar10           64k iterations a run: hours to days on two cores
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from deepres.classification.recipe import ClassificationRecipe, paper_recipe
+from deepres.classification.source import Source
+from deepres.data.resident import Data
+from deepres.findings import Figure, Table
+from deepres.models.catalog import depth
+from deepres.paper import figures
 from deepres.paper.claims import Claim, beyond, higher, not_higher
-from deepres.paper.plan import Experiment
+from deepres.paper.evidence import Runs, final_figures, measure_responses
+from deepres.paper.plan import Plan, Recipes, Scale
+from deepres.paper.sheet import Experiment, Reproduction, Shown
+from deepres.paper.tables import Table6Row, final_errors, table6
 
-SMOKE_NETS = ("plain8", "plain14", "resnet8", "resnet14")
-PLAIN = ("plain20", "plain32", "plain44", "plain56")
-RESIDUAL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+# Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
+QUICK = ClassificationRecipe(
+    name="cifar-quick",
+    iterations=400,
+    batch_size=32,
+    lr=0.05,
+    milestones=(240, 340),
+    warmup="linear",
+    warmup_iterations=80,
+    window=40,
+    evaluate_every=100,
+)
+SMOKE = QUICK.scaled(6)
 
-FIG1 = Experiment(
-    "fig1",
-    "Figure 1: degradation of plain networks",
-    {"smoke": ("plain8", "plain14"), "quick": ("plain20", "plain56"), "paper": ("plain20", "plain56")},
-)
-FIG6 = Experiment(
-    "fig6",
-    "Figure 6: plain and residual networks",
-    {
-        "smoke": SMOKE_NETS,
-        "quick": ("plain20", "plain56", "resnet20", "resnet56"),
-        "paper": (*PLAIN, "plain110", *RESIDUAL, "resnet1202"),
-    },
-)
-FIG7 = Experiment(
-    "fig7",
-    "Figure 7: standard deviation of layer responses",
-    {
-        "smoke": SMOKE_NETS,
-        "quick": ("plain20", "plain56", "resnet20", "resnet56", "resnet110"),
-        "paper": ("plain20", "plain56", "resnet20", "resnet56", "resnet110"),
-    },
-)
-TABLE6 = Experiment(
-    "table6",
-    "Table 6: classification error on CIFAR-10",
-    {
-        "smoke": ("resnet8", "resnet14", "highway19"),
-        "quick": ("highway19", "highway32", "resnet20", "resnet32", "resnet44", "resnet56"),
-        "paper": ("highway19", "highway32", *RESIDUAL, "resnet1202"),
-    },
-    seeds=5,  # the paper's, for 110 layers; it does not say how often the others were trained
-)
+
+def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
+    """The recipe of a scale: the same for all networks, but for the paper's own warm-up from 110 layers on."""
+    return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
+
+
+# Table 6 of the paper: name, parameters in millions, best error, mean and standard deviation over runs.
+PRINTED: dict[str, Table6Row] = {
+    "highway19": (2.3, 7.54, 7.72, 0.16),
+    "highway32": (1.25, 8.80, None, None),
+    "resnet20": (0.27, 8.75, None, None),
+    "resnet32": (0.46, 7.51, None, None),
+    "resnet44": (0.66, 7.17, None, None),
+    "resnet56": (0.85, 6.97, None, None),
+    "resnet110": (1.7, 6.43, 6.61, 0.16),
+    "resnet1202": (19.4, 7.93, None, None),
+}
+OTHERS = {"Maxout": 9.38, "NIN": 8.81, "DSN": 8.22, "FitNet (19 layers, 2.5M)": 8.39}
+FINAL_ERRORS = partial(final_errors, printed=PRINTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallImages(Experiment):
+    """A sheet of Sec. 4.2: errors of networks on whole images, as a table, and a figure where the sheet is one."""
+
+    recipes: Recipes = recipe_of
+    data: str = "cifar10"
+    figure: Callable[[Runs], Figure] | None = None
+    table: Callable[[Runs], Table] = FINAL_ERRORS
+
+    def show(self, plan: Plan) -> Shown:
+        """Results, figure and table from the records of the runs."""
+        runs = plan.runs()
+        results = {network: final_figures(its_runs) for network, its_runs in runs.items()}
+        return Shown(results, (self.figure(runs),) if self.figure else (), (self.table(runs),))
+
+
+class LayerResponses(SmallImages):
+    """Fig. 7: finished runs are measured on test images."""
+
+    def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
+        """Measure the layer responses of finished runs."""
+        assert isinstance(source, Data)  # recipes of whole images have them in memory
+        measure_responses(plan, source, asked.say)
+
 
 DEGRADATION = (
     Claim(
@@ -114,49 +148,52 @@ CURE = (
         scales=("paper",),
     ),
 )
-RESPONSES = (
-    Claim(
-        "Residual networks have smaller responses than plain ones: 20 layers.",
-        "Sec. 4.2, Fig. 7",
-        ("plain20", "resnet20"),
-        higher("response", "plain20", "resnet20", margin=0.0),
-    ),
-    Claim(
-        "Residual networks have smaller responses than plain ones: 56 layers.",
-        "Sec. 4.2, Fig. 7",
-        ("plain56", "resnet56"),
-        higher("response", "plain56", "resnet56", margin=0.0),
-    ),
-    Claim(
-        "The deeper residual network has the smaller responses: 56 layers against 20.",
-        "Sec. 4.2, Fig. 7",
-        ("resnet20", "resnet56"),
-        higher("response", "resnet20", "resnet56", margin=0.0),
-    ),
-    Claim(
-        "The deeper residual network has the smaller responses: 110 layers against 56.",
-        "Sec. 4.2, Fig. 7",
-        ("resnet56", "resnet110"),
-        higher("response", "resnet56", "resnet110", margin=0.0),
-    ),
+RESPONSES = tuple(
+    Claim(text, "Sec. 4.2, Fig. 7", pair, higher("response", *pair, margin=0.0))
+    for text, pair in {
+        "Residual networks have smaller responses than plain ones: 20 layers.": ("plain20", "resnet20"),
+        "Residual networks have smaller responses than plain ones: 56 layers.": ("plain56", "resnet56"),
+        "The deeper residual network has the smaller responses: 56 layers against 20.": ("resnet20", "resnet56"),
+        "The deeper residual network has the smaller responses: 110 layers against 56.": ("resnet56", "resnet110"),
+    }.items()
 )
-EXPERIMENTS = {sheet.name: sheet for sheet in (FIG1, FIG6, FIG7, TABLE6)}
-CLAIMS = {
-    "fig1": DEGRADATION,
-    "fig6": DEGRADATION + CURE,
-    "fig7": RESPONSES,
-    "table6": CURE[2:4] + CURE[6:],
-}
 
-# Table 6 of the paper: name, parameters in millions, best error, mean and standard deviation over runs.
-TABLE6_PAPER: dict[str, tuple[float, float, float | None, float | None]] = {
-    "highway19": (2.3, 7.54, 7.72, 0.16),
-    "highway32": (1.25, 8.80, None, None),
-    "resnet20": (0.27, 8.75, None, None),
-    "resnet32": (0.46, 7.51, None, None),
-    "resnet44": (0.66, 7.17, None, None),
-    "resnet56": (0.85, 6.97, None, None),
-    "resnet110": (1.7, 6.43, 6.61, 0.16),
-    "resnet1202": (19.4, 7.93, None, None),
-}
-TABLE6_OTHERS = {"Maxout": 9.38, "NIN": 8.81, "DSN": 8.22, "FitNet (19 layers, 2.5M)": 8.39}
+SMOKE_NETS = ("plain8", "plain14", "resnet8", "resnet14")
+PLAIN = ("plain20", "plain32", "plain44", "plain56")
+RESIDUAL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+FOUR = ("plain20", "plain56", "resnet20", "resnet56")
+
+FIG1 = SmallImages(
+    name="fig1",
+    title="Figure 1: degradation of plain networks",
+    networks={"smoke": ("plain8", "plain14"), "quick": ("plain20", "plain56"), "paper": ("plain20", "plain56")},
+    claims=DEGRADATION,
+    figure=figures.degradation,
+)
+FIG6 = SmallImages(
+    name="fig6",
+    title="Figure 6: plain and residual networks",
+    networks={"smoke": SMOKE_NETS, "quick": FOUR, "paper": (*PLAIN, "plain110", *RESIDUAL, "resnet1202")},
+    claims=DEGRADATION + CURE,
+    figure=figures.small_images,
+)
+FIG7 = LayerResponses(
+    name="fig7",
+    title="Figure 7: standard deviation of layer responses",
+    networks={"smoke": SMOKE_NETS, "quick": (*FOUR, "resnet110"), "paper": (*FOUR, "resnet110")},
+    claims=RESPONSES,
+    figure=figures.responses,
+)
+TABLE6 = SmallImages(
+    name="table6",
+    title="Table 6: classification error on CIFAR-10",
+    networks={
+        "smoke": ("resnet8", "resnet14", "highway19"),
+        "quick": ("highway19", "highway32", "resnet20", "resnet32", "resnet44", "resnet56"),
+        "paper": ("highway19", "highway32", *RESIDUAL, "resnet1202"),
+    },
+    seeds=5,  # the paper's, for 110 layers; it does not say how often the others were trained
+    claims=CURE[2:4] + CURE[6:],
+    table=partial(table6, printed=PRINTED, others=OTHERS),
+)
+SHEETS = (FIG1, FIG6, FIG7, TABLE6)

@@ -8,22 +8,29 @@ from statistics import mean
 from deepres.findings import Verdict, describe
 from deepres.paper.plan import Scale
 
-# Final figures of each network, one entry a finished seed: `train_error`, `test_error` in %, `response` (mean over
-# layers of the standard deviation of a layer's response); of photographs `top1` and `top5` in %, by the protocol of the
-# experiment, and `classes`, how many there are. `place` is which seed of the plan it is: networks are compared at the
-# same one. Entries without it are of the seeds in order.
+# Final figures of each network, one entry for each finished seed: `train_error` and `test_error` in %, `response` (the
+# mean of the layer responses); for photographs also `top1` and `top5` in % by the protocol of the sheet, and `classes`,
+# the number of classes. `place` is the seed: networks are compared at the same one. Without it, seeds are in order.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
-WITHIN = (1.0, 0.5)  # points that ours may be from them
+WITHIN = (1.0, 0.5)  # points that our top-1 and top-5 error may differ from the printed ones
+NAMES = {
+    "train_error": "training error (%)",
+    "test_error": "test error (%)",
+    "top1": "top-1 error (%)",
+    "top5": "top-5 error (%)",
+    "response": "mean response",
+}
+DIGITS = {"response": 3}  # of the figures that are told with more than one decimal
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where, at which scales a plan can test it, and the judge of it.
+    """What the paper says, where it says it, at which scales a plan can test it, and the judge.
 
-    `classes` is how many the data must have for it: of a claim about ImageNet alone. At the quick scale `quick` judges
-    in its place, where it is given: few images tell small differences from none.
+    `classes` is the number of classes that the data must have, for a claim about ImageNet alone. Where `quick` is
+    given, it is the judge at the quick scale, whose few images do not show small differences.
     """
 
     text: str
@@ -36,6 +43,7 @@ class Claim:
 
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
+        # Why it cannot be tested, if it cannot.
         missing = [name for name in self.networks if not results.get(name)]
         results, reason = _of_common_seeds({name: results.get(name, ()) for name in self.networks}), None
         if scale not in self.scales:
@@ -48,6 +56,7 @@ class Claim:
             reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
         if reason is not None:
             return Verdict(self.text, self.place, "not tested", reason)
+        # The judge of the scale.
         judge = self.quick if scale == "quick" and self.quick is not None else self.judge
         held, detail = judge(results)
         return Verdict(self.text, self.place, "held" if held else "not held", detail)
@@ -90,7 +99,7 @@ def beyond(figure: str, network: str, bound: float, *, below: bool) -> Judge:
     def judge(results: Results) -> tuple[bool, str]:
         value = mean(_values(results, network, figure))
         side = "below" if below else "above"
-        return (value < bound) == below, f"{describe(network)[0]} {_name(figure)} {value:.2f}; asked: {side} {bound:g}"
+        return (value < bound) == below, f"{describe(network)[0]} {NAMES[figure]} {value:.2f}; asked: {side} {bound:g}"
 
     return judge
 
@@ -103,7 +112,7 @@ def ordered(figure: str, *networks: str, margin: float = 0.0) -> Judge:
         more = f" by more than {margin:g}" if margin else ""
         held = all(high - low > margin for pair in pairwise(values) for high, low in zip(*pair, strict=True))
         shown = ", ".join(f"{describe(name)[0]} {mean(own):.2f}" for name, own in zip(networks, values, strict=True))
-        return held, f"{_name(figure)}: {shown}; asked: each above the next{more}, every seed"
+        return held, f"{NAMES[figure]}: {shown}; asked: each above the next{more}, every seed"
 
     return judge
 
@@ -123,7 +132,7 @@ def printed(paper: Printed) -> Judge:
         worst = shares.index(max(shares))
         network, figure, number, _ = numbers[worst]
         return max(shares) <= 1, (
-            f"furthest from the paper: {describe(network)[0]}, {_name(figure)} {number + gaps[worst]:.2f}, printed "
+            f"furthest from the paper: {describe(network)[0]}, {NAMES[figure]} {number + gaps[worst]:.2f}, printed "
             f"{number:.2f}; asked: within {WITHIN[0]:g} point of every top-1 error, {WITHIN[1]:g} of top-5"
         )
 
@@ -137,17 +146,7 @@ def _values(results: Results, network: str, figure: str) -> list[float]:
 def _compared(figure: str, first: str, second: str, pairs: Sequence[tuple[float, float]]) -> str:
     a, b = mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)
     seeds = f"{len(pairs)} seed{'s' if len(pairs) > 1 else ''}"
-    digits = 3 if figure == "response" else 1
+    digits = DIGITS.get(figure, 1)
     gaps = ", ".join(f"{x - y:+.{digits}f}" for x, y in pairs)
     nets = f"{describe(first)[0]} {a:.{digits}f}, {describe(second)[0]} {b:.{digits}f}"
-    return f"{_name(figure)}: {nets} ({seeds}; differences {gaps})"
-
-
-def _name(figure: str) -> str:
-    return {
-        "train_error": "training error (%)",
-        "test_error": "test error (%)",
-        "top1": "top-1 error (%)",
-        "top5": "top-5 error (%)",
-        "response": "mean response",
-    }[figure]
+    return f"{NAMES[figure]}: {nets} ({seeds}; differences {gaps})"

@@ -1,8 +1,8 @@
 """Sec. 4.1 on ImageNet, or on any folder of photographs: Figure 4 and Tables 2 to 5.
 
-Each sheet: the command, what it costs, the claims it tests, and its runs. The costs of the quick scale are for two
-slow cores without bf16, 3,000 photographs of 128 pixels and 650 to test, estimated from single steps; runs are shared,
-so that table2 after fig4 trains nothing, table4 after table3 neither, and table5 after that one network.
+The commands, and what they cost: at the quick scale on two slow cores without bf16, for 3,000 photographs of 128 pixels
+and 650 to test, estimated from single steps. Runs are shared: table2 after fig4 trains nothing, table4 after table3
+neither, and table5 after that one network.
 
     deepres reproduce fig4 --scale quick --data DIR               4 runs,  15 minutes, 2 GiB
     deepres reproduce table2 --scale quick --data DIR             4 runs,  15 minutes, 2 GiB
@@ -15,114 +15,16 @@ At every scale every row runs. On a machine with several GPUs a run of the paper
 deepres -- train NET --recipe imagenet --data DIR --run runs/DIR-paper/NET-seed0`, and `reproduce` takes it as it is.
 """
 
-import dataclasses
-
-from deepres.classification.recipe import IMAGENET, ClassificationRecipe, rate_for
 from deepres.classification.views import Protocol
 from deepres.paper.claims import Claim, Printed, beyond, not_higher, ordered, printed
-from deepres.paper.plan import SCALES, Experiment, Scale
-
-# The paper's recipe for crops of 64 out of shorter sides in proportion. 16 images a step, whose rate is between that in
-# proportion to the batch and that to its root; fixed drops, since a plateau takes longer: see docs/quick-scale.md.
-QUICK = dataclasses.replace(
-    IMAGENET,
-    name="imagenet-quick",
-    iterations=300,
-    batch_size=16,
-    lr=0.02,
-    decay="steps",
-    milestones=(180, 255),
-    warmup="linear",
-    warmup_iterations=60,
-    crop=64,
-    sides=(73, 137),
-    bn_average=1_000,
-    window=30,
-    evaluate_every=100,
-)
-SMOKE = dataclasses.replace(
-    QUICK.scaled(4), name="imagenet-smoke", batch_size=8, crop=32, sides=(37, 69), bn_average=16
-)
-
-
-def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
-    """The recipe of a scale, as `rate_for` has it for a network."""
-    return rate_for(network, {"smoke": SMOKE, "quick": QUICK, "paper": IMAGENET}[scale])
-
-
-def _sheet(name: str, title: str, protocol: Protocol, *networks: str) -> Experiment:
-    return Experiment(name, title, dict.fromkeys(SCALES, networks), recipe=recipe_of, protocol=protocol, data=None)
-
+from deepres.paper.photographs import BEST_MEMBER, Ensembles, Photographs
+from deepres.paper.plan import SCALES, Scale
 
 # Points at the quick scale: an error over the last 480 training images is known to 2 points (one standard error), the
 # difference of two on the same 650 test images to about one.
 TRAINING_MARGIN, TEST_MARGIN = 5.0, 1.0
 PLAIN_AND_RESIDUAL = ("plain18", "plain34", "resnet18-a", "resnet34-a")
 SINGLE = ("resnet34-b", "resnet34-c", "resnet50", "resnet101", "resnet152")
-
-FIG4 = _sheet("fig4", "Figure 4: training on ImageNet", Protocol("center"), *PLAIN_AND_RESIDUAL)
-TABLE2 = _sheet("table2", "Table 2: plain and residual networks", Protocol("10-crop"), *PLAIN_AND_RESIDUAL)
-TABLE3 = _sheet(
-    "table3",
-    "Table 3: errors of 10-crop testing",
-    Protocol("10-crop"),
-    *("vgg16", "googlenet", "prelu-net"),
-    *("plain34", "resnet34-a", *SINGLE),
-)
-TABLE4 = _sheet(
-    "table4", "Table 4: errors of single models, dense testing at several scales", Protocol("dense"), *SINGLE
-)
-# "Six models of different depth", two of 152 layers; which the other four are is not in the paper: those of Table 4.
-TABLE5 = _sheet("table5", "Table 5: errors of ensembles", Protocol("dense"), *SINGLE, "resnet152")
-EXPERIMENTS = {sheet.name: sheet for sheet in (FIG4, TABLE2, TABLE3, TABLE4, TABLE5)}
-
-# What the paper prints, in %: top-1 and top-5 error. Tables 2 to 4 are of the validation set, Table 5 of the test set.
-PAPER: dict[str, Printed] = {
-    "fig4": {},
-    "table2": {
-        "plain18": (27.94, None),
-        "plain34": (28.54, None),
-        "resnet18-a": (27.88, None),
-        "resnet34-a": (25.03, None),
-    },
-    "table3": {
-        "vgg16": (28.07, 9.33),
-        "googlenet": (None, 9.15),
-        "prelu-net": (24.27, 7.38),
-        "plain34": (28.54, 10.02),
-        "resnet34-a": (25.03, 7.76),
-        "resnet34-b": (24.52, 7.46),
-        "resnet34-c": (24.19, 7.40),
-        "resnet50": (22.85, 6.71),
-        "resnet101": (21.75, 6.05),
-        "resnet152": (21.43, 5.71),
-    },
-    "table4": {
-        "resnet34-b": (21.84, 5.71),
-        "resnet34-c": (21.53, 5.60),
-        "resnet50": (20.74, 5.25),
-        "resnet101": (19.87, 4.60),
-        "resnet152": (19.38, 4.49),
-    },
-    "table5": {"ensemble": (None, 3.57)},
-}
-# Rows of others' figures, by their own tests.
-OTHERS: dict[str, Printed] = {
-    "table4": {
-        "VGG (ILSVRC'14), test set": (None, 8.43),
-        "GoogLeNet (ILSVRC'14)": (None, 7.89),
-        "VGG (v5)": (24.4, 7.1),
-        "PReLU-net": (21.59, 5.71),
-        "BN-inception": (21.99, 5.81),
-    },
-    "table5": {
-        "VGG (ILSVRC'14)": (None, 7.32),
-        "GoogLeNet (ILSVRC'14)": (None, 6.66),
-        "VGG (v5)": (None, 6.8),
-        "PReLU-net": (None, 4.94),
-        "BN-inception": (None, 4.82),
-    },
-}
 
 
 def _order(text: str, place: str, figure: str, *networks: str, quick: float | None = None) -> Claim:
@@ -132,8 +34,12 @@ def _order(text: str, place: str, figure: str, *networks: str, quick: float | No
     return Claim(text, place, networks, ordered(figure, *networks), scales, quick=apart)
 
 
-def _numbers(name: str, place: str) -> Claim:
-    paper = PAPER[name]
+def _orders(place: str, figure: str, claims: dict[str, tuple[str, ...]]) -> list[Claim]:
+    """An order of networks for each text."""
+    return [_order(text, place, figure, *networks) for text, networks in claims.items()]
+
+
+def _numbers(place: str, paper: Printed) -> Claim:
     text = f"The errors are those of {place}."
     return Claim(text, place, tuple(paper), printed(paper), scales=("paper",), classes=1000)
 
@@ -161,23 +67,17 @@ TRAINING = (
     ),
 )
 DEPTH = (
-    _order(
-        "The deeper plain network is worse: 34 layers have the higher error than 18.",
+    *_orders(
         "Sec. 4.1, Table 2",
         "top1",
-        *("plain34", "plain18"),
-    ),
-    _order(
-        "The deeper residual network is better: 34 layers have the lower error than 18.",
-        "Sec. 4.1, Table 2",
-        "top1",
-        *("resnet18-a", "resnet34-a"),
-    ),
-    _order(
-        "With shortcuts, 34 layers are better than without.",
-        "Sec. 4.1, Table 2",
-        "top1",
-        *("plain34", "resnet34-a"),
+        {
+            "The deeper plain network is worse: 34 layers have the higher error than 18.": ("plain34", "plain18"),
+            "The deeper residual network is better: 34 layers have the lower error than 18.": (
+                "resnet18-a",
+                "resnet34-a",
+            ),
+            "With shortcuts, 34 layers are better than without.": ("plain34", "resnet34-a"),
+        },
     ),
     Claim(
         "At 18 layers, the residual network is about as accurate as the plain one (1 point allowed).",
@@ -187,14 +87,13 @@ DEPTH = (
         scales=("paper",),
     ),
 )
-OPTIONS = (
-    _order("Option A is better than the plain network.", "Sec. 4.1, Table 3", "top1", "plain34", "resnet34-a"),
-    _order(
-        "B is better than A, and C than B.",
-        "Sec. 4.1, Table 3",
-        "top1",
-        *("resnet34-a", "resnet34-b", "resnet34-c"),
-    ),
+OPTIONS = _orders(
+    "Sec. 4.1, Table 3",
+    "top1",
+    {
+        "Option A is better than the plain network.": ("plain34", "resnet34-a"),
+        "B is better than A, and C than B.": ("resnet34-a", "resnet34-b", "resnet34-c"),
+    },
 )
 DEEPER = ("resnet34-b", "resnet50", "resnet101", "resnet152")
 SINGLE_MODEL = Claim(
@@ -205,21 +104,86 @@ SINGLE_MODEL = Claim(
     scales=("paper",),
     classes=1000,
 )
-BEST_MEMBER = ("best member", "ensemble")
-CLAIMS = {
-    "fig4": TRAINING + DEPTH[:2],
-    "table2": (*TRAINING[:2], *DEPTH, _numbers("table2", "Table 2")),
-    "table3": (
+
+FIG4 = Photographs(
+    name="fig4",
+    title="Figure 4: training on ImageNet",
+    networks=dict.fromkeys(SCALES, PLAIN_AND_RESIDUAL),
+    protocol=Protocol("center"),
+    claims=TRAINING + DEPTH[:2],
+)
+TABLE2_PRINTED: Printed = {
+    "plain18": (27.94, None),
+    "plain34": (28.54, None),
+    "resnet18-a": (27.88, None),
+    "resnet34-a": (25.03, None),
+}
+TABLE2 = Photographs(
+    name="table2",
+    title="Table 2: plain and residual networks",
+    networks=dict.fromkeys(SCALES, PLAIN_AND_RESIDUAL),
+    protocol=Protocol("10-crop"),
+    claims=(*TRAINING[:2], *DEPTH, _numbers("Table 2", TABLE2_PRINTED)),
+    printed=TABLE2_PRINTED,
+)
+TABLE3_PRINTED: Printed = {
+    "vgg16": (28.07, 9.33),
+    "googlenet": (None, 9.15),
+    "prelu-net": (24.27, 7.38),
+    "plain34": (28.54, 10.02),
+    "resnet34-a": (25.03, 7.76),
+    "resnet34-b": (24.52, 7.46),
+    "resnet34-c": (24.19, 7.40),
+    "resnet50": (22.85, 6.71),
+    "resnet101": (21.75, 6.05),
+    "resnet152": (21.43, 5.71),
+}
+TABLE3 = Photographs(
+    name="table3",
+    title="Table 3: errors of 10-crop testing",
+    networks=dict.fromkeys(SCALES, ("vgg16", "googlenet", "prelu-net", "plain34", "resnet34-a", *SINGLE)),
+    protocol=Protocol("10-crop"),
+    claims=(
         *OPTIONS,
         _order("50, 101 and 152 layers are each better than fewer.", "Sec. 4.1, Table 3", "top1", *DEEPER),
-        _numbers("table3", "Table 3"),
+        _numbers("Table 3", TABLE3_PRINTED),
     ),
-    "table4": (
+    printed=TABLE3_PRINTED,
+)
+TABLE4_PRINTED: Printed = {
+    "resnet34-b": (21.84, 5.71),
+    "resnet34-c": (21.53, 5.60),
+    "resnet50": (20.74, 5.25),
+    "resnet101": (19.87, 4.60),
+    "resnet152": (19.38, 4.49),
+}
+TABLE4 = Photographs(
+    name="table4",
+    title="Table 4: errors of single models, dense testing at several scales",
+    networks=dict.fromkeys(SCALES, SINGLE),
+    protocol=Protocol("dense"),
+    claims=(
         _order("50, 101 and 152 layers are each better than fewer.", "Sec. 4.1, Table 4", "top5", *DEEPER),
         SINGLE_MODEL,
-        _numbers("table4", "Table 4"),
+        _numbers("Table 4", TABLE4_PRINTED),
     ),
-    "table5": (
+    printed=TABLE4_PRINTED,
+    others={
+        "VGG (ILSVRC'14), test set": (None, 8.43),
+        "GoogLeNet (ILSVRC'14)": (None, 7.89),
+        "VGG (v5)": (24.4, 7.1),
+        "PReLU-net": (21.59, 5.71),
+        "BN-inception": (21.99, 5.81),
+    },
+)
+TABLE5_PRINTED: Printed = {"ensemble": (None, 3.57)}
+# "Six models of different depth", two of 152 layers; which the other four are is not in the paper: those of Table 4.
+TABLE5 = Ensembles(
+    name="table5",
+    title="Table 5: errors of ensembles",
+    networks=dict.fromkeys(SCALES, (*SINGLE, "resnet152")),
+    protocol=Protocol("dense"),
+    claims=(
         _order(
             "The ensemble is better than the best of its members (top-1).",
             "ours; the paper has top-5 alone",
@@ -228,6 +192,16 @@ CLAIMS = {
             quick=TEST_MARGIN,
         ),
         _order("The ensemble is better than the best of its members (top-5).", "Tables 4 and 5", "top5", *BEST_MEMBER),
-        _numbers("table5", "Table 5"),
+        _numbers("Table 5", TABLE5_PRINTED),
     ),
-}
+    printed=TABLE5_PRINTED,
+    others={
+        "VGG (ILSVRC'14)": (None, 7.32),
+        "GoogLeNet (ILSVRC'14)": (None, 6.66),
+        "VGG (v5)": (None, 6.8),
+        "PReLU-net": (None, 4.94),
+        "BN-inception": (None, 4.82),
+    },
+    part="test",
+)
+SHEETS = (FIG4, TABLE2, TABLE3, TABLE4, TABLE5)

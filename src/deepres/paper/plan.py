@@ -1,4 +1,4 @@
-"""A plan: one of the paper's tables or figures at one scale, as a list of runs that goes on where it stopped."""
+"""A plan: the runs of a sheet at one scale; carried out again, it goes on where it stopped."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -9,10 +9,8 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe, paper_recipe
+from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
 from deepres.classification.source import Source
-from deepres.classification.views import Protocol
-from deepres.data.sources import placed
 from deepres.models.catalog import depth
 from deepres.records import Run, write_json
 from deepres.runtime import untrusted
@@ -25,51 +23,17 @@ from deepres.workflows.train import train_run
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
 MOST_RUNS = 1_000  # of a plan: networks, or seeds
-Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # of a label, so many steps, images a step
+Recipes = Callable[[Scale, str], ClassificationRecipe]  # the recipe of a network at a scale
+Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # takes a label, the steps, the images of a step
 
-# Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
-QUICK = ClassificationRecipe(
-    name="cifar-quick",
-    iterations=400,
-    batch_size=32,
-    lr=0.05,
-    milestones=(240, 340),
-    warmup="linear",
-    warmup_iterations=80,
-    window=40,
-    evaluate_every=100,
-)
-SMOKE = QUICK.scaled(6)
-TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}
-
-
-def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
-    """The recipe of a scale: the same for all nets, but for the paper's own warm-up from 110 layers on."""
-    return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A lab sheet: what is run at each scale. `seeds` is how many seeds the paper's scale asks for.
-
-    `recipe` is that of a network at a scale, `protocol` what trained networks are tested by afterwards, and `data` what
-    is taken where none are named; None: they must be named.
-    """
-
-    name: str
-    title: str
-    networks: dict[Scale, tuple[str, ...]]
-    seeds: int = 1
-    recipe: Callable[[Scale, str], ClassificationRecipe] = recipe_of
-    protocol: Protocol | None = None
-    data: str | None = "cifar10"
+TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}  # of the tests on the way; 0: all
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment at one scale on one data set, bound to a folder.
+    """A sheet (`experiment` is its name) at one scale on one data set, in a folder.
 
-    Runs lie beside the plans, shared by all experiments of the same scale and data, so that none runs twice:
+    Runs lie beside the plans. All sheets of the same scale and data share them, so that none is trained twice:
     ROOT/cifar10-quick/plain20-seed0 serves ROOT/fig6-quick-cifar10 and ROOT/fig7-quick-cifar10.
     """
 
@@ -79,7 +43,7 @@ class Plan:
     networks: tuple[str, ...]
     seeds: int
     folder: Path
-    data_path: str | None = None  # where `data` was found, from whichever folder
+    data_path: str | None = None  # the absolute path of `data`
 
     def run(self, network: str, seed: int) -> Run:
         """The run folder of one network and seed."""
@@ -98,11 +62,11 @@ class Plan:
                 found.setdefault(name, []).append(self.run(name, own))
         return found
 
-    def configs(self, sheet: Experiment, base: ClassificationConfig) -> Iterable[tuple[ClassificationConfig, Run]]:
+    def configs(self, recipes: Recipes, base: ClassificationConfig) -> Iterable[tuple[ClassificationConfig, Run]]:
         """The plan's runs in order: every network with the first seed, then with the next."""
         for seed in range(self.seeds):
             for name, own in self.members(seed):
-                recipe, test_images = sheet.recipe(self.scale, name), TEST_IMAGES[self.scale]
+                recipe, test_images = recipes(self.scale, name), TEST_IMAGES[self.scale]
                 config = dataclasses.replace(
                     base, network=name, data=self.data, seed=own, recipe=recipe, test_images=test_images
                 )
@@ -113,17 +77,6 @@ class Plan:
         record = dataclasses.asdict(self)
         del record["folder"]
         write_json(self.folder / "plan.json", record)
-
-
-def make_plan(experiment: Experiment, scale: Scale, data: str, root: Path, networks: str | None, seeds: int) -> Plan:
-    """The plan of an experiment; `networks` (names with commas) replaces the sheet's own list."""
-    names = experiment.networks[scale] if networks is None else tuple(networks.split(","))
-    for name in names:
-        depth(name)  # an unknown name is said before anything runs
-    if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
-        raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
-    folder = root / f"{experiment.name}-{scale}-{slug(data)}"
-    return Plan(experiment.name, scale, data, names, seeds, folder, placed(data))
 
 
 class _Record(TypedDict):
@@ -144,12 +97,15 @@ def read_plan(folder: Path) -> Plan:
     return Plan(**record, folder=folder)
 
 
-def carry_out(plan: Plan, sheet: Experiment, base: ClassificationConfig, data: Source, watch: Watch) -> None:
-    """Run what is not done yet, told to what `watch` gives. Nothing stays of a plan whose first run is refused."""
+def carry_out(plan: Plan, recipes: Recipes, base: ClassificationConfig, data: Source, watch: Watch) -> None:
+    """Train what is not finished yet; the monitor that `watch` gives hears of each run.
+
+    Where the first run is refused, the plan's folder is removed again.
+    """
     made = missing(plan.folder / "plan.json")
     plan.save()
     try:
-        for config, run in plan.configs(sheet, base):
+        for config, run in plan.configs(recipes, base):
             recipe = config.recipe
             with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
                 train_run(config, run, data, told)

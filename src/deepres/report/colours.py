@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain
 
-from deepres.findings import Curve, Figure, Panel, Series
+from deepres.findings import Curve, Figure, Panel, Responses
 
 # Every text colour has a contrast of 4.5 or more on `page` in both themes; the tests compute it.
 # c0, c1, ... differ in hue and lightness for the common kinds of colour blindness (after Okabe and Ito).
@@ -37,7 +37,7 @@ def line_colours(figure: Figure) -> dict[str, str]:
 
     Where a panel has several networks of one depth and kind (other recipes), each label gets its own.
     """
-    panels = [panel.curves if isinstance(panel, Panel) else panel.series for panel in figure.panels]
+    panels = [panel.curves if isinstance(panel, Panel) else panel.responses for panel in figure.panels]
     depths = {item.label: item.depth for item in chain.from_iterable(panels)}
     if any(_clash(panel) for panel in panels):
         return {label: LINES[index % len(LINES)] for index, label in enumerate(depths)}
@@ -49,6 +49,6 @@ def line_colours(figure: Figure) -> dict[str, str]:
     return {label: chosen[depth] for label, depth in depths.items()}
 
 
-def _clash(panel: Iterable[Curve | Series]) -> bool:
+def _clash(panel: Iterable[Curve | Responses]) -> bool:
     keys = [(item.depth, item.kind) for item in panel]
     return len(set(keys)) < len(keys)

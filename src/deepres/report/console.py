@@ -55,6 +55,7 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
     """Errors with their intervals, those of each member, then the worst classes, with the confusion matrix of few."""
+    # The errors of all together.
     protocol, count = f", {report['protocol']}" if "protocol" in report else "", len(report["classes"])
     console.print(
         f"{report['network']} on {report['images']:,} {IMAGES[report['part']]} of {report['data']}{protocol}: "
@@ -64,6 +65,7 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    # Each member, then the classes.
     if len(report["members"]) > 1:
         print_tables(console, [_members(report)])
     shown = count <= MOST_CLASSES
@@ -71,6 +73,7 @@ def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
     if not shown:
         left = f"{count - MOST_CLASSES:,} more err as much or less; --json has them all"
         console.print(left + (", and the confusion matrix." if report["confusion"] else "."), highlight=False)
+    # Pairs of classes, where there are too many classes for a confusion matrix.
     confused = [(pair["true"], pair["predicted"], pair["images"]) for pair in report["confused"]]
     if confused and not shown:
         print_tables(
@@ -88,9 +91,8 @@ def _classes(report: Mapping[str, Any], shown: bool) -> Table:
         for label in worst[:MOST_CLASSES]
     ]
     columns = ("true class", "error %", *(str(label) for label in range(len(errors)) if shown))
-    if shown:
-        return Table("Errors by class, the worst first", "Columns: images by predicted class.", columns, tuple(rows))
-    return Table("Errors by class, the worst first", "", columns, tuple(rows))
+    caption = "Columns: images by predicted class." if shown else ""
+    return Table("Errors by class, the worst first", caption, columns, tuple(rows))
 
 
 def _percent(error: float | None) -> str:

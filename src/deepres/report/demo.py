@@ -3,7 +3,7 @@
 import base64
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
-from deepres.findings import Figure, ResponsePanel, Series, describe
+from deepres.findings import Figure, ResponsePanel, Responses, describe
 from deepres.models.network import Network
 from deepres.report import limits
 from deepres.report.plots import drawn
@@ -22,10 +22,32 @@ from deepres.runtime.errors import InputError, install
 from deepres.runtime.printing import visible
 from deepres.runtime.say import Say
 from deepres.weights.find import ready, require_mean
-from deepres.workflows.predict import Predictor, predictor
+from deepres.workflows.predict import Prediction, Predictor, predictor
 
 TOP = 5
 NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be shown.</p>"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How predictions of one kind are drawn: by which `component` of Gradio under which label, and its `value`."""
+
+    component: Callable[[Any, str], Any]
+    value: Callable[[Any], Any]
+
+
+def scores_by_class(prediction: Prediction) -> dict[str, float]:
+    """Softmax scores by class, control characters escaped; ImageNet has two classes of one name."""
+    named: dict[str, float] = {}
+    for name, score in ((visible(name), score) for name, score in prediction.top):
+        named[f"{name} (another)" if name in named else name] = score
+    return named
+
+
+# By the kind of predictor.
+DRAWINGS: dict[type, Drawing] = {
+    Predictor: Drawing(lambda gradio, label: gradio.Label(num_top_classes=TOP, label=label), scores_by_class)
+}
 
 
 @dataclass(frozen=True)
@@ -35,13 +57,14 @@ class Exhibit:
     label: str
     net: Network
     predictor: Predictor
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What networks make of a picture: for each, its best classes with their scores; and the plot of responses, SVG."""
+    """What networks make of a picture: for each what its drawing shows; and the plot of layer responses as SVG."""
 
-    tops: tuple[dict[str, float], ...]
+    drawn: tuple[Any, ...]
     responses: bytes | None
 
 
@@ -57,25 +80,28 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        shown.append(Exhibit(name, net, predictor(net, say=say)))
+        own = predictor(net, say=say)
+        shown.append(Exhibit(name, net, own, DRAWINGS[type(own)]))
     return shown
 
 
 def look(shown: Sequence[Exhibit], file: Path) -> Sight:
     """Show the picture `file` to all networks. Raises `InputError` where it is none, or they cannot take it."""
-    tops: list[dict[str, float]] = []
-    series: list[Series] = []
+    drawings: list[Any] = []
+    responses: list[Responses] = []
     for one in shown:
-        (found,) = one.predictor.predict([file], TOP)
+        # What it predicts.
+        (found,) = one.predictor.predict([file])
         if found.fault is not None:
             raise InputError(f"this picture cannot be shown to {one.label}: {found.fault}")
-        tops.append(_by_name(found.top))
+        drawings.append(one.drawing.value(found))
+        # How strongly its layers respond, where it has layers that Fig. 7 is of.
         values = [value for _, value in _responses(one.net, file)]
         _, depth, kind = describe(one.net.name)
-        series += [Series(one.label, depth, kind, values)] * bool(values)
-    panel = ResponsePanel("Standard deviation of each 3x3 layer's response", tuple(series))
+        responses += [Responses(one.label, depth, kind, values)] * bool(values)
+    panel = ResponsePanel("Standard deviation of each 3x3 layer's response", tuple(responses))
     figure = Figure("Layer responses", "", (panel,))
-    return Sight(tuple(tops), drawn(figure, "svg") if series else None)
+    return Sight(tuple(drawings), drawn(figure, "svg") if responses else None)
 
 
 def page(shown: Sequence[Exhibit]) -> Any:
@@ -89,16 +115,16 @@ def page(shown: Sequence[Exhibit]) -> Any:
             sight = look(shown, Path(file))
         except InputError as error:
             raise gradio.Error(str(error)) from None
-        return [*sight.tops, _image(sight.responses)]
+        return [*sight.drawn, _image(sight.responses)]
 
     kept = (round(limits.SWEEP_SECONDS), limits.KEPT_SECONDS)
     with gradio.Blocks(title="deepres", analytics_enabled=False, delete_cache=kept) as blocks:
         gradio.Markdown("# deepres\nDrop a picture: the best classes, and how strongly each layer responds (Fig. 7).")
         with gradio.Row():
             picture = gradio.Image(type="filepath", image_mode=None, label="Picture", height=360)
-            labels = [gradio.Label(num_top_classes=TOP, label=one.label) for one in shown]
+            drawings = [one.drawing.component(gradio, one.label) for one in shown]
         responses = gradio.HTML()
-        picture.change(see, picture, [*labels, responses], api_name="look")
+        picture.change(see, picture, [*drawings, responses], api_name="look")
     return blocks.queue(max_size=limits.WAITING)
 
 
@@ -141,14 +167,6 @@ def _responses(net: Network, file: Path) -> list[tuple[str, float]]:
     device = next(net.parameters()).device
     images = normalise(view[None], fitted(require_mean(net, net.name), crop, crop)).to(device)
     return layer_responses(net, [images])
-
-
-def _by_name(top: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Scores by class, visible, where ImageNet has two of a name."""
-    named: dict[str, float] = {}
-    for name, score in ((visible(name), score) for name, score in top):
-        named[f"{name} (another)" if name in named else name] = score
-    return named
 
 
 def _image(svg: bytes | None) -> str:

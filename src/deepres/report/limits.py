@@ -1,4 +1,4 @@
-"""What visitors of the demo page can make its server hold: bodies, files, sessions and messages, each with a bound."""
+"""Limits of what visitors of the demo page can make its server keep: bodies, files, sessions and messages."""
 
 import asyncio
 import ctypes
@@ -29,16 +29,17 @@ class BodyLimits:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Let the request through, and count what is received of it."""
+        """Pass the request on, and count the bytes of its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # How many bytes it may have, and until when.
         most = BODY_BYTES + (PICTURE_BYTES if scope["path"].rstrip("/").endswith("/upload") else 0)
         end, received, whole = asyncio.get_running_loop().time() + BODY_SECONDS, 0, False
 
         async def limited() -> Message:
             nonlocal received, whole
-            if whole:  # the next message is that the visitor has gone, which may be long
+            if whole:  # the next message says that the visitor has gone, which may take long
                 return await receive()
             try:
                 async with asyncio.timeout_at(end):
@@ -61,7 +62,7 @@ def _refusal(status: int, detail: str) -> Exception:
 
 
 def launch_options(blocks: Any) -> dict[str, Any]:
-    """What `blocks.launch` of Gradio takes to keep these limits."""
+    """The arguments of Gradio's `blocks.launch` that keep these limits."""
     from starlette.middleware import Middleware  # comes with Gradio
 
     @asynccontextmanager
@@ -87,7 +88,7 @@ async def _sweep_for_ever(blocks: Any) -> None:
 
 
 def _forget_sessions(blocks: Any) -> None:
-    """Those of Gradio's queue that wait for nothing, or whose answers nobody fetched, all of which it would keep."""
+    """Drop the sessions that wait for nothing or whose answers nobody fetched; Gradio's queue would keep them all."""
     events, messages = blocks._queue.pending_event_ids_session, blocks._queue.pending_messages_per_session
     while len(messages) > MESSAGES:
         messages.popitem(last=False)
@@ -97,6 +98,6 @@ def _forget_sessions(blocks: Any) -> None:
 
 
 def _return_memory() -> None:
-    """What is free again goes back to the system; glibc keeps it in the heaps of threads that are long gone."""
+    """Give free memory back to the system; glibc keeps it in the heaps of threads that have ended."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

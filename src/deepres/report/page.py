@@ -11,7 +11,8 @@ from markupsafe import Markup
 from deepres.findings import Figure, Findings, Panel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
-from deepres.report.plots import inline_panels, over_the_top
+from deepres.report.lines import line_looks, over_the_top
+from deepres.report.plots import inline_panels
 from deepres.report.tables import data_table, is_number, numeric_columns, text
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
@@ -90,7 +91,7 @@ def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:
     return {
         "title": figure.title,
         "caption": figure.caption,
-        "errors": any(isinstance(panel, Panel) for panel in figure.panels),
+        "looks": line_looks(figure),
         "responses": any(not isinstance(panel, Panel) for panel in figure.panels),
         "cut": over_the_top(figure),
         "ranges": any(curve.seeds > 1 for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves),

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,17 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from deepres.findings import Curve, Figure, Panel, ResponsePanel
-from deepres.report.colours import LIGHT, line_colours
+from deepres.findings import Figure, Panel, ResponsePanel
+from deepres.report.colours import LIGHT
+from deepres.report.lines import LOOKS, Line, line_looks, lines_of, y_limits
 from deepres.report.svg import Mark, inline
-from deepres.report.tables import in_order, kinds_of_error
+from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import replacing
 
 WIDTH, HEIGHT = 400.0, 300.0  # of a panel, in points, which are the units of its SVG
 LABEL_WIDTH = 82.0  # at the right, for the labels at the ends of the lines
 LABEL_LENGTH, LEGEND_LENGTH = 12, 28  # characters of a label that fit there, and into a legend
-SETTLED = 0.1  # the y axis is made for what comes after this share of the iterations
 STYLE: dict[str, Any] = {
     "font.size": 11.5,
     "text.parse_math": False,
@@ -48,34 +47,18 @@ STYLE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line on the axes and what is said of its points."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: str
-    bold: bool
-    dashed: bool
-    says: tuple[str, ...] = ()
-    band: tuple[Sequence[float], Sequence[float]] = ((), ())
-    labelled: bool = True
-
-
 def inline_panels(figure: Figure, prefix: str) -> list[str]:
     """Each panel of a figure as an `<svg>` element, on one y axis, in the page's colours.
 
     `prefix` goes before every id, so that several drawings live on one page. Points carry their numbers.
     """
-    colours, limits = line_colours(figure), _limits(figure)
-    drawings: list[str] = []
-    for index, panel in enumerate(figure.panels):
+    limits, drawings = y_limits(figure), list[str]()
+    for index, (panel, lines) in enumerate(zip(figure.panels, lines_of(figure), strict=True)):
         name = f"{prefix}-p{index + 1}"
         with _style({"svg.fonttype": "none", "svg.hashsalt": name}):
             canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="none")
             axes = canvas.add_axes(_box(panel, 1, 0, HEIGHT), facecolor="none")
-            lines = _draw(axes, panel, colours, limits)
+            _draw(axes, panel, lines, limits)
             marks = [mark for line in lines for mark in _marks(axes, line)]
             drawings.append(inline(_bytes(canvas, "svg").decode(), name, f"{figure.title}: {panel.title}", marks))
     return drawings
@@ -94,28 +77,24 @@ def save(figure: Figure, file: Path) -> Path:
 
 def drawn(figure: Figure, kind: str) -> bytes:
     """A figure, its panels side by side in the light theme, as the bytes of an `svg` or `png` file."""
-    colours, limits, count = line_colours(figure), _limits(figure), max(1, len(figure.panels))
+    limits, count = y_limits(figure), max(1, len(figure.panels))
     with _style({"svg.fonttype": "path", "svg.hashsalt": "deepres"}):
         canvas = Canvas(figsize=(count * WIDTH / 72, (HEIGHT + 50) / 72), dpi=72, facecolor=LIGHT["page"])
-        for index, panel in enumerate(figure.panels):
+        for index, (panel, lines) in enumerate(zip(figure.panels, lines_of(figure), strict=True)):
             axes = canvas.add_axes(_box(panel, count, index, HEIGHT + 50), facecolor=LIGHT["page"])
             axes.set_title(panel.title, loc="left", fontsize=12, fontweight="bold")
-            _draw(axes, panel, colours, limits)
+            _draw(axes, panel, lines, limits)
+        # One legend for all panels, of the series that have points.
         curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
-        shown = {name for curve in curves for name, (x, _), _ in kinds_of_error(curve) if x}
-        styles: dict[str, dict[str, Any]] = {"test": {"lw": 2.2}, "training": {"lw": 1.0, "ls": (0, (4, 2.5))}}
+        shown = {name for curve in curves for name, series in curve.series.items() if series.x}
         legend = {
-            f"{n} error": Line2D([], [], color=LIGHT["ink"], **style) for n, style in styles.items() if n in shown
+            name: Line2D([], [], color=LIGHT["ink"], lw=LOOKS[look][0], ls=LOOKS[look][1])
+            for name, look in line_looks(figure).items()
+            if name in shown
         }
         if legend:
-            canvas.legend(legend.values(), legend.keys(), loc="lower center", ncols=2, frameon=False)
+            canvas.legend(legend.values(), legend.keys(), loc="lower center", ncols=len(legend), frameon=False)
         return _bytes(canvas, kind)
-
-
-def over_the_top(figure: Figure) -> bool:
-    """Whether some points lie above the y axis, which is made for the errors after the first iterations."""
-    top = _limits(figure)[1]
-    return any(value > top for panel in figure.panels for line in _lines(panel, None) for value in line.y)
 
 
 @contextmanager
@@ -138,17 +117,27 @@ def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) ->
     )
 
 
-def _draw(
-    axes: Axes, panel: Panel | ResponsePanel, colours: Mapping[str, str], limits: tuple[float, float]
-) -> list[_Line]:
-    """Draw a panel and return its lines."""
-    lines = _lines(panel, colours)
+def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limits: tuple[float, float]) -> None:
+    """Draw a panel."""
+    _draw_axes(axes, panel, limits, max((max(line.x) for line in lines if line.x), default=1))
+    for line in lines:
+        (width, dashes), colour = LOOKS[line.look], LIGHT[line.colour]
+        axes.plot(line.x, line.y, ls=dashes, color=colour, lw=width, label=_short(line.label, LEGEND_LENGTH))
+        if line.band[0]:
+            axes.fill_between(line.x, *line.band, color=colour, alpha=0.13, lw=0)
+    if isinstance(panel, Panel):
+        _label_ends(axes, [line for line in lines if line.labelled and line.x])
+    elif lines:  # these lines end far from each other, where a label at the side would be far from its line
+        axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
+
+
+def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, float], last: float) -> None:
+    """Limits, ticks and names of both axes; `last` is the largest x."""
     axes.set_ylim(*limits)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.tick_params(length=3)
-    last = max((max(line.x) for line in lines if line.x), default=1)
     if isinstance(panel, Panel):
-        axes.set_ylabel("error (%)")
+        axes.set_ylabel(with_unit(panel.value, panel.unit))
         axes.set_xlim(0, last)
         axes.set_xlabel("iter. (1e4)" if last >= 10_000 else panel.against)
         if last >= 10_000:
@@ -158,74 +147,20 @@ def _draw(
         axes.set_xlim(0, last + 1)
         axes.set_xlabel("layer index" + (" (sorted by magnitude)" if panel.sorted else " (original)"))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    for line in lines:
-        style: dict[str, Any] = {
-            "color": LIGHT[line.colour],
-            "lw": 2.2 if line.bold else 1.0,
-            "label": _short(line.label, LEGEND_LENGTH),
-        }
-        axes.plot(line.x, line.y, ls=(0, (4, 2.5)) if line.dashed else "-", **style)
-        if line.band[0]:
-            axes.fill_between(line.x, *line.band, color=LIGHT[line.colour], alpha=0.13, lw=0)
-    if isinstance(panel, Panel):
-        _label_ends(axes, [line for line in lines if line.labelled and line.x])
-    elif lines:  # these lines end far from each other, where a label at the side would be far from its line
-        axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
-    return lines
 
 
-def _lines(panel: Panel | ResponsePanel, colours: Mapping[str, str] | None) -> list[_Line]:
-    """The lines of a panel, those below first; without `colours` only their points are of use."""
-    if isinstance(panel, Panel):
-        lines = [line for curve in panel.curves for line in _error_lines(curve, (colours or {}).get(curve.label, "c0"))]
-        return sorted(lines, key=lambda line: line.bold)
-    lines: list[_Line] = []
-    for series in panel.series:
-        values = in_order(series.values, panel)
-        place = "rank" if panel.sorted else "layer"
-        says = tuple(f"{series.label}: {value:.4f}, {place} {index + 1}" for index, value in enumerate(values))
-        colour, plain = (colours or {}).get(series.label, "c0"), series.kind == "plain"
-        lines.append(_Line(series.label, range(1, len(values) + 1), values, colour, not plain, plain, says))
-    return lines
-
-
-def _error_lines(curve: Curve, colour: str) -> Iterator[_Line]:
-    has_test = bool(curve.test_error[0])
-    for name, (x, y), band in kinds_of_error(curve):
-        train = name == "training"
-        over = f", mean of {curve.seeds} seeds" if band[0] else ""
-        pairs = zip(x, y, strict=True)
-        says = tuple(f"{curve.label}, {name} error: {value:.2f} % at iteration {at:,}{over}" for at, value in pairs)
-        labelled = not (train and has_test)
-        yield _Line(curve.label, x, y, colour, not train, train, says, band, labelled)
-
-
-def _limits(figure: Figure) -> tuple[float, float]:
-    """One y axis for all panels: from zero where that wastes little, and not for the first iterations."""
-    shown: list[float] = []
-    for panel in figure.panels:
-        for line in _lines(panel, None):
-            start = SETTLED * max(line.x, default=0) if isinstance(panel, Panel) else 0
-            shown += [y for x, y in zip(line.x, line.y, strict=True) if x >= start and math.isfinite(y)]
-    if not shown:
-        return 0.0, 1.0
-    low, high = min(shown), max(shown) or 1.0
-    step = 10.0 ** math.floor(math.log10(high))
-    bottom = 0.0 if low < high / 2.5 else math.floor(low / step) * step
-    top = bottom + (high - bottom) * 1.05 or 1.0
-    percent = any(isinstance(panel, Panel) for panel in figure.panels)
-    return bottom if bottom < top else 0.0, min(top, 101.0) if percent else top
-
-
-def _label_ends(axes: Axes, lines: Sequence[_Line]) -> None:
+def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
     """Write each label beside its line's end, moved up or down at the edge where labels would overlap."""
+    # Where the lines end, as shares of the axes.
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
     height = axes.bbox.height  # in points, at 72 to the inch
     ends = [(line.x[-1] / right, min(max((_end(line) - low) / (high - low), 0.0), 1.0)) for line in lines]
+    # Labels at the right edge are moved apart.
     edge = sorted((y, index) for index, (x, y) in enumerate(ends) if x > 0.9)
     moved = spaced([y for y, _ in edge], 14.0 / height)
     places = {index: (1.035, place) for (_, index), place in zip(edge, moved, strict=True)}
+    # Each label is tied to the end of its line.
     for index, (line, end) in enumerate(zip(lines, ends, strict=True)):
         colour = LIGHT[line.colour]
         axes.annotate(
@@ -260,7 +195,7 @@ def _ten_thousands(value: float, _: int) -> str:
     return f"{value / 10_000:g}"
 
 
-def _end(line: _Line) -> float:
+def _end(line: Line) -> float:
     finite = [y for y in line.y if math.isfinite(y)]
     return finite[-1] if finite else 0.0
 
@@ -271,7 +206,7 @@ def _short(label: str, length: int = LABEL_LENGTH) -> str:
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def _marks(axes: Axes, line: _Line) -> Iterator[Mark]:
+def _marks(axes: Axes, line: Line) -> Iterator[Mark]:
     """The points of a line that lie inside the axes, at most about a hundred, where they are in the SVG."""
     low, high = axes.get_ylim()
     every = math.ceil(len(line.x) / 100)

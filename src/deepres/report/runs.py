@@ -1,4 +1,4 @@
-"""From folders to findings: a plan's with its verdicts, or those of bare runs, which claim nothing."""
+"""From folders to findings: those of a plan, with verdicts, or those of runs alone, without."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
 
-NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # what runs of one configuration may differ in
+NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # fields in which the runs of one curve may differ
 
 PANELS: dict[Kind, str] = {
     "plain": "Plain networks",
@@ -29,8 +29,8 @@ def findings_of(places: Sequence[Path]) -> Findings:
         return findings_of_runs([Run(place) for place in places])
     if len(places) > 1:
         raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
-    from deepres.paper.evidence import findings_of as findings_of_plan
     from deepres.paper.plan import read_plan  # loads torch, which bare runs do without
+    from deepres.paper.reproduce import findings_of_plan
 
     return findings_of_plan(read_plan(plans[0]))
 
@@ -42,12 +42,14 @@ def findings_of_runs(runs: Sequence[Run]) -> Findings:
     """
     if not runs:
         raise InputError("there is no run to report; give one run folder or more")
+    # Curves by the kind of network, a panel each.
     summaries = [summary_of(run) for run in runs]
     curves = _curves(runs)
     kinds: dict[Kind, list[Curve]] = {kind: [] for kind in PANELS}
     for curve in curves:
         kinds[curve.kind].append(curve)
     panels = tuple(Panel(PANELS[kind], tuple(members)) for kind, members in kinds.items() if members)
+    # One figure, the final errors, and the settings of all runs.
     caption = "Error against the iteration, laid out as in Figure 6 of the paper."
     return Findings(
         title=f"Training of {curves[0].label}" if len(curves) == 1 else f"Training of {len(curves)} networks",

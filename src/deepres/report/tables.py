@@ -1,9 +1,9 @@
 """Numbers as text, and the table of numbers that stands beneath each plot."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from deepres.findings import Cell, Curve, Panel, Points, Range, ResponsePanel, Table
+from deepres.findings import Cell, Panel, ResponsePanel, Series, Table
 
 NOTHING = "–"
 
@@ -29,7 +29,7 @@ def numeric_columns(table: Table) -> list[bool]:
 
 def data_table(panel: Panel | ResponsePanel) -> Table:
     """The numbers that a panel draws: a row an iteration, or a layer."""
-    return _errors(panel) if isinstance(panel, Panel) else _responses(panel)
+    return _by_iteration(panel) if isinstance(panel, Panel) else _responses(panel)
 
 
 def in_order(values: Sequence[float], panel: ResponsePanel) -> Sequence[float]:
@@ -37,35 +37,31 @@ def in_order(values: Sequence[float], panel: ResponsePanel) -> Sequence[float]:
     return sorted(values, reverse=True) if panel.sorted else values
 
 
-def _errors(panel: Panel) -> Table:
-    columns = ["iteration"]
-    traces: list[dict[float, str]] = []
-    for curve in panel.curves:
-        for name, points, spread in kinds_of_error(curve):
-            if points[0]:
-                columns.append(f"{curve.label}, {name} error (%)")
-                traces.append(_by_iteration(points, spread))
-    iterations = sorted({iteration for trace in traces for iteration in trace})
-    rows = tuple((at, *(trace.get(at) for trace in traces)) for at in iterations)
-    return Table(panel.title, "", tuple(columns), rows)
+def with_unit(name: str, unit: str) -> str:
+    """A name with its unit in brackets, where it has one."""
+    return f"{name} ({unit})" if unit else name
 
 
-def kinds_of_error(curve: Curve) -> Iterator[tuple[str, Points, Range]]:
-    """Training error, then test error: name, points, range over seeds."""
-    yield "training", curve.train_error, curve.train_range
-    yield "test", curve.test_error, curve.test_range
+def _by_iteration(panel: Panel) -> Table:
+    drawn = [(curve.label, name, one) for curve in panel.curves for name, one in curve.series.items() if one.x]
+    columns = (with_unit(f"{label}, {name}", panel.unit) for label, name, _ in drawn)
+    cells = [_cells(one) for _, _, one in drawn]
+    iterations = sorted({iteration for column in cells for iteration in column})
+    rows = tuple((at, *(column.get(at) for column in cells)) for at in iterations)
+    return Table(panel.title, "", ("iteration", *columns), rows)
 
 
-def _by_iteration(points: Points, spread: Range) -> dict[float, str]:
-    if not spread[0]:
-        return {at: text(value) for at, value in zip(*points, strict=True)}
-    rows = zip(*points, *spread, strict=True)
+def _cells(series: Series) -> dict[float, str]:
+    """The values as text by iteration, with their range where there are several seeds."""
+    if not series.low:
+        return {at: text(value) for at, value in zip(series.x, series.y, strict=True)}
+    rows = zip(series.x, series.y, series.low, series.high, strict=True)
     return {at: f"{text(value)} ({text(low)} to {text(high)})" for at, value, low, high in rows}
 
 
 def _responses(panel: ResponsePanel) -> Table:
-    columns = ["rank" if panel.sorted else "layer", *(series.label for series in panel.series)]
-    values = [in_order(series.values, panel) for series in panel.series]
+    columns = ["rank" if panel.sorted else "layer", *(own.label for own in panel.responses)]
+    values = [in_order(own.values, panel) for own in panel.responses]
     rows = [
         (index + 1, *(f"{column[index]:.4f}" if index < len(column) else None for column in values))
         for index in range(max(map(len, values), default=0))

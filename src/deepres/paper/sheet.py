@@ -1,0 +1,136 @@
+"""A sheet: one table or figure of the paper, with its claims, its printed numbers, and how it is measured and shown."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepres.classification.recipe import ClassificationConfig
+from deepres.classification.source import Source, load_source
+from deepres.data.sources import placed
+from deepres.findings import Figure, Findings, Table, Verdict, summary_of
+from deepres.models.catalog import depth
+from deepres.paper.claims import Claim, Results
+from deepres.paper.plan import MOST_RUNS, Plan, Recipes, Scale, Watch, carry_out
+from deepres.records import Run
+from deepres.runtime.errors import InputError
+from deepres.runtime.say import Say
+from deepres.workflows.configure import slug
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a sheet is to be reproduced.
+
+    `base` has the data (empty: the sheet's own), the device and the precision of all runs. `networks` (names with
+    commas) replaces the sheet's own list, `seeds` its own number. Plans and runs lie under `root`. `watch` gives each
+    run and each test a monitor.
+    """
+
+    scale: Scale
+    base: ClassificationConfig
+    root: Path
+    networks: str | None
+    seeds: int | None
+    say: Say
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the finished runs of a plan show: final figures for the claims, figures and tables for the page."""
+
+    results: Results
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet(ABC):
+    """A table or figure of the paper, under the `name` that `deepres reproduce` takes."""
+
+    name: str
+    title: str
+
+    @abstractmethod
+    def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
+        """Train and measure what is missing; return the folder for the page, and the findings."""
+
+    @abstractmethod
+    def findings(self, plan: Plan) -> Findings:
+        """What the finished runs of a plan show; unfinished ones are missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Sheet):
+    """A sheet whose networks are trained: which ones at each scale, by which recipes, and what the paper claims.
+
+    `seeds` is the number of seeds at the paper's scale; it is 1 at the others. `data` are taken where none are named;
+    where the sheet has none (ImageNet is not to be had by itself), they must be named.
+    """
+
+    networks: Mapping[Scale, tuple[str, ...]]
+    recipes: Recipes
+    claims: tuple[Claim, ...]
+    seeds: int = 1
+    data: str = ""
+
+    @abstractmethod
+    def show(self, plan: Plan) -> Shown:
+        """The results, figures and tables of a plan."""
+
+    def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
+        """Measure what the records of finished runs lack; by default nothing."""
+
+    def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
+        """Train and measure what is missing. Raises `InputError` where the sheet has no data of its own."""
+        # Which runs: those of the paper, or as ordered.
+        data = asked.base.data or self.data
+        if not data:
+            hint = "give --data DIR, a folder with a folder of pictures a class"
+            raise InputError(f"{self.name} takes photographs; {hint}")
+        seeds = asked.seeds if asked.seeds is not None else self.seeds if asked.scale == "paper" else 1
+        plan = self.plan(asked.scale, data, asked.root, asked.networks, seeds)
+        # Train all of them on the same data, then measure.
+        recipe = self.recipes(asked.scale, plan.networks[0])
+        base = dataclasses.replace(asked.base, data=data, data_path=plan.data_path, recipe=recipe)
+        source = load_source(base, asked.say)
+        carry_out(plan, self.recipes, base, source, asked.watch)
+        self.measure(plan, source, asked)
+        return plan.folder, self.findings(plan)
+
+    def plan(self, scale: Scale, data: str, root: Path, networks: str | None, seeds: int) -> Plan:
+        """The plan of this sheet. Raises `InputError` for an unknown network, and for too many runs."""
+        names = self.networks[scale] if networks is None else tuple(networks.split(","))
+        for name in names:
+            depth(name)  # an unknown name is said before anything runs
+        if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
+            raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
+        folder = root / f"{self.name}-{scale}-{slug(data)}"
+        return Plan(self.name, scale, data, names, seeds, folder, placed(data))
+
+    def findings(self, plan: Plan) -> Findings:
+        """Verdicts on the claims, figures, tables and settings of a plan; unfinished runs are missing."""
+        shown, runs = self.show(plan), plan.runs()
+        verdicts = tuple(claim.verdict(shown.results, plan.scale) for claim in self.claims)
+        return Findings(
+            title=self.title,
+            summary=_summary(plan, runs, verdicts),
+            verdicts=verdicts,
+            figures=shown.figures,
+            tables=shown.tables,
+            runs=tuple(summary_of(run) for its_runs in runs.values() for run in its_runs if run.exists),
+        )
+
+
+def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[Verdict]) -> str:
+    wanted = plan.seeds * len(plan.networks)
+    done = sum(run.done is not None for its_runs in runs.values() for run in its_runs)
+    held = sum(verdict.status == "held" for verdict in verdicts)
+    tested = sum(verdict.status != "not tested" for verdict in verdicts)
+    outcome = f"{held} of the {tested} claims tested held" if tested else "No claim was tested"
+    return (
+        f"{outcome}. Data: {plan.data}; scale: {plan.scale}; {done} of {wanted} runs "
+        f"finished ({len(plan.networks)} networks, {plan.seeds} seed{'s' if plan.seeds > 1 else ''})."
+    )
