@@ -95,7 +95,7 @@ def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
 
 
 def accelerate(net: nn.Module) -> None:
-    """Let the blocks of `net` run on the kernels, in place; parameters and names stay. Gated blocks run as ever."""
+    """Let the blocks of `net` run on the kernels, in place; parameters and names stay. Gated blocks are left out."""
     for module in net.modules():
         if type(module) is Block and isinstance(module.shortcut, Sum | NoShortcut):
             module.__class__ = FastBlock

@@ -49,7 +49,7 @@ class Kept:
 class SegmentedStage(nn.Sequential):
     """A stage some of whose blocks keep the input of their segment alone. Parameters and names are the stage's."""
 
-    segments: Sequence[int] = ()  # blocks of each segment, in order; the blocks after them run as ever
+    segments: Sequence[int] = ()  # blocks of each segment, in order; the blocks after them keep all their activations
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) through all children."""
@@ -119,7 +119,7 @@ def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list
     """The bytes of each block's input, and what autograd keeps of each block and (last) outside of all."""
     inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
     seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    keep: list[Tensor] = []  # or a storage's place is used again, and looks as if seen
+    keep: list[Tensor] = []  # else the address of a storage is used again, and looks as if it was seen
 
     def enter(number: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         now[0] = number
@@ -196,7 +196,7 @@ def _contexts(segment: nn.Module) -> tuple[AbstractContextManager[None], Abstrac
 
 @contextmanager
 def _statistics_untouched(module: nn.Module) -> Generator[None]:
-    """Batch normalization normalizes as ever, but its running statistics stay: they are of another pass.
+    """Batch normalization normalizes as usual, but keeps its running statistics: the other pass updates them.
 
     Momentum 0, since checkpointing wants the same tensors in both passes, and they include the statistics.
     """

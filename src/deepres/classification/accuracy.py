@@ -50,7 +50,7 @@ class Scores:
         return self.error(top) - other.error(top), *_bootstrap(others & ~own, own & ~others)
 
     def predicted(self) -> Tensor:
-        """The class with the best score of each image, int64 (N,), the same that `hits` judges where scores tie."""
+        """The class with the best score of each image, int64 (N,), with ties broken as in `hits`."""
         return self.scores.topk(1, dim=1).indices[:, 0]
 
     def confusion(self) -> Tensor:

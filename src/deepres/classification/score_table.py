@@ -1,4 +1,4 @@
-"""Scores of test images on disk: what networks said, to be judged and joined later without running them again."""
+"""Scores of test images on disk, to be judged and joined later without running the networks again."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """What members said of N images of the data set `data`: names, true labels int64 (N,), and K class names.
+    """The scores of members for N images of the data set `data`: names, true labels int64 (N,), and K class names.
 
     `skipped` names the images that did not decode and were left out; `part` is what of the data the images are.
     """

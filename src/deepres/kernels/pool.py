@@ -58,7 +58,7 @@ class Pool:
         self._shrink()
 
     def _shrink(self) -> None:
-        """Give back to the system the sizes that were not freed for longest."""
+        """Give blocks back to the system, of the sizes first that have not been freed for the longest time."""
         while self.idle and self.used + self.idle > SLACK * self.most:
             oldest = next(other for other, blocks in self.free.items() if blocks)
             self.free[oldest].pop()

@@ -21,7 +21,7 @@ TILE = 4 * 4  # positions of a map that Winograd's kernels compute at a time
 
 
 class Statistics(NamedTuple):
-    """What a batch normalization brings along beside weight and bias: running statistics (C,) and two numbers."""
+    """A batch normalization beside its weight and bias: running statistics (C,), epsilon and momentum."""
 
     mean: Tensor
     variance: Tensor
@@ -68,8 +68,8 @@ def conv_bn_through(
 def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
     """As `conv_bn` with the running statistics, for evaluation: without gradients.
 
-    Which way a convolution goes here does not depend on the number of images. (PyTorch's own may choose by it: the
-    scores of an image are the same in any batch to rounding.)
+    The algorithm of a convolution does not depend on the number of images here. (PyTorch may choose its own by it:
+    the scores of an image are the same in any batch to rounding.)
     """
     assert bn.running_mean is not None and bn.running_var is not None
     if torch.is_autocast_enabled("cpu"):

@@ -139,7 +139,7 @@ def _anew(folder: Path) -> str:
 
 
 def _way(folder: Path, gone: list[Path]) -> str:
-    """How a run gets its weights, where those in `gone` are of no use: a finished one is not trained again unasked."""
+    """How to get a run's weights where those in `gone` are damaged; a finished run is not trained again unasked."""
     run = folder.parent
     gone = [*gone, *([run / DONE] if (run / DONE).exists() else [])]
     removed = f"remove {' and '.join(map(str, gone))}, and " if gone else ""
@@ -147,7 +147,7 @@ def _way(folder: Path, gone: list[Path]) -> str:
 
 
 def newest(folder: Path) -> str:
-    """How the newest whole checkpoint under `folder` is named to a person."""
+    """The place of the newest whole checkpoint under `folder`, for a message."""
     whole = (str(place) for place in reversed(_places(folder)) if _damage(place) is None)
     return next(whole, "none was written yet")
 

@@ -55,7 +55,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict, the mean image (C, H, W) in 0..1 that its inputs lack, and the header (both may be absent)."""
+    """A state dict, the mean image (C, H, W) in 0..1 to subtract from images, and the header; both may be absent."""
 
     state: dict[str, Tensor]
     mean: Tensor | None

@@ -1,4 +1,4 @@
-"""What the names of foreign weights tell, and what they leave open: how images are normalised, padding, a pool.
+"""What the names of foreign weights tell, and what they do not: how images are normalised, the padding, a pool.
 
 Two networks of the same names and shapes may compute different things: what cannot be told is asked for, since a wrong
 guess would give scores that look like those of a bad network.

@@ -37,7 +37,7 @@ class Start:
 
     @property
     def mean(self) -> Tensor | None:
-        """What the network's inputs lack, (C, H, W) or (C, 1, 1) in 0..1: on other images, too."""
+        """The mean image of the training, (C, H, W) or (C, 1, 1) in 0..1; it is subtracted from other images, too."""
         return self.net.mean
 
     def keep(self, run: Run) -> None:
@@ -47,7 +47,7 @@ class Start:
                 partial.write_bytes(self.content)
 
     def begin(self, classes: Sequence[str], channels: int, say: Say = silent) -> Network:
-        """A network with these weights that knows `classes`; where they are other ones, its head has start values.
+        """A network with these weights for `classes`; where these are not its own, its head has start values.
 
         The same names in another order, or in another Unicode form, are the same classes. Where the weights or the
         images name none, and they are as many, they are taken by their place, which `say` hears. The head is all that
@@ -81,7 +81,7 @@ def placed(place: str) -> str:
 
 
 def take(place: Path, say: Say, network: str | None = None) -> Start:
-    """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `load` does."""
+    """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `ready` does."""
     net = ready(place, say, network)
     return Start(net, serialise(net.state_dict(), net.mean, net.header))
 

@@ -26,8 +26,8 @@ PREFERRED = (
     "model",
 )
 DEEPEST = 3  # a dictionary may hold itself
-# What beside tensors is in checkpoints of others, and does nothing: arguments, and numpy's numbers under the old name
-# of its module and the new one.
+# Harmless values beside tensors in checkpoints of others: arguments, and numpy's numbers under the old name of its
+# module and the new one.
 _scalar = cast(Any, np.array(0.0)[()].__reduce__()[0])
 SAFE: list[Any] = [
     Namespace,
@@ -35,8 +35,7 @@ SAFE: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-# Modules and counters that work in training alone, beside a network or within it; before their names stands a dot, or
-# nothing.
+# Modules and counters that are used in training alone, beside a network or within it.
 TRAINING = re.compile(
     r"n_averaged|queue(_ptr)?|(criterion|loss\w*|proj(ector|ection\w*)?|predictor|prototypes|\w+_head)\..+"
 )
@@ -109,7 +108,7 @@ def _nests(content: Mapping[Any, Any], depth: int = 1) -> dict[str, dict[str, Te
 
 
 def preferred(nests: Mapping[str, Any]) -> str | None:
-    """The name of the state dict that is meant of several; None where that is open."""
+    """The name of the state dict to take of several; None where none is preferred."""
     known = (name for preferred in PREFERRED for name in nests if preferred in name.split("."))
     return next(iter(nests)) if len(nests) == 1 else next(known, None)
 

@@ -1,4 +1,4 @@
-"""The pictures of a run, kept beside it: which it was trained and tested on, to be compared with what is there now."""
+"""The pictures that a run was trained and tested on, kept in its folder and compared with those that are there now."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class RunPictures:
 
 
 def kept(run: Path) -> RunPictures | None:
-    """Those of a run folder; None for all else, and a run of before. Raises `InputError` for a damaged file."""
+    """The pictures of a run folder; None for all else, and for older runs. Raises `InputError` for a damaged file."""
     file = run / FILE
     if not file.exists():
         return None
@@ -66,7 +66,7 @@ def kept(run: Path) -> RunPictures | None:
 
 
 def own_pictures(source: Source, start: str | None = None) -> RunPictures | None:
-    """Those of loaded data, for weights that begin with those at `start`; None where the data do not tell them."""
+    """The pictures of loaded data, for a run that begins with the weights at `start`; None where the data list none."""
     train, test = source.train.manifest, source.test.manifest
     before = kept(Path(start)) if start else None
     seen = torch.empty(0, dtype=torch.int64) if before is None else before.seen

@@ -1,4 +1,4 @@
-"""Which pictures a run may be tested on: none that it was trained on, and what changed since then is told."""
+"""The pictures that a run may be tested on: none that it was trained on. What changed since then is said."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,10 @@ from deepres.workflows.run_pictures import RunPictures, first, kept, place_of, t
 def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, given: bool) -> Pictures:
     """The test `pictures` less those that a run among `headers`, by path, was trained on, and that are now among them.
 
-    `say` is told what was added, is gone or has other content since the run began, and of weights of before, which
-    may know some. `given` says that the user named the data. Raises `InputError` where the runs' own place holds none
-    of their test pictures, and for a run of before that keeps no list of its pictures, where its data changed so that
-    its training pictures cannot be told.
+    `say` is told what was added, is gone or has other content since the run began, and of older weights, which may
+    have been trained on some. `given` says that the user named the data. Raises `InputError` where the runs' own place
+    holds none of their test pictures, and for an older run without a list of its pictures, where its data changed so
+    that its training pictures cannot be told.
     """
     listed = {path: own for path in headers if (own := kept(path)) is not None}
     for path in (path for path in headers if path not in listed):
@@ -62,7 +62,7 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
 
 
 def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> None:
-    """A run of before keeps no list of its pictures, but the fingerprint of all."""
+    """An older run keeps no list of its pictures, but the fingerprint of all."""
     config = Run(path).config
     ruled = pictures.division in (None, config.get("division", "place"))
     if given or _place(path) != pictures.name or not ruled:
