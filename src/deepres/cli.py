@@ -21,9 +21,9 @@ from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, SetField, Split
+from deepres.commands.options import AsJson, Device, ImageSize, Split
 from deepres.commands.prediction import predict
-from deepres.commands.training import fields, run_to_the_end
+from deepres.commands.train import train
 from deepres.runtime import ending
 from deepres.runtime.cache_folder import REMEDY, in_cache
 from deepres.runtime.errors import InputError
@@ -86,70 +86,6 @@ def info(
         _print_json([architectures.as_json(table) for table in tables])
     else:
         console.print_tables(out, tables)
-
-
-@app.command()
-def train(
-    network: Annotated[
-        str | None, typer.Argument(help="May be left out with --run of an existing run, or --like.")
-    ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")] = None,
-    run: Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")] = None,
-    like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune."),
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, of all ranks. Default: by recipe.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate before the drops.")] = None,
-    bn_group: Annotated[
-        int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")
-    ] = None,
-    bn_average: Annotated[
-        int | None, typer.Option(help="Training images that the statistics for testing are averaged over at the end.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation. Default: 0.")] = None,
-    split: Split = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Resize every image to this many pixels a side; the default recipe is then cifar for all."),
-    ] = None,
-    in_channels: Annotated[int | None, typer.Option(help="3 repeats grayscale images over three channels.")] = None,
-    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto (bf16 where the hardware multiplies it), fp32 or bf16; tests are in fp32.")
-    ] = None,
-    kernels: Annotated[
-        str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")
-    ] = None,
-    compile: Annotated[
-        str | None, typer.Option(help="Blocks compiled by PyTorch: auto (where the run is long enough), on, off.")
-    ] = None,
-    memory_budget: Annotated[
-        float | None, typer.Option(help="GiB of activations, gradients and velocity; above it, blocks run twice.")
-    ] = None,
-    set_field: SetField = None,
-    json: AsJson = False,
-):
-    """Train a network; the same command goes on with a run that was interrupted.
-
-    Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
-    """
-    from deepres.records import Run
-    from deepres.workflows import configure
-
-    names = ("network", "data", "iterations", "batch_size", "lr", "bn_group", "bn_average", "seed", "split")
-    names += ("image_size", "in_channels", "skip_bad", "device", "precision", "kernels", "compile", "memory_budget")
-    given = locals()
-    changes = {name: given[name] for name in names if given[name] is not None}
-    changes |= fields(set_field)
-    sources = [path for path in (like, config, run if run and Run(run).exists else None) if path]
-    chosen = configure.configure(sources, recipe, changes)
-    place = Run(run or Path("runs") / configure.default_name(chosen))
-    run_to_the_end(chosen, place, json)
 
 
 @app.command()
@@ -218,6 +154,7 @@ def report(
     print_lines(f"Page: {written.resolve()}")
 
 
+app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")

@@ -1,8 +1,10 @@
-"""Options that several verbs share: one name, type and help text for each."""
+"""Options that several verbs share: one name, type and help text for each; and options that come as one value."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,6 +22,8 @@ TestPrecision = Annotated[
 ]
 Flip = Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")]
 SetField = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")]
+Data = Annotated[str | None, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")]
+RunFolder = Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 
@@ -28,3 +32,34 @@ def require_positive(options: Sequence[tuple[str, int | None]]) -> None:
     for name, value in options:
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, but must be 1 or more")
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """`verb` for typer: each parameter that is a dataclass is an option for each of its fields."""
+    parameters = inspect.signature(verb).parameters
+    hints = get_type_hints(verb, include_extras=True)
+    groups = {name: hints[name] for name in parameters if is_dataclass(hints[name])}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        if name not in groups:
+            shown.append(parameter.replace(annotation=hints[name]))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        shown += [
+            inspect.Parameter(own.name, parameter.kind, default=own.default, annotation=types[own.name])
+            for own in fields(groups[name])
+        ]
+
+    def run(**given: Any) -> None:
+        made = {name: kind(**{own.name: given.pop(own.name) for own in fields(kind)}) for name, kind in groups.items()}
+        verb(**given, **made)
+
+    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    setattr(run, "__signature__", inspect.Signature(shown))  # noqa: B010 (a function has none of its own)
+    return run
+
+
+def given(*groups: Any) -> dict[str, Any]:
+    """The options of `groups` that are not None, by name."""
+    return {name: value for group in groups for name, value in vars(group).items() if value is not None}

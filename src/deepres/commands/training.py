@@ -2,11 +2,13 @@
 
 import json as json_format
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepres.commands.console import print_lines, sayer
+from deepres.commands.options import Split
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
@@ -14,6 +16,38 @@ if TYPE_CHECKING:
     from deepres.classification.recipe import ClassificationConfig
     from deepres.records import Run
     from deepres.weights.start import Start
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What of a recipe has an option of its own; all else goes by `--set`."""
+
+    iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, of all ranks. Default: by recipe.")] = None
+    lr: Annotated[float | None, typer.Option(help="Learning rate before the drops. Default: by recipe.")] = None
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Which images a run is trained and tested on."""
+
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation. Default: 0.")] = None
+    split: Split = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Resize every image to this many pixels a side; no crops are taken then."),
+    ] = None
+    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where and in which precision a run is trained."""
+
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    precision: Annotated[
+        str | None, typer.Option(help="auto (bf16 where the hardware multiplies it), fp32 or bf16; tests are in fp32.")
+    ] = None
 
 
 def fields(settings: Sequence[str] | None) -> dict[str, str]:

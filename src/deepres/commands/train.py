@@ -1,0 +1,85 @@
+"""The verb `deepres train`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepres.commands.options import AsJson, Data, RunFolder, SetField, given, grouped
+from deepres.commands.training import ImageOptions, MachineOptions, RecipeOptions, fields, run_to_the_end
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a configuration begins: later ones go over earlier ones."""
+
+    like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None
+    config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, and on what."""
+
+    network: Annotated[str | None, typer.Argument(help="May be left out with --run of an existing run, or --like.")] = (
+        None
+    )
+    data: Data = None
+
+
+@dataclass(frozen=True)
+class BatchNormOptions:
+    """Over which images batch normalization takes its statistics; and input channels."""
+
+    bn_group: Annotated[int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")] = (
+        None
+    )
+    bn_average: Annotated[
+        int | None, typer.Option(help="Training images that the statistics for testing are averaged over at the end.")
+    ] = None
+    in_channels: Annotated[int | None, typer.Option(help="3 repeats grayscale images over three channels.")] = None
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """How the same training takes less time or memory."""
+
+    kernels: Annotated[str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = None
+    compile: Annotated[
+        str | None, typer.Option(help="Blocks compiled by PyTorch: auto (where the run is long enough), on, off.")
+    ] = None
+    memory_budget: Annotated[
+        float | None, typer.Option(help="GiB of activations, gradients and velocity; above it, blocks run twice.")
+    ] = None
+
+
+@grouped
+def train(
+    subject: Subject,
+    sources: Sources,
+    recipe: RecipeOptions,
+    batch_norm: BatchNormOptions,
+    images: ImageOptions,
+    machine: MachineOptions,
+    speed: SpeedOptions,
+    run: RunFolder = None,
+    set_field: SetField = None,
+    json: AsJson = False,
+) -> None:
+    """Train a network; the same command goes on with a run that was interrupted.
+
+    Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
+    """
+    from deepres.records import Run
+    from deepres.workflows import configure
+
+    changes = given(subject, recipe, batch_norm, images, machine, speed) | fields(set_field)
+    begun = run if run and Run(run).exists else None
+    places = [path for path in (sources.like, sources.config, begun) if path]
+    chosen = configure.configure(places, sources.recipe, changes)
+    run_to_the_end(chosen, Run(run or Path("runs") / configure.default_name(chosen)), json)
