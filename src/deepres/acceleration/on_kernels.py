@@ -10,8 +10,7 @@ from deepres.kernels.library import UnavailableError, library
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through, fits
 from deepres.models.blocks import Block, ConvBN
 from deepres.models.shortcuts import NoShortcut, PaddedIdentity, Sum
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 KERNELS = ("auto", "on", "off")
 

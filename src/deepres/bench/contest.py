@@ -12,8 +12,7 @@ from typing import Any
 from deepres.bench.contestants import check
 from deepres.bench.job import OURS, Job, is_epoch
 from deepres.records import Json, describe_environment
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 
 class Process:

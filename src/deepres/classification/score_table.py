@@ -18,10 +18,9 @@ from deepres.data.classes import Classes, columns
 from deepres.data.pictures import Tested
 from deepres.records import Json
 from deepres.runtime import archive, untrusted
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import replacing
 from deepres.runtime.printing import marked
-from deepres.runtime.say import Say, silent
 
 HEADER = "deepres.scores"
 ANEW = "write it again with --save-scores"

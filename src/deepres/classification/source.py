@@ -7,9 +7,8 @@ from deepres.data.listing import counted
 from deepres.data.resident import Data
 from deepres.data.sources import load_data_set, still_there
 from deepres.data.stream.index import Parts, open_index
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.runtime.say import Say
 
 Source = Data | Parts
 

@@ -27,10 +27,9 @@ from deepres.data.stream.labelled import labelled, on_device
 from deepres.data.stream.loader import Reading, Stream, in_order
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.progress import every_so_often
 from deepres.runtime.ranks import Ranks
-from deepres.runtime.say import Say
 from deepres.training.stop import Stopping, stops
 
 TEST_BATCH = 500

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepres.runtime.errors import Say
 from deepres.runtime.printing import Console, brief
-from deepres.runtime.say import Say
 
 
 def sayer(console: Console) -> Say:

@@ -122,8 +122,4 @@ def _json_lines(found: "Iterable[Prediction]") -> None:
         print(json.dumps({"picture": one.name, "top": top}), flush=True)
 
 
-WRITERS: "dict[Listing, Callable[[Iterable[Prediction]], None]]" = {
-    "table": _table,
-    "csv": _csv,
-    "jsonl": _json_lines,
-}
+WRITERS: "dict[Listing, Callable[[Iterable[Prediction]], None]]" = {"table": _table, "csv": _csv, "jsonl": _json_lines}

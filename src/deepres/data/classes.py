@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deepres.data.listing import numbered
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 Names = Sequence[str]
 SHOWN = 10  # names of a list in a sentence

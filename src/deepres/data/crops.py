@@ -16,11 +16,7 @@ DRAWS = 7  # random numbers for each picture: scale, row, column, flip, and thre
 
 
 def scale_crop_flip(
-    encoded: bytes,
-    draws: Sequence[float],
-    *,
-    crop: int = 224,
-    sides: tuple[int, int] = (256, 480),
+    encoded: bytes, draws: Sequence[float], *, crop: int = 224, sides: tuple[int, int] = (256, 480)
 ) -> Tensor:
     """One training view, uint8 (3, crop, crop): random scale, random crop, random flip, resampled once.
 

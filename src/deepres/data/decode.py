@@ -14,8 +14,7 @@ from deepres.data.manifest import Manifest
 from deepres.data.resident import ImageSet
 from deepres.data.resizing import centered, resized
 from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 LIMIT_BYTES = 4 * 2**30
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 
 def fetch_from_hub(repository: str, say: Say) -> Path:

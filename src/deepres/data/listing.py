@@ -13,9 +13,8 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import require_regular
-from deepres.runtime.say import Say
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, ...] = ("train", "test")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepres.data.listing import Picture, digest_of, each
-from deepres.runtime.say import Say
+from deepres.runtime.errors import Say
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,7 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 
     image = next((name for name in IMAGE_COLUMNS if name in schema.names and is_image(schema.field(name).type)), None)
     label = next(
-        (name for name in LABEL_COLUMNS if name in schema.names and pa.types.is_integer(schema.field(name).type)),
-        None,
+        (name for name in LABEL_COLUMNS if name in schema.names and pa.types.is_integer(schema.field(name).type)), None
     )
     if image is None or label is None:
         missing = "img or image (a struct with bytes)" if image is None else "label or fine_label (whole numbers)"

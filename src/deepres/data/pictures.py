@@ -17,7 +17,7 @@ from deepres.data.division import Division
 from deepres.data.listing import Part, Parted, Picture, each, refusal
 from deepres.data.resident import held_out
 from deepres.data.sources import find_data_set
-from deepres.runtime.say import Say
+from deepres.runtime.errors import Say
 
 AHEAD = min(16, os.cpu_count() or 1)  # pictures that are decoded while others are scored
 Tested = Literal["train", "test", "all"]

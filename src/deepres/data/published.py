@@ -13,8 +13,7 @@ from typing import Any
 from deepres.data import debian
 from deepres.data.listing import PARTS, Listing, Part, Picture
 from deepres.runtime.cache_folder import cache_folder
-from deepres.runtime.errors import InputError, install
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say, install
 
 NETWORK_SECONDS = 20.0
 ARCHIVES = (".gz", ".tgz")

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from deepres.data.manifest import UNKNOWN, Manifest
 from deepres.data.walk import names_of
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 
 @dataclass(frozen=True)

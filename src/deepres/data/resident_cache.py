@@ -14,9 +14,8 @@ from deepres.data.manifest import Manifest, Strings
 from deepres.data.resident import Data, ImageSet, fingerprint_of
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY, cache_folder
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import DAY, replacing, sweep
-from deepres.runtime.say import Say
 
 FORMAT = 5  # of the files; raise it when decoding gives other pixels
 FIELDS = ("images", "labels", "text", "ends", "digests")

@@ -19,9 +19,8 @@ from deepres.data.names import Split, is_picture, split_of
 from deepres.data.patterns import expand, files_of, missing
 from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of, unread_note
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import lines_of, read_text, require_regular
-from deepres.runtime.say import Say
 
 PREFIX = "wds:"
 NAMES_FILE = "classnames.txt"

@@ -17,8 +17,7 @@ from deepres.data.published import PUBLISHED, fetch_published, fetched_folder, t
 from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
 from deepres.data.rgb import max_pixels
 from deepres.data.walk import is_hidden, names_of, on_disk
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 HUB = "hf:"
 RULES: dict[Division, str] = {

@@ -19,8 +19,7 @@ from deepres.paper.plan import Plan
 from deepres.paper.sheet import Reproduction
 from deepres.records import Run, write_json
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.weights.find import ready, require_mean
 from deepres.workflows import evaluate
 

@@ -14,8 +14,7 @@ from deepres.models.catalog import depth
 from deepres.paper.claims import Claim, Results
 from deepres.paper.plan import MOST_RUNS, Plan, Recipes, Scale, Watch, carry_out
 from deepres.records import Run
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.workflows.configure import slug
 
 

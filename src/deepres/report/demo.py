@@ -18,9 +18,8 @@ from deepres.findings import Figure, ResponsePanel, Responses, describe
 from deepres.models.network import Network
 from deepres.report import limits
 from deepres.report.plots import drawn
-from deepres.runtime.errors import InputError, install
+from deepres.runtime.errors import InputError, Say, install
 from deepres.runtime.printing import visible
-from deepres.runtime.say import Say
 from deepres.weights.find import ready, require_mean
 from deepres.workflows.predict import Prediction, Predictor, predictor
 

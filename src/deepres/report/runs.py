@@ -12,11 +12,7 @@ from deepres.runtime.printing import visible
 
 NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # fields in which the runs of one curve may differ
 
-PANELS: dict[Kind, str] = {
-    "plain": "Plain networks",
-    "residual": "Residual networks",
-    "highway": "Highway networks",
-}
+PANELS: dict[Kind, str] = {"plain": "Plain networks", "residual": "Residual networks", "highway": "Highway networks"}
 
 
 def findings_of(places: Sequence[Path]) -> Findings:

@@ -1,8 +1,9 @@
-"""The one exception for bad input, and how to mend what it is often about."""
+"""What a person is told: the one exception for bad input, and messages on the way."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SHOWN = 4  # names of many
+Say = Callable[[str], None]  # who is told what a person should know
 
 
 class InputError(Exception):
@@ -22,3 +23,7 @@ def few(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more
+
+
+def silent(message: str) -> None:
+    """Where nobody listens."""

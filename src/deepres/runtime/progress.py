@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from deepres.runtime.errors import Say
 from deepres.runtime.printing import Console
-from deepres.runtime.say import Say
 
 LINE_SECONDS = 30.0
 

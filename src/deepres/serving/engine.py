@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
-from deepres.runtime.errors import InputError, install
+from deepres.runtime.errors import InputError, Say, install
 from deepres.runtime.processor import multiplies_bf16
-from deepres.runtime.say import Say
 from deepres.serving import onnx, openvino, pytorch
 from deepres.serving.int8 import quantized
 from deepres.serving.outputs import SCORES, Outputs, Runner

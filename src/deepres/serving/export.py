@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError, install
+from deepres.runtime.errors import InputError, Say, install, silent
 from deepres.runtime.files import require_regular
-from deepres.runtime.say import Say, silent
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Content, Facts, Form, digest, files_of, form_of
 from deepres.serving.outputs import Outputs, Runner

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from deepres.models.network import Network
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.serving.export import open_export
 from deepres.serving.forms import ANEW
 from deepres.serving.outputs import SCORES, Runner

@@ -13,8 +13,7 @@ from torch import nn
 from deepres.acceleration.compiled import compile_blocks
 from deepres.models.blocks import Block
 from deepres.runtime.device import autocast
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.training.batchnorm import group_batch_norm
 from deepres.training.config import Config
 from deepres.training.task import AnyTask

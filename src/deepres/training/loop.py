@@ -34,13 +34,7 @@ class StoppedError(Exception):
 
 
 def train(
-    net: Network,
-    recipe: Recipe,
-    task: AnyTask,
-    run: Run,
-    monitor: Monitor,
-    how: Setup = PLAIN,
-    ranks: Ranks = ALONE,
+    net: Network, recipe: Recipe, task: AnyTask, run: Run, monitor: Monitor, how: Setup = PLAIN, ranks: Ranks = ALONE
 ) -> Json:
     """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.
 

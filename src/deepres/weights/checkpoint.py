@@ -25,9 +25,8 @@ import torch
 
 from deepres.records import DONE, RECORDS
 from deepres.runtime import archive, untrusted
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import read_bytes
-from deepres.runtime.say import Say
 from deepres.weights import file as weights_file
 
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "sha256.json"

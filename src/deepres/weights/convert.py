@@ -17,9 +17,8 @@ from deepres.models.imagenet import TABLE_1
 from deepres.models.network import Network
 from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import Json, Run, read_record
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import refuse_input, replacing
-from deepres.runtime.say import Say
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
 from deepres.weights.find import find

@@ -13,8 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.runtime import archive, untrusted
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say, silent
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
 
 MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it

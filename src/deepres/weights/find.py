@@ -8,8 +8,7 @@ from torch import Tensor
 
 from deepres.models.network import Network
 from deepres.records import Run
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.weights import checkpoint, hub
 from deepres.weights.file import PICKLED, WEIGHTS
 from deepres.weights.load import load_network

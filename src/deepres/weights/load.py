@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from deepres.models.catalog import build
 from deepres.models.network import Network
 from deepres.models.registry import NETWORKS
-from deepres.runtime.errors import InputError, few
-from deepres.runtime.say import Say, silent
+from deepres.runtime.errors import InputError, Say, few, silent
 from deepres.weights import file as weights_file
 from deepres.weights.beside import Beside, read_beside
 from deepres.weights.file import PICKLED, WEIGHTS, Weights

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.models.spec import of_depth
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.weights.identify import layers_of, on_meta
 from deepres.weights.names import SEQUENCES, TORCHVISION, Layout
 from deepres.weights.padding import padded_behind

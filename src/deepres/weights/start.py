@@ -12,9 +12,8 @@ from deepres.data.classes import Classes, classes_of, head_rows
 from deepres.models.catalog import build
 from deepres.models.network import Network
 from deepres.records import Run
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import read_bytes, replacing
-from deepres.runtime.say import Say, silent
 from deepres.weights.file import serialise
 from deepres.weights.find import ready
 from deepres.weights.load import STRUCTURE, load_network

@@ -11,20 +11,10 @@ import torch
 from torch import Tensor
 
 from deepres.runtime import archive
-from deepres.runtime.errors import InputError, few
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say, few
 
 # Of several state dicts in a checkpoint the first of these is taken: averaged weights are what is tested and published.
-PREFERRED = (
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema",
-    "state_dict",
-    "model_state_dict",
-    "net",
-    "model",
-)
+PREFERRED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "net", "model")
 DEEPEST = 3  # a dictionary may hold itself
 # Harmless values beside tensors in checkpoints of others: arguments, and numpy's numbers under the old name of its
 # module and the new one.

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from deepres.runtime.errors import InputError, few
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say, few
 from deepres.weights.state import BN_COUNTER
 
 CONVERTED = (torch.float16, torch.bfloat16, torch.float64)

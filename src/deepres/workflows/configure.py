@@ -12,9 +12,8 @@ from deepres.data.sources import placed
 from deepres.models.catalog import depth, entry, family
 from deepres.records import Run
 from deepres.runtime.device import resolve_device, resolve_precision
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.runtime.say import Say
 from deepres.training.settings import from_json, merge, read_settings
 from deepres.weights import start as starting
 
@@ -39,10 +38,7 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
     settings = _without_places(settings, changes)
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
-    for name, how in (
-        ("network", "name one, for example resnet20"),
-        ("data", "give --data, for example cifar10"),
-    ):
+    for name, how in (("network", "name one, for example resnet20"), ("data", "give --data, for example cifar10")):
         if name not in settings:
             raise InputError(f"no {name} is given; {how}")
     if recipe is not None and recipe not in RECIPES:

@@ -25,9 +25,8 @@ from deepres.data.sources import still_there
 from deepres.models.blocks import Block
 from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.runtime.say import Say
 from deepres.workflows import tested_pictures
 from deepres.workflows.open_network import open_network
 from deepres.workflows.run_pictures import place_of

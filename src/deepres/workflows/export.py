@@ -15,8 +15,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.models.network import Network
 from deepres.records import Json
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.serving.export import Inputs, export
 from deepres.serving.forms import Form
 from deepres.weights.find import require_mean

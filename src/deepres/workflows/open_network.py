@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deepres.models.network import Network
-from deepres.runtime.say import Say
+from deepres.runtime.errors import Say
 from deepres.serving.file_network import SUFFIXES, open_file
 from deepres.weights.find import ready
 

@@ -17,9 +17,8 @@ from deepres.data.names import IMAGE_SUFFIXES
 from deepres.data.pictures import ahead
 from deepres.data.walk import Walk, on_disk, unread_note
 from deepres.models.network import Network
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import listed_names
-from deepres.runtime.say import Say, silent
 from deepres.serving.engine import engine as made_engine
 from deepres.workflows.evaluate import usual_protocol
 
@@ -79,11 +78,7 @@ def _pixels(decoded: tuple[Path, Tensor | str]) -> int:
 
 
 def predictor(
-    net: Network,
-    protocol: Protocol | None = None,
-    execution: Execution = AUTO,
-    engine: str = "eager",
-    say: Say = print,
+    net: Network, protocol: Protocol | None = None, execution: Execution = AUTO, engine: str = "eager", say: Say = print
 ) -> Predictor:
     """A network ready to predict, by `protocol`, by default the one that `deepres eval` would take.
 

@@ -18,9 +18,8 @@ from deepres.data.names import part_name
 from deepres.data.sources import placed
 from deepres.data.walk import is_hidden
 from deepres.records import Json, Run
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import replacing, require_regular
-from deepres.runtime.say import Say
 
 FILE = "pictures.safetensors"
 SHOWN = 3  # names in a sentence

@@ -11,8 +11,7 @@ from deepres.data.manifest import Manifest, manifest_of
 from deepres.data.pictures import Pictures
 from deepres.data.sources import placed
 from deepres.records import Json, Run
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.workflows import configure
 from deepres.workflows.run_pictures import RunPictures, first, kept, place_of, test_changes
 

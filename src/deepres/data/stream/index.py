@@ -23,9 +23,8 @@ from deepres.data.resident import tell_lacking
 from deepres.data.resident_cache import cache_file
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import DAY, replacing, sweep
-from deepres.runtime.say import Say
 
 TENSORS = ("digests", "labels", "file", "offset", "size")
 

@@ -17,8 +17,7 @@ from deepres.data.order import Order
 from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
 from deepres.data.stream.workers import answers
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say, silent
+from deepres.runtime.errors import InputError, Say, silent
 
 S = TypeVar("S")  # a sample
 B = TypeVar("B")  # a batch of samples

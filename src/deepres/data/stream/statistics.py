@@ -22,9 +22,8 @@ from deepres.data.stream.loader import Reading, in_order
 from deepres.data.walk import OWN
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY, cache_folder
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import DAY, replacing, sweep
-from deepres.runtime.say import Say
 
 BATCH = 32
 FORMAT = 2  # raise it when the result changes

@@ -24,8 +24,7 @@ import torch
 
 from deepres.data.stream.transport import receive, send
 from deepres.runtime.ending import SIGNALS
-from deepres.runtime.errors import InputError
-from deepres.runtime.say import Say
+from deepres.runtime.errors import InputError, Say
 
 SAY_SECONDS = 30.0  # of waiting before a message, doubled after each message
 PARENT_SECONDS = 5.0  # how often an idle worker checks that its parent process still exists
