@@ -14,8 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # test processes side by side share the cores
     os.environ["OMP_WAIT_POLICY"] = "passive"  # as do the threads of those that take two
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in a shell's background, which tests would inherit
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # of a job in a shell's background, or under nohup
+        signal.signal(number, usual)  # or tests would inherit it
 
 import deepres.weights.hub  # so that networks can be saved, as `deepres.build` has it
 from deepres import cli

@@ -42,7 +42,7 @@ runpy.run_module("deepres", run_name="__main__", alter_sys=True)
 
 SWALLOWED = """
 import os, signal, time
-from deepres import ending
+from deepres.runtime import ending
 
 ending.GRACE_SECONDS = 0.2
 with ending.in_order():

@@ -20,7 +20,7 @@ class Storage(Protocol):
         """Write the weights of `net` and what goes with them into `folder`."""
         ...
 
-    def open(self, place: str, network: str | None, how: Mapping[str, Any]) -> "Network":
+    def restore(self, place: str, network: str | None, how: Mapping[str, Any]) -> "Network":
         """The network in a folder, or of `owner/name` on the hub; `how` are the arguments of its client."""
         ...
 
@@ -121,7 +121,7 @@ class Network(
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, network: str | None = None, **how: Any) -> Self:
-        net = cls.storage.open(model_id, network, how)
+        net = cls.storage.restore(model_id, network, how)
         if not isinstance(net, cls):
             raise TypeError(f"{model_id} is a {type(net).__name__}, not a {cls.__name__}")
         return net

@@ -23,7 +23,7 @@ class HubStorage:
         (folder / WEIGHTS).write_bytes(weights_file.serialise(net.state_dict(), net.mean, net.header))
         (folder / CONFIG).write_text(json.dumps(net.header, indent=2) + "\n", encoding="utf-8")
 
-    def open(self, place: str, network: str | None, how: Mapping[str, Any]) -> Network:
+    def restore(self, place: str, network: str | None, how: Mapping[str, Any]) -> Network:
         """The network in a folder, or of `owner/name` on the hub. Raises `InputError` where there is none."""
         folder = Path(place)
         asked = {name: how[name] for name in HOW if name in how}
