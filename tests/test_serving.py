@@ -127,6 +127,7 @@ def test_the_compiled_engine_gives_the_scores_of_the_net_for_any_number_of_image
         assert largest(made.scores(images) - expected) <= 1e-5 * largest(expected)
 
 
+@pytest.mark.long
 def test_the_compiled_engine_has_bf16():
     net = nn.Sequential(ConvBN(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 8, CLASSES)).eval()
     images = pictures(2, 8, seed=9)
