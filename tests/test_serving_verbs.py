@@ -146,6 +146,17 @@ def lines(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.long
+def test_all_batch_normalization_can_be_frozen_while_the_convolutions_train(deepres, trained, folder, tmp_path):
+    result = deepres(*finetuning(trained, folder, "run", "--freeze", "bn"))
+    assert result.returncode == 0, result.stderr
+    before, after = (weights_file.read_file(last_weights(place)).state for place in (trained, tmp_path / "run"))
+    still = {key for key in after if before.get(key) is not None and after[key].equal(before[key])}
+    assert {key for key in after if ".bn." in key} <= still
+    assert not any(key.endswith("conv.weight") for key in still)
+
+
+
 @pytest.mark.parametrize("how", [("--protocol", "center"), ("--protocol", "dense", "--scales", "32,40")])
 def test_predictions_are_the_scores_of_eval(deepres, trained, photographs, how):
     deepres("eval", trained, *how, "--save-scores", "kept.safetensors")

@@ -51,7 +51,7 @@ def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
 def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
     """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
-    if layer.training and x.requires_grad and fits(conv, x):
+    if bn.training and x.requires_grad and fits(conv, x):
         return conv_bn_through(conv, bn, x, relu=True, every=every)
     return apply(layer, x, relu=True), x[:, :, ::every, ::every]
 
@@ -59,10 +59,10 @@ def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Te
 def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
     """[ReLU](layer(x) [+ added]), by the kernels where they can."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
-    if layer.training and fits(conv, x):
+    if bn.training and fits(conv, x):  # frozen statistics are no batch statistics
         return conv_bn(conv, bn, x, added, relu)
     normalises = isinstance(layer.bn, nn.BatchNorm2d)  # not where it is folded into the convolution
-    if normalises and not layer.training and not torch.is_grad_enabled() and fits(conv, x):
+    if normalises and not bn.training and not torch.is_grad_enabled() and fits(conv, x):
         return conv_bn_scores(conv, bn, x, added, relu)
     result = bn(conv(x))
     if added is not None:
