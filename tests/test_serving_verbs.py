@@ -148,7 +148,7 @@ def lines(result):
 
 @pytest.mark.long
 def test_all_batch_normalization_can_be_frozen_while_the_convolutions_train(deepres, trained, folder, tmp_path):
-    result = deepres(*finetuning(trained, folder, "run", "--freeze", "bn"))
+    result = deepres(*finetuning(trained, folder, "run", "--freeze", "bn", "--lr", 1e-4))
     assert result.returncode == 0, result.stderr
     before, after = (weights_file.read_file(last_weights(place)).state for place in (trained, tmp_path / "run"))
     still = {key for key in after if before.get(key) is not None and after[key].equal(before[key])}
