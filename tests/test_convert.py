@@ -34,7 +34,7 @@ def test_torchvision_weights_give_its_outputs_and_keep_every_bit(tmp_path, depth
     state = net.state_dict()
     torch.save(state, tmp_path / "in.pth")
     assert_loads_as(tmp_path / "in.pth", net, f"resnet{depth}")
-    ours = load.network(load.read(tmp_path / "in.pth"), None, "in.pth")
+    ours = load.network_with(load.read_weights(tmp_path / "in.pth"), None, "in.pth")
     back = to_torchvision(ours.state_dict())
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())

@@ -106,7 +106,7 @@ def test_what_is_no_file_for_pictures_is_refused_in_one_sentence(deepres, refuse
 
 def test_pixels_reach_a_file_as_they_were():
     from deepres.data.augment import normalise
-    from deepres.workflows.open_network import FileNetwork
+    from deepres.serving.file_network import FileNetwork
 
     every = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     net = FileNetwork()

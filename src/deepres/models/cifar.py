@@ -14,12 +14,7 @@ class CifarNet(StagedNetwork):
     """
 
     def __init__(
-        self,
-        blocks: tuple[int, ...],
-        residual: Residual,
-        shortcut: Shortcut,
-        num_classes: int,
-        in_channels: int,
+        self, blocks: tuple[int, ...], residual: Residual, shortcut: Shortcut, num_classes: int, in_channels: int
     ):
         super().__init__()
         n2, n3, n4 = blocks
