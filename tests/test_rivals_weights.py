@@ -12,7 +12,6 @@ import deepres as library
 from deepres.models.catalog import build
 from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError
-from deepres.weights.names import torchvision_state_dict
 from deepres.weights.start import take
 from deepres.weights.state import ends, load_state
 from networks import assert_same_scores, made, on_meta, rival_of_torchvision
@@ -32,7 +31,7 @@ def test_outputs_equal_torchvisions_with_the_same_weights(name):
 def test_weights_of_torchvision_load_under_its_names():
     torch.manual_seed(0)
     source, net = rival_of_torchvision("googlenet", 5).eval(), build("googlenet", 5).eval()
-    load_state(net, torchvision_state_dict(source.state_dict(), "googlenet"))
+    load_state(net, source.state_dict())
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(net(images), source(images))
@@ -42,7 +41,7 @@ def test_weights_without_auxiliary_classifiers_load():
     """torchvision's trained GoogLeNet has none; of another layer, none may lack."""
     state = {key: value for key, value in made("googlenet").state_dict().items() if not key.startswith("aux")}
     net = build("googlenet", 5)
-    load_state(net, torchvision_state_dict(state, "googlenet"))
+    load_state(net, state)
     assert torch.equal(net.fc.weight, state["fc.weight"])
     del state["conv2.conv.weight"]
     with pytest.raises(InputError, match=r"not of googlenet: missing conv2\.conv\.weight$"):

@@ -156,7 +156,6 @@ def test_all_batch_normalization_can_be_frozen_while_the_convolutions_train(deep
     assert not any(key.endswith("conv.weight") for key in still)
 
 
-
 @pytest.mark.parametrize("how", [("--protocol", "center"), ("--protocol", "dense", "--scales", "32,40")])
 def test_predictions_are_the_scores_of_eval(deepres, trained, photographs, how):
     deepres("eval", trained, *how, "--save-scores", "kept.safetensors")

@@ -7,7 +7,6 @@ from functools import cache
 
 from torch import Tensor
 
-from deepres.models.registry import NETWORKS
 from deepres.runtime.errors import InputError, few
 from deepres.weights.state import fold_biases
 
@@ -120,15 +119,12 @@ LAYOUTS = (TORCHVISION, NUMBERED, SEQUENCES, TRANSFORMERS)
 TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
 
 
-def torchvision_state_dict(state: Mapping[str, Tensor], network: str | None = None) -> dict[str, Tensor]:
-    """The state dict of a torchvision net under our names; the tensors are the same objects.
+def torchvision_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a torchvision ResNet under our names; the tensors are the same objects.
 
-    Where `network` is in `NETWORKS` (vgg16, googlenet, ...), the names are the same; all else is a ResNet. The
-    bottleneck nets of torchvision have the stride on the 3x3: build ours with `stride_on="3x3"`. Raises
+    The bottleneck nets of torchvision have the stride on the 3x3: build ours with `stride_on="3x3"`. Raises
     `InputError` naming the keys that no torchvision ResNet has; `load_state` finds those that are missing.
     """
-    if network in NETWORKS:
-        return dict(state)
     return _translated(state, TORCHVISION)
 
 
