@@ -21,6 +21,7 @@ WIDEST = 120  # characters a line of a table: what a screen shows
 BLOCK = re.compile(r"(<!-- (results|bench|best|tests|equality|fields): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+MODULE = re.compile(r"`(?:src/deepres/)?([a-z_/]+/\w+\.py)`")
 TREE = re.compile(r"^(?:[│ ]*[├└]── )(\S+)", re.MULTILINE)
 
 
@@ -156,6 +157,9 @@ def main(write: bool) -> int:
         for target in LINK.findall(text):
             if not (file.parent / target).exists():
                 troubles.append(f"{file.relative_to(ROOT)}: the link {target} leads nowhere")
+        for module in MODULE.findall(text) if file.name != "CHANGELOG.md" else ():
+            if not any((root / module).exists() for root in (ROOT, ROOT / "src" / "deepres")):
+                troubles.append(f"{file.relative_to(ROOT)}: there is no module {module}")
     names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
     for entry in TREE.findall((ROOT / "README.md").read_text()):
         if entry.rstrip("/").split("/")[-1] not in names:
