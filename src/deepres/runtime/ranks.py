@@ -113,11 +113,7 @@ class Ranks:
 
     def sum(self, counts: Sequence[int]) -> list[int]:
         """Sums of whole numbers over the ranks, exact."""
-        if self.world == 1:
-            return list(counts)
-        total = torch.tensor(counts, dtype=torch.int64)
-        dist.all_reduce(total)
-        return total.tolist()
+        return [sum(column) for column in zip(*self.gather(list(counts)), strict=True)]
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in their order, on every rank."""
@@ -133,11 +129,7 @@ class Ranks:
 
     def same(self, value: int) -> bool:
         """Whether `value` is the same on all ranks; all get the same answer."""
-        if self.world == 1:
-            return True
-        ends = torch.tensor([value, -value], dtype=torch.int64)
-        dist.all_reduce(ends, dist.ReduceOp.MAX)
-        return ends[0].item() == -ends[1].item()
+        return len(set(self.gather(value))) == 1
 
     def by_first(self, action: Callable[[], T]) -> T:
         """What `action` gives when the first rank alone carries it out; a plain value.
