@@ -115,7 +115,7 @@ def _parsed(pattern: str) -> _Sequence:
             open_ones.append((now, choice))
             now = choice.sequences[0]
         elif sign == "," and open_ones:
-            now = [""]
+            now = _Sequence()
             open_ones[-1][1].sequences.append(now)
         elif sign == "}" and open_ones:
             around, choice = open_ones.pop()
