@@ -1,12 +1,14 @@
 """Whole images of one size in tensors: the sizes of all pictures are read first, then threads decode them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from deepres.data.listing import PARTS, Part, Picture, check_label, digest_of, each, numbered, refusal
@@ -17,25 +19,24 @@ from deepres.data.rgb import fault, is_gray, open_picture, seen_size, upright
 from deepres.runtime.errors import InputError, Say
 
 LIMIT_BYTES = 4 * 2**30
+T = TypeVar("T")
 
 
 class NotResidentError(InputError):
     """Pictures that cannot be held in memory as whole images of one size."""
 
 
-@dataclass(frozen=True)
-class _Look:
-    """The head of a picture: (width, height) after its orientation is applied, and whether it is grayscale."""
+class _Look(NamedTuple):
+    """The head of a picture: (width, height) after its orientation is applied, and whether it is grayscale.
 
-    size: tuple[int, int]
-    gray: bool
+    `fault` says why the picture does not decode; None where its head can be read.
+    """
 
-
-@dataclass(frozen=True)
-class _Bad:
-    """Why a picture does not decode."""
-
-    reason: str
+    part: Part
+    label: int
+    size: tuple[int, int] = (0, 0)
+    gray: bool = True
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,17 @@ def decode_parts(
         _check_memory(how.name, len(pictures) * how.image_size**2)
     # Read the size and the mode of each picture, which give the shape of the tensors.
     looks = _looks(how, classes, pictures)
-    good = [look for look in looks.found if isinstance(look, _Look)]
+    good = [look for look in looks if look.fault is None]
     channels = 1 if all(look.gray for look in good) else 3
-    height, width = _common_size(how, looks)
+    height, width = _common_size(how, good)
     _check_memory(how.name, len(good) * channels * height * width)
     # Decode all pictures into them.
     how.say(f"{how.name}: decoding {len(good):,} images of {width}x{height}")
-    makers: dict[Part, _Maker] = {part: _Maker(looks.count(part), (channels, height, width)) for part in PARTS}
+    shape = channels, height, width
+    makers: dict[Part, _Maker] = {part: _Maker(sum(look.part == part for look in good), shape) for part in PARTS}
     _fill(makers, how, looks, pictures, mode="RGB" if channels == 3 else "L")
-    return (
-        makers["train"].image_set(),
-        makers["test"].image_set(),
-        numbered(looks.labels) if classes is None else classes,
-    )
+    train, test = (makers[part].image_set() for part in PARTS)
+    return train, test, numbered(look.label for look in looks) if classes is None else classes
 
 
 def _check_memory(name: str, needed: int) -> None:
@@ -111,62 +110,48 @@ class _Maker:
         return ImageSet(self.images[: len(labels)], labels, tuple(self.skipped), manifest)
 
 
-@dataclass(frozen=True)
-class _Looks:
-    """One entry a picture, in order."""
-
-    found: list[_Look | _Bad]
-    parts: list[Part]
-    labels: list[int]
-
-    def count(self, part: str) -> int:
-        pairs = zip(self.parts, self.found, strict=True)
-        return sum(1 for own, look in pairs if own == part and isinstance(look, _Look))
-
-
-def _fill(makers: dict[Part, _Maker], how: Decoding, looks: _Looks, pictures: Iterable[Picture], mode: str) -> None:
+def _fill(
+    makers: dict[Part, _Maker], how: Decoding, looks: list[_Look], pictures: Iterable[Picture], mode: str
+) -> None:
     """Decode the pictures into the tensors of their parts."""
 
-    def task(picture: Picture) -> tuple[Tensor | _Bad, bytes]:
-        return _decode_picture(picture, mode=mode, image_size=how.image_size), digest_of(picture)
+    def task(picture: Picture) -> tuple[Tensor | str, bytes]:
+        return pixels_or_fault(picture, how.image_size, mode), digest_of(picture)
 
     decoded = each(pictures, task, how.say, how.name, "decoded")
-    for look, (picture, (pixels, digest)) in zip(looks.found, decoded, strict=True):
-        bad = look if isinstance(look, _Bad) else pixels
-        if not isinstance(bad, _Bad):
-            makers[picture.part].add(picture, bad, digest)
+    for look, (picture, (pixels, digest)) in zip(looks, decoded, strict=True):
+        made = pixels if look.fault is None else look.fault
+        if isinstance(made, Tensor):
+            makers[picture.part].add(picture, made, digest)
         elif how.skip_bad:
             makers[picture.part].skipped[picture.name] = digest
         else:
-            raise refusal(how.root, picture.name, bad.reason)
+            raise refusal(how.root, picture.name, made)
 
 
-def _looks(how: Decoding, classes: tuple[str, ...] | None, pictures: Iterable[Picture]) -> _Looks:
+def _looks(how: Decoding, classes: tuple[str, ...] | None, pictures: Iterable[Picture]) -> list[_Look]:
     """Look at every picture. Refuse labels out of range, a second size, and unless `skip_bad` what does not open."""
-    looks, sizes = _Looks([], [], []), dict[tuple[int, int], str]()
+    looks, sizes = list[_Look](), dict[tuple[int, int], str]()
     task = partial(_look, image_size=how.image_size)
     for picture, look in each(pictures, task, how.say, how.name, "looked at"):
         check_label(how.root, picture, classes)
-        if isinstance(look, _Bad):
+        if look.fault is not None:
             if not how.skip_bad:
-                raise refusal(how.root, picture.name, look.reason)
+                raise refusal(how.root, picture.name, look.fault)
         elif look.size not in sizes:
             sizes[look.size] = picture.name
             _require_same(how.root, sizes)
-        looks.found.append(look)
-        looks.parts.append(picture.part)
-        looks.labels.append(picture.label)
+        looks.append(look)
     return looks
 
 
-def _common_size(how: Decoding, looks: _Looks) -> tuple[int, int]:
+def _common_size(how: Decoding, good: list[_Look]) -> tuple[int, int]:
     """Height and width of all decoded images."""
     if how.image_size is not None:
         return how.image_size, how.image_size
-    size = next((look.size for look in looks.found if isinstance(look, _Look)), None)
-    if size is None:
+    if not good:
         raise InputError(f"{how.root} has no picture that decodes; give a folder of images")
-    width, height = size
+    width, height = good[0].size
     return height, width
 
 
@@ -180,36 +165,41 @@ def _require_same(root: Path, sizes: dict[tuple[int, int], str]) -> None:
         )
 
 
-def _look(picture: Picture, image_size: int | None) -> _Look | _Bad:
+def _look(picture: Picture, image_size: int | None) -> _Look:
     """The head of a picture. Pillow decodes a PNG for its orientation, which is not needed with an `image_size`."""
+
+    def head(image: Image.Image) -> tuple[tuple[int, int], bool]:
+        return seen_size(image) if image_size is None else (image_size, image_size), is_gray(image)
+
+    found = _or_fault(picture, head)
+    size, gray, fault = ((0, 0), True, found) if isinstance(found, str) else (*found, None)
+    return _Look(picture.part, picture.label, size, gray, fault)
+
+
+def pixels_or_fault(picture: Picture, image_size: int | None = None, mode: str = "RGB") -> Tensor | str:
+    """One picture as uint8 (C, H, W), made as by `decode_parts`, or the reason why it does not decode.
+
+    C is 3 with the `mode` RGB, and 1 with L.
+    """
+
+    def pixels(opened: Image.Image) -> Tensor:
+        image = upright(opened)
+        if image.mode != mode:
+            image = image.convert(mode)
+        if image_size is not None and image.size != (image_size, image_size):
+            image = centered(resized(image, image_size), image_size)
+        # not torchvision's pil_to_tensor, which takes seconds to load
+        return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(2, 0).contiguous()
+
+    return _or_fault(picture, pixels)
+
+
+def _or_fault(picture: Picture, task: Callable[[Image.Image], T]) -> T | str:
+    """The result of `task` on the opened picture, or the reason why the picture does not decode."""
     try:
         with open_picture(picture.content) as image:
-            size = seen_size(image) if image_size is None else (image_size, image_size)
-            return _Look(size, is_gray(image))
+            return task(image)
     except InputError:  # a wrong limit of pixels
         raise
     except Exception as error:  # Pillow's decoders raise almost any exception for a damaged file
-        return _Bad(fault(error))
-
-
-def _decode_picture(picture: Picture, *, mode: str, image_size: int | None) -> Tensor | _Bad:
-    """One picture as a uint8 tensor (C, H, W)."""
-    try:
-        with open_picture(picture.content) as opened:
-            image = upright(opened)
-            if image.mode != mode:
-                image = image.convert(mode)
-            if image_size is not None and image.size != (image_size, image_size):
-                image = centered(resized(image, image_size), image_size)
-            # not torchvision's pil_to_tensor, which takes seconds to load
-            return torch.from_numpy(np.atleast_3d(np.array(image))).movedim(2, 0).contiguous()
-    except InputError:
-        raise
-    except Exception as error:  # as above
-        return _Bad(fault(error))
-
-
-def pixels_or_fault(picture: Picture, image_size: int | None = None) -> Tensor | str:
-    """One picture as RGB, uint8 (3, H, W), made as by `decode_parts`, or the reason why it does not decode."""
-    pixels = _decode_picture(picture, mode="RGB", image_size=image_size)
-    return pixels.reason if isinstance(pixels, _Bad) else pixels
+        return fault(error)

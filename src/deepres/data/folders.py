@@ -1,8 +1,7 @@
 """Image folders: the pictures in the class folders that `layouts` finds, torchvision's ImageNet among them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from deepres.data.layouts import ClassFolders, Layout, layout_of
@@ -13,14 +12,6 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
 
 IMAGENET_NAMES = "meta.bin"  # of `torchvision.datasets.ImageNet`: English names by WordNet id
-
-
-@dataclass(frozen=True)
-class _File:
-    path: str
-    label: int
-    part: Part
-    key: str  # class, and name within it
 
 
 def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
@@ -38,30 +29,19 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
         raise InputError(
             f"the test part of {root} has the class {unknown[0]!r}, which the training part lacks; make them agree"
         )
-    files = [
-        *_files(layout.train or {}, classes, "train", walk, unread),
-        *_files(layout.test or {}, classes, "test", walk, unread),
+    # The pictures in the class folders.
+    within = root.as_posix().rstrip("/") + "/"
+    parts: tuple[tuple[Part, ClassFolders | None], ...] = (("train", layout.train), ("test", layout.test))
+    pictures = [
+        Picture(composed(path.removeprefix(within)), label, part, Path(path), key)
+        for part, folders in parts
+        for path, label, key in _files(folders or {}, classes, walk, unread)
     ]
-    names, divides = root / IMAGENET_NAMES, layout.test is None
-
-    def scan() -> tuple[tuple[str, ...], Iterable[Picture]]:
-        within = root.as_posix().rstrip("/") + "/"
-        pictures = [
-            Picture(
-                composed(file.path.removeprefix(within)),
-                file.label,
-                file.part,
-                Path(file.path),
-                file.key if divides else None,
-            )
-            for file in files
-        ]
-        return _named(names, classes), pictures
-
+    names = root / IMAGENET_NAMES
     # The class names are read from `names`, so that the cache depends on it, too.
-    every = (*(Path(file.path) for file in files), *[names] * names.is_file())
+    every = (*(path for own in pictures if isinstance(path := own.content, Path)), *[names] * names.is_file())
     told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
-    return Listing(root, every, scan, divides, told)
+    return Listing(root, every, lambda: (_named(names, classes), pictures), layout.test is None, told)
 
 
 def is_image_folder(root: Path) -> bool:
@@ -101,15 +81,15 @@ def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:
 
 
 def _files(
-    folders: ClassFolders, classes: tuple[str, ...], part: Part, walk: Walk, unread: Counter[str]
-) -> Iterator[_File]:
-    """The picture files of all classes of a part, in sorted order."""
+    folders: ClassFolders, classes: tuple[str, ...], walk: Walk, unread: Counter[str]
+) -> Iterator[tuple[str, int, str]]:
+    """The picture files of a part, class by class and sorted: path, label, and key (the class and the name in it)."""
     for label, name in enumerate(classes):
         own = folders.get(name, ())
         found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
         if own and not found:
             raise InputError(f"the class folder {own[0]} has no pictures; fill it, or move it away")
-        yield from (_File(path, label, part, name + path.removeprefix(str(folder))) for folder, path in found)
+        yield from ((path, label, name + path.removeprefix(str(folder))) for folder, path in found)
 
 
 def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,21 +12,17 @@ TEST = ("test", "testing", "tst", "holdout")
 VALIDATION = ("eval", "evaluation", "evaluate", "val", "valid", "validation", "validate", "dev", "development")
 RANKS = {word: rank for rank, word in enumerate((*TRAIN, *TEST, *VALIDATION))}
 # Words beside the word for a part that mean nothing: "Training Set", seg_train, train_images, val2017.
-FILLING = frozenset(
-    (
-        *("set", "sets", "data", "dataset", "datasets", "split", "part", "folder", "files", "sample", "samples"),
-        *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "jpg", "jpeg"),
-        *("png", "seg", "crop", "crops", "cropped", "resized", "raw", "original", "final", "full", "new", "the", "my"),
-        *("labeled", "labelled", "class", "classes", "classification", "clean", "processed", "augmented", "aug"),
-    )
-)
+FILLING = {
+    *("set", "sets", "data", "dataset", "datasets", "split", "part", "folder", "files", "sample", "samples"),
+    *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "jpg", "jpeg"),
+    *("png", "seg", "crop", "crops", "cropped", "resized", "raw", "original", "final", "full", "new", "the", "my"),
+    *("labeled", "labelled", "class", "classes", "classification", "clean", "processed", "augmented", "aug"),
+}
 # Those of torchvision, and others that Pillow decodes.
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"),
-        *(".jpe", ".avif", ".heic", ".heif", ".hif"),
-    )
-)
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"),
+    *(".jpe", ".avif", ".heic", ".heif", ".hif"),
+}
 HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 HOLD_OUT = re.compile(r"hold[\W_]*out")
 TOKEN = re.compile(r"[^\W\d_]+|\d+")

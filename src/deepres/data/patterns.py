@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import product
+from itertools import chain, product
+from math import prod
 from pathlib import Path
 
 from deepres.data.walk import Walk, on_disk
@@ -20,39 +21,31 @@ PART_OF = re.compile(r"(.*?)(\d{1,6})-of-(\d{1,6})(?!\d).*")
 
 
 @dataclass
-class _Sequence:
-    """Pieces one after another, each a text or a choice."""
-
-    pieces: "list[str | _Choice]" = field(default_factory=list["str | _Choice"])
-
-    def count(self) -> int:
-        count = 1
-        for piece in self.pieces:
-            count = min(COUNTED, count if isinstance(piece, str) else count * piece.count())
-        return count
-
-    def names(self) -> Iterator[str]:
-        choices = [[piece] if isinstance(piece, str) else list(piece.names()) for piece in self.pieces]
-        return ("".join(parts) for parts in product(*choices))
-
-
-@dataclass
 class _Choice:
     """The content of braces: alternative sequences, or a range of numbers that are as wide as the first one."""
 
-    sequences: list[_Sequence]
+    sequences: "list[_Sequence]"
     numbers: range | None = None
     width: int = 0
 
     def count(self) -> int:
-        if self.numbers is not None:
-            return len(self.numbers)
-        return min(COUNTED, sum(sequence.count() for sequence in self.sequences))
+        return sum(map(_count, self.sequences)) if self.numbers is None else len(self.numbers)
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> Iterable[str]:
         if self.numbers is not None:
             return (f"{number:0{self.width}}" for number in self.numbers)
-        return (name for sequence in self.sequences for name in sequence.names())
+        return chain.from_iterable(map(_names, self.sequences))
+
+
+_Sequence = list[str | _Choice]  # pieces one after another
+
+
+def _count(sequence: _Sequence) -> int:
+    return min(COUNTED, prod(piece.count() for piece in sequence if isinstance(piece, _Choice)))
+
+
+def _names(sequence: _Sequence) -> Iterable[str]:
+    return map("".join, product(*([piece] if isinstance(piece, str) else piece.names() for piece in sequence)))
 
 
 def expand(pattern: str) -> list[str]:
@@ -61,10 +54,10 @@ def expand(pattern: str) -> list[str]:
     Raises `InputError` for more than `MOST_NAMES` names, before they are made, and for deeply nested braces.
     """
     parsed = _parsed(pattern)
-    if (count := parsed.count()) > MOST_NAMES:
+    if (count := _count(parsed)) > MOST_NAMES:
         many = f"{count:,}" if count < COUNTED else f"{COUNTED:,} or more"
         raise InputError(f"{_short(pattern)} makes {many} names, where {MOST_NAMES:,} are allowed; give a glob with *")
-    return list(parsed.names())
+    return list(_names(parsed))
 
 
 def files_of(pattern: str) -> list[Path]:
@@ -111,38 +104,38 @@ def missing(files: Iterable[Path]) -> list[Path]:
 
 def _parsed(pattern: str) -> _Sequence:
     """The braces of a pattern as a tree. A brace without its partner is text."""
-    whole = _Sequence([""])
+    whole: _Sequence = [""]
     open_ones: list[tuple[_Sequence, _Choice]] = []  # for each open brace the sequence around it, and its choice
     now = whole
     for sign in re.findall(r"[{},]|[^{},]+", pattern):
         if sign == "{":
             if len(open_ones) >= MOST_LEVELS:
                 raise InputError(f"{_short(pattern)} has braces nested more than {MOST_LEVELS} deep; write it out")
-            choice = _Choice([_Sequence([""])])
+            choice = _Choice([[""]])
             open_ones.append((now, choice))
             now = choice.sequences[0]
         elif sign == "," and open_ones:
-            now = _Sequence([""])
+            now = _Sequence()
             open_ones[-1][1].sequences.append(now)
         elif sign == "}" and open_ones:
             around, choice = open_ones.pop()
-            around.pieces.append(_ranged(choice))
+            around.append(_ranged(choice))
             now = around
         else:
-            now.pieces.append(sign)
+            now.append(sign)
     while open_ones:  # a brace that is never closed
         now, choice = open_ones.pop()
-        now.pieces.append("{")
+        now.append("{")
         for number, sequence in enumerate(choice.sequences):
-            now.pieces += [*[","] * (number > 0), *sequence.pieces]
+            now += [*[","] * (number > 0), *sequence]
     return whole
 
 
 def _ranged(choice: _Choice) -> _Choice:
     """The choice as a range of numbers if it is written as one, else unchanged."""
-    if len(choice.sequences) > 1 or not all(isinstance(piece, str) for piece in choice.sequences[0].pieces):
+    if len(choice.sequences) > 1 or not all(isinstance(piece, str) for piece in choice.sequences[0]):
         return choice
-    found = RANGE.fullmatch("".join(map(str, choice.sequences[0].pieces)))
+    found = RANGE.fullmatch("".join(map(str, choice.sequences[0])))
     if found is None:
         return choice
     first, last, step = int(found[1]), int(found[2]), abs(int(found[3] or 1)) or 1

@@ -114,7 +114,8 @@ def _scan(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Pictu
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{root} is not a whole copy of {name} ({reason}); put {published.layout} again") from None
     pictures = _TorchvisionPictures(root, sets)
-    return classes, list(pictures) if pictures.are_files else pictures
+    are_files = any(isinstance(picture.content, Path) for picture in islice(pictures, 1))
+    return classes, list(pictures) if are_files else pictures
 
 
 def _require_packages(name: str) -> None:
@@ -137,10 +138,6 @@ class _TorchvisionPictures:
 
     root: Path
     sets: dict[Part, Any]
-
-    @property
-    def are_files(self) -> bool:
-        return any(isinstance(picture.content, Path) for picture in islice(self, 1))
 
     def __iter__(self) -> Iterator[Picture]:
         for part, images in self.sets.items():

@@ -154,6 +154,11 @@ def held_out(name: str, labels: Tensor, split: str) -> Tensor:
     return mask
 
 
+def per_class(labels: Tensor, classes: Sequence[str]) -> dict[str, int]:
+    """The number of pictures of each class, from their labels (N,)."""
+    return dict(zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True))
+
+
 def tell_lacking(name: str, kind: str, classes: Sequence[str], labels: Tensor, say: Say) -> None:
     """Warn of classes without a picture of this `kind` (training or test), unless there are no such pictures at all."""
     present = set(labels.unique().tolist())

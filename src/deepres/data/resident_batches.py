@@ -1,7 +1,7 @@
 """Batches of a data set that is in the memory of the device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +11,12 @@ from deepres.data.order import Order
 from deepres.data.resident import ImageSet
 
 
-@dataclass(frozen=True)
-class _Epoch:
+class _Epoch(NamedTuple):
     """The random numbers of one epoch, (N,) each: which image is at each position, where it is cut, if it is flipped.
 
     `places` are those of the images in the set, `rows` and `columns` those of the upper left corner of the crop.
     """
 
-    number: int
     places: Tensor
     rows: Tensor
     columns: Tensor
@@ -45,17 +43,17 @@ class Batches:
         self.labels = images.labels.to(device)
         self.mean = channels_last(mean.to(device))
         self.order, self.device, self.augmentation = order, device, augmentation
-        self._epoch: _Epoch | None = None
+        self._newest: tuple[int, _Epoch] | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 (n, C, H, W), channels-last in memory, and labels int64 (n,), n being the batch size.
 
         Where the order has a `part`, n is the length of this part.
         """
-        pieces: list[tuple[Tensor, ...]] = []
-        for number, piece in self.order.pieces(step, len(self.labels)):
-            epoch = self._draws(number)
-            pieces.append((epoch.places[piece], epoch.rows[piece], epoch.columns[piece], epoch.flips[piece]))
+        pieces = [
+            [draws[piece] for draws in self._draws(number)]
+            for number, piece in self.order.pieces(step, len(self.labels))
+        ]
         places, rows, columns, flips = (torch.cat(parts)[self.order.part] for parts in zip(*pieces, strict=True))
         images = self.images[places]
         if self.augmentation is not None:
@@ -68,7 +66,7 @@ class Batches:
 
     def _draws(self, number: int) -> _Epoch:
         """The random numbers of an epoch, made for all positions at once; the newest epoch is kept."""
-        if self._epoch is None or self._epoch.number != number:
+        if self._newest is None or self._newest[0] != number:
             generator, augmentation = self.order.generator(number), self.augmentation or CropFlip()
             total, offsets = len(self.labels), 2 * augmentation.pad + 1
             # The order of these calls decides the batches of all runs.
@@ -79,8 +77,8 @@ class Batches:
                 first = torch.randint(2, (total,), generator=self.order.generator(0))
                 flips = (first[places] + number) % 2
             drawn = (places, rows, columns, flips.bool())
-            self._epoch = _Epoch(number, *(draw.to(self.device) for draw in drawn))
-        return self._epoch
+            self._newest = number, _Epoch(*(draw.to(self.device) for draw in drawn))
+        return self._newest[1]
 
 
 def test_batches(

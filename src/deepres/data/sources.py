@@ -14,10 +14,10 @@ from deepres.data.folders import image_folder, is_image_folder
 from deepres.data.listing import Listing, Picture
 from deepres.data.parquet import holds_pictures, parquet_files, parquet_folder
 from deepres.data.published import PUBLISHED, fetch_published, fetched_folder, torchvision_folder
-from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, tell_lacking
+from deepres.data.resident import Data, ImageSet, fingerprint_of, hold_out, per_class, tell_lacking
 from deepres.data.rgb import max_pixels
 from deepres.data.walk import is_hidden, names_of, on_disk
-from deepres.runtime.errors import InputError, Say
+from deepres.runtime.errors import InputError, Say, silent
 
 HUB = "hf:"
 RULES: dict[Division, str] = {
@@ -33,7 +33,7 @@ def load_data_set(
     image_size: int | None = None,
     skip_bad: bool = False,
     division: Division = "hash",
-    progress: Say | None = None,
+    progress: Say = silent,
 ) -> Data:
     """Find a data set, fetch it if need be, and decode it; `progress` is told what takes time.
 
@@ -44,7 +44,7 @@ def load_data_set(
     is the rule for data without a test part. A part may be empty. Raises `InputError` for data that cannot be found,
     fetched or decoded.
     """
-    say: Say = progress or (lambda message: None)
+    say = progress
     if image_size is not None and image_size < 1:
         raise InputError(f"the image size {image_size} is not above 0; give for example --image-size 32")
     try:
@@ -83,8 +83,7 @@ def describe_data_set(data: Data) -> dict[str, Any]:
     """
 
     def part(images: ImageSet) -> dict[str, Any]:
-        counts = images.labels.bincount(minlength=len(data.classes)).tolist()
-        by_class = dict(zip(data.classes, counts, strict=True))
+        by_class = per_class(images.labels, data.classes)
         return {"images": len(images), "per_class": by_class, "skipped": list(images.skipped)}
 
     return {

@@ -12,15 +12,13 @@ from typing import NamedTuple
 from deepres.runtime.errors import InputError
 
 # Made by Windows, macOS, network storage, viewers and notebooks. Names with a leading dot are hidden anyway.
-TOOL_MADE = frozenset(
-    (
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
-        *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "recycler", "system volume information"),
-        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@tmp", "@synoresource", "@__thumb"),
-        *("network trash folder", "temporary items", "thevolumesettingsfolder", "_gsdata_", "_vti_cnf"),
-        *("_thumbs", "thumbnails", "zbthumbnail.info", "picasa.ini", "captureone"),
-    )
-)
+TOOL_MADE = {
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+    *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "recycler", "system volume information"),
+    *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@tmp", "@synoresource", "@__thumb"),
+    *("network trash folder", "temporary items", "thevolumesettingsfolder", "_gsdata_", "_vti_cnf"),
+    *("_thumbs", "thumbnails", "zbthumbnail.info", "picasa.ini", "captureone"),
+}
 NUMBERED = re.compile(r"found\.\d{3}")  # made by Windows when it repairs a disk
 OWN = ".deepres"  # the folder of our statistics beside the data
 SHOWN, SHOWN_KINDS = 5, 12

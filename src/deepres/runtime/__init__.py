@@ -1,1 +1,1 @@
-"""What every room needs: errors, files, devices, ranks, progress, the terminal; nothing of networks."""
+"""What all packages use: errors, files, devices, ranks, progress and the terminal. Nothing here knows networks."""

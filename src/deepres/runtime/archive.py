@@ -1,7 +1,8 @@
-"""Files of tensors that others may have written: tensors and plain values alone, as large in memory as on disk.
+"""Reads files of tensors that strangers may have written. They may hold tensors and plain values only.
 
-PyTorch's safe way to read its own (`weights_only`) runs no code, but takes what a file declares: a compressed member,
-or a tensor that repeats one number a thousand million times, fills the memory once it is used.
+`torch.load(weights_only=True)` runs no code, but it believes the sizes that a file declares. A small file with a
+compressed member, or with a tensor that repeats one number a thousand million times, would fill the memory. So a file
+is also refused if its tensors are much larger in memory than on disk.
 """
 
 import warnings
@@ -17,26 +18,30 @@ from torch import Tensor
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
 
-SWELL = 4  # times a file's bytes in memory: weights that are tied lie in it once
-MOST_PICKLE = 2**26  # bytes of the names and places of the tensors, without their values
+SWELL = 4  # tensors may take so many times the bytes of the file, since tied weights are stored once
+MOST_PICKLE = 2**26  # bytes of the pickle: the names and offsets of the tensors, without their values
 
 
 def opened(file: Path) -> safe_open:
-    """A file of safetensors, for a `with`. Raises `OSError` for what is no regular file, and `SafetensorError`."""
+    """Open a safetensors file, to be used in a `with`.
+
+    Raises `OSError` if it is not a regular file, and `SafetensorError` if it is damaged.
+    """
     require_regular(file)
     return safe_open(file, framework="pt")
 
 
 def load(file: Path, safe: Sequence[Any] = ()) -> Any:
-    """The content of a file of `torch.save`: tensors on the processor, plain values, and objects of the types `safe`.
+    """The content of a file written by `torch.save`: tensors on the CPU, plain values, and objects of the types `safe`.
 
-    Raises `InputError` for a file that is none, is cut short or compressed, holds anything else (to load that could run
-    whatever code it carries), or would take more than `SWELL` times its bytes.
+    Raises `InputError` if the file cannot be read, is cut short or compressed, holds any other object (loading it could
+    run foreign code), or if its tensors take more than `SWELL` times the bytes of the file.
     """
     try:
         require_regular(file)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); give another file") from None
+    # Refuse files whose size in memory cannot be bounded, then load without running code.
     try:
         size = file.stat().st_size
         if zipfile.is_zipfile(file):
@@ -45,7 +50,7 @@ def load(file: Path, safe: Sequence[Any] = ()) -> Any:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (InputError, MemoryError):
         raise
-    except Exception:  # torch raises a dozen kinds for a foreign, cut or hostile file, and all mean the same here
+    except Exception:  # torch raises many kinds of errors for a foreign, cut or hostile file
         raise InputError(
             f"{file} is refused: it is cut short, or holds something else than tensors and plain values (a foreign "
             "pickle may run code when it is loaded); save its state_dict() with safetensors and give that"
@@ -55,10 +60,10 @@ def load(file: Path, safe: Sequence[Any] = ()) -> Any:
 
 
 def _refuse_packed(file: Path, size: int) -> None:
-    """Raise `InputError` where the members of a zip file are compressed, or share their bytes."""
+    """Raise `InputError` if the members of a zip file are compressed, or declare more bytes than the file has."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    if any("/code/" in own.filename for own in members):  # of torch.jit.save
+    if any("/code/" in own.filename for own in members):  # written by torch.jit.save
         raise InputError(
             f"{file} is TorchScript, a program and not weights alone; save its state dict where it was made: "
             "torch.save(torch.jit.load(FILE).state_dict(), ...)"
@@ -72,11 +77,12 @@ def _refuse_packed(file: Path, size: int) -> None:
 
 
 def _refuse_swelling(content: Any, file: Path, size: int) -> None:
-    """Raise `InputError` where the tensors, or what they are cut from, are larger than the file by far."""
+    """Raise `InputError` if the tensors in `content`, or the storages that they view, are too large for `size`."""
+    # Visit every value in it, with a stack.
     tensors, storages, seen, stack = 0, dict[int, int](), set[int](), [content]
     while stack:
         value = stack.pop()
-        if id(value) in seen:  # a list may hold itself
+        if id(value) in seen:  # a list may contain itself
             continue
         seen.add(id(value))
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Where files are kept that can be made again: decoded data sets, compiled kernels."""
+"""The cache folder. It holds files that can be made again, such as decoded data sets and compiled kernels."""
 
 import os
 from pathlib import Path
@@ -12,9 +12,9 @@ REMEDY = f"set {VARIABLE} to a folder that can be written"
 
 
 def cache_folder() -> Path:
-    """`DEEPRES_CACHE`, or the user's cache folder of this system.
+    """The folder in the variable `DEEPRES_CACHE`, or else the user's cache folder on this system.
 
-    Raises `InputError` where there is neither: for a user whom the system does not know, without HOME.
+    Raises `InputError` if there is neither, as for an unknown user without HOME.
     """
     try:
         return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("deepres")).expanduser().absolute()
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
 
 
 def in_cache(place: object) -> bool:
-    """Whether the cache folder lies in the file or folder `place`, or that in the cache folder."""
+    """Whether `place` (a path as text) is the cache folder, lies in it, or contains it."""
     try:
         cache = cache_folder()
     except InputError:

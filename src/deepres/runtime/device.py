@@ -1,4 +1,4 @@
-"""Where and in which precision a network is trained, and tested."""
+"""The device and the precision in which a network is trained and tested."""
 
 import ctypes
 import os
@@ -15,7 +15,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, -1  # of <malloc.h>
 
 
 def resolve_device(device: str) -> str:
-    """`auto` to the best device here; raises `InputError` for one that this machine lacks."""
+    """The device to use: for `auto` the best one of this machine, else `device` itself.
+
+    Raises `InputError` for a device that this machine does not have.
+    """
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if here[name])
@@ -27,9 +30,9 @@ def resolve_device(device: str) -> str:
 
 
 def use_local_gpu(local: int) -> None:
-    """Make GPU number `local` of this machine the one that `cuda` means in this process.
+    """Let `cuda` mean GPU number `local` of this machine, in this process.
 
-    Raises `InputError` where there are not as many.
+    Raises `InputError` if the machine has fewer GPUs.
     """
     count = torch.cuda.device_count()
     if local >= count:
@@ -38,7 +41,10 @@ def use_local_gpu(local: int) -> None:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` to bf16 where the hardware multiplies it, else to fp32: emulated bf16 is about ten times slower."""
+    """The precision of training: for `auto` bf16 if the hardware multiplies it, else fp32.
+
+    Emulated bf16 is about ten times slower than fp32. Raises `InputError` for an unknown precision.
+    """
     if precision != "auto":
         return precision_of_tests(precision)
     if device == "cuda":
@@ -49,9 +55,10 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def precision_of_tests(precision: str) -> str:
-    """`auto` to fp32, on every device.
+    """The precision of tests: for `auto` fp32 on every device, else `precision` itself.
 
-    In bf16 a score moves by 0.01 with the number of images beside it, whose sums are taken in another order.
+    In bf16 a score depends on the batch size (by up to 0.01), since sums are then taken in another order. Raises
+    `InputError` for an unknown precision.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; give one of {', '.join(PRECISIONS)}")
@@ -59,16 +66,16 @@ def precision_of_tests(precision: str) -> str:
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
-    """The context in which the network runs forward."""
+    """The context for the forward pass of a network in this precision."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def keep_freed_memory() -> None:
-    """Let the C library (glibc) keep freed memory for the next tensor, for the life of this process.
+    """Let the C library (glibc) keep freed memory for later tensors, until this process ends.
 
-    By default it gives large blocks back and takes fresh pages for the next ones, a tenth of the time of a training
-    step on a processor. Kept memory falls into pieces, so that a process may hold up to twice the most that it ever
-    used. Elsewhere than on glibc nothing happens.
+    By default, glibc returns large blocks to the system and asks for new pages for the next ones. On a CPU this takes a
+    tenth of the time of a training step. The kept memory becomes fragmented, so that a process may hold up to twice its
+    peak use. Does nothing with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

@@ -1,5 +1,5 @@
-"""How the command line ends where SIGINT, SIGTERM, SIGHUP (of a terminal that is gone) tell it to: by the signal, or
-with 128 and its number."""
+"""Ends the command line on SIGINT, SIGTERM or SIGHUP (the terminal was closed): with exit code 128 plus the number of
+the signal, or by the signal itself."""
 
 import _thread
 import os
@@ -13,14 +13,15 @@ from types import FrameType
 from deepres.runtime.files import remove_unfinished
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-GRACE_SECONDS = 5.0  # to take away what is half-written; a read that hangs does not hold the process longer
+GRACE_SECONDS = 5.0  # time to remove unfinished files; then the process ends even if a read hangs
 
 
 @contextmanager
 def in_order() -> Generator[None]:
-    """Within, a signal ends the process by an exception, so that what is half-written goes.
+    """Inside this context, a signal ends the process by an exception, so that unfinished files are removed.
 
-    Training has a way of its own, with a checkpoint. What the process was started to ignore stays ignored.
+    Training has handlers of its own, which write a checkpoint. Signals that the process was started to ignore stay
+    ignored.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
@@ -34,19 +35,21 @@ def in_order() -> Generator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End by an exception, or at once; a second signal of the kind does so anyway.
+    """The handler: end by an exception, or at once during an import. A second signal of the same kind ends at once.
 
-    In an import an exception would be lost in a library's own code, or abort it: what is half-written goes first.
+    During an import, an exception could be caught by the library or abort it. So unfinished files are removed here, and
+    the signal then ends the process.
     """
     signal.signal(number, signal.SIG_DFL)
     if _imports(frame):
         remove_unfinished()
         os.kill(os.getpid(), number)
-    _thread.start_new_thread(_end_late, (128 + number,))  # not by `threading`, whose lock this thread may hold
+    _thread.start_new_thread(_end_late, (128 + number,))  # not with `threading`, whose lock this thread may hold
     sys.exit(128 + number)
 
 
 def _imports(frame: FrameType | None) -> bool:
+    """Whether an import is running in `frame` or in one of its callers."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -55,6 +58,6 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _end_late(code: int) -> None:
-    """End the process where the exception was lost, or waits for a thread that hangs."""
+    """End the process if the exception was caught somewhere, or waits for a thread that hangs."""
     time.sleep(GRACE_SECONDS)
     os._exit(code)

@@ -1,13 +1,13 @@
-"""What a person is told: the one exception for bad input, and messages on the way."""
+"""What the user is told: the one exception for bad input, and messages while the program works."""
 
 from collections.abc import Callable, Iterable
 
-SHOWN = 4  # names of many
-Say = Callable[[str], None]  # who is told what a person should know
+SHOWN = 4  # names shown of a longer list
+Say = Callable[[str], None]  # a function that shows one sentence to the user
 
 
 class InputError(Exception):
-    """Bad input from the person at the keyboard: one sentence that says what, where and how to mend it.
+    """Bad input from the user: one sentence that says what is wrong, where, and how to mend it.
 
     The command line prints the sentence and exits with code 2; there is never a traceback.
     """
@@ -19,11 +19,11 @@ def install(extra: str) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """The first of `names` for a message, and how many more there are."""
+    """The first four of `names` for a message, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more
 
 
 def silent(message: str) -> None:
-    """Where nobody listens."""
+    """A `Say` that shows nothing."""

@@ -1,4 +1,4 @@
-"""Files: those that are written whole or not at all, and those of strangers, which may be no files."""
+"""Writes files completely or not at all, and reads only regular files."""
 
 import codecs
 import contextlib
@@ -17,7 +17,7 @@ from deepres.runtime.errors import InputError
 
 DAY = 86_400.0  # seconds
 PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
-MOST_TEXT = 2**28  # bytes of a text that a person wrote
+MOST_TEXT = 2**28  # bytes of a text file written by hand
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -26,19 +26,19 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-_unfinished = set[tuple[int, Path]]()  # of which process, as a fork knows those of its parent
+_unfinished = set[tuple[int, Path]]()  # process and path; a forked child inherits the entries of its parent
 
 
 def refuse_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
-    """Raise `InputError` where `output` is one of `inputs`, which would be lost."""
+    """Raise `InputError` if `output` is one of `inputs`, which would be overwritten."""
     if any(output.exists() and place.exists() and output.samefile(place) for place in inputs):
         raise InputError(f"{option} {output} is what is read, and would be lost; give another name")
 
 
 def require_regular(file: Path, most_bytes: int | None = None) -> None:
-    """Raise `OSError` for what is no regular file, or has more bytes.
+    """Raise `OSError` if `file` is not a regular file, or has more than `most_bytes` bytes.
 
-    A named pipe would be waited for without end, and a device has no end.
+    Reading a named pipe could wait for ever, and a device may have no end.
     """
     found = file.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -49,41 +49,41 @@ def require_regular(file: Path, most_bytes: int | None = None) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file that a person wrote: UTF-8, with or without a byte order mark, or UTF-16 with one.
+    """The text of a file written by hand: UTF-8, with or without a byte order mark, or UTF-16 with one.
 
-    Raises `OSError`, and `UnicodeDecodeError` for another encoding.
+    Raises `OSError` as `require_regular` does, and `UnicodeDecodeError` for another encoding.
     """
     return decoded_text(read_bytes(file, MOST_TEXT))
 
 
 def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
-    """The content of a regular file. Raises `OSError` as `require_regular`."""
+    """The content of a regular file. Raises `OSError` as `require_regular` does."""
     require_regular(file, most_bytes)
     return file.read_bytes()
 
 
 def decoded_text(content: bytes) -> str:
-    """The text of these bytes, by the rules of `read_text`; some programs of Windows write UTF-16."""
+    """The text of these bytes, by the rules of `read_text`. Some Windows programs write UTF-16."""
     return content.decode("utf-16" if content.startswith(WIDE) else "utf-8-sig")
 
 
 def listed_names(content: bytes) -> list[str]:
-    """The names of files in a list, a line each: in the system's encoding, or in Unicode with a byte order mark."""
+    """File names from a list with one on each line, in the system's encoding or in Unicode with a byte order mark."""
     wide = content.startswith(WIDE)
     return lines_of(decoded_text(content) if wide else os.fsdecode(content.removeprefix(codecs.BOM_UTF8)))
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, whichever system ended them, but for blank ones."""
+    """The lines of a text that are not blank, with line ends of any system."""
     return [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
 @contextmanager
 def replacing(file: Path) -> Generator[Path]:
-    """Yield the place for the new contents of `file`: flushed to the disk and renamed where the block ends well.
+    """Yield a temporary path for the new content of `file`; it is flushed to disk and renamed at the end of the block.
 
-    Where it raises, what `file` held before stays, and nothing half-written does. Each process has a place of its own.
-    Raises `OSError` where `file` is there and no regular one: a device would be lost.
+    If the block raises, `file` keeps its old content and the temporary file is removed. Each process has its own
+    temporary path. Raises `OSError` if `file` exists and is not a regular file, since a device would be replaced.
     """
     if file.exists():
         require_regular(file)
@@ -96,16 +96,15 @@ def replacing(file: Path) -> Generator[Path]:
 
 @contextmanager
 def unfinished(file: Path) -> Generator[Path]:
-    """Yield a place beside `file`, for a file or a folder of this process; what is left there at the end is removed.
+    """Yield a temporary path beside `file`, for a file or a folder; what is left there at the end is removed.
 
-    What a process left that was killed is removed by the next one that writes `file`, after a day where it may be one
-    of another machine.
+    What a killed process has left is removed by the next process that writes `file`, once it is a day old.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     sweep(file.parent, DAY, glob.escape(file.name))
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     own = os.getpid(), partial
-    _remove(partial)  # of a process of the same number
+    _remove(partial)  # left by an earlier process of the same number
     _unfinished.add(own)
     try:
         yield partial
@@ -115,22 +114,23 @@ def unfinished(file: Path) -> Generator[Path]:
 
 
 def remove_unfinished() -> None:
-    """Remove what this process has half-written: it ends at once."""
+    """Remove the unfinished files of this process, which is about to end."""
     for process, partial in list(_unfinished):
         if process == os.getpid():
             _remove(partial)
 
 
 def _remove(place: Path) -> None:
-    with contextlib.suppress(OSError):  # which would hide what went wrong before
+    with contextlib.suppress(OSError):  # it would hide an earlier error
         shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
 
 def sweep(folder: Path, age: float = 0.0, names: str = "*") -> None:
-    """Remove what processes that are gone left half-written in `folder`: where it lies for `age` seconds or longer.
+    """Remove unfinished files in `folder` whose process has ended and that are at least `age` seconds old.
 
-    `names` is a pattern of the files that they were to be. A process of the same number that began later is another
-    one. `age` is for folders that several machines share, as the processes of the others are not seen here.
+    `names` is a glob of the names that the files were to get. A process that started after the file was written is
+    another one with the same number. Folders that several machines share need an `age`, since this machine does not see
+    the processes of the others.
     """
     for partial in folder.glob(f".{names}.*.partial"):
         named = PARTIAL.fullmatch(partial.name)
@@ -141,7 +141,7 @@ def sweep(folder: Path, age: float = 0.0, names: str = "*") -> None:
 
 
 def _writes(process: int, written: float) -> bool:
-    """Whether `process` is there, and was when the file was `written`."""
+    """Whether `process` runs, and already ran when the file was `written` (seconds since the epoch)."""
     import psutil
 
     try:
@@ -151,12 +151,12 @@ def _writes(process: int, written: float) -> bool:
 
 
 def missing(file: Path) -> list[Path]:
-    """`file` and its folders, from the inmost on, as far as they are not there."""
+    """`file` and the folders around it that do not exist, innermost first."""
     return [place for place in (file, *file.parents) if not place.exists()]
 
 
 def remove_empty(places: Iterable[Path]) -> None:
-    """Remove a file and folders, from the inmost on, up to the first folder that holds something."""
+    """Remove a file and folders, given innermost first, up to the first folder that is not empty."""
     with contextlib.suppress(OSError):
         for place in places:
             place.rmdir() if place.is_dir() else place.unlink(missing_ok=True)

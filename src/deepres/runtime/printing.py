@@ -1,4 +1,4 @@
-"""What is printed, so that no name of a file, folder or class can command a terminal or a spreadsheet."""
+"""Prints text safely: no name of a file, folder or class can control a terminal or a spreadsheet."""
 
 import codecs
 import os
@@ -16,43 +16,43 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
-# Control characters (C0, DEL, C1), what turns the direction or the line of text, and lone halves of characters.
+# Control characters (C0, DEL, C1), marks of text direction, line separators, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BUT_LINE_ENDS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
-_PLAIN = {"–": "-", "×": "x", "✓": "+", "✗": "x", "…": "..."}  # for terminals that know no more than ASCII
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins with one of these is a formula for a spreadsheet
+_PLAIN = {"–": "-", "×": "x", "✓": "+", "✗": "x", "…": "..."}  # for terminals that know only ASCII
 _ERRORS = "deepres.printed"
 _FEWEST_COLUMNS = 20
-_LONGEST = 20_000  # characters of a sentence: two lists of classes, but no hundreds of screens
-UsageError = cast(Any, typer.BadParameter.__base__)  # which typer does not export
+_LONGEST = 20_000  # characters of a sentence: room for two lists of classes, but not for hundreds of screens
+UsageError = cast(Any, typer.BadParameter.__base__)  # typer does not export it
 
 
 def visible(text: str) -> str:
-    r"""`text` in one line, with what a terminal would obey, or not show, as an escape: \x1b, \n, \u202e, \udcff."""
+    r"""`text` in one line, with control characters and the like as escapes: \x1b, \n, \u202e, \udcff."""
     return _UNSAFE.sub(_escape, text)
 
 
 def brief(text: str) -> str:
-    """`text` as `visible`, without the middle of a name that would fill screens."""
+    """`visible(text)`, without its middle if it has more than 20,000 characters."""
     shown = visible(text)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
 
 
 def marked(cell: str) -> str:
-    """A cell of a CSV file, with an apostrophe before what a spreadsheet would compute."""
+    """A cell of a CSV file. One that a spreadsheet would compute as a formula gets an apostrophe in front."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 class Console(RichConsole):
-    """A console that shows control characters in what it prints, of whatever it is made, and sends none of them.
+    """A console that prints control characters as escapes, in text, tables and bars alike.
 
-    A string or a `Text` is one line, and its line ends are shown, too. Where standard error cannot be written, as of a
-    terminal that is gone, the work goes on untold.
+    A string or a `Text` is printed in one line, with its line ends as escapes. If standard error cannot be written, as
+    after the terminal was closed, messages are dropped and the work goes on.
     """
 
     @property
     def file(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As rich's."""
+        """The stream that rich writes to; for standard error, one that drops what cannot be written."""
         return _Untold(super().file) if self.stderr else super().file
 
     @file.setter
@@ -61,16 +61,16 @@ class Console(RichConsole):
 
     @property
     def size(self) -> ConsoleDimensions:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As rich's; what says that it has next to no columns is no terminal, and would be shown nothing."""
+        """The size that rich finds; 80 columns if it finds fewer than 20, which would show nothing."""
         found = super().size
         return found if found.width >= _FEWEST_COLUMNS else ConsoleDimensions(80, found.height)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """As rich's, of visible text."""
+        """Rich's, applied to the visible text."""
         return super().render_str(visible(text), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Any:
-        """As rich's; what is unsafe in a part of a table or bar is shown, but not counted in its width."""
+        """Rich's, with escapes for unsafe characters, which are not counted in the width of a table or bar."""
         if isinstance(renderable, Text) and _UNSAFE.search(renderable.plain):
             renderable = _visible_text(renderable)
         for segment in super().render(renderable, options):
@@ -97,26 +97,27 @@ class _Untold:
 
 
 class CommandGroup(TyperGroup):
-    """Verbs whose complaints about the command line show what a shell's `*` has put into it."""
+    """The verbs of the command line. Usage errors show unsafe characters of the arguments as escapes."""
 
     def make_context(self, *given: Any, **more: Any) -> Any:
-        """As typer's."""
+        """Typer's, with visible usage errors."""
         with _visible_complaints():
             return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        """As typer's; a verb reads its own arguments here."""
+        """Typer's, with visible usage errors: a verb parses its own arguments here."""
         with _visible_complaints():
             return super().invoke(ctx)
 
 
 @contextmanager
 def standard_streams() -> Generator[None]:
-    """Make the three standard streams fit to be used, and write out at the end what was printed.
+    """Make the three standard streams usable, and flush standard output at the end.
 
-    A closed stream is empty, or takes what nobody wants to see: else the next file that is opened would take its
-    number, and what is printed would be written into that. Of characters that the encoding lacks, bytes of a file's
-    name are given back, and others have a likeness or an escape. Raises `OSError` where the output cannot be written.
+    A closed stream is replaced by the null device. Otherwise the next file that is opened would get its number, and
+    printed text would be written into that file. Characters that the encoding cannot express are printed as a similar
+    one or as an escape; bytes of a file name that are not valid text are printed as they are. Raises `OSError` if the
+    output cannot be written.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         _reopen_closed(number, name)
@@ -131,7 +132,7 @@ def standard_streams() -> Generator[None]:
             sys.stdout.flush()
         except OSError:
             with open(os.devnull, "w", encoding="utf-8") as null:  # noqa: PTH123
-                os.dup2(null.fileno(), 1)  # or Python would try again at its end
+                os.dup2(null.fileno(), 1)  # else Python would try again when it exits
             raise
 
 
@@ -139,7 +140,7 @@ def _reopen_closed(number: int, name: str) -> None:
     try:
         os.fstat(number)
     except OSError:
-        null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: most often this one
+        null = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is usually this one
         if null != number:
             os.dup2(null, number)
             os.close(null)
@@ -162,7 +163,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _visible_text(text: Text) -> Text:
-    """The same text and styles, visible."""
+    """The same text and styles, with unsafe characters as escapes."""
     cuts = sorted({place for found in _UNSAFE.finditer(text.plain) for place in found.span()})
     shown = text.blank_copy()
     for piece in text.divide(cuts):
@@ -172,7 +173,7 @@ def _visible_text(text: Text) -> Text:
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Of one character that cannot be encoded: its byte, a likeness, or an escape."""
+    """The replacement of one character that cannot be encoded: its byte, a similar character, or an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     one = error.object[error.start]

@@ -1,4 +1,4 @@
-"""What this processor multiplies by itself, or is to be taken to: DEEPRES_BF16 lets one stand for another."""
+"""Which number formats this CPU multiplies in hardware. The variable DEEPRES_BF16 overrides the answer for bf16."""
 
 import os
 
@@ -7,14 +7,14 @@ import torch
 from deepres.runtime.errors import InputError
 
 VARIABLE = "DEEPRES_BF16"
-# The vectors that PyTorch uses: those of the processor, or less by ATEN_CPU_CAPABILITY.
+# Whether PyTorch uses vectors of 512 bits: the CPU has them, and ATEN_CPU_CAPABILITY does not forbid them.
 WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def multiplies_bf16() -> bool:
-    """Whether it multiplies bf16; where it does not, bf16 is emulated, about ten times slower than fp32.
+    """Whether this CPU multiplies bf16. Otherwise bf16 is emulated, about ten times slower than fp32.
 
-    `DEEPRES_BF16` in the environment (0 or 1) has the last word. Raises `InputError` for another value of it.
+    The variable `DEEPRES_BF16` (0 or 1) overrides the answer. Raises `InputError` if it has another value.
     """
     forced = os.environ.get(VARIABLE, "")
     if forced not in ("", "0", "1"):
@@ -26,6 +26,6 @@ def multiplies_bf16() -> bool:
 
 
 def int8_sums_overflow() -> bool:
-    """Whether int8 convolutions add two products of 8 bits in 16, which overflow: x86 before VNNI."""
+    """Whether int8 convolutions add two 8-bit products in 16 bits, which can overflow, as on x86 CPUs without VNNI."""
     features = torch.cpu.get_capabilities()
     return features.get("architecture") == "x86_64" and not (features.get("avx512_vnni") or features.get("avx_vnni"))

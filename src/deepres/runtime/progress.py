@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a progress bar in a terminal, a plain line every so often elsewhere."""
+"""Shows the progress of training: a bar in a terminal, and elsewhere a line of text every 30 seconds."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,32 +14,33 @@ LINE_SECONDS = 30.0
 
 
 class ConsoleMonitor:
-    """Tells a `rich` console how a run of `total` iterations of `batch_size` images goes on."""
+    """Shows on a `rich` console the progress of a run of `total` iterations of `batch_size` images."""
 
     def __init__(self, console: Console, label: str, total: int, batch_size: int):
         self.console, self.label, self.total, self.batch_size = console, label, total, batch_size
-        self.bar = _bar(console) if console.is_terminal else None
+        self.bar = _bar(console)
         self.task: TaskID | None = None
         self.first: tuple[int, float] | None = None
         self.told = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self.bar:
-            self.bar.start()
+        self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):
-        if self.bar:
-            self.bar.stop()
+        self.bar.stop()
 
     def step(self, iteration: int, row: Mapping[str, Any]) -> None:
-        """So many iterations are done, 0 where the clock starts before the first; `row` holds the newest figures."""
+        """Show that `iteration` iterations are done, with the newest figures in `row`.
+
+        With iteration 0, the clock starts before the first one.
+        """
         now = time.monotonic()
         if self.first is None:  # a resumed run starts its clock here
             self.first = (max(iteration - 1, 0), self.told)
         speed = (iteration - self.first[0]) / max(now - self.first[1], 1e-9)
         figures = _figures(row) + f"  {speed * self.batch_size:,.0f} images/s"
-        if self.bar:
+        if self.console.is_terminal:
             if self.task is None:
                 self.task = self.bar.add_task(self.label, total=self.total, completed=self.first[0], figures="")
             self.bar.update(self.task, completed=iteration, figures=figures)
@@ -51,14 +52,15 @@ class ConsoleMonitor:
             self.told = now
 
     def say(self, message: str) -> None:
-        """Something a person should know."""
-        (self.bar.console if self.bar else self.console).print(
-            f"{self.label}: {message}", highlight=False, markup=False, soft_wrap=True
-        )
+        """Show a sentence to the user."""
+        self.console.print(f"{self.label}: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def every_so_often(say: Say, what: str) -> Callable[[int, int | None], None]:
-    """A function of how much is done, and of how much where that is known, which says it every `LINE_SECONDS`."""
+    """A function tick(done, total) that says the progress, but at most once in `LINE_SECONDS`.
+
+    `total` is None if it is not known. `what` names what is counted.
+    """
     told = time.monotonic()
 
     def tick(done: int, total: int | None) -> None:
@@ -78,6 +80,7 @@ def _bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
         console=console,
+        disable=not console.is_terminal,
     )
 
 

@@ -1,7 +1,7 @@
-"""Several processes (ranks) that train one network together, as `torchrun` starts them: data parallel training.
+"""Data-parallel training: several processes (ranks), started by `torchrun`, train one network together.
 
-Each rank takes its part of every batch, as each GPU of the paper took 64 images of 128 (Sec. 4.2); gradients are
-averaged, so that all ranks hold the same weights at all times.
+Each rank takes its part of every batch, as each of the paper's two GPUs took 64 of 128 images (Sec. 4.2). Gradients are
+averaged over the ranks, so that all ranks always have the same weights.
 """
 
 import gc
@@ -27,27 +27,27 @@ from deepres.runtime.ending import SIGNALS
 from deepres.runtime.errors import InputError
 
 T = TypeVar("T")
-# A rank that ended is noticed at once; these are for one that does not come, and for one that hangs. Reading ImageNet
-# for the first time, for which the others wait, fits in.
+# A rank that ended is noticed at once. COMING is for one that does not start, TIMEOUT for one that hangs. The others
+# wait while one rank reads ImageNet for the first time, which takes less.
 COMING, TIMEOUT = timedelta(minutes=30), timedelta(hours=6)
 CPU = torch.device("cpu")
 
 
 class RankLostError(Exception):
-    """Another rank ended or cannot be reached, so that this one cannot go on either."""
+    """Another rank ended or cannot be reached, so this rank cannot go on."""
 
     exit_code = 1
 
 
 class RefusedByFirstError(Exception):
-    """The first rank raised `InputError` and tells it; this rank ends with the same exit code."""
+    """The first rank raised `InputError` and prints it. This rank ends with the same exit code, without a message."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together: rank `rank` of `world`, the `local`-th on its machine."""
+    """The place of this process among those that train: rank `rank` of `world`, number `local` on its machine."""
 
     rank: int = 0
     world: int = 1
@@ -55,13 +55,13 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank is the one that writes."""
+        """Whether this is the first rank, which writes the files."""
         return self.rank == 0
 
     def part(self, batch_size: int) -> slice:
         """The contiguous part of a batch that this rank takes.
 
-        Raises `InputError` where `batch_size` cannot be shared out evenly.
+        Raises `InputError` if `batch_size` is not a multiple of the number of ranks.
         """
         if batch_size % self.world:
             raise InputError(
@@ -72,22 +72,25 @@ class Ranks:
         return slice(self.rank * count, (self.rank + 1) * count)
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """`net` with gradients that are means over the ranks; `net` itself for a single rank.
+        """`net` with gradients that are averaged over the ranks; `net` itself for a single rank.
 
-        Parameters and buffers start as those of the first rank.
+        All ranks start with the parameters and buffers of the first rank.
         """
         if self.world == 1:
             return net
-        with warnings.catch_warnings():  # from PyTorch 2.14 on it has another name, which older ones do not know
+        with warnings.catch_warnings():  # PyTorch 2.14 renames the argument; older versions do not know the new name
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             return Ddp(net, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def exchange(self, parallel: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Within it, gradients of what `wrap` gave add up: on each rank alone, and at the `last` part over all."""
+        """A context for the backward pass of one micro-batch of a network that `wrap` returned.
+
+        Gradients add up on each rank; in the `last` micro-batch of a step they are averaged over the ranks.
+        """
         return nullcontext() if last or self.world == 1 else cast(Ddp, parallel).no_sync()
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float32 tensors, in place, by their means over the ranks: one exchange for each device."""
+        """Replace float32 tensors, in place, by their means over the ranks, with one exchange for each device."""
         if self.world == 1:
             return
         for device in sorted({tensor.device for tensor in tensors}, key=str):
@@ -99,10 +102,10 @@ class Ranks:
                 tensor.copy_(mean.view_as(tensor))
 
     def agree(self, figures: Sequence[Tensor], caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
-        """Average `figures` in place and decide together what comes after a step.
+        """Average `figures` over the ranks in place, and decide together what to do after a step.
 
-        Returns the signals that any rank has `caught`, and whether the first rank holds that a checkpoint is
-        `due`: the same on all ranks.
+        Returns the signals that any rank has `caught`, and whether a checkpoint is `due` on the first rank. All ranks
+        get the same answer.
         """
         if self.world == 1:
             return caught, due
@@ -112,15 +115,11 @@ class Ranks:
         return [number for number, is_asked in zip(SIGNALS, asked, strict=True) if is_asked], save
 
     def sum(self, counts: Sequence[int]) -> list[int]:
-        """Sums of whole numbers over the ranks, exact."""
-        if self.world == 1:
-            return list(counts)
-        total = torch.tensor(counts, dtype=torch.int64)
-        dist.all_reduce(total)
-        return total.tolist()
+        """The exact sums of whole numbers over the ranks."""
+        return [sum(column) for column in zip(*self.gather(list(counts)), strict=True)]
 
     def gather(self, value: T) -> list[T]:
-        """The value of every rank, in their order, on every rank."""
+        """The values of all ranks, in their order; all ranks get the list."""
         if self.world == 1:
             return [value]
         every: list[Any] = [None] * self.world
@@ -128,21 +127,17 @@ class Ranks:
         return every
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until all ranks have called this."""
         self.sum([0])
 
     def same(self, value: int) -> bool:
         """Whether `value` is the same on all ranks; all get the same answer."""
-        if self.world == 1:
-            return True
-        ends = torch.tensor([value, -value], dtype=torch.int64)
-        dist.all_reduce(ends, dist.ReduceOp.MAX)
-        return ends[0].item() == -ends[1].item()
+        return len(set(self.gather(value))) == 1
 
     def by_first(self, action: Callable[[], T]) -> T:
-        """What `action` gives when the first rank alone carries it out; a plain value.
+        """Run `action` on the first rank only, and return its result, a plain value, on all ranks.
 
-        Raises its `InputError` on the first rank, and `RefusedByFirstError` on the others.
+        If it raises `InputError`, the first rank raises that, and the others raise `RefusedByFirstError`.
         """
         if self.world == 1:
             return action()
@@ -160,7 +155,7 @@ class Ranks:
 
     @contextmanager
     def one_first(self) -> Generator[None]:
-        """The body runs on one rank of each machine, and after that on the others: they find what it cached."""
+        """Run the body on one rank of each machine first, then on the others, which find what it has cached."""
         if self.local:
             self.barrier()
         yield
@@ -172,9 +167,9 @@ ALONE = Ranks()
 
 
 def ranks() -> Ranks:
-    """This process's place as `torchrun` has set it in the environment; `ALONE` without it.
+    """The place of this process, from the variables that `torchrun` sets; `ALONE` without them.
 
-    Raises `InputError` where the environment tells only half of it.
+    Raises `InputError` if only some of these variables are set.
     """
     world = _number("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
     if world == 1:
@@ -191,10 +186,10 @@ def ranks() -> Ranks:
 def joined(device: str, batch_size: int = 0) -> Generator[Ranks]:
     """Join the other ranks, on this rank's own GPU where `device` resolves to cuda; leave them at the end.
 
-    Without a `batch_size` there is no batch to share. Raises `RankLostError` where another rank ends before its time,
-    and `InputError` for a batch that does not divide among the ranks, and for a device that this machine has not
-    enough of.
+    Without a `batch_size` there is no batch to share. Raises `RankLostError` if another rank ends early, and
+    `InputError` for a batch that does not divide among the ranks, or if the machine has too few GPUs.
     """
+    # Check the batch size and the device.
     place = ranks()
     place.part(batch_size)
     if place.world == 1:
@@ -205,8 +200,8 @@ def joined(device: str, batch_size: int = 0) -> Generator[Ranks]:
         raise InputError("several ranks cannot train on mps; give --device cpu, or start without torchrun")
     if kind == "cuda":
         use_local_gpu(place.local)
+    # Connect the ranks. Counts and flags are exchanged between CPUs, so that no step waits for the GPU.
     try:
-        # Counts and flags go from processor to processor, so that no step waits for the GPU.
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         store = _own_store(place)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)
@@ -215,15 +210,15 @@ def joined(device: str, batch_size: int = 0) -> Generator[Ranks]:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
             raise RankLostError(f"another rank ended or cannot be reached ({_line(error)})") from error
         raise
-    gc.collect()  # what still holds the group keeps its threads, and they crash the interpreter's end
+    gc.collect()  # objects that still refer to the group would keep its threads, which crash Python at exit
     dist.destroy_process_group()
 
 
 def _own_store(place: Ranks) -> Store:
-    """torchrun's store, under a name that the ranks of this start alone know.
+    """torchrun's store, with a prefix that only the ranks of this start know.
 
-    torchrun keeps its store over a restart, and with it the addresses of the ranks that died. Every rank asks under a
-    name never used before, so that only a living first rank can answer, and the first one waits until all have heard.
+    torchrun keeps its store when it restarts the ranks, with the addresses of ranks that have died. So every rank asks
+    under a new random name, which only a running first rank can answer. The first rank waits until all have its answer.
     """
     store = next(iter(rendezvous("env://", place.rank, place.world, timeout=COMING)))[0]
     session, others = uuid.uuid4().hex, range(1, place.world)
@@ -245,6 +240,7 @@ def _own_store(place: Ranks) -> Store:
 
 
 def _number(name: str) -> int:
+    """The whole number in an environment variable. Raises `InputError` for anything else."""
     text = os.environ.get(name, "")
     if not (text.isdecimal() and len(text) < 10):
         raise InputError(f"the environment variable {name} is {text!r}, not a number; start through torchrun")

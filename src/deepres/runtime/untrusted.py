@@ -1,7 +1,7 @@
-"""The one reader of JSON and TOML that others may have written, or damaged: by a schema, and within bounds.
+"""Reads JSON and TOML that strangers may have written: checked against a schema, with limits on size and depth.
 
 A schema is a type as `msgspec` knows them: `dict[str, float]`, `list[str]`, a dataclass, a `TypedDict`, with bounds by
-`Annotated[int, msgspec.Meta(ge=1, le=1000)]`. What does not fit it is one `InputError`: what, where, how to mend it.
+`Annotated[int, msgspec.Meta(ge=1, le=1000)]`. A value that does not fit raises one `InputError`.
 """
 
 import json
@@ -16,9 +16,9 @@ import msgspec
 from deepres.runtime import files
 from deepres.runtime.errors import InputError
 
-MOST_BYTES = 2**24  # of a text, which takes some thirty times as much memory when it is read
-DEEPEST = 64  # lists and objects within each other; a parser calls itself for each
-SHOWN = 80  # characters of a name that is shown
+MOST_BYTES = 2**24  # of a text; its parsed value takes about thirty times the memory
+DEEPEST = 64  # levels of nested lists and objects, since a parser calls itself for each
+SHOWN = 80  # characters of a name in an error message
 MEND = "mend it, or write it anew"
 T = TypeVar("T")
 
@@ -28,9 +28,10 @@ def decode(
 ) -> T:
     """The value of a JSON text, in UTF-8 with or without a byte order mark, as the type `kind`.
 
-    `what` names the text to a person, and `mend` says what to do about it. NaN, infinity and halves of characters (lone
-    surrogates) are refused, but with `own`: for records of ours, where older ones hold them. Raises `InputError` for
-    what is no JSON, is another value than `kind`, has more than `most` bytes, or is nested deeper than `DEEPEST`.
+    Error messages call the text `what`, and end with `mend`, which says how to mend it. NaN, infinity and lone
+    surrogates are refused. With `own` they are allowed, since older records of this program hold them. Raises
+    `InputError` if the text is not JSON, does not fit `kind`, has more than `most` bytes, or is nested deeper than
+    `DEEPEST`.
     """
     return _read(content, _parse_json, kind, (what, mend), own, most)
 
@@ -43,9 +44,10 @@ def decode_toml(content: bytes | str, kind: type[T], what: str, mend: str = MEND
 def read(
     file: Path, kind: type[T], mend: str = MEND, *, hint: str = "", own: bool = False, most: int = MOST_BYTES
 ) -> T:
-    """The value of a JSON file, or of a TOML file by its ending, as `decode`.
+    """The value of a JSON file, or of a TOML file (by its suffix), as the type `kind`; see `decode`.
 
-    Raises `InputError` as `decode`, where the file is missing (with `hint`), and where it is no regular file.
+    Raises `InputError` as `decode` does, if the file is missing (the message ends with `hint`), and if it is not a
+    regular file.
     """
     content = read_bytes(file, mend, hint=hint, most=most)
     if file.suffix.lower() == ".toml":
@@ -54,24 +56,26 @@ def read(
 
 
 def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most `most` bytes: a pipe would wait for ever, a device would never end."""
+    """The content of a regular file of at most `most` bytes. Raises `InputError` for any other file.
+
+    Reading a pipe could wait for ever, and a device may have no end.
+    """
     try:
         files.require_regular(file)
         with file.open("rb") as stream:
             content = stream.read(most + 1)
     except FileNotFoundError:
         raise InputError(f"{file.parent} has no {file.name}{': ' + hint if hint else ''}") from None
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); {mend}") from None
-    except ValueError as error:  # of a name that holds a null byte
-        raise InputError(f"{file} cannot be read ({error}); {mend}") from None
+    except (OSError, ValueError) as error:  # `ValueError` for a name with a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{file} cannot be read ({reason}); {mend}") from None
     if len(content) > most:
         raise InputError(f"{file} has more than {most:,} bytes; {mend}")
     return content
 
 
 def convert(value: Any, kind: type[T], what: str, mend: str = MEND) -> T:
-    """`value`, of plain objects, lists, texts and numbers, as the type `kind`. Raises `InputError` where it is not."""
+    """`value` (plain dicts, lists, texts and numbers) as the type `kind`. Raises `InputError` if it does not fit."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -81,6 +85,7 @@ def convert(value: Any, kind: type[T], what: str, mend: str = MEND) -> T:
 def _read(
     content: bytes | str, parse: Callable[[str], Any], kind: type[T], told: tuple[str, str], own: bool, most: int
 ) -> T:
+    """Parse a text and check it: its size, depth and numbers first, then its type."""
     what, mend = told
     if len(content) > most:
         raise InputError(f"{what} has more than {most:,} bytes; {mend}")
@@ -104,7 +109,7 @@ def _parse_json(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error}") from None
-    except ValueError:  # which Python tells with advice to its programmer
+    except ValueError:  # Python's own message is advice to programmers
         raise ValueError("a number has thousands of digits") from None
 
 
@@ -116,7 +121,7 @@ def _parse_toml(text: str) -> Any:
 
 
 def _fault(value: Any, own: bool, depth: int) -> tuple[str, str] | None:
-    """Where in `value` there is what no type tells of, and what it is; None where all is well."""
+    """The place and the kind of the first fault in `value` that a schema cannot express; None if there is none."""
     if isinstance(value, str):
         return None if own or is_unicode(value) else ("", f"{value[:SHOWN]!a} holds half a character")
     if isinstance(value, float):
@@ -133,7 +138,7 @@ def _fault(value: Any, own: bool, depth: int) -> tuple[str, str] | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written: it holds no half of a character (a lone surrogate)."""
+    """Whether `text` can be encoded as UTF-8, that is, holds no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -147,7 +152,7 @@ def _sentence(what: str, place: str, trouble: str, mend: str) -> str:
 
 
 def _plain(message: str) -> tuple[str, str]:
-    """The place and the trouble that `msgspec` tells of: "Expected `int`, got `null` - at `$.crop`"."""
+    """Place and fault from a message of `msgspec`, such as "Expected `int`, got `null` - at `$.crop`"."""
     message, _, place = message.partition(" - at ")
     plain = message.replace("`", "")
     return place.replace("`", "").removeprefix("$"), plain[0].lower() + plain[1:]

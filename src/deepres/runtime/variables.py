@@ -1,4 +1,4 @@
-"""Numbers that the environment sets, under names that begin with DEEPRES_."""
+"""Numbers in environment variables, whose names begin with DEEPRES_."""
 
 import math
 import os
@@ -7,7 +7,7 @@ from deepres.runtime.errors import InputError
 
 
 def whole(name: str, default: int) -> int:
-    """A whole number from 1 up. Raises `InputError` for anything else."""
+    """The whole number from 1 up in the variable `name`, or `default`. Raises `InputError` for anything else."""
     text = os.environ.get(name, "") or str(default)
     if not (text.isdecimal() and len(text) < len(str(2**63)) and int(text)):
         raise InputError(f"{name} is {text!r}; give a whole number from 1 up, or unset it")
@@ -15,7 +15,7 @@ def whole(name: str, default: int) -> int:
 
 
 def number(name: str, default: float) -> float:
-    """A number from 0 up. Raises `InputError` for anything else."""
+    """The number from 0 up in the variable `name`, or `default`. Raises `InputError` for anything else."""
     text = os.environ.get(name, "") or str(default)
     try:
         value = float(text)

@@ -19,7 +19,7 @@ from deepres.data import sources
 from deepres.data.division import Division
 from deepres.data.listing import PARTS, Content, Listing, Picture, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
-from deepres.data.resident import tell_lacking
+from deepres.data.resident import per_class, tell_lacking
 from deepres.data.resident_cache import cache_file
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY
@@ -109,8 +109,7 @@ def describe_index(name: str, parts: Parts) -> dict[str, Any]:
     """Facts about an indexed data set, ready for JSON."""
 
     def part(index: Index) -> dict[str, Any]:
-        counts = index.labels.bincount(minlength=len(index.classes)).tolist()
-        return {"images": len(index), "per_class": dict(zip(index.classes, counts, strict=True))}
+        return {"images": len(index), "per_class": per_class(index.labels, index.classes)}
 
     train, test = parts
     facts = {"name": name, "source": str(train.root), "classes": list(train.classes), "size": "as on disk"}
@@ -123,28 +122,24 @@ class _Builder:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.digests: list[bytes] = []
-        self.labels: list[int] = []
         self.files: dict[str, int] = {}
-        self.spans: list[tuple[int, int, int]] = []
+        self.rows: list[tuple[int, int, int, int]] = []  # label, number of the file, offset and size
         self.digest = hashlib.sha256()
 
     def add(self, picture: Picture, span: Span, root: Path, digest: bytes) -> None:
         path = span.path.relative_to(root) if span.path.is_relative_to(root) else span.path
         number = self.files.setdefault(str(path), len(self.files))
         self.names.append(picture.name)
-        self.labels.append(picture.label)
-        self.spans.append((number, span.offset, span.size))
+        self.rows.append((picture.label, number, span.offset, span.size))
         self.digests.append(digest)
         self.digest.update(picture.label.to_bytes(8, "little") + digest)
 
     def index(self, root: Path, classes: tuple[str, ...]) -> Index:
         self.digest.update(json.dumps(classes).encode())
-        spans = torch.tensor(self.spans, dtype=torch.int64).view(-1, 3).unbind(1)
-        labels = torch.tensor(self.labels, dtype=torch.int64)
-        files = Strings.of(self.files)
-        places = (span.contiguous() for span in spans)
+        columns = torch.tensor(self.rows, dtype=torch.int64).view(-1, 4).unbind(1)
+        labels, *places = (column.contiguous() for column in columns)
         own = Manifest.of(self.names, self.digests)
-        return Index(root, classes, self.digest.hexdigest(), *own, labels, files, *places)
+        return Index(root, classes, self.digest.hexdigest(), *own, labels, Strings.of(self.files), *places)
 
 
 def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
@@ -170,7 +165,7 @@ def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     if classes is None:
-        classes = numbered(label for builder in builders.values() for label in builder.labels)
+        classes = numbered(row[0] for builder in builders.values() for row in builder.rows)
     return Parts(*(builders[part].index(listing.root, classes) for part in PARTS))
 
 
