@@ -21,8 +21,9 @@ from deepres.runtime.files import refuse_input, replacing
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
 from deepres.weights.find import find
-from deepres.weights.load import NO_HINTS, Hints, network_with, read_weights
+from deepres.weights.load import NO_HINTS, network_with, read_weights
 from deepres.weights.names import to_torchvision
+from deepres.weights.origins import Hints
 
 WeightsFormat = Literal["safetensors", "torchvision"]
 SUFFIXES: dict[str, WeightsFormat] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}

@@ -57,8 +57,8 @@ def require_mean(net: Network, place: object) -> Tensor:
 def find(place: Path, say: Say) -> Path:
     """The weights file at `place`.
 
-    `place` is a run folder (its newest whole checkpoint), a folder of the hub's layout, `hf:owner/name` (downloaded), or
-    a file, which is returned unchanged. Raises `InputError` for a folder without weights, a run without a whole
+    `place` is a run folder (its newest whole checkpoint), a folder of the hub's layout, `hf:owner/name` (downloaded),
+    or a file, which is returned unchanged. Raises `InputError` for a folder without weights, a run without a whole
     checkpoint, and a repository without weights.
     """
     if str(place).startswith("hf:"):
