@@ -35,13 +35,8 @@ def bottleneck(in_channels: int, out_channels: int, stride: int, stride_on: str 
     """
     width = out_channels // 4
     first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
-    return _in_turn(
-        [
-            ConvBN(in_channels, width, 1, first),
-            ConvBN(width, width, 3, second),
-            ConvBN(width, out_channels, 1),
-        ]
-    )
+    down, middle = ConvBN(in_channels, width, 1, first), ConvBN(width, width, 3, second)
+    return _in_turn([down, middle, ConvBN(width, out_channels, 1)])
 
 
 def _in_turn(layers: Iterable[nn.Module]) -> nn.Sequential:
