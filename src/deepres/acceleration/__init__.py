@@ -1,1 +1,1 @@
-"""The same network in less time or memory: own kernels, compiled blocks, blocks that run twice, folded BN."""
+"""The same network in less time or memory: our kernels, compiled blocks, activation checkpointing, folded BN."""

@@ -1,4 +1,4 @@
-"""Blocks that PyTorch compiles, once for each shape: the same training in fewer passes over memory."""
+"""Blocks compiled by PyTorch, once for each shape: the same training with fewer passes over memory."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from deepres.models.blocks import Block, ConvBN
 
-# PyTorch gives up on a function after 8 shapes, and resnet50 has 8 of blocks alone.
+# PyTorch stops compiling a function after 8 shapes by default, and the blocks of resnet50 alone have 8.
 SHAPES = 64
 
 
 class CompiledConvBN(ConvBN):
-    """`ConvBN` that is compiled for training; in evaluation the plain one."""
+    """`ConvBN`, compiled in training and plain in evaluation."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `ConvBN`."""
@@ -21,7 +21,7 @@ class CompiledConvBN(ConvBN):
 
 
 class CompiledBlock(Block):
-    """`Block` that is compiled for training; in evaluation the plain one."""
+    """`Block`, compiled in training and plain in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Block`."""
@@ -29,9 +29,9 @@ class CompiledBlock(Block):
 
 
 def compile_blocks(net: nn.Module) -> None:
-    """Let the blocks of `net` and its first layer train compiled, in place; parameters and names stay.
+    """Make the blocks and the first layer of `net` compiled ones, in place; parameters and their names stay.
 
-    Compiling happens in the first step, for each shape of block and not for each block: 1202 layers take as long as 20.
+    The first step compiles each shape of block once, not each block: 1202 layers take as long as 20.
     """
     for module in net.modules():
         if type(module) is Block:
@@ -43,9 +43,9 @@ def compile_blocks(net: nn.Module) -> None:
 
 @cache
 def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A module's `forward`, compiled for each shape that it meets; parameters are arguments of its graphs."""
+    """`forward` of a module, compiled for each shape of input; all modules share it, with parameters as arguments."""
     from torch._dynamo import config
 
     config.recompile_limit = SHAPES
-    config.optimize_ddp = False  # it cuts graphs where gradients are exchanged, and blocks are cut already
+    config.optimize_ddp = False  # it divides graphs for the exchange of gradients; blocks are small enough
     return torch.compile(forward, dynamic=False)

@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolution before it: in evaluation both are one linear map."""
+"""Fold batch normalization into the convolution before it: in evaluation both together are one linear map."""
 
 import copy
 from typing import cast
@@ -11,9 +11,10 @@ from deepres.models.blocks import ConvBN
 
 
 def folded(net: nn.Module) -> nn.Module:
-    """A copy of `net` that computes its scores in evaluation mode with the BN of every `ConvBN` folded away.
+    """A copy of `net` with the BN of every `ConvBN` folded into its convolution.
 
-    The copy is for inference alone: in evaluation mode, channels-last, without gradients. `net` is left as it is.
+    The copy is for inference only: in evaluation mode, channels-last, without gradients. Its scores (N, num_classes)
+    are those of `net` to rounding. `net` is not changed.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     for layer in fast.modules():

@@ -1,4 +1,4 @@
-"""A network whose blocks run on the project's own kernels: the same training in less time on a processor."""
+"""Networks whose blocks run on this project's C++ kernels: the same training in less time on a CPU."""
 
 from typing import cast
 
@@ -16,7 +16,7 @@ KERNELS = ("auto", "on", "off")
 
 
 class FastConvBN(ConvBN):
-    """`ConvBN` as one operation, in training and, without gradients, in evaluation."""
+    """`ConvBN` as one operation, in training, and in evaluation without gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `ConvBN`."""
@@ -24,10 +24,11 @@ class FastConvBN(ConvBN):
 
 
 class FastBlock(Block):
-    """`Block` whose layers each run as one operation, the last one with the shortcut's sum and the ReLU."""
+    """`Block` with one operation a layer; the last one includes the addition of the shortcut and the ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Block`."""
+        # The shortcut is taken beside the first layer, so that the gradients of both uses of x are added in one pass.
         layers = [layer for layer in cast(nn.Sequential, self.residual) if isinstance(layer, ConvBN)]
         if not isinstance(self.shortcut, Sum):
             return _in_turn(layers, x, None)
@@ -43,13 +44,14 @@ class FastBlock(Block):
 
 
 def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
+    """x through `layers`, each followed by a ReLU; `added` is added before the last ReLU."""
     for layer in layers[:-1]:
         x = apply(layer, x, relu=True)
     return apply(layers[-1], x, added, relu=True)
 
 
 def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
-    """ReLU(layer(x)), and x at each `every`-th position for the shortcut."""
+    """ReLU(layer(x)), and x at every `every`-th position for the shortcut."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if bn.training and x.requires_grad and fits(conv, x):
         return conv_bn_through(conv, bn, x, relu=True, every=every)
@@ -57,11 +59,11 @@ def _apply_through(layer: ConvBN, x: Tensor, every: int = 1) -> tuple[Tensor, Te
 
 
 def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
-    """[ReLU](layer(x) [+ added]), by the kernels where they can."""
+    """[ReLU](layer(x) [+ added]), by the kernels where they can run it, else by PyTorch."""
     conv, bn = cast(nn.Conv2d, layer.conv), cast(nn.BatchNorm2d, layer.bn)
     if bn.training and fits(conv, x):  # frozen statistics are no batch statistics
         return conv_bn(conv, bn, x, added, relu)
-    normalises = isinstance(layer.bn, nn.BatchNorm2d)  # not where it is folded into the convolution
+    normalises = isinstance(layer.bn, nn.BatchNorm2d)  # False after folding into the convolution
     if normalises and not bn.training and not torch.is_grad_enabled() and fits(conv, x):
         return conv_bn_scores(conv, bn, x, added, relu)
     result = bn(conv(x))
@@ -71,9 +73,9 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
 
 
 def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
-    """Whether a run uses the kernels: `auto` where they can run (processor, whole batch); `say` is told why not.
+    """Whether a run uses the kernels: with `auto` if they can run (on a CPU, BN over the whole micro-batch).
 
-    Raises `InputError` for `on` where they cannot.
+    `say` is told if they cannot be compiled. Raises `InputError` for `on` if they cannot run.
     """
     if kernels not in KERNELS:
         raise InputError(f"unknown value {kernels!r} of kernels; give one of {', '.join(KERNELS)}")
@@ -94,7 +96,7 @@ def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
 
 
 def accelerate(net: nn.Module) -> None:
-    """Let the blocks of `net` run on the kernels, in place; parameters and names stay. Gated blocks are left out."""
+    """Make the blocks of `net` run on the kernels, in place, except gated ones; parameters and their names stay."""
     for module in net.modules():
         if type(module) is Block and isinstance(module.shortcut, Sum | NoShortcut):
             module.__class__ = FastBlock
@@ -103,5 +105,5 @@ def accelerate(net: nn.Module) -> None:
 
 
 def runs_on_kernels(net: nn.Module) -> bool:
-    """Whether `accelerate` has found blocks in `net`; then it needs no folding of BN to be tested fast."""
+    """Whether `accelerate` has changed blocks of `net`; such a network is tested fast without folding BN."""
     return any(isinstance(module, FastBlock) for module in net.modules())

@@ -1,12 +1,12 @@
-"""Activation checkpointing: a second forward pass of some blocks instead of the memory of their activations.
+"""Activation checkpointing: some blocks run forward a second time instead of keeping their activations in memory.
 
-Chen et al. 2016: of a segment of blocks only the input is kept; in the backward pass the segment runs forward
-once more. Segments of about sqrt(n) blocks need about sqrt(n) of the memory, for a third more work.
+Chen et al. 2016: only the input of a segment of blocks is kept; in the backward pass the segment runs forward again.
+Segments of about sqrt(n) blocks need memory in proportion to sqrt(n), for a third more work.
 """
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -23,7 +23,7 @@ from deepres.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one block for one image: its input, and all else that its backward pass needs."""
+    """Bytes of one block for one image: its input, and all other tensors that its backward pass needs."""
 
     input: int
     saved: int
@@ -31,7 +31,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Segments:
-    """The first `blocks` blocks of a network are run in segments of `length`; `peak` is the bytes for one image."""
+    """The first `blocks` blocks of a network run in segments of `length` blocks; `peak` is in bytes for one image."""
 
     blocks: int
     length: int
@@ -40,19 +40,20 @@ class Segments:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a training step keeps of a network cut into `segments`: at most `peak` bytes, as `save_memory` counts."""
+    """A network in a number of `segments`; its training step keeps at most `peak` bytes, as `save_memory` counts."""
 
     segments: int
     peak: int
 
 
 class SegmentedStage(nn.Sequential):
-    """A stage some of whose blocks keep the input of their segment alone. Parameters and names are the stage's."""
+    """A stage whose first blocks are checkpointed in segments. Its parameters and their names do not change."""
 
-    segments: Sequence[int] = ()  # blocks of each segment, in order; the blocks after them keep all their activations
+    segments: Sequence[int] = ()  # the number of blocks of each; later blocks keep all their activations
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) through all children."""
+        # What comes before the blocks (the max pool), then the segments, then the other blocks.
         children = list(self.children())
         while children and not isinstance(children[0], Block):
             input = children.pop(0)(input)
@@ -69,13 +70,13 @@ class SegmentedStage(nn.Sequential):
 def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32") -> Kept:
     """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
-    Counted are the activations that wait for the backward pass, gradients and velocity; not the working memory of
-    an operation, nor the holes that freed memory leaves. As few blocks as will do run twice, the ones nearest the
-    images first: they have the largest maps for the same work. The network's results do not change, nor do its
-    batch statistics, which are taken once. `example` is (N, C, H, W); one image of it goes through `net`, in
-    `precision`. Where even the smallest segments do not fit, they are taken, and the peak that is returned is above
-    the budget. Raises `InputError` for a network without blocks.
+    Counted are activations kept for the backward pass, gradients and velocity; not the working memory of operations,
+    nor fragmentation. As few blocks as possible run twice, those nearest the images first: they have the largest maps for
+    the same work. The results of the network do not change; running statistics are updated once. `example` is
+    (N, C, H, W); one image of it goes through `net` in `precision`. If no segments fit, those with the lowest peak are
+    taken, and the peak that is returned is above the budget. Raises `InputError` for a network without blocks.
     """
+    # Measure the blocks; gradients and velocity are as large as the parameters.
     stages, blocks = _stages(net)
     if not blocks:
         name = getattr(net, "name", "the network")
@@ -83,6 +84,7 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
     with autocast(precision, example.device.type):
         footprints, outside, fixed = measure(net, blocks, example[:1])
     fixed += 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    # Choose the segments, and give each stage its own.
     counts = [sum(isinstance(child, Block) for child in stage) for stage in stages]
     chosen = choose(footprints, (budget - fixed) // len(example) - outside, counts)
     cuts = _cuts(counts, chosen.blocks, chosen.length)
@@ -95,20 +97,20 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
 
 
 def choose(footprints: Sequence[Footprint], budget: int, counts: Sequence[int]) -> Segments:
-    """The fewest checkpointed blocks, counted from the first, whose peak is within `budget` bytes an image.
+    """The segments with the fewest checkpointed blocks, counted from the first, within `budget` bytes an image.
 
-    `counts` are the blocks of each stage; segments begin anew with a stage.
+    `counts` are the numbers of blocks of the stages; no segment spans two stages. If none fits, the lowest peak.
     """
     options = [_best(footprints, blocks, counts) for blocks in range(len(footprints) + 1)]
     return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
 
 
 def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int, int]:
-    """The footprint of each block for one image (1, C, H, W), and the bytes kept outside of all blocks for one.
+    """The footprint of each block for one image (1, C, H, W), and the bytes an image that are kept outside of blocks.
 
-    Last, the bytes that a batch of any size keeps: batch statistics, and under autocast the converted parameters.
+    Third, the bytes kept for a batch of any size: batch statistics, and the parameters converted by autocast.
     """
-    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1))  # batch statistics of one value are refused
+    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1))  # BN refuses a batch with one value a channel
     _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1))
     each = [(more - less) // 2 for less, more in zip(two, four, strict=True)]
     footprints = [Footprint(one // 2, kept) for one, kept in zip(inputs, each, strict=False)]
@@ -116,10 +118,10 @@ def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[lis
 
 
 def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list[int], list[int]]:
-    """The bytes of each block's input, and what autograd keeps of each block and (last) outside of all."""
+    """The bytes of each block's input, and those that autograd keeps for each block and (last) outside of blocks."""
     inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
     seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    keep: list[Tensor] = []  # else the address of a storage is used again, and looks as if it was seen
+    keep: list[Tensor] = []  # holds each storage, so that no other one gets its address
 
     def enter(number: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         now[0] = number
@@ -136,14 +138,12 @@ def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list
             saved[now[0]] += tensor.untyped_storage().nbytes()
         return tensor
 
-    handles = [block.register_forward_pre_hook(partial(enter, number)) for number, block in enumerate(blocks)]
-    handles += [block.register_forward_hook(leave) for block in blocks]
-    try:
-        with _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
-            net(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    # Every tensor that autograd saves is counted once, for the block that runs at that time.
+    with ExitStack() as hooks, _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
+        for number, block in enumerate(blocks):
+            hooks.enter_context(block.register_forward_pre_hook(partial(enter, number)))
+            hooks.enter_context(block.register_forward_hook(leave))
+        net(images)
     return inputs, saved
 
 
@@ -153,14 +153,13 @@ def _best(footprints: Sequence[Footprint], blocks: int, counts: Sequence[int]) -
     if not blocks:
         return Segments(0, 0, saved[-1])
     longest = min(blocks, 3 * math.isqrt(blocks))  # the best is near the square root
-    cuts = {length: _cuts(counts, blocks, length) for length in range(1, longest + 1)}
-    peaks = [(_peak(footprints, saved, blocks, own), length) for length, own in cuts.items()]
-    peak, length = min(peaks)
+    lengths = range(1, longest + 1)
+    peak, length = min((_peak(footprints, saved, blocks, _cuts(counts, blocks, each)), each) for each in lengths)
     return Segments(blocks, length, peak)
 
 
 def _cuts(counts: Sequence[int], blocks: int, length: int) -> list[tuple[int, int]]:
-    """First block and end of each segment: the first `blocks`, by `length`, anew in each stage of so many blocks."""
+    """First block and end of each segment of the first `blocks` blocks, `length` blocks each, within each stage."""
     cuts: list[tuple[int, int]] = []
     first = 0
     for count in counts:
@@ -171,7 +170,7 @@ def _cuts(counts: Sequence[int], blocks: int, length: int) -> list[tuple[int, in
 
 
 def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, cuts: Sequence[tuple[int, int]]) -> int:
-    """The most bytes held at once: when the forward pass ends, or while a segment is run again."""
+    """The most bytes held at once: at the end of the forward pass, or while a segment runs again."""
     held, peak = 0, 0
     for start, stop in cuts:
         held += footprints[start].input
@@ -180,7 +179,7 @@ def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, cu
 
 
 def _stages(net: nn.Module) -> tuple[list[nn.Sequential], list[Block]]:
-    """The stages of a network, and all their blocks, in the order in which an image meets them."""
+    """The stages of a network and all their blocks, in the order in which an image passes them."""
     stages = [
         child
         for child in net.children()
@@ -190,15 +189,15 @@ def _stages(net: nn.Module) -> tuple[list[nn.Sequential], list[Block]]:
 
 
 def _contexts(segment: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first pass of a segment, and around the second one."""
+    """The contexts of the first and of the second forward pass of a segment."""
     return nullcontext(), _statistics_untouched(segment)
 
 
 @contextmanager
 def _statistics_untouched(module: nn.Module) -> Generator[None]:
-    """Batch normalization normalizes as usual, but keeps its running statistics: the other pass updates them.
+    """Batch normalization uses batch statistics as usual, but does not update its running statistics inside the `with`.
 
-    Momentum 0, since checkpointing wants the same tensors in both passes, and they include the statistics.
+    The momentum is 0: checkpointing needs the same tensors in both passes, and they include the running statistics.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
     before = [(layer, layer.momentum, layer.num_batches_tracked) for layer in layers]

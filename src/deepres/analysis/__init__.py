@@ -1,5 +1,5 @@
-"""What a network costs (`cost`) and how strongly its layers respond (`responses`).
+"""The cost of a network (`cost`), and how strongly its layers respond (`responses`).
 
-It knows networks only by the names of their modules: a block has a child `shortcut`, a layer the children `conv` and
-`bn`.
+Networks are recognized by the names of their modules alone: a block has the child `shortcut`, a layer the children
+`conv` and `bn`.
 """

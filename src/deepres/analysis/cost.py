@@ -1,7 +1,7 @@
 """Parameters and multiply-adds, stage by stage, as in Table 1."""
 
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from deepres.analysis.mode import evaluating
 from deepres.runtime.errors import InputError
 
-Output = tuple[nn.Conv2d | nn.Linear, torch.Size]  # a layer, and the shape of what it gives
+Output = tuple[nn.Conv2d | nn.Linear, torch.Size]  # a layer, and the shape of its output
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of a network, or the total.
 
-    `output_size` is that of the last convolution, "HxW" ("1x1" for fc, "" for the total). `multiply_adds` are those of
-    convolutions and fc for one image. `weighted_layers` are convolutions and fc on the longest way, without the
-    projections and gates of shortcuts. `activations` are the output values of all convolutions and fc for one image.
+    `output_size` is that of the last convolution, "HxW" ("1x1" for fc, "" for the total). `multiply_adds` counts those
+    of convolutions and fc for one image. `weighted_layers` counts convolutions and fc on the longest path, without the
+    projections and gates of shortcuts. `activations` counts the output values of convolutions and fc for one image.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Stage:
 
 
 def parameters(net: nn.Module) -> int:
-    """Number of trainable values, BN's weights and biases included."""
+    """The number of trainable values, including the weights and biases of BN."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def stages(net: nn.Module, input_size: int) -> list[Stage]:
-    """Rows of Table 1: one for each of `net.stages()` (or child) that an image passes, then the row "total".
+    """Rows of Table 1: one for each of `net.stages()` (or its children) that an image passes, then the row "total".
 
-    Layers that are used in training alone (GoogLeNet's auxiliary classifiers) are left out. `input_size` is in pixels a
+    Layers that are used in training only (GoogLeNet's auxiliary classifiers) are left out. `input_size` is in pixels a
     side; the number of channels is that of the first convolution. One blank image goes through `net` on its device (on
-    "meta" nothing is computed); `net` stays as it was. Raises `InputError` for an input size below 1.
+    "meta" nothing is computed); `net` is not changed. Raises `InputError` for an input size below 1.
     """
     if input_size < 1:
         raise InputError(f"the input size must be 1 pixel a side or more, not {input_size}")
@@ -71,24 +71,19 @@ def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> d
     def note(name: str, layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs[name].append((layer, output.shape))
 
-    handles = [
-        module.register_forward_hook(partial(note, name))
-        for name, part in parts.items()
-        for module in part.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with evaluating(net), _without_normalization(net), torch.no_grad():
-            net(_blank_image(net, input_size))
-    finally:
-        for handle in handles:
-            handle.remove()
+    # One image goes through the network, and each layer notes the shape of its output.
+    with ExitStack() as hooks, evaluating(net), _without_normalization(net), torch.no_grad():
+        for name, part in parts.items():
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    hooks.enter_context(module.register_forward_hook(partial(note, name)))
+        net(_blank_image(net, input_size))
     return outputs
 
 
 @contextmanager
 def _without_normalization(net: nn.Module) -> Generator[None]:
-    """`net` without BN inside the `with`: BN changes no shape, and on "meta" it would take most of the time."""
+    """BN layers of `net` do nothing inside the `with`: they change no shape, and on "meta" would take most time."""
     layers = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.forward = nn.Identity().forward
@@ -115,7 +110,7 @@ def _blocks(child: nn.Module) -> int:
 
 
 def _weighted_layers(module: nn.Module) -> int:
-    """Convolutions and fc on the longest way through `module`: only the longest of parallel branches counts."""
+    """Convolutions and fc on the longest path through `module`: only the longest of parallel branches counts."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         return 1
     counts = {name: _weighted_layers(child) for name, child in module.named_children() if name != "shortcut"}

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(net: nn.Module) -> Generator[None]:
-    """`net` is in evaluation mode inside the `with`; afterwards each module has its mode of before."""
+    """`net` is in evaluation mode inside the `with`; afterwards each module is in the mode it was in before."""
     before = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

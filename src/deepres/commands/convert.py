@@ -39,7 +39,7 @@ def convert(
     Example: deepres convert ResNet-50-model.caffemodel --mean ResNet_mean.binaryproto --to resnet50.safetensors
     """
     from deepres.weights import convert
-    from deepres.weights.load import Hints
+    from deepres.weights.origins import Hints
 
     target = convert.Target(to, form, mean, std, errors or ())
     facts = convert.convert(source, target, sayer(Console(stderr=True)), Hints(network, padding, take))

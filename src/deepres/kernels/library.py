@@ -1,4 +1,4 @@
-"""The C++ kernels, compiled for this processor on first use and kept in the cache folder."""
+"""The C++ kernels: compiled for this CPU on first use, and kept in the cache folder."""
 
 import ctypes
 import hashlib
@@ -18,11 +18,11 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.processor import WIDE
 
 SOURCES = Path(__file__).parent
-# Vectors as wide as those of PyTorch, where it is told to keep to less than the processor has.
+# No AVX-512 if PyTorch does not use it, although the CPU may have it.
 _NARROW = ("-mno-avx512f",) if platform.machine() == "x86_64" and not WIDE else ()
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared", *_NARROW)
 COMPILERS = ("c++", "g++", "clang++")
-CHANNELS = 16  # the kernels take maps whose channels are a multiple of so many
+CHANNELS = 16  # the kernels need a multiple of so many channels
 
 _POINTER, _NUMBER, _DOUBLE, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
 # fmt: off
@@ -39,14 +39,14 @@ SIGNATURES = {
 
 
 class UnavailableError(Exception):
-    """The kernels cannot be had here; the message says why."""
+    """The kernels cannot be compiled or loaded here; the message says why."""
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The loaded kernels; compiled where the cache folder has none for this processor and compiler.
+    """The loaded kernels; they are compiled if the cache folder has none for this CPU and compiler.
 
-    Raises `UnavailableError` without a C++ compiler with OpenMP, and where the cache folder cannot be written.
+    Raises `UnavailableError` without a C++ compiler with OpenMP, and if the cache folder cannot be written.
     """
     compiler = _compiler()
     try:
@@ -66,14 +66,13 @@ def library() -> ctypes.CDLL:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """The place of a tensor's first value, for a kernel; None for a null pointer."""
+    """The address of a tensor's first value, for a kernel; None (a null pointer) for no tensor."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def _compiler() -> str:
-    """`CXX`, or the first C++ compiler on the path."""
-    for name in (os.environ.get("CXX"), *COMPILERS):
-        found = shutil.which(name) if name else None
+    """The compiler in the variable `CXX`, or the first C++ compiler on the path."""
+    for found in map(shutil.which, filter(None, (os.environ.get("CXX"), *COMPILERS))):
         if found:
             return found
     raise UnavailableError(f"no C++ compiler was found ({', '.join(COMPILERS)}, or CXX)")
@@ -84,7 +83,7 @@ def _sources() -> list[Path]:
 
 
 def _key(compiler: str) -> str:
-    """A name for the compiled file: another source, compiler, flag or processor gives another one."""
+    """The name of the compiled file: a checksum of the sources, compiler, flags and CPU."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     texts = [file.read_text(encoding="utf-8") for file in (*_sources(), *sorted(SOURCES.glob("*.h")))]
     processor = (platform.machine(), sorted(torch.cpu.get_capabilities().items()))
@@ -92,7 +91,7 @@ def _key(compiler: str) -> str:
 
 
 def _compile(compiler: str, file: Path) -> None:
-    """Compile beside the place and rename into it, so that two processes do not meet."""
+    """Compile into a temporary folder and rename, so that two processes do not disturb each other."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:

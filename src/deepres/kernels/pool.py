@@ -1,7 +1,7 @@
-"""Memory for maps that is used again: a training step asks for the same few sizes thousands of times.
+"""A pool of memory for maps: a training step asks for the same few sizes thousands of times.
 
-The C library gives large blocks back to the system and takes fresh pages for the next ones, a quarter of the time of
-a step; told to keep them, it does not find an aligned block again in a hole of its own size, and grows without end.
+The C library returns large blocks to the system and gets new pages for the next ones, which takes a quarter of the time
+of a step. If told to keep them, it cannot reuse a hole for an aligned block of the same size, and grows without end.
 """
 
 import mmap
@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 PAGE = 1 << 16
-SLACK = 1.5  # of the most bytes in use at once, what is held at most, in use or not
-# Private memory, of which other processes hold nothing after a fork, where the system knows the difference.
+SLACK = 1.5  # the pool holds at most so many times the most bytes that were in use at once
+# Private memory, where the system has it: forked processes do not share it.
 HOW = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Pool:
-    """Blocks of memory by size; what is freed is kept for the next tensor of that size.
+    """Blocks of memory by size; a freed block is kept for the next tensor of that size.
 
-    All that is held stays within `SLACK` times the most bytes that were in use at once.
+    All blocks together have at most `SLACK` times the most bytes that were in use at once.
     """
 
     def __init__(self) -> None:
         self.used, self.idle, self.most = 0, 0, 0  # bytes
-        self.free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size freed last stands last
+        self.free: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # by size; the size that was freed last comes last
 
     def maps(self, count: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """An uninitialised tensor (count, channels, height, width), channels-last in memory."""
@@ -35,7 +35,7 @@ class Pool:
         array = np.frombuffer(block, dtype=np.uint8, count=size)
         weakref.finalize(array, self._give, block).atexit = False  # when the last tensor on it is gone
         steps = (height * width * channels, 1, width * channels, channels)
-        # set_, for a view of another tensor may not be changed in place behind a function of autograd's
+        # set_ instead of a view: views may not be changed in place after a custom autograd function
         storage = torch.from_numpy(array).untyped_storage()
         return torch.empty(0, dtype=dtype).set_(storage, 0, (count, channels, height, width), steps)
 
@@ -58,7 +58,7 @@ class Pool:
         self._shrink()
 
     def _shrink(self) -> None:
-        """Give blocks back to the system, of the sizes first that have not been freed for the longest time."""
+        """Return blocks to the system, first those of sizes that were not freed for the longest time."""
         while self.idle and self.used + self.idle > SLACK * self.most:
             oldest = next(other for other, blocks in self.free.items() if blocks)
             self.free[oldest].pop()

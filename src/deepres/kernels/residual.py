@@ -1,8 +1,8 @@
 """Convolution, batch normalization, addition and ReLU as one operation with few passes over memory.
 
-For the forward pass autograd keeps x, the convolution's output and the result; plain PyTorch keeps as much, but
-reads and writes the maps twice as often. 3x3 convolutions of stride 1 go through Winograd's F(4x4, 3x3). Maps are
-float32, or bf16 under autocast; Winograd's products and all sums are float32 for both.
+For the backward pass x, the output of the convolution and the result are kept. Plain PyTorch keeps as much, but reads
+and writes the maps twice as often. 3x3 convolutions of stride 1 use Winograd's F(4x4, 3x3). Maps are float32, or bf16
+under autocast; Winograd's products and all sums are float32 in both cases.
 """
 
 from typing import Any, NamedTuple, cast
@@ -16,12 +16,12 @@ from deepres.kernels.library import CHANNELS, address, library
 from deepres.kernels.pool import POOL
 from deepres.runtime.processor import WIDE
 
-FEW = 512  # positions of all images
-TILE = 4 * 4  # positions of a map that Winograd's kernels compute at a time
+FEW = 512  # positions of all images of a batch, from which on Winograd's kernels are used in training
+TILE = 4 * 4  # positions of a map that Winograd's kernels compute at once
 
 
 class Statistics(NamedTuple):
-    """A batch normalization beside its weight and bias: running statistics (C,), epsilon and momentum."""
+    """A batch normalization without weight and bias: running mean and variance (C,), epsilon and momentum."""
 
     mean: Tensor
     variance: Tensor
@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
 
 
 def fits(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the kernels can run `conv` and its normalization on images like x, with weights of float32."""
+    """Whether the kernels can run `conv` and its BN on maps like x: on a CPU, float32 or bf16, weights in float32."""
     narrow = torch.is_autocast_enabled("cpu")
     known = torch.get_autocast_dtype("cpu") == torch.bfloat16 if narrow else x.dtype in (torch.float32, torch.bfloat16)
     weights = conv.weight.dtype == torch.float32 and conv.out_channels % CHANNELS == 0
@@ -38,9 +38,9 @@ def fits(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
-    """[ReLU](bn(conv(x)) [+ added]) with batch statistics, which move the running ones as PyTorch does.
+    """[ReLU](bn(conv(x)) [+ added]) with batch statistics; running statistics are updated as in PyTorch.
 
-    x is (N, C, H, W) on the processor, `added` of the shape of the result. See `fits`; the caller sees to it.
+    x is (N, C, H, W) on the CPU; `added` has the shape of the result. The caller must check `fits`.
     """
     return conv_bn_through(conv, bn, x, added, relu)[0]
 
@@ -48,9 +48,10 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None
 def conv_bn_through(
     conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False, every: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """As `conv_bn`, and x at each `every`-th position for a shortcut, whose gradient is added to that of x on the way.
+    """As `conv_bn`, and x at every `every`-th position for a shortcut; their gradients are added in the same pass.
 
-    That gradient may be changed in place, so that nobody else may hold it. The result has to be used, not x alone.
+    The gradient of this x may be changed in place, so nothing else may hold it. The loss must depend on the result, not
+    on this x alone. Raises `ValueError` for one value a channel.
     """
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
@@ -66,14 +67,15 @@ def conv_bn_through(
 
 @torch.no_grad()
 def conv_bn_scores(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
-    """As `conv_bn` with the running statistics, for evaluation: without gradients.
+    """As `conv_bn`, with the running statistics and without gradients: for evaluation.
 
-    The algorithm of a convolution does not depend on the number of images here. (PyTorch may choose its own by it:
-    the scores of an image are the same in any batch to rounding.)
+    The algorithm of a convolution does not depend on the number of images here, but PyTorch may choose its own by it;
+    so the scores of an image are the same in any batch, to rounding.
     """
     assert bn.running_mean is not None and bn.running_var is not None
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
+    # The convolution, then BN as a scale and a shift, with the addition and the ReLU in the same pass.
     x, kernel = _dense(x), conv.weight
     stride, padding = cast(stock.Pair, conv.stride), cast(stock.Pair, conv.padding)
     if _fits_winograd(x, kernel, stride) and x.shape[2] * x.shape[3] >= TILE:
@@ -104,6 +106,7 @@ class _ConvBN(torch.autograd.Function):
         every: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
+        # The convolution, with the sums of its output and of its squares by channel.
         given, x = x, _dense(x)
         sums = torch.empty(2, len(kernel), dtype=torch.float64)
         if _winograd(x, kernel, stride):
@@ -111,18 +114,13 @@ class _ConvBN(torch.autograd.Function):
         else:
             convolved = _dense(stock.convolve(x, kernel, stride, padding))
             library().sum_rows(_narrow(x), address(convolved), *_rows(convolved), address(sums[0]), address(sums[1]))
+        # Batch statistics and the update of the running ones.
         found = torch.empty(4, len(kernel))  # mean, 1 / standard deviation, scale, shift
-        library().finish_statistics(
-            *map(address, sums),
-            *_rows(convolved),
-            address(weight),
-            address(bias),
-            statistics.eps,
-            statistics.momentum,
-            address(statistics.mean),
-            address(statistics.variance),
-            *map(address, found),
-        )
+        affine, running = map(address, (weight, bias)), map(address, (statistics.mean, statistics.variance))
+        constants = (statistics.eps, statistics.momentum)
+        places = (*map(address, sums), *_rows(convolved), *affine, *constants, *running, *map(address, found))
+        library().finish_statistics(*places)
+        # Normalization, addition and ReLU in one pass.
         result = POOL.maps(*convolved.shape, dtype=x.dtype)
         added = None if added is None else _dense(added.to(x.dtype))
         arguments = (_narrow(x), address(convolved), address(added), address(result), *_rows(convolved))
@@ -135,15 +133,17 @@ class _ConvBN(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, kernel, weight, convolved, result, found = ctx.saved_tensors
+        # The gradients of BN's weight and bias, and the linear map (`slope`) to those of the convolution.
         dy, through = _dense(gradients[0]), cast(Tensor | None, gradients[1])
         dadded = POOL.maps(*convolved.shape, dtype=x.dtype) if ctx.added else None
         dweight, dbias, *slope = torch.empty(5, len(weight))
         maps = (address(dy), address(result), address(convolved))
         places = map(address, (found[0], found[1], weight, dweight, dbias, *slope))
         library().differentiate_normalization(_narrow(x), *maps, *_rows(convolved), *places)
+        # The gradients of x and of the kernel: by Winograd in one pass with those of ReLU and BN, or by PyTorch.
         need_x, need_kernel = ctx.needs_input_grad[:2]
         if _winograd(x, kernel, ctx.stride):
-            into = through if ctx.every == 1 else None  # what the gradient of x is added to in the same pass
+            into = through if ctx.every == 1 else None  # the shortcut's gradient: that of x is added to it in place
             through = None if ctx.every == 1 else through
             dx = None
             if need_x:
@@ -159,25 +159,26 @@ class _ConvBN(torch.autograd.Function):
             library().differentiate_add_relu(*places, *_rows(convolved), *map(address, slope))
             sizes = (ctx.stride, ctx.padding, need_x, need_kernel)
             dx, dkernel = stock.differentiate(dconvolved, x, kernel, *sizes)
+        # The gradient of the shortcut, unless Winograd has added it.
         if dx is not None and through is not None:
             dx[:, :, :: ctx.every, :: ctx.every].add_(through)
         return dx, dkernel, dweight, dbias, dadded, None, None, None, None, None
 
 
 def _winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
-    """Whether the Winograd kernels take this convolution in training.
+    """Whether the Winograd kernels run this convolution in training.
 
-    The transforms of a kernel and of its gradient grow with the square of the channels: with few positions they are
-    dearer than what they save.
+    The work of transforming a kernel and its gradient grows with the square of the channels: with few positions it is
+    more than Winograd saves.
     """
     return _fits_winograd(x, kernel, stride) and x.numel() >= FEW * x.shape[1]
 
 
 def _fits_winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
-    """Whether the Winograd kernels can take this convolution; padding 1 goes with 3x3 in all networks here.
+    """Whether the Winograd kernels can run this convolution, and are faster; all 3x3 convolutions here have padding 1.
 
-    By measurement (Zen 3 and 5, 32 images) they are faster up to 128 channels in bf16, which oneDNN multiplies twice as
-    fast as the fp32 that they keep to, and up to 256 or, without AVX-512, 512 in fp32.
+    Measured (Zen 3 and 5, 32 images): in bf16 they are faster up to 128 channels, since oneDNN multiplies bf16 twice as
+    fast as the fp32 that they use; in fp32 up to 256 channels, or 512 without AVX-512.
     """
     most = 128 if stock.multiplied_narrow(x) else 256 if WIDE else 512
     channels = kernel.shape[:2]
@@ -186,7 +187,7 @@ def _fits_winograd(x: Tensor, kernel: Tensor, stride: stock.Pair) -> bool:
 
 
 def _convolve(x: Tensor, kernel: Tensor, sums: Tensor | None) -> Tensor:
-    """x * kernel; `sums` (2, channels), where given, is filled with those of the result and of its squares."""
+    """x * kernel by Winograd; `sums` (2, channels), if given, gets the sums of the result and of its squares."""
     result = POOL.maps(len(x), len(kernel), *x.shape[2:], dtype=x.dtype)
     stride = torch.tensor(kernel.stride())
     places = (address(x), address(kernel), address(stride), address(result))
@@ -196,13 +197,13 @@ def _convolve(x: Tensor, kernel: Tensor, sums: Tensor | None) -> Tensor:
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:
-    """Images, height, width, channels."""
+    """The numbers of images, rows, columns and channels."""
     count, channels, height, width = x.shape
     return count, height, width, channels
 
 
 def _rows(maps: Tensor) -> tuple[int, int]:
-    """Positions of all images, and channels."""
+    """The numbers of positions of all images, and of channels."""
     return maps.numel() // maps.shape[1], maps.shape[1]
 
 

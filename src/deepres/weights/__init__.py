@@ -1,1 +1,1 @@
-"""Weights on disk: our file, those of other libraries and repositories, checkpoints, the Hugging Face hub."""
+"""Weights on disk: our files, files of other libraries and repositories, checkpoints, the Hugging Face hub."""

@@ -1,7 +1,8 @@
-"""What the JSON files beside weights say of them, in folders as the hub has them: of timm, torchvision, transformers.
+"""The JSON files that timm and transformers put beside weights: mean, std, classes and crop of a network.
 
-timm writes config.json with `pretrained_cfg` (older versions at its top), transformers config.json with `id2label` and
-preprocessor_config.json; the fields of torchvision's weights (`categories`, `crop_size`) are read in either.
+timm writes config.json with its fields under `pretrained_cfg` (older versions: at the top). transformers writes
+config.json with `id2label`, and preprocessor_config.json. The field names of torchvision's weights (`categories`,
+`crop_size`) are read in all of these files.
 """
 
 import math
@@ -19,12 +20,13 @@ from deepres.runtime.errors import InputError
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = (CONFIG, PREPROCESSOR)
 MEND = "mend it, or move it away"
-SHARE = 224 / 256  # of the shorter side that a crop is here
-BILINEAR = ("bilinear", 2)  # 2: Pillow's number
-# What a test would do otherwise than here, beside the crop's share and the interpolation.
+SHARE = 224 / 256  # our crop, as a share of the shorter side of the image
+BILINEAR = ("bilinear", 2)  # 2 is Pillow's number of it
+# Fields that would change a test, and that our tests do not follow.
 OTHERS = ("test_input_size", "test_crop_pct", "resize_size", "model_args")
 
-# Those of timm that are ours; others may have the same tensors and compute something else, as resnetblur50 does.
+# The architectures of timm that our networks compute. Others may have the same tensors and compute something else, as
+# resnetblur50 does.
 OURS = re.compile(r"(tv_|gluon_|ssl_|swsl_)?(resnet|vgg)\d+(_bn|_v1b)?")
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
 Side = Pixels | list[Pixels] | dict[str, Pixels | None]
@@ -32,7 +34,7 @@ Divisor = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
 
 
 class _Config(msgspec.Struct):
-    """Of config.json, and of its `pretrained_cfg`, what is used here or changes what a network computes."""
+    """The fields of the JSON files that are used here, or that change what a network computes."""
 
     architecture: str | None = None
     mean: list[float] | None = None
@@ -56,16 +58,15 @@ class _Config(msgspec.Struct):
     hidden_act: str | None = None
     downsample_in_first_stage: bool = False
     downsample_in_bottleneck: bool = False
-    test_input_size: Any = None
-    test_crop_pct: Any = None
-    resize_size: Any = None
-    model_args: Any = None
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The mean of the images by channel, what the header is to say (`std`, `classes`, `crop`, `stride_on`), and a word
-    on what is not read."""
+    """The mean color of the training images, a number a channel in 0..1, and the header fields that the files give.
+
+    The header may have `std`, `classes`, `crop` and `stride_on`. `unread` lists the fields that our tests do
+    not follow.
+    """
 
     mean: list[float] | None
     header: dict[str, Any]
@@ -73,36 +74,37 @@ class Beside:
 
 
 def read_beside(file: Path) -> Beside | None:
-    """What is said of the weights in `file`; None where nothing is.
+    """Read the JSON files beside the weights `file`; None where there are none.
 
-    Raises `InputError` for JSON of another shape, and for networks that are none of ours.
+    Raises `InputError` for JSON of another shape, and for a network that our networks do not compute.
     """
+    # All fields in one dictionary: those of `pretrained_cfg` replace those at the top, except `label_names`, which timm
+    # itself reads at the top first.
     found: dict[str, Any] = {}
     for name in FILES:
         if (file.parent / name).is_file():
             content = untrusted.read(file.parent / name, dict[str, Any], MEND)
             place = f"{file.parent / name}, at pretrained_cfg"
             found |= content | untrusted.convert(content.get("pretrained_cfg") or {}, dict[str, Any], place, MEND)
-            found |= {key: content[key] for key in ("label_names",) if key in content}  # which timm prefers, too
+            found |= {key: content[key] for key in ("label_names",) if key in content}
     if not found:
         return None
     where = file.parent / CONFIG
     said = untrusted.convert(found, _Config, f"{where} or {PREPROCESSOR}", MEND)
     _refuse_others(said, where)
-    header: dict[str, Any] = {}
-    if "downsample_in_bottleneck" in found:
-        header["stride_on"] = "1x1" if said.downsample_in_bottleneck else "3x3"
+    # The header has the fields that the files give: each library has its own names for them.
     mean, std = _normalisation(said)
-    names = said.label_names or said.labels or said.categories or _by_number(said.id2label, where)
-    crop = _side(said.input_size) or _side(said.crop_size) or _side(said.size)
-    header |= {"std": std} if std else {}
-    header |= {"classes": names} if names else {}
-    header |= {"crop": crop} if crop else {}
-    return Beside(mean, header, _unread(said, found))
+    header: dict[str, Any] = {
+        "stride_on": ("1x1" if said.downsample_in_bottleneck else "3x3") if "downsample_in_bottleneck" in found else "",
+        "std": std,
+        "classes": said.label_names or said.labels or said.categories or _by_number(said.id2label, where),
+        "crop": _side(said.input_size) or _side(said.crop_size) or _side(said.size),
+    }
+    return Beside(mean, {name: value for name, value in header.items() if value}, _unread(said, found))
 
 
 def _refuse_others(said: _Config, where: Path) -> None:
-    """Networks that have the tensors of ours and compute something else."""
+    """Raise `InputError` for a network that has the tensors of one of ours and computes something else."""
     others = {
         "its activation is not ReLU": said.hidden_act not in (None, "relu"),
         "it halves the map in its first stage": said.downsample_in_first_stage,
@@ -114,7 +116,7 @@ def _refuse_others(said: _Config, where: Path) -> None:
 
 
 def _normalisation(said: _Config) -> tuple[list[float] | None, list[float] | None]:
-    """Mean and std, a number a channel; both or none."""
+    """Mean and std, a number a channel: both, or None for both."""
     mean, std = said.mean or said.image_mean, said.std or said.image_std
     if not said.do_normalize:
         mean, std = [0.0] * len(mean or "rgb"), None
@@ -122,6 +124,7 @@ def _normalisation(said: _Config) -> tuple[list[float] | None, list[float] | Non
 
 
 def _by_number(names: Mapping[str, str] | None, where: Path) -> list[str] | None:
+    """The names of `id2label` in the order of their numbers. Raises `InputError` for missing numbers."""
     if names is None:
         return None
     if set(names) != {str(number) for number in range(len(names))}:
@@ -130,7 +133,7 @@ def _by_number(names: Mapping[str, str] | None, where: Path) -> list[str] | None
 
 
 def _side(size: Side | None) -> int | None:
-    """Pixels a side, of (C, H, W), of one number, or of a dictionary of transformers."""
+    """Pixels a side, from (C, H, W), one number, or a dictionary of transformers."""
     if isinstance(size, list):
         return size[-1] if size else None
     if isinstance(size, dict):
@@ -139,7 +142,7 @@ def _side(size: Side | None) -> int | None:
 
 
 def _unread(said: _Config, found: Mapping[str, Any]) -> str:
-    """What a test of the network's makers does otherwise."""
+    """The fields by which the makers of the network test it, and our tests do not; "" where there are none."""
     resample = said.interpolation if said.interpolation is not None else said.resample
     parts = [f"{name} {found[name]}" for name in OTHERS if found.get(name)]
     if said.crop_pct is not None and not math.isclose(said.crop_pct, SHARE, abs_tol=0.002):

@@ -1,8 +1,9 @@
 """The networks that the authors released for Caffe, and their mean image, from Caffe's own files.
 
-Both are messages of Caffe's protobuf schema (src/caffe/proto/caffe.proto), of which FIELDS is what is read here. In the
-release a convolution res3a_branch2a is followed by bn3a_branch2a, which divides out statistics, and scale3a_branch2a,
-which is the learned part; ours is one BN. The images are BGR in 0..255 there, RGB in 0..1 here.
+Both are messages of Caffe's protobuf schema (src/caffe/proto/caffe.proto); FIELDS is the part of it that is read here.
+In the release, two layers follow the convolution res3a_branch2a: bn3a_branch2a normalizes by the running statistics,
+and scale3a_branch2a applies the learned weight and bias. Our batch normalization does both. The images of the release
+are BGR in 0..255; ours are RGB in 0..1.
 """
 
 import re
@@ -20,8 +21,8 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import read_bytes
 from deepres.weights.state import fold_biases
 
-# Message: field: (number, type), a type ending in * being repeated. Packed numbers have the bytes of one string on the
-# wire, and are read as such: numpy takes them whole.
+# For each message its fields: name, (number, type); a * marks a repeated field. Packed numbers are declared as bytes,
+# which look the same in the file: numpy then reads them at once.
 FIELDS = {
     "NetParameter": {"layers": (2, "V1LayerParameter*"), "layer": (100, "LayerParameter*")},
     "LayerParameter": {
@@ -51,36 +52,36 @@ FIELDS = {
     },
     "BlobShape": {"dim": (1, "int64*")},
 }
-EPS = 1e-5  # Caffe's default, and ours
-PIXEL = 255  # Caffe's white
+EPS = 1e-5  # epsilon of batch normalization: Caffe's default, and ours
+PIXEL = 255  # Caffe's value of white
 
-# conv1 and its BN; a convolution of a block and its BN: branch1 is the shortcut. The blocks of a stage are a, b, c, ...
-# in the 50-layer net, and a, b1, b2, ... in the deeper ones.
+# Names of layers: conv1 and its BN, then a convolution of a block and its BN. branch1 is the shortcut. The blocks of a
+# stage are a, b, c, ... in the 50-layer net, and a, b1, b2, ... in the deeper ones.
 STEM = re.compile(r"(?P<kind>bn_|scale_|)conv1")
 BLOCK = re.compile(r"(?P<kind>res|bn|scale)(?P<stage>[2-5])(?P<block>[a-z])(?P<number>\d*)_branch(?P<branch>1|2[abc])")
 CLASSIFIER = re.compile(r"fc\d+")
-BLOBS = {"conv": (0, 1), "bn": (2,), "scale": (1,), "fc": (0, 1)}  # beside the first
+BLOBS = {"conv": (0, 1), "bn": (2,), "scale": (1,), "fc": (0, 1)}  # how many blobs may follow the first
 KINDS = {"": "conv", "res": "conv", "bn": "bn", "scale": "scale", "bn_": "bn", "scale_": "scale"}
 
 
 def read_network(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A ResNet's state dict under our names, for RGB images in 0..1 less their mean, and what the header must say.
+    """A ResNet of the release: its state dict under our names, and the header fields of its structure.
 
-    Raises `InputError` for a file that is no whole Caffe network, and for layers that no ResNet has.
+    The network takes RGB images in 0..1 from which the mean image is subtracted. Raises `InputError` for a file that is
+    not a whole Caffe network, and for layers that no ResNet has.
     """
     net = _parse("NetParameter", file)
     layers = [layer for layer in (*net.layer, *net.layers) if layer.name]
-    if any(isinstance(layer.name, bytes) for layer in layers):  # as protobuf gives what is no UTF-8
+    if any(isinstance(layer.name, bytes) for layer in layers):  # protobuf returns bytes that are not UTF-8 so
         raise InputError(f"{file} is damaged: a layer has a name that is no UTF-8; copy it again")
     if not any(layer.blobs for layer in layers):
         raise InputError(f"{file} is no trained network of Caffe: none of its layers has weights")
-    state: dict[str, Tensor] = {}
-    for layer in layers:
-        if layer.blobs:
-            state |= _tensors(layer, file)
+    # The tensors of all layers; conv1 is changed to take RGB in 0..1.
+    state = {key: value for layer in layers if layer.blobs for key, value in _tensors(layer, file).items()}
     conv1 = state.get("conv1.conv.weight")
     if conv1 is not None and conv1.dim() == 4 and conv1.shape[1] == 3:
         state["conv1.conv.weight"] = conv1.flip(1) * PIXEL
+    # The structure: which convolution of a bottleneck has the stride, and how the max pool pads.
     by_name = {layer.name: layer for layer in layers}
     if "pool1" in by_name and by_name["pool1"].pooling_param.pad:
         raise InputError(f"{file} is not of the authors' release: its pool1 has padding, which Caffe rounds otherwise")
@@ -89,7 +90,7 @@ def read_network(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_mean(file: Path) -> Tensor:
-    """The mean image of a `.binaryproto`, (3, H, W), RGB in 0..1. Raises `InputError` where it is none."""
+    """The mean image in a `.binaryproto`: (3, H, W), RGB in 0..1. Raises `InputError` for a file without one."""
     if not file.exists():
         raise InputError(f"there is no mean image {file}")
     image = _array(_parse("BlobProto", file), file)
@@ -100,21 +101,20 @@ def read_mean(file: Path) -> Tensor:
 
 
 def _tensors(layer: Any, file: Path) -> dict[str, Tensor]:
-    """The parameters and statistics of one layer, under our names."""
+    """The parameters or running statistics of one layer, under our names."""
     kind, ours = _place(layer.name)
     first, *rest = (_array(blob, file) for blob in layer.blobs)
     if kind is None or len(rest) not in BLOBS[kind] or (kind == "bn" and rest[-1].numel() != 1):
         raise InputError(f"{file} is not of a ResNet of the authors' release: unexpected layer {layer.name}")
     vectors = [blob.flatten() for blob in rest]
     if kind == "bn":
-        variance, count = vectors  # sums, as is the mean, of which `count` is the sum of weights
+        # Caffe stores weighted sums of the mean and the variance, and `count`, the sum of the weights.
+        variance, count = vectors
         factor = 1 / count.item() if count.item() else 0.0
-        param = getattr(layer, "batch_norm_param", None)  # the old kind of layer has none
+        param = getattr(layer, "batch_norm_param", None)  # V1LayerParameter has none
         eps = param.eps if param and param.HasField("eps") else EPS
-        return {
-            f"{ours}.running_mean": first.flatten() * factor,
-            f"{ours}.running_var": variance * factor + (eps - EPS),
-        }
+        mean, variance = first.flatten() * factor, variance * factor + (eps - EPS)
+        return {f"{ours}.running_mean": mean, f"{ours}.running_var": variance}
     if kind == "fc":
         first = first.reshape(-1, first.shape[-1])  # older files have (1, 1, classes, features)
         vectors = vectors or [torch.zeros(len(first))]
@@ -124,7 +124,7 @@ def _tensors(layer: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _place(name: str) -> tuple[str | None, str]:
-    """What a layer of the release is (conv, bn, scale or fc), and our module of it."""
+    """The kind of a layer of the release (conv, bn, scale or fc; None for another), and the name of our module."""
     if CLASSIFIER.fullmatch(name):
         return "fc", "fc"
     match = STEM.fullmatch(name) or BLOCK.fullmatch(name)
@@ -140,7 +140,7 @@ def _place(name: str) -> tuple[str | None, str]:
 
 
 def _array(blob: Any, file: Path) -> Tensor:
-    """A blob's numbers as float32, in its shape."""
+    """The numbers of a blob as float32, in its shape. Raises `InputError` where the two do not agree."""
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     content, kind = (blob.double_data, "<f8") if blob.double_data else (blob.data, "<f4")
     values = np.frombuffer(content[: len(content) // 8 * 8 if kind == "<f8" else len(content) // 4 * 4], kind)
@@ -150,6 +150,7 @@ def _array(blob: Any, file: Path) -> Tensor:
 
 
 def _parse(message: str, file: Path) -> Any:
+    """The content of `file` as a Caffe message of that type. Raises `InputError` where it is not a whole one."""
     try:
         return _messages()[f"caffe.{message}"].FromString(read_bytes(file))
     except OSError as error:
@@ -160,7 +161,7 @@ def _parse(message: str, file: Path) -> Any:
 
 @cache
 def _messages() -> dict[str, Any]:
-    """The classes of the messages, from FIELDS; a pool of their own keeps them apart from another Caffe's."""
+    """The message classes of FIELDS. Their own descriptor pool avoids a clash with another copy of Caffe's schema."""
     kinds = descriptor_pb2.FieldDescriptorProto
     schema = descriptor_pb2.FileDescriptorProto(name="deepres/caffe.proto", package="caffe", syntax="proto2")
     for message, fields in FIELDS.items():

@@ -3,11 +3,11 @@
     RUN/checkpoints/000012000/
       weights.safetensors   parameters and running statistics, mean image, header
       state.pt              velocity, iteration, warm-up, unfinished window, random state
-      metrics.jsonl         the rows of the run up to here, and those of timing.jsonl: as its own files may be damaged
-      sha256.json           of all these: a cut or flipped byte is noticed
+      metrics.jsonl         a copy of the run's rows up to here, as is timing.jsonl: the run's own may be damaged
+      sha256.json           checksums of all these files, by which damage is noticed
 
-A checkpoint is written beside its place, flushed to the disk, and renamed into it; the last two are kept, so
-that a damaged one has a good one before it.
+A checkpoint is written into a temporary folder, flushed to the disk, and renamed. The last two are kept: if the newest
+is damaged, the one before it is used.
 """
 
 import errno
@@ -16,7 +16,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: weights, the rest of the loop's state (tensors and plain values), rows of the run.
+    """The content of a checkpoint: weights, the other state of training (tensors and plain values), and records.
 
-    `records` are the contents of `RECORDS` by name; older checkpoints have none.
+    `records` has the content of the run's record files (`RECORDS`) by name; old checkpoints have none.
     """
 
     weights: weights_file.Weights
@@ -48,39 +48,42 @@ class Checkpoint:
 def save(
     folder: Path, iteration: int, weights: bytes, state: Mapping[str, Any], records: Mapping[str, bytes] | None = None
 ) -> Path:
-    """Write the checkpoint of `iteration` under `folder` atomically and drop all but the last two.
+    """Write the checkpoint of `iteration` under `folder` atomically, and remove all but the last two.
 
-    Raises `InputError` where the disk is full; the checkpoints before it stay, nothing half-written does.
+    Raises `InputError` if the disk is full; then the earlier checkpoints stay, and nothing half-written does.
     """
+    # The bytes of each file, and their checksums.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     files = {WEIGHTS: weights, STATE: buffer.getvalue(), **(records or {})}
     files[SUMS] = json.dumps({name: _sha256(data) for name, data in files.items()}).encode()
+    # Write into a temporary folder and rename it.
     place, partial = folder / f"{iteration:09d}", folder / f".{iteration:09d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         for name, data in files.items():
             _write_synced(partial / name, data)
-        if place.exists():  # the same iteration again, after a resume: the same bytes
+        if place.exists():  # a resumed run reached this iteration again, with the same bytes
             shutil.rmtree(place)
         partial.rename(place)
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(_disk_trouble(error, folder)) from None
+    # Remove older checkpoints, and later ones: they are damaged, or training would have gone on from them.
     places = [other for other in _places(folder) if other <= place]
     for other in _places(folder):
-        if other not in places[-KEEP:]:  # a later one is damaged, or training would have gone on from it
+        if other not in places[-KEEP:]:
             shutil.rmtree(other)
     return place
 
 
 def load_latest(folder: Path, warn: Say, unfit: Callable[[Checkpoint], str] = lambda saved: "") -> Checkpoint | None:
-    """The newest whole checkpoint under `folder` that is fit to go on from; None where there is none yet.
+    """The newest checkpoint under `folder` that is whole and from which training can go on; None if none exists yet.
 
-    `unfit` says what of one does not fit, "" where all does. A damaged or unfit one is named through `warn` and the one
-    before it is used. Raises `InputError` when all are, which says how to train anew.
+    `unfit` returns why training cannot go on from a checkpoint, "" if it can. `warn` is told of each checkpoint that is
+    damaged or unfit, and the one before it is tried. Raises `InputError`, with the way to train anew, if all are.
     """
     for leftover in folder.glob(".*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -101,15 +104,12 @@ def load_latest(folder: Path, warn: Say, unfit: Callable[[Checkpoint], str] = la
 
 
 def kept_records(folder: Path) -> dict[str, bytes]:
-    """The rows that the newest whole checkpoint under `folder` keeps, by file; none where there is no such one."""
-    for place in reversed(_places(folder)):
-        if _damage(place) is None:
-            return _records(place)
-    return {}
+    """The record files in the newest whole checkpoint under `folder`, by name; empty if there is no such checkpoint."""
+    return next((_records(place) for place in _whole(folder)), {})
 
 
 def latest_weights(folder: Path, warn: Say) -> Path:
-    """The weights file of the newest whole checkpoint. Raises `InputError` where there is none."""
+    """The weights file of the newest whole checkpoint; `warn` is told of damaged ones. Raises `InputError` if none."""
     places = _places(folder)
     for place in reversed(places):
         trouble = _damage(place)
@@ -120,13 +120,12 @@ def latest_weights(folder: Path, warn: Say) -> Path:
 
 
 def tell_damage(folder: Path, say: Say) -> None:
-    """Say of a finished run whose newest checkpoint under `folder` is damaged how it gets its weights again."""
+    """If the newest checkpoint of a finished run is damaged, say how to get its weights again."""
     places = _places(folder)
     trouble = _damage(places[-1]) if places else None
     if trouble is not None:
-        whole = any(_damage(place) is None for place in places)
         said = f"remove {folder.parent / DONE}, and the same command trains from the one before it"
-        say(_damaged(places[-1], trouble, said if whole else _anew(folder)))
+        say(_damaged(places[-1], trouble, said if any(_whole(folder)) else _anew(folder)))
 
 
 def _damaged(place: Path, trouble: str, then: str) -> str:
@@ -138,7 +137,7 @@ def _anew(folder: Path) -> str:
 
 
 def _way(folder: Path, gone: list[Path]) -> str:
-    """How to get a run's weights where those in `gone` are damaged; a finished run is not trained again unasked."""
+    """How to train the run of `folder` (again) after removing `gone`; a finished run's record is removed, too."""
     run = folder.parent
     gone = [*gone, *([run / DONE] if (run / DONE).exists() else [])]
     removed = f"remove {' and '.join(map(str, gone))}, and " if gone else ""
@@ -146,18 +145,22 @@ def _way(folder: Path, gone: list[Path]) -> str:
 
 
 def newest(folder: Path) -> str:
-    """The place of the newest whole checkpoint under `folder`, for a message."""
-    whole = (str(place) for place in reversed(_places(folder)) if _damage(place) is None)
-    return next(whole, "none was written yet")
+    """The path of the newest whole checkpoint under `folder`, for a message."""
+    return next(map(str, _whole(folder)), "none was written yet")
+
+
+def _whole(folder: Path) -> Iterator[Path]:
+    """The checkpoints that are not damaged, newest first."""
+    return (place for place in reversed(_places(folder)) if _damage(place) is None)
 
 
 def _places(folder: Path) -> list[Path]:
-    """Checkpoints, oldest first."""
+    """The folders of all checkpoints, oldest first."""
     return sorted(place for place in folder.glob("[0-9]*") if place.name.isdecimal() and place.is_dir())
 
 
 def _load(place: Path) -> Checkpoint:
-    """The checkpoint in `place`. Raises `InputError` where it is damaged."""
+    """The checkpoint in `place`. Raises `InputError` if it is damaged."""
     trouble = _damage(place)
     if trouble is not None:
         raise InputError(trouble)
@@ -172,7 +175,7 @@ def _records(place: Path) -> dict[str, bytes]:
 
 
 def _damage(place: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Why a checkpoint is damaged; None if it is whole."""
     try:
         sums = untrusted.read(place / SUMS, dict[str, str])
         kept = [name for name in RECORDS if name in sums or (place / name).exists()]
@@ -207,7 +210,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _disk_trouble(error: OSError, folder: Path) -> str:
     cause = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-    goes_on = any(_damage(place) is None for place in _places(folder))
-    return f"no checkpoint could be written in {folder}: {cause}; make room and run the same command again" + (
-        f" (it goes on from {newest(folder)})" if goes_on else ""
-    )
+    goes_on = f" (it goes on from {newest(folder)})" if any(_whole(folder)) else ""
+    return f"no checkpoint could be written in {folder}: {cause}; make room and run the same command again{goes_on}"

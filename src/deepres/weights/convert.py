@@ -1,8 +1,7 @@
-"""Weights of any kind written anew: for us, or for torchvision."""
+"""Conversion of weights of any kind into our format, or into torchvision's."""
 
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +21,16 @@ from deepres.runtime.files import refuse_input, replacing
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
 from deepres.weights.find import find
-from deepres.weights.load import NO_HINTS, Hints, network_with, read_weights
+from deepres.weights.load import NO_HINTS, network_with, read_weights
 from deepres.weights.names import to_torchvision
+from deepres.weights.origins import Hints
 
 WeightsFormat = Literal["safetensors", "torchvision"]
 SUFFIXES: dict[str, WeightsFormat] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
 
 
 class _Report(TypedDict):
-    """What is read of a report of `deepres eval --json`."""
+    """The fields of a report of `deepres eval --json` that are read here."""
 
     protocol: str
     top1_error: float
@@ -40,11 +40,11 @@ class _Report(TypedDict):
 
 @dataclass(frozen=True)
 class Target:
-    """The file `to` that is written, and what it is to say of the weights.
+    """The file `to` to write, and what the user gives for it.
 
-    `form` is told by the suffix of `to` where it is None. `mean` is a `.binaryproto` or a number a channel, in 0..1, as
-    `std` is; where None, they are what the weights, or their library or repository, tell. `reports` are those of
-    `deepres eval --json` on these weights, whose errors go into the header.
+    `form` is the format; if None, the suffix of `to` decides. `mean` is a `.binaryproto` file or a number a channel in
+    0..1, and so is `std`; if None, they come from the weights, or from their library or repository. `reports` are
+    reports of `deepres eval --json` on these weights; their errors go into the header.
     """
 
     to: Path
@@ -55,17 +55,17 @@ class Target:
 
 
 def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> Json:
-    """Write the weights of `source` (as in `load`) as `target`, read them back, and return what they are.
+    """Convert the weights of `source` (any place that `load` takes) to `target`, and return facts about the new file.
 
-    `say` is told what the new file does not carry. Raises `InputError` for weights that are not read here, or that the
-    form cannot hold.
+    The file is read back and compared before it takes its place. `say` is told what the new file does not hold. Raises
+    `InputError` for weights that cannot be read, or that the format cannot hold.
     """
     to, form = target.to, target.form or SUFFIXES.get(target.to.suffix)
     if form is None:
         raise InputError(f"{to} does not say what to write; give --format, or a name in {', '.join(SUFFIXES)}")
     file = find(source, say)
     refuse_input("--to", to, [file])
-    # The network of the weights, with the mean, the std and the errors that are given.
+    # Read the network, and set the mean, std and errors that the user gives.
     net = _network(file, target, hints, say)
     errors = _errors(source, net.header)
     for report in target.reports:
@@ -74,7 +74,7 @@ def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> 
         net.header["errors"] = errors
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
-    # The file, and what it is.
+    # Write the file, and tell what it holds.
     if form == "torchvision":
         _write(to, Weights(_for_torchvision(net, say), None, {}))
     else:
@@ -85,7 +85,7 @@ def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> 
 
 
 def _network(file: Path, target: Target, hints: Hints, say: Say) -> Network:
-    """The network in `file`, its mean and std as they are given with the target."""
+    """The network in `file`, with the mean and std of `target` where they are given."""
     normalised = target.mean is not None and target.std is not None
     weights = read_weights(file, dataclasses.replace(hints, normalised=normalised), say)
     if target.mean is not None:
@@ -96,7 +96,11 @@ def _network(file: Path, target: Target, hints: Hints, say: Say) -> Network:
 
 
 def _for_torchvision(net: Network, say: Say) -> dict[str, Tensor]:
-    """The state dict for torchvision's network of this name; `say` is told where that computes something else."""
+    """The state dict for torchvision's network of this name; `say` is told where its scores will differ.
+
+    Raises `InputError` for a network that torchvision does not have.
+    """
+    # torchvision's files hold no mean and std: warn unless they are the usual ones.
     if net.mean is None:
         say("warning: no mean is known that these weights' images lack, and none is in the file")
     elif "std" not in net.header:
@@ -105,6 +109,7 @@ def _for_torchvision(net: Network, say: Say) -> dict[str, Tensor]:
         return net.state_dict()  # the names are torchvision's
     if net.mean is not None and "std" in net.header and not _are_imagenets(net.mean, net.header["std"]):
         say("warning: the mean and std of these weights' images are not ImageNet's, and are not in the file")
+    # A ResNet: torchvision's must have the same layers; differences of stride and padding only change the scores.
     header, resnets = net.header, [f"resnet{depth}" for depth in TABLE_1]
     if net.name.removesuffix("-b") not in resnets or header["residual_layers"] != 2:
         raise InputError(
@@ -126,39 +131,31 @@ def _are_imagenets(mean: Tensor, std: Sequence[float]) -> bool:
 
 
 def _write(to: Path, content: Weights) -> None:
-    """Write a weights file atomically, once what can be read back is the same to the last bit."""
+    """Write a weights file atomically, after checking that it reads back the same, bit for bit."""
+    serialised = _serialised(content)
     try:
         with replacing(to) as partial:
             if content.header:
-                partial.write_bytes(weights_file.serialise(content.state, content.mean, content.header))
+                partial.write_bytes(serialised)
             else:
-                buffer = io.BytesIO()  # of a full disk PyTorch's own writer says something else
+                buffer = io.BytesIO()  # torch.save into the file would report a full disk in other words
                 torch.save(content.state, buffer)
                 partial.write_bytes(buffer.getvalue())
-            if not _same(weights_file.read_file(partial), content):
+            if _serialised(weights_file.read_file(partial)) != serialised:
                 raise InputError(f"{to} could not be read back as it was written; check the disk")
     except OSError as error:
         raise InputError(f"{to} could not be written: {error}") from None
 
 
-def _same(one: Weights, other: Weights) -> bool:
-    """Whether two contents are equal to the last bit: NaN equals itself, and 0 is not -0."""
-    ones, others = (own.state | ({} if own.mean is None else {weights_file.MEAN: own.mean}) for own in (one, other))
-    pairs = [(ones[key], others[key]) for key in ones if key in others]
-    return (
-        json.dumps(one.header) == json.dumps(other.header)
-        and ones.keys() == others.keys()
-        and all(mine.dtype == yours.dtype and mine.shape == yours.shape for mine, yours in pairs)
-        and all(_bytes(mine).equal(_bytes(yours)) for mine, yours in pairs)
-    )
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.flatten().view(torch.uint8)
+def _serialised(content: Weights) -> bytes:
+    return weights_file.serialise(content.state, content.mean, content.header)
 
 
 def _errors(source: Path, header: Json) -> Json:
-    """The final errors of a run, by the protocol that training tests with, where these are its final weights."""
+    """The final errors of the run `source`, by the protocol of its tests, if these are its final weights.
+
+    Otherwise the errors that the header of the weights has.
+    """
     done = Run(source).done if source.is_dir() else None
     if done is None or done["iteration"] != header.get("iteration"):
         return header.get("errors", {})
@@ -167,10 +164,9 @@ def _errors(source: Path, header: Json) -> Json:
 
 
 def _reported(file: Path, network: str) -> Json:
-    """The errors of a report, by its protocol. Raises `InputError` for one of another network, or of several."""
-    report = read_record(
-        file, _Report, hint="it is written by deepres eval --json", mend="give one of deepres eval --json"
-    )
+    """The errors in a report, by its protocol. Raises `InputError` if it is not on `network` alone."""
+    hint, mend = "it is written by deepres eval --json", "give one of deepres eval --json"
+    report = read_record(file, _Report, hint=hint, mend=mend)
     try:
         names = [member["network"] for member in report["members"]]
         errors = {"top1": report["top1_error"], "top5": report["top5_error"]}

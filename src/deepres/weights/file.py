@@ -16,11 +16,11 @@ from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
 
-MEAN = "deepres.mean"  # the per-pixel mean image travels with the weights: a net is of no use without it
+MEAN = "deepres.mean"  # the per-pixel mean image goes with the weights: scores are wrong without it
 HEADER = "deepres"
-WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"  # the hub's names of a file of weights, and of older ones
+WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"  # the hub's names of weights files, new and old
 EXPORTED = (".onnx", ".xml", ".pt2")  # files of deepres export
-MOST = 2**31  # of a count
+MOST = 2**31  # counts in the header are below
 FP32 = torch.finfo(torch.float32)
 SHOWN = 60  # characters of a value that is refused
 
@@ -34,12 +34,13 @@ def _are_texts(value: Any) -> bool:
 
 
 def are_divisors(value: Any) -> bool:
-    """Whether `value` is a list of numbers above 0 that fp32 holds: a `std` that conv1 can be divided by."""
+    """Whether `value` is a list of numbers above 0 in the range of fp32: a `std` by which conv1 can be divided."""
     return isinstance(value, list) and all(type(x) in (int, float) and FP32.tiny <= x <= FP32.max for x in value)
 
 
 COUNT: tuple[Callable[[Any], bool], str] = (_is_count, "a whole number below 2^31")
-# Of the header, what is read again: networks are built with it, and their users rely on it. The rest is a record.
+# The fields of the header that are read again, since networks are built with them, and what each must be. All other
+# fields are only a record.
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (lambda value: isinstance(value, str), "a name"),
     "num_classes": COUNT,
@@ -54,7 +55,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict, the mean image (C, H, W) in 0..1 to subtract from images, and the header; both may be absent."""
+    """A state dict, the mean image (C, H, W) in 0..1 to subtract from images (or None), and the header (or empty)."""
 
     state: dict[str, Tensor]
     mean: Tensor | None
@@ -70,17 +71,17 @@ def serialise(state: Mapping[str, Tensor], mean: Tensor | None, header: Mapping[
 
 
 def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights:
-    """Read a weights file: safetensors, or a state dict of `torch.save`, alone or in a checkpoint of a training.
+    """Read a weights file: safetensors, or a state dict that `torch.save` wrote, alone or in somebody's checkpoint.
 
-    Of a checkpoint with several state dicts `take` names one; `say` is told which is read.
-    Raises `InputError` for a file that is neither, or is cut short, and for one whose header or mean image is not what
-    `serialise` writes; a pickle that holds anything but tensors is refused, since to load it would run whatever code
-    it carries.
+    `take` names one of several state dicts of a checkpoint; `say` is told which one is read.
+    Raises `InputError` for a file that is neither, or is cut short, or whose header or mean image `serialise` could not
+    have written. A pickle of anything but tensors is refused, since loading it could run code.
     """
     if not file.exists():
         raise InputError(f"there is no weights file {file}; give one, a run folder, or hf:owner/name")
     if file.suffix in EXPORTED:
         raise InputError(f"{file} is an exported network, whose weights are not read here; give those it was made of")
+    # The tensors and the header's text, from safetensors or else from a pickle.
     try:
         with archive.opened(file) as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
@@ -93,6 +94,7 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
         if file.suffix == ".safetensors":
             raise InputError(f"{file} is no whole safetensors file ({error}); copy it again") from None
         tensors, text = read_pickle(file, say, take), "{}"
+    # The mean image is one of the tensors of our files.
     mean = tensors.pop(MEAN, None)
     if mean is not None and not (mean.dim() == 3 and mean.numel() and mean.is_floating_point()):
         raise InputError(
@@ -105,6 +107,7 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
 
 
 def _read_header(file: Path, text: str) -> dict[str, Any]:
+    """The header of `file` from its JSON `text`. Raises `InputError` for a field of `FIELDS` of another kind."""
     what = f"{file}: its header {HEADER!r}"
     header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
     for name, (is_right, needed) in FIELDS.items():

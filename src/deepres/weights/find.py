@@ -1,4 +1,4 @@
-"""Trained weights found: of a run, in a file of any kind, in a folder as the hub has them, on the Hugging Face hub."""
+"""Find trained weights: in a run folder, a file of any kind, a folder of the hub's layout, or the Hugging Face hub."""
 
 import re
 import warnings
@@ -21,8 +21,8 @@ def load(place: str | Path, network: str | None = None) -> Network:
 
     `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
     convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
-    `net.header` says what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights of
-    which nothing tells it. Raises `InputError` where there is none.
+    `net.header` has what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights whose
+    mean is not known. Raises `InputError` where there are no weights.
     """
     path = Path(place)
     guessed = not path.exists() and not str(place).startswith("hf:") and HUB.fullmatch(str(place)) is not None
@@ -34,9 +34,9 @@ def load(place: str | Path, network: str | None = None) -> Network:
 
 
 def ready(place: Path, say: Say, network: str | None = None) -> Network:
-    """As `load`, for a verb: what is found, assumed and left out is said.
+    """As `load`, for a command; `say` is told what is found, assumed and left out.
 
-    Raises `InputError` also for weights without a mean, since no other than that of their training goes with them.
+    Also raises `InputError` for weights without a mean image: their scores need the one they were trained with.
     """
     net = load_network(find(place, say), network, say)
     require_mean(net, place)
@@ -44,7 +44,7 @@ def ready(place: Path, say: Say, network: str | None = None) -> Network:
 
 
 def require_mean(net: Network, place: object) -> Tensor:
-    """The mean of the images that `net` takes. Raises `InputError` where it is not known."""
+    """The mean image that `net` was trained with. Raises `InputError` where it is not known."""
     if net.mean is None:
         raise InputError(
             f"{place} holds no mean, which its images lack, and is of no library or repository whose mean is known; "
@@ -55,10 +55,11 @@ def require_mean(net: Network, place: object) -> Tensor:
 
 
 def find(place: Path, say: Say) -> Path:
-    """The weights file of a run (its newest whole checkpoint), of a folder as the hub has them, of `hf:owner/name`.
+    """The weights file at `place`.
 
-    Another `place` is returned as it is. Raises `InputError` for a folder without weights, a run without a whole
-    checkpoint, and where the hub has none.
+    `place` is a run folder (its newest whole checkpoint), a folder of the hub's layout, `hf:owner/name` (downloaded),
+    or a file, which is returned unchanged. Raises `InputError` for a folder without weights, a run without a whole
+    checkpoint, and a repository without weights.
     """
     if str(place).startswith("hf:"):
         return hub.fetch(str(place).removeprefix("hf:"))

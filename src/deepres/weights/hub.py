@@ -1,4 +1,4 @@
-"""Networks on the Hugging Face hub, or in a folder as the hub has them."""
+"""Networks on the Hugging Face hub, or in a folder of the hub's layout."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from deepres.weights.beside import CONFIG, FILES
 from deepres.weights.file import PICKLED, WEIGHTS
 from deepres.weights.load import load_network
 
-HOW = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # a file is fetched from there
+HOW = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # arguments of `hf_hub_download`
 
 
 class HubStorage:
@@ -34,10 +34,10 @@ Network.storage = HubStorage()
 
 
 def fetch(repository: str, **how: Any) -> Path:
-    """Download the weights file of the model `owner/name` of the Hugging Face hub into the hub's cache.
+    """Download the weights of the model `owner/name` of the Hugging Face hub into the hub's cache; return the file.
 
-    The JSON files that stand beside it there are fetched, too. `how` is passed to `hf_hub_download`. Raises
-    `InputError` where it cannot be fetched and is not in the cache.
+    The JSON files beside it are downloaded, too. `how` is passed to `hf_hub_download`. Raises `InputError` if the file
+    cannot be downloaded and is not in the cache.
     """
     weights = _fetched(repository, WEIGHTS, how) or _fetched(repository, PICKLED, how)
     if weights is None:
@@ -48,18 +48,18 @@ def fetch(repository: str, **how: Any) -> Path:
 
 
 def _fetched(repository: str, name: str, how: Mapping[str, Any]) -> Path | None:
-    """A file of the hub; None where the repository has no such file."""
+    """A downloaded file of the hub; None where the repository has no such file."""
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repository, name, **how))
-    except Exception as error:  # the hub's client lets through errors of the HTTP library that it is built on
+    except Exception as error:  # the client also raises errors of its HTTP library
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         place = {key: how[key] for key in ("cache_dir", "revision") if key in how}
         known = isinstance(error, LocalEntryNotFoundError) and try_to_load_from_cache(repository, name, **place)
-        if known is _CACHED_NO_EXIST:  # there is no network, but it has been asked before
+        if known is _CACHED_NO_EXIST:  # offline, but an earlier call has found that there is no such file
             return None
         reason = next(iter(str(error).split("\n")), "").strip() or type(error).__name__
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which network a state dict is of, told by the names and shapes of its tensors alone."""
+"""Find the network of a state dict by the names and shapes of its tensors alone."""
 
 import re
 from collections.abc import Mapping
@@ -16,17 +16,18 @@ from deepres.weights.state import AUXILIARY, BN_COUNTER, ends, misfits
 
 LAYER = re.compile(r"conv\d_x\.\d+\.residual\.layer\d\.conv\.weight")
 ENDS = 2  # conv1 and fc
-NEAR = 3  # this many depths are looked at for the nearest network
+NEAR = 3  # how many depths are searched for the nearest network
 
 
 def identify(state: Mapping[str, Tensor]) -> str:
     """The name of the network that has exactly these parameters and buffers (our names), with any number of classes.
 
-    Raises `InputError` where none has, naming the nearest and what is wrong with it, or the tensors where none is near,
-    and where several have: shortcuts without parameters cannot be told from none (Sec. 3.3, option A).
+    Raises `InputError` if no network has them, with the nearest one and the differences; and if several have them: a
+    ResNet with shortcuts without parameters looks like a plain network (Sec. 3.3, option A).
     """
-    own = _shapes(state)
-    found = [name for name in _candidates(layers_of(state)) if _shapes(on_meta(name, *ends(state)).state_dict()) == own]
+    own, layers = _shapes(state), layers_of(state)
+    candidates = of_depth(layers) if layers > ENDS else NETWORKS
+    found = [name for name in candidates if _shapes(on_meta(name, *ends(state)).state_dict()) == own]
     if not found:
         near = nearest(state)
         why = f"the names in the file are {few(state)}"
@@ -41,9 +42,9 @@ def identify(state: Mapping[str, Tensor]) -> str:
 
 
 def nearest(state: Mapping[str, Tensor]) -> str | None:
-    """The network that differs from `state` in the fewest names and shapes of tensors, among those of near depths.
+    """The network of a near depth that differs from `state` in the fewest names and shapes of tensors.
 
-    None where none has half of the names.
+    None if no network has half of the names.
     """
     own, layers = _shapes(state), layers_of(state)
     depths = sorted({depth(name) for name in names()}, key=lambda known: abs(known - layers))
@@ -53,26 +54,19 @@ def nearest(state: Mapping[str, Tensor]) -> str | None:
     return min(alike, key=lambda name: len(own.items() ^ shapes[name].items()), default=None)
 
 
-def _candidates(layers: int) -> tuple[str, ...]:
-    return of_depth(layers) if layers > ENDS else tuple(NETWORKS)
-
-
 def layers_of(state: Mapping[str, Tensor]) -> int:
-    """The weighted layers of the ResNet that `state` (our names) is of; fewer where it is of another network."""
+    """The number of weighted layers of a ResNet's `state` (our names); `ENDS` for a network without such blocks."""
     return sum(LAYER.fullmatch(key) is not None for key in state) + ENDS
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
-    """Without BN's counts and auxiliary classifiers, which files may lack."""
-    return {
-        key: value.shape
-        for key, value in state.items()
-        if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY)
-    }
+    """Shapes by name, without BN's batch counters and auxiliary classifiers, which files may lack."""
+    needed = (key for key in state if not key.endswith(BN_COUNTER) and not key.startswith(AUXILIARY))
+    return {key: state[key].shape for key in needed}
 
 
 @cache
 def on_meta(name: str, classes: int | None, channels: int) -> Network:
-    """The network without its weights: names and shapes alone."""
+    """The network on the "meta" device: names and shapes without weights."""
     with torch.device("meta"):
         return build(name, classes, channels)

@@ -1,11 +1,11 @@
-"""What the names of foreign weights tell, and what they do not: how images are normalised, the padding, a pool.
+"""Where foreign weights come from, by their names: it decides the normalisation of images, the padding and the pool.
 
-Two networks of the same names and shapes may compute different things: what cannot be told is asked for, since a wrong
-guess would give scores that look like those of a bad network.
+Two networks with the same names and shapes may compute different things. If the names leave it open, the user must
+tell, since a wrong guess would only look like a bad network.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -25,9 +25,9 @@ CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 
 @dataclass(frozen=True)
 class Origin:
-    """A library or repository: the mean and std of its images, the number of classes that it trains for, their names.
+    """A library or repository: the mean and std of its images in 0..1, and the number and names of its classes.
 
-    None stands for any number: of a library whose networks are trained further on other pictures.
+    `num_classes` None means any number: many people finetune a library's networks on other images.
     """
 
     name: str
@@ -40,13 +40,7 @@ class Origin:
 LIBRARIES = Origin("torchvision, timm, transformers or fb.resnet.torch", IMAGENET_MEAN, IMAGENET_STD)
 AKAMASTER = Origin("akamaster/pytorch_resnet_cifar10", IMAGENET_MEAN, IMAGENET_STD, 10, CIFAR_10)
 KUANGLIU = Origin("kuangliu/pytorch-cifar", CIFAR_MEAN, (0.2023, 0.1994, 0.2010), 10, CIFAR_10)
-CHENYAOFO = Origin(
-    "chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification",
-    CIFAR_MEAN,
-    (0.2023, 0.1994, 0.2010),
-    10,
-    CIFAR_10,
-)
+CHENYAOFO = replace(KUANGLIU, name="chenyaofo/pytorch-cifar-models or bearpaw/pytorch-classification")
 HUYVNPHAN = Origin("huyvnphan/PyTorch_CIFAR10", CIFAR_MEAN, (0.2471, 0.2435, 0.2616), 10, CIFAR_10)
 WEIAICUNZAI = Origin(
     "weiaicunzai/pytorch-cifar100",
@@ -57,32 +51,40 @@ WEIAICUNZAI = Origin(
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What the user tells of weights whose file does not: the network, the padding of option A, one of several states.
+
+    `normalised` says that the user gives mean and std, so that none need be assumed.
+    """
+
+    network: str | None = None
+    padding: Padding | None = None
+    take: str | None = None
+    normalised: bool = False
+
+
+@dataclass(frozen=True)
 class Told:
-    """A state dict under our names as our networks compute it, the header that goes with it, and where it is from."""
+    """A state dict that our network can load, its header fields, and its origin (None if unknown)."""
 
     state: dict[str, Tensor]
     header: dict[str, Any]
     origin: Origin | None
 
 
-def told(
-    theirs: Mapping[str, Tensor],
-    state: dict[str, Tensor],
-    layout: Layout,
-    network: str | None,
-    padding: Padding | None,
-    say: Say,
-) -> Told:
-    """What a ResNet is whose tensors are named `theirs` in the file and as in `state` here.
+def told(theirs: Mapping[str, Tensor], state: dict[str, Tensor], layout: Layout, hints: Hints, say: Say) -> Told:
+    """What can be told of a ResNet in `layout` from `theirs` (its tensors by their names) and `state` (by ours).
 
-    `network` and `padding` are what the user says of it; `say` is told of a padding that is taken for granted. Raises
-    `InputError` where they do not go with the tensors, and where they are needed.
+    `say` is told of a padding that is assumed. Raises `InputError` if `hints.network` or `hints.padding` contradict the
+    tensors, or are needed and not given.
     """
+    network, padding = hints.network, hints.padding
     linear, stages = any(key.startswith("linear.") for key in theirs), _stages(state)
     parameterless = stages == 3 and not any(".shortcut." in key for key in state)
     if padding is not None and not parameterless:
         raise InputError("--padding is for networks with shortcuts of option A on three stages; leave it out")
-    header: dict[str, Any] = {"stride_on": "3x3"}  # of a bottleneck
+    header: dict[str, Any] = {"stride_on": "3x3"}  # of bottlenecks; other blocks ignore it
+    # Shortcuts without parameters: option A with one padding or another, or a plain network.
     if parameterless and linear and padding is None:
         say(
             f"the names are of {AKAMASTER.name}: shortcuts of option A are taken as padded on both sides, and the "
@@ -91,8 +93,10 @@ def told(
     if parameterless:
         state, network = _with_padding(state, network, padding or ("both" if linear else None))
         header |= {"network": network} if network else {}
+    # A stem for 32-pixel images: with a max pool behind it, or without.
     if stages == 4 and is_small(state) and layout is TORCHVISION:
         header["network"] = network = f"resnet{layers_of(state)}-32px" if linear else _with_pool(state, network)
+    # The library or repository, unless it has no network of so many classes or channels.
     origin = None if parameterless and not linear else _origin(layout, linear, stages, is_small(state), network)
     classes, channels = ends(state)
     if origin is not None and (channels != 3 or origin.num_classes not in (None, classes)):
@@ -101,7 +105,7 @@ def told(
 
 
 def _origin(layout: Layout, linear: bool, stages: int, small: bool, network: str | None) -> Origin | None:
-    """Whose such names are; None for none that is known."""
+    """The library or repository whose networks look so; None if none is known."""
     if layout is SEQUENCES:
         return WEIAICUNZAI if small else None
     if stages == 3 and layout is TORCHVISION:
@@ -115,12 +119,15 @@ def _origin(layout: Layout, linear: bool, stages: int, small: bool, network: str
 def _with_padding(
     state: dict[str, Tensor], network: str | None, padding: Padding | None
 ) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors for our padding and the name of the network, of one whose shortcuts have no parameters."""
+    """The tensors reordered for our padding, and the name of the network, if its shortcuts have no parameters.
+
+    Raises `InputError` where neither `padding` nor a plain `network` is given.
+    """
     name = f"resnet{layers_of(state)}"
     if name not in of_depth(layers_of(state)):
-        return state, network  # a layer is missing, which `identify` tells of
+        return state, network  # a layer is missing; `identify` raises the error
     if padding is not None:
-        whole = not misfits(on_meta(name, *ends(state)), state)  # what is not, is refused when it is loaded
+        whole = not misfits(on_meta(name, *ends(state)), state)  # loading refuses the others
         return (padded_behind(state) if padding == "both" and whole else state), name
     if network is not None and not network.startswith("resnet"):
         return state, network  # plain
@@ -132,7 +139,7 @@ def _with_padding(
 
 
 def _with_pool(state: Mapping[str, Tensor], network: str | None) -> str:
-    """The name of a network with a conv1 of 3x3 under torchvision's names, which do not tell whether it has a pool."""
+    """`network`, which tells whether a pool follows a 3x3 conv1. Raises `InputError` where it is None."""
     name = f"resnet{layers_of(state)}-32px"
     if network is None:
         raise InputError(
@@ -143,10 +150,10 @@ def _with_pool(state: Mapping[str, Tensor], network: str | None) -> str:
 
 
 def is_small(state: Mapping[str, Tensor]) -> bool:
-    """Whether a ResNet (our names) has the stem for 32-pixel images, which are not cropped."""
+    """Whether a ResNet (our names) has the stem for 32-pixel images; these are not cropped."""
     return state["conv1.conv.weight"].shape[2:] == (3, 3)
 
 
 def _stages(state: Mapping[str, Tensor]) -> int:
-    """How many of conv2_x to conv5_x there are."""
+    """The number of stages of blocks, conv2_x to conv5_x."""
     return len({key.partition(".")[0] for key in state if key.startswith("conv") and "_x." in key})

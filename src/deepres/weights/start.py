@@ -1,4 +1,4 @@
-"""The trained weights that a run begins with: kept in its folder, so that it goes on wherever they came from."""
+"""The trained weights that a run starts from; a copy in the run folder lets the run resume without the original."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,46 +24,49 @@ FILE = "start.safetensors"
 
 @dataclass(frozen=True)
 class Start:
-    """A trained network, and the bytes of its weights file in our form."""
+    """A trained network, and the bytes of its weights file in our format."""
 
     net: Network
     content: bytes
 
     @property
     def sha256(self) -> str:
-        """Of the content: the same weights give the same one, whatever file they came in."""
+        """The checksum of `content`: the same for the same weights, whatever file they came in."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def mean(self) -> Tensor | None:
-        """The mean image of the training, (C, H, W) or (C, 1, 1) in 0..1; it is subtracted from other images, too."""
+        """The mean image that the network was trained with, (C, H, W) or (C, 1, 1) in 0..1; new images use it, too."""
         return self.net.mean
 
     def keep(self, run: Run) -> None:
-        """Put the weights into the folder of `run`."""
+        """Write the weights into the folder of `run`, if they are not there."""
         if not (run.path / FILE).exists():
             with replacing(run.path / FILE) as partial:
                 partial.write_bytes(self.content)
 
     def begin(self, classes: Sequence[str], channels: int, say: Say = silent) -> Network:
-        """A network with these weights for `classes`; where these are not its own, its head has start values.
+        """A network with these weights for `classes`; for other classes than its own, its head has start values.
 
-        The same names in another order, or in another Unicode form, are the same classes. Where the weights or the
-        images name none, and they are as many, they are taken by their place, which `say` hears. The head is all that
-        depends on the number of classes, and auxiliary classifiers. These have start values, too, where the trained
-        weights lack them, as most do. Start values (of He et al. for the paper's networks) come from torch's random
-        state. Raises `InputError` where the images have other than the network's input channels.
+        The same names in another order, or in another Unicode form, are the same classes. If the weights or the images
+        name no classes, and their numbers are equal, the order decides, and `say` is told. The head is every tensor
+        whose shape depends on the number of classes, and the auxiliary classifiers; most trained weights lack these,
+        and they get start values. Start values (He et al. for the paper's networks) are drawn from torch's random
+        state. Raises `InputError` if the images have another number of channels than the network's input.
         """
         header = self.net.header
         if channels != header["in_channels"]:
             wanted = header["in_channels"]
             raise InputError(f"the weights take images of {wanted} channels, these have {channels}; give other weights")
+        # A new network for these classes, with start values.
         structure = {key: header[key] for key in STRUCTURE}
         net = build(self.net.name, len(classes), channels, **structure)
         state = self.net.state_dict()
+        # The head: tensors whose shape changes with the number of classes.
         with torch.device("meta"):
             one, two = (build(self.net.name, count, channels, **structure).state_dict() for count in (1, 2))
         head = [key for key in state if one[key].shape != two[key].shape]
+        # The trained tensors: without the head for other classes, with its rows reordered for the same ones.
         known = classes_of("the weights", header.get("classes"), header["num_classes"])
         rows = head_rows(known, Classes("the data", tuple(classes)), say)
         if rows is None:
@@ -75,18 +78,18 @@ class Start:
 
 
 def placed(place: str) -> str:
-    """`place` so that it is the same one from every working folder."""
+    """`place` as an absolute path, which is the same from every working folder; `hf:owner/name` unchanged."""
     return place if place.startswith("hf:") else str(Path(place).absolute())
 
 
 def take(place: Path, say: Say, network: str | None = None) -> Start:
-    """The network of a run, a weights file or `hf:owner/name`, to begin with. Raises `InputError` as `ready` does."""
+    """Read the network at `place` (a run, a weights file or `hf:owner/name`). Raises `InputError` as `ready` does."""
     net = ready(place, say, network)
     return Start(net, serialise(net.state_dict(), net.mean, net.header))
 
 
 def of_run(run: Run, place: str, say: Say) -> Start:
-    """What `run` began with, from its folder; of a new run, the weights at `place`."""
+    """The weights that `run` started from, read from its folder; for a new run, the weights at `place`."""
     file = run.path / FILE
     if not file.exists() or (not run.begun and place not in map(run.config.get, ("start", "start_path"))):
         return take(Path(place), say)

@@ -1,4 +1,4 @@
-"""State dicts under our names: what network they fit, and how they come into it."""
+"""State dicts under our names: whether they fit a network, and how they are loaded into it."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from deepres.models.registry import FIRST, LAST, NETWORKS
 from deepres.runtime.errors import InputError, few
 
 BN_COUNTER = "num_batches_tracked"
-# GoogLeNet's auxiliary classifiers work in training alone, and torchvision's trained nets lack them.
+# GoogLeNet's auxiliary classifiers are used in training only; torchvision's trained networks lack them.
 AUXILIARY = ("aux1.", "aux2.")
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `net`. Raises `InputError` naming the first missing, unexpected, mis-shaped keys."""
+    """Copy `state` into `net`. Raises `InputError` with the first missing, unexpected and mis-shaped keys."""
     troubles = misfits(net, state)
     if troubles:
         raise InputError(f"these weights are not of {getattr(net, 'name', 'this network')}: {troubles}")
@@ -21,9 +21,9 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What of `state` does not fit `net`: the first missing, unexpected, mis-shaped keys; "" where all fit."""
+    """The first missing, unexpected and mis-shaped keys of `state` for `net`, as a text; "" if all fit."""
     own = net.state_dict()
-    # BN's count of batches plays no part here, and older files lack it; auxiliary classifiers may lack as a whole.
+    # BN's batch counter does not matter, and old files lack it; all auxiliary classifiers together may be missing.
     optional = () if any(key.startswith(AUXILIARY) for key in state) else AUXILIARY
     needed = (key for key in own if not key.endswith(BN_COUNTER) and not key.startswith(optional))
     missing = [key for key in needed if key not in state]
@@ -38,7 +38,7 @@ def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> str:
 
 
 def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
-    """The classes and the input channels of the network that `state` is of; (None, 3) where it does not tell."""
+    """The numbers of classes and of input channels of the network of `state`; None and 3 if they cannot be told."""
     lasts = (LAST, *(row.last for row in NETWORKS.values()))
     classes = next((len(state[key]) for key in lasts if key in state and state[key].dim() == 1), None)
     channels = next((state[key].shape[1] for key in firsts() if key in state and state[key].dim() == 4), 3)
@@ -46,12 +46,12 @@ def ends(state: Mapping[str, Tensor]) -> tuple[int | None, int]:
 
 
 def firsts() -> tuple[str, ...]:
-    """The names that the weight of the first layer has, in one network or another."""
+    """The names of the first layer's weight in all networks."""
     return FIRST, *(row.first for row in NETWORKS.values())
 
 
 def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` (our names) without biases of convolutions before BN, taken off its running means: the same function."""
+    """`state` (our names) with biases of convolutions before BN subtracted from its running means: the same scores."""
     folded = dict(state)
     for key in state:
         mean = key.removesuffix("conv.bias") + "bn.running_mean"

@@ -1,4 +1,4 @@
-"""State dicts out of what trainings save: within a checkpoint, behind the prefix of a wrapper, beside other heads."""
+"""Find the state dict in a file of a training: in a checkpoint, with the prefix of a wrapper, beside other heads."""
 
 import re
 from argparse import Namespace
@@ -13,11 +13,12 @@ from torch import Tensor
 from deepres.runtime import archive
 from deepres.runtime.errors import InputError, Say, few
 
-# Of several state dicts in a checkpoint the first of these is taken: averaged weights are what is tested and published.
+# If a checkpoint holds several state dicts, the first of these is taken. Averaged weights come first: they are the ones
+# that are tested and published.
 PREFERRED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "net", "model")
-DEEPEST = 3  # a dictionary may hold itself
-# Harmless values beside tensors in checkpoints of others: arguments, and numpy's numbers under the old name of its
-# module and the new one.
+DEEPEST = 3  # levels that are searched: a dictionary may hold itself
+# Harmless types beside tensors in checkpoints of others: arguments, and numpy's numbers under the old and the new
+# name of its module.
 _scalar = cast(Any, np.array(0.0)[()].__reduce__()[0])
 SAFE: list[Any] = [
     Namespace,
@@ -25,18 +26,18 @@ SAFE: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-# Modules and counters that are used in training alone, beside a network or within it.
+# Names of modules and counters that are used in training only, beside a network or within it.
 TRAINING = re.compile(
     r"n_averaged|queue(_ptr)?|(criterion|loss\w*|proj(ector|ection\w*)?|predictor|prototypes|\w+_head)\..+"
 )
 
 
 def read_pickle(file: Path, say: Say, take: str | None) -> dict[str, Tensor]:
-    """The state dict in a file of `torch.save`: alone, or in the checkpoint of a training.
+    """The state dict in a file that `torch.save` wrote: alone, or in the checkpoint of a training.
 
-    `take` names one of several; which one is read is said. Raises `InputError` for a file that is cut short, for a
-    pickle that holds anything but tensors, numbers, text and arguments, since to load it would run whatever code it
-    carries, and where none or several could be meant.
+    `take` names one of several; `say` is told which one is read. Raises `InputError` for a file that is cut short, for
+    a pickle of anything but tensors, numbers, text and arguments (loading it could run code), for a file without a
+    state dict, and if several could be meant.
     """
     content = archive.load(file, SAFE)
     if _is_state(content):
@@ -45,7 +46,10 @@ def read_pickle(file: Path, say: Say, take: str | None) -> dict[str, Tensor]:
         return dict(content)
     nests = _nests(content) if isinstance(content, dict) else {}
     if not nests:
-        raise _refusal(file)
+        raise InputError(
+            f"{file} is refused: it is neither safetensors nor a state dict of names and dense tensors alone (a "
+            "foreign pickle may run code when it is loaded); save its state_dict() with safetensors and give that"
+        )
     name = take or preferred(nests)
     if name not in nests:
         wrong = "" if take is None else f" and no {take}"
@@ -57,16 +61,14 @@ def read_pickle(file: Path, say: Say, take: str | None) -> dict[str, Tensor]:
 
 
 def bare(state: Mapping[str, Tensor], file: Path, say: Say) -> dict[str, Tensor]:
-    """`state` without what all its names begin with, as `module.` or `backbone.`, and without parts of a training.
+    """`state` without a prefix that all names share, such as `module.` or `backbone.`, and without training's modules.
 
-    What is left out is said.
+    `say` is told what is left out.
     """
     rest, left = dict(state), list[str]()
     while True:
-        own = [key for key in rest if TRAINING.fullmatch(key)]
-        left += own
-        for key in own:
-            del rest[key]
+        left += [key for key in rest if TRAINING.fullmatch(key)]
+        rest = {key: value for key, value in rest.items() if not TRAINING.fullmatch(key)}
         prefix, dot, _ = next(iter(rest), "").partition(".")
         if not (dot and len(rest) > 1 and all(key.startswith(prefix + dot) for key in rest)):
             break
@@ -76,15 +78,8 @@ def bare(state: Mapping[str, Tensor], file: Path, say: Say) -> dict[str, Tensor]
     return rest
 
 
-def _refusal(file: Path) -> InputError:
-    return InputError(
-        f"{file} is refused: it is neither safetensors nor a state dict of names and dense tensors alone (a foreign "
-        "pickle may run code when it is loaded); save its state_dict() with safetensors and give that"
-    )
-
-
 def _nests(content: Mapping[Any, Any], depth: int = 1) -> dict[str, dict[str, Tensor]]:
-    """The state dicts within `content`, by their names with dots between."""
+    """The state dicts inside `content`, by their keys, joined by dots."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, dict):
@@ -98,7 +93,7 @@ def _nests(content: Mapping[Any, Any], depth: int = 1) -> dict[str, dict[str, Te
 
 
 def preferred(nests: Mapping[str, Any]) -> str | None:
-    """The name of the state dict to take of several; None where none is preferred."""
+    """The name of the state dict to take of several, by `PREFERRED`; None if none of them is there."""
     known = (name for preferred in PREFERRED for name in nests if preferred in name.split("."))
     return next(iter(nests)) if len(nests) == 1 else next(known, None)
 

@@ -1,4 +1,4 @@
-"""What the tensors of a weights file hold: floating point that is finite, and counts."""
+"""Checks of the values in a weights file: finite floating point, and BN's batch counters."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 
 
 def floats(state: Mapping[str, Tensor], say: Say) -> dict[str, Tensor]:
-    """`state` in float32, but for BN's counts; that it was of another floating point is said.
+    """`state` converted to float32, except BN's batch counters; `say` is told if it had another precision.
 
-    Raises `InputError`, with their names, for tensors of any other type (numbers of 8 bits are nothing without their
-    scales), for values that are not finite, and for variances below 0.
+    Raises `InputError` with the names of tensors of another type (8-bit values mean nothing without their scales), of
+    values that are not finite, and of running variances below 0.
     """
     values = {key: value for key, value in state.items() if not key.endswith(BN_COUNTER)}
     others = {key: value.dtype for key, value in values.items() if value.dtype not in (torch.float32, *CONVERTED)}
