@@ -96,7 +96,7 @@ def engine(
     calibrate: Iterable[Tensor] | None = None,
     say: Say = print,
 ) -> Engine:
-    """The engine `name` for `net`, made for batches like `example`, float32 (N, C, H, W); batches of another N run as well.
+    """The engine `name` for `net`, made for batches like `example`, float32 (N, C, H, W); others of another N run, too.
 
     `auto` makes each engine that this machine can run, times them in turn on `example`, and keeps the fastest; `say` is
     told why the others cannot run. int8 takes the ranges of its maps from the batches (N, C, H, W) of `calibrate`.
