@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -124,11 +125,10 @@ def reproduce(
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
 
-    def watch(label: str, total: int, images: int) -> ConsoleMonitor:
-        return ConsoleMonitor(err, label, total, images)
-
     base = ClassificationConfig("", data or "", **vars(runs))
-    folder, findings = experiment.reproduce(name, Reproduction(scale, base, root, networks, seeds, say, watch))
+    folder, findings = experiment.reproduce(
+        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err))
+    )
     file = page.write(findings, folder / "report.html")
     if json:
         print_json(experiment.as_json(findings) | {"page": str(file)})

@@ -79,7 +79,7 @@ def is_cropped(net: Network) -> bool:
 
 
 def ends(net: Network) -> tuple[int, int]:
-    """Input channels and classes of a network, by its first and last parameter, or the header of an exported file."""
+    """Input channels and classes of a network, by its first and last parameter; of an exported file, by its header."""
     every = list(net.parameters())
     return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
 
@@ -89,8 +89,8 @@ def scorer(
 ) -> Scorer:
     """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
 
-    With `engine`, which computes the same as the network, the views are scored by that. The function raises `InputError`
-    for images that the network cannot take, and for scores that are not finite.
+    With `engine`, which computes the same as the network, the views are scored by that. The function raises
+    `InputError` for images that the network cannot take, and for scores that are not finite.
     """
     execution = execution.resolved()
     mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(execution.device)
