@@ -64,7 +64,7 @@ def predict(
     require_positive([("--top", top), ("--batch-size", execution.batch_size)])
     how = protocol.chosen()
     net = open_network(weights, say, network)
-    files = list(predict.files_of(pictures, _listed, say))
+    files = list(predict.files_of(pictures, lambda: sys.stdin.buffer.read() if sys.stdin else b"", say))
     predictor = predict.predictor(net, how, Execution(**vars(execution)), engine, say)
     # Predictions are written as they are made; pictures that cannot be read are told at the end.
     bad: list[Prediction] = []
@@ -88,11 +88,6 @@ def _watched(
                 yield one
             else:
                 bad.append(one)
-
-
-def _listed() -> bytes:
-    """The bytes of standard input; none where it is closed."""
-    return sys.stdin.buffer.read() if sys.stdin else b""
 
 
 def _write_table(found: "Iterable[Prediction]") -> None:

@@ -18,12 +18,8 @@ from deepres.training.settings import from_json, merge, read_settings
 from deepres.weights import start as starting
 
 PLACES = ("data_path", "start_path")
-FACTS = (
-    "num_classes",
-    "classes",
-    "fingerprint",
-    "start_sha256",
-)  # recorded beside the configuration, but derived again from the data and the start weights
+# Recorded beside the configuration, but derived again from the data and the start weights.
+FACTS = ("num_classes", "classes", "fingerprint", "start_sha256")
 
 
 def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> ClassificationConfig:
