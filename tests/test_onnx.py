@@ -38,7 +38,7 @@ def prelu_net():
 @pytest.mark.parametrize("name", ["prelu-net", "googlenet", "highway8"])
 def test_the_onnx_of_a_network_gives_its_scores_for_any_number_of_images(name):
     net = prelu_net() if name == "prelu-net" else made(name)
-    run = onnx.onnxruntime_runner(onnx.exported(folded(net), IMAGES[:2]))
+    run, _ = onnx.onnxruntime_opened(onnx.exported(folded(net), IMAGES[:2]))
     with torch.no_grad():
         expected = net(IMAGES)
     for count in (1, 3):

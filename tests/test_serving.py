@@ -177,7 +177,7 @@ def int8_model(resnet8):
 def test_int8_keeps_the_best_class_of_most_images(resnet8, int8_model, name):
     example = pictures(2, 32)
     run = {
-        "onnxruntime": lambda: onnx.onnxruntime_runner(int8_model),
+        "onnxruntime": lambda: onnx.onnxruntime_opened(int8_model)[0],
         "openvino": lambda: openvino.openvino_runner(int8_model, "int8", example),
     }[name]()
     found = agreement(run, resnet8, [pictures(128, 32, seed=9)])

@@ -1,27 +1,28 @@
-"""The command line: one function a verb, each of which parses, calls the library and prints."""
+"""The command line: one function for each verb, which parses, calls the library and prints."""
 
 import errno
-import json
 import os
 import sys
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
 
 from deepres.commands.arguments import refuse_empty
 from deepres.commands.bench import bench
-from deepres.commands.console import print_lines, sayer
+from deepres.commands.console import err, print_json, print_lines, say
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, Split
+from deepres.commands.options import AsJson, Device, ImageSize, Split, grouped
 from deepres.commands.prediction import predict
 from deepres.commands.train import train
 from deepres.runtime import ending
@@ -36,13 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(), Console(stderr=True)
-_say = sayer(err)
-NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # of PyTorch, on a GPU and here
-
-Network = Annotated[str, typer.Argument(help="For example resnet20, plain56, resnet50, resnet34-c, vgg16.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")]
-Precision = Annotated[str, typer.Option(help="auto (trains in bf16 where that is fast, tests in fp32), fp32 or bf16.")]
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # in the errors of PyTorch on a GPU and on a processor
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,10 +53,6 @@ def general(
     ] = False,
 ):
     """Deep Residual Learning for Image Recognition, whole: train, test and reproduce."""
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
 
 
 @app.command()
@@ -83,14 +74,31 @@ def info(
     elif not network:
         tables = architectures.overview()
     if json:
-        _print_json([architectures.as_json(table) for table in tables])
+        print_json([architectures.as_json(table) for table in tables])
     else:
-        console.print_tables(out, tables)
+        console.print_tables(Console(), tables)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every run of a figure or table has in common: fields of `classification.recipe.ClassificationConfig`."""
+
+    split: Split = None
+    image_size: ImageSize = None
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")
+    ] = False
+    device: Device = "auto"
+    precision: Annotated[
+        str, typer.Option(help="auto (trains in bf16 where that is fast, tests in fp32), fp32 or bf16.")
+    ] = "auto"
 
 
 @app.command()
+@grouped
 def reproduce(
     name: Annotated[str, typer.Argument(help="fig1, fig4, fig6, fig7, or table1 to table6.")],
+    runs: RunOptions,
     scale: Annotated[
         Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
     ] = "quick",
@@ -105,11 +113,6 @@ def reproduce(
         typer.Option(help="Instead of the paper's, with commas; a name given twice is trained with two seeds."),
     ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
-    split: Split = None,
-    image_size: ImageSize = None,
-    skip_bad: SkipBad = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
     json: AsJson = False,
 ):
     """Run one of the paper's figures or tables and make its page; goes on where it stopped.
@@ -122,18 +125,15 @@ def reproduce(
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
 
-    def watch(label: str, total: int, images: int) -> ConsoleMonitor:
-        return ConsoleMonitor(err, label, total, images)
-
-    base = ClassificationConfig(
-        "", data or "", split=split, image_size=image_size, skip_bad=skip_bad, device=device, precision=precision
+    base = ClassificationConfig("", data or "", **vars(runs))
+    folder, findings = experiment.reproduce(
+        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err))
     )
-    folder, findings = experiment.reproduce(name, Reproduction(scale, base, root, networks, seeds, _say, watch))
     file = page.write(findings, folder / "report.html")
     if json:
-        _print_json(experiment.as_json(findings) | {"page": str(file)})
+        print_json(experiment.as_json(findings) | {"page": str(file)})
     else:
-        console.print_findings(out, findings)
+        console.print_findings(Console(), findings)
         print_lines(f"Page: {file.resolve()}")
 
 
@@ -158,23 +158,20 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
-app.command()(convert)
-app.command()(finetune)
-app.command()(predict)
-app.command()(export)
-app.command()(demo)
+for verb in (convert, finetune, predict, export, demo):
+    app.command()(verb)
 
 
 def _rank() -> str:
-    """Which of several ranks speaks, for all but the first; read from torchrun's environment, without torch."""
+    """The beginning of a message of any rank but the first; the rank is in torchrun's environment variables."""
     rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
     return "" if rank == "0" else f"rank {rank}: "
 
 
 def _wait_briefly() -> None:
-    """Threads that wait for each other sleep sooner: a step takes 3/4 of the time beside other work.
+    """Let threads that wait for each other sleep sooner: beside other work, a step then takes 3/4 of the time.
 
-    It is read when torch loads OpenMP; what the user has set stays.
+    OpenMP reads the variable when torch loads it; a value that the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -183,20 +180,22 @@ def _wait_briefly() -> None:
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     _wait_briefly()
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # ranks wait for each other in calls that end by the signal alone
+    alone = (
+        os.environ.get("WORLD_SIZE", "1") == "1"
+    )  # several ranks wait for each other in calls that only the signal itself ends
     try:
         with standard_streams(), ending.in_order() if alone else nullcontext():
             refuse_empty(sys.argv[1:])
             app()
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it
         sys.exit(1)
     except Exception as error:
         told = _sentence(error)
         if told is not None:
-            with suppress(OSError):  # of standard error, where nobody can be told
+            with suppress(OSError):  # standard error cannot be written: nobody can be told
                 err.print(Text.assemble(_rank(), ("error: ", "bold red"), brief(told)), soft_wrap=True)
             sys.exit(2)
-        code = getattr(error, "exit_code", None)  # StoppedError, without loading torch to name it
+        code = getattr(error, "exit_code", None)  # that of StoppedError, which cannot be imported without loading torch
         if code is None:
             raise
         err.print(_rank() + str(error), highlight=False, markup=False, soft_wrap=True)
@@ -204,16 +203,16 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What is wrong outside of the program; None for any other error."""
+    """The sentence for an error whose cause lies outside of the program; None for any other error."""
     if isinstance(error, InputError):
         return str(error)
     no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if no_memory or any(sign in str(error) for sign in NO_MEMORY):
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"memory ran out ({reason}); give a smaller --batch-size, in training also --set accumulate=2"
-    if isinstance(error, UnicodeEncodeError):  # a recorded name, in an environment that knows ASCII alone
+    if isinstance(error, UnicodeEncodeError):  # a recorded file name, where the environment knows ASCII alone
         return f"{error.object!a} is no name of a file in this environment ({error.encoding}); set LC_ALL=C.UTF-8"
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib, for ~ and ~name
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # raised by pathlib for ~ and ~name
         return "the home folder is not known, which a path with ~ or a library needs; set HOME, or give paths in full"
     if isinstance(error, OSError):  # a full disk, a file where a folder should be, a place without permission
         mend = REMEDY if in_cache(error.filename) else "check the place, its permissions and its free space"

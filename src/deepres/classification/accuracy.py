@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-DRAWS, SEED = 10_000, 0  # of the bootstrap
+DRAWS, SEED = 10_000, 0  # resamplings of the bootstrap, and the seed of its generator
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Scores:
     def interval(self, top: int = 1) -> tuple[float, float]:
         """The bootstrap 95 % interval of `error(top)`, in percent; always the same for the same scores.
 
-        Where all images are right, or all wrong, every draw is the same: it then reaches to the error at which that
-        would happen once in forty times, as Clopper's and Pearson's does.
+        Where all images are right, or all wrong, every resampling is the same. The interval then ends at the error at
+        which this result has a probability of 1/40, as the interval of Clopper and Pearson does.
         """
         wrong = ~self.hits(top)
         rare = 100 * (1 - 0.025 ** (1 / len(wrong)))
@@ -42,9 +42,9 @@ class Scores:
         return (100 - rare, 100.0) if wrong.all() else _bootstrap(wrong)
 
     def difference(self, other: "Scores", top: int = 1) -> tuple[float, float, float]:
-        """`error(top)` less that of `other` on the same images, and the bootstrap 95 % interval of it, in percent.
+        """`error(top)` minus that of `other` on the same images, and its bootstrap 95 % interval, in percent.
 
-        Images are drawn in pairs, so that the interval is narrow where both are wrong on the same images.
+        An image is drawn for both at once, so that the interval is narrow where both are wrong on the same images.
         """
         own, others = self.hits(top), other.hits(top)
         return self.error(top) - other.error(top), *_bootstrap(others & ~own, own & ~others)
@@ -64,7 +64,7 @@ class Scores:
         return (100 * (1 - counts.diagonal() / counts.sum(1))).tolist()
 
     def confused(self, most: int = 10) -> list[tuple[int, int, int]]:
-        """The (true class, predicted class, images) of the pairs most often confused, most first; at most `most`."""
+        """(true class, predicted class, images) of the at most `most` pairs most often confused, most first."""
         counts = self.confusion().fill_diagonal_(0)
         ordered = counts.flatten().sort(descending=True, stable=True)
         pairs = zip(ordered.indices[:most].tolist(), ordered.values[:most].tolist(), strict=True)
@@ -72,15 +72,15 @@ class Scores:
 
 
 def percent_wrong(correct: int, images: int) -> float:
-    """The error in percent where `correct` of `images` were right; counts of several parts may be added before."""
+    """The error in percent where `correct` of `images` were right; counts of several parts may be summed first."""
     return 100 * (1 - correct / images)
 
 
 def _bootstrap(more: Tensor, less: Tensor | None = None) -> tuple[float, float]:
-    """The 95 % interval of the share of `more` less that of `less`, which exclude each other, both bool (N,).
+    """The 95 % interval of the percentage of `more` minus that of `less`; both are bool (N,) and never both True.
 
-    To draw the N images anew with replacement and count them is to draw from a binomial distribution, then from
-    another for those that are left.
+    The count of `more` among N images drawn with replacement has a binomial distribution; that of `less` has another
+    one over the images that are left.
     """
     generator, total = torch.Generator().manual_seed(SEED), float(len(more))
     images, share = torch.full((DRAWS,), total, dtype=torch.float64), more.double().mean()
@@ -94,9 +94,9 @@ def _bootstrap(more: Tensor, less: Tensor | None = None) -> tuple[float, float]:
 
 @torch.no_grad()
 def score(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-    """Scores of `net`, in evaluation mode, for batches of images (N, C, H, W) and labels (N,).
+    """Scores of `net` for batches of images (N, C, H, W) and labels (N,).
 
-    Each image is scored by itself, so that the batch size changes no figure. Raises `ValueError` for no batch.
+    The network is in evaluation mode, so that the batch size changes no error. Raises `ValueError` for no batch.
     """
     was_training = net.training
     net.eval()

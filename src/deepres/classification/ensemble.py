@@ -10,10 +10,10 @@ from deepres.runtime.errors import InputError
 
 
 def member_weights(members: int, weights: Sequence[float] | None = None) -> tuple[float, ...]:
-    """Weights that sum to 1, equal ones where none are given.
+    """The weights of the members, scaled to sum to 1; equal ones where none are given.
 
-    Raises `InputError` for another number of weights than of members, for one that is negative or not finite, and
-    where all are 0.
+    Raises `InputError` where the number of weights is not that of members, a weight is negative or not finite, or all
+    are 0.
     """
     given = tuple(weights) if weights else (1.0,) * members
     if len(given) != members:
@@ -26,7 +26,5 @@ def member_weights(members: int, weights: Sequence[float] | None = None) -> tupl
 
 def average(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted mean, float64 (N, K), of the members' softmax scores, each (N, K)."""
-    total = torch.zeros(scores[0].shape, dtype=torch.float64)
-    for own, weight in zip(scores, weights, strict=True):
-        total += weight * own.double()
-    return total
+    products = (weight * own.double() for own, weight in zip(scores, weights, strict=True))
+    return sum(products, torch.zeros((), dtype=torch.float64))

@@ -13,7 +13,7 @@ SIDES = (256, 480)  # Sec. 3.4
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """A recipe with what images are cut and how they are augmented, and the target of the loss.
+    """A recipe with the cropping and augmentation of images, and the target of the loss.
 
     The defaults are the paper's for CIFAR-10 (Sec. 4.2).
     """
@@ -26,16 +26,16 @@ class ClassificationRecipe(Recipe):
         "colour": (0, LARGE),
     }
 
-    label_smoothing: float = 0.0  # the part of the target that is spread over all classes
-    augment: bool = True  # crops and flips (and of pictures on disk, colours)
-    pad: int = 4  # pixels of black on each side of a resident image, out of which it is cut anew
-    alternate_flips: bool = False  # a resident image is flipped in every second epoch, and not by chance
-    crop: int = 0  # pixels a side of random crops out of pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
-    sides: tuple[int, ...] = SIDES  # with `crop`: the least and the largest shorter side of a picture
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    augment: bool = True  # random crops and flips; for pictures on disk also colours
+    pad: int = 4  # black pixels added on each side of a resident image before it is randomly cropped
+    alternate_flips: bool = False  # flip a resident image in every second epoch instead of by chance
+    crop: int = 0  # pixels a side of random crops from pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
+    sides: tuple[int, ...] = SIDES  # with `crop`: smallest and largest shorter side that a picture is resized to
     colour: float = 0.0  # with `crop`: standard deviation of the colour augmentation
 
     def __post_init__(self) -> None:
-        """Check the fields of its own, too."""
+        """Check the fields that classification adds. Raises `InputError` for one that is wrong."""
         super().__post_init__()
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
@@ -49,7 +49,7 @@ class ClassificationRecipe(Recipe):
 
 CIFAR = ClassificationRecipe()
 CIFAR_DEEP = dataclasses.replace(CIFAR, name="cifar-deep", warmup="error")  # 110 layers and deeper
-# Not the paper's: made to reach, with 20 layers, the test error of the paper's recipe in less than a sixth of its time.
+# Not the paper's: with 20 layers it reaches the test error of the paper's recipe in less than a sixth of the time.
 FAST = ClassificationRecipe(
     name="fast",
     iterations=9_000,
@@ -79,14 +79,16 @@ IMAGENET = ClassificationRecipe(  # Sec. 3.4; patience, threshold and the number
     bn_average=100_000,
     evaluate_every=5_000,
 )
-FINETUNE = ClassificationRecipe(  # not the paper's: trained weights go on, at a tenth of the rate, on other images
-    name="finetune",
-    iterations=2_000,
-    batch_size=64,
-    lr=0.01,
-    decay="linear",
-    milestones=(),
-    evaluate_every=200,
+FINETUNE = (
+    ClassificationRecipe(  # not the paper's: trains trained weights further on other images, at a tenth of the rate
+        name="finetune",
+        iterations=2_000,
+        batch_size=64,
+        lr=0.01,
+        decay="linear",
+        milestones=(),
+        evaluate_every=200,
+    )
 )
 RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET, FINETUNE)}
 
@@ -94,7 +96,7 @@ RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET,
 def paper_recipe(depth: int, imagenet: bool = False) -> ClassificationRecipe:
     """The paper's recipe for a network of `depth` weighted layers: that of Sec. 3.4 for `imagenet`, else of Sec. 4.2.
 
-    There, 110 layers and more have a warm-up.
+    Of Sec. 4.2, networks of 110 layers and more have a warm-up.
     """
     if imagenet:
         return IMAGENET
@@ -102,10 +104,10 @@ def paper_recipe(depth: int, imagenet: bool = False) -> ClassificationRecipe:
 
 
 def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe:
-    """A recipe of crops (Sec. 3.4) for `network`: a tenth of the rate where it has no batch normalization to stand it.
+    """`recipe` for `network`: with a tenth of the learning rate where a network without batch normalization needs it.
 
-    Of the paper's that is 0.01, the rate of VGG and PReLU-net in their own papers. So with `finetune`; any other recipe
-    as it is.
+    That holds for recipes with crops (Sec. 3.4), whose rate becomes 0.01 as for VGG and PReLU-net in their own papers,
+    and for `finetune`. Any other recipe is returned unchanged.
     """
     lower = not entry(network).has_bn and (recipe.crop or recipe.name == FINETUNE.name)
     return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
@@ -113,7 +115,7 @@ def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe
 
 @dataclass(frozen=True)
 class ClassificationConfig(Config):
-    """All that re-creates a run of classification."""
+    """The configuration that re-creates a run of classification."""
 
     bounds: ClassVar[Bounds] = {
         **Config.bounds,
@@ -122,8 +124,8 @@ class ClassificationConfig(Config):
         "test_images": (0, LONG),
     }
 
-    split: str | None = None  # 45k/5k: a part of the training images is held out as test images
-    image_size: int | None = None  # pixels a side that every image is brought to; None: as they are
+    split: str | None = None  # 45k/5k: holds out a part of the training images as test images
+    image_size: int | None = None  # pixels a side that every image is resized and cropped to; None: unchanged
     in_channels: int | None = None  # None: as many as the images have
-    test_images: int = 0  # the curve's test error over so many images, spread over all; 0 and the end: over all
+    test_images: int = 0  # test images, evenly spaced, for the curve's test error; 0, and at the end: all
     recipe: ClassificationRecipe = CIFAR

@@ -1,4 +1,4 @@
-"""Scores of test images on disk, to be judged and joined later without running the networks again."""
+"""Softmax scores of test images in a file, evaluated or joined to an ensemble later without the networks."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ from deepres.runtime.printing import marked
 
 HEADER = "deepres.scores"
 ANEW = "write it again with --save-scores"
-MOST_BYTES = 2**31  # a score in JSON has some twenty
+MOST_BYTES = 2**31  # a score in JSON takes some twenty
 WRONG = ("image", "true", "predicted", "score", "score_of_true")
 
 
@@ -35,7 +35,7 @@ class _Member(TypedDict):
 
 
 class _Header(TypedDict):
-    """What is read of a file's header, which may hold more."""
+    """The fields of a file's header that are read; it may hold more."""
 
     data: str
     names: list[str]
@@ -46,7 +46,7 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True)
 class Member:
-    """One network's softmax scores (N, K), float32, and the facts of it: weights, network, protocol, ..."""
+    """One network's softmax scores (N, K), float32, and facts about it: weights, network, protocol, ..."""
 
     facts: Json
     scores: Tensor
@@ -56,7 +56,7 @@ class Member:
 class ScoreTable:
     """The scores of members for N images of the data set `data`: names, true labels int64 (N,), and K class names.
 
-    `skipped` names the images that did not decode and were left out; `part` is what of the data the images are.
+    `skipped` names the images that did not decode and were left out; `part` is the part of the data that was tested.
     """
 
     data: str
@@ -80,10 +80,10 @@ def is_scores(file: Path) -> bool:
 
 
 def write_scores(file: Path, table: ScoreTable) -> None:
-    """Keep a table in a file, atomically: safetensors, or JSON where the name ends so, with the same content.
+    """Write a table to a file, atomically: as safetensors, or as JSON where the name ends in .json.
 
-    Tensors (in JSON lists) are `labels` and `scores.0`, `scores.1`, ..., one a member; the metadata hold the rest as
-    JSON. Raises `InputError` where `file` cannot be written.
+    The tensors (in JSON: lists) are `labels` and `scores.0`, `scores.1`, ..., one for each member; the metadata hold
+    the rest as JSON. Raises `InputError` where `file` cannot be written.
     """
     tensors = {"labels": table.labels} | {f"scores.{n}": own.scores for n, own in enumerate(table.members)}
     fields = {name: getattr(table, name) for name in ("data", "names", "classes", "skipped", "part")}
@@ -102,16 +102,18 @@ def write_scores(file: Path, table: ScoreTable) -> None:
 
 
 def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None = None) -> None:
-    """A CSV of the images that the members together take for another class, the surest of them first.
+    """Write a CSV of the images that the ensemble of the members misclassifies, those with the highest score first.
 
     Columns: image, true class, predicted class, and the scores of both, from 0 to 1; names that a spreadsheet would
     take for formulas are marked (`printing.marked`). Raises `InputError` where `file` cannot be written.
     """
+    # The misclassified images.
     shares = member_weights(len(table.members), weights)
     found = Scores(average([own.scores for own in table.members], shares), table.labels)
     best = found.predicted()
     sure = found.scores.gather(1, best[:, None])[:, 0]
     wrong = [row for row in sure.argsort(descending=True).tolist() if best[row] != table.labels[row]]
+    # A row for each.
     try:
         with (
             replacing(file) as partial,
@@ -129,7 +131,7 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
 
 
 def refuse_other_list(file: Path) -> None:
-    """Raise `InputError` where `file` is no name for `write_wrong`, or holds something else than that writes."""
+    """Raise `InputError` where `file` does not end in .csv, or exists and was not written by `write_wrong`."""
     if (file.exists() and not file.is_file()) or file.suffix != ".csv":
         raise InputError(f"--wrong {file} is to be a file whose name ends in .csv")
     if file.exists():
@@ -173,8 +175,8 @@ def _content(file: Path) -> tuple[Json, dict[str, Tensor]]:
 def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = silent) -> ScoreTable:
     """The members of all tables, in their order, over the images of the first.
 
-    Classes are taken by name, or as `classes.columns` has it, with its `by_place`. Raises `InputError` where the tables
-    are not of the same images with the same labels, or not of the same classes.
+    Classes are matched by name; `by_place` is that of `classes.columns`. Raises `InputError` where the tables
+    differ in images, labels or classes.
     """
     first = tables[0]
     known = Classes("the first member", first.classes)
@@ -186,6 +188,7 @@ def joined(tables: Sequence[ScoreTable], by_place: bool = False, say: Say = sile
                 f"the members were tested on different images: {len(first.names)} of {first.data} and "
                 f"{len(table.names)} of {table.data}, which are not the same names; test them on the same data"
             )
+        # The rows in the order of the first table, the columns in the order of its classes.
         order = sorted(range(len(table.names)), key=lambda number, own=table: place[own.names[number]])
         own = (
             known if table is first else Classes(str(table.members[0].facts.get("weights", table.data)), table.classes)

@@ -1,4 +1,4 @@
-"""A trained network under a test protocol, as one function from images to softmax scores."""
+"""A trained network and a test protocol as one function from images to softmax scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from deepres.runtime.errors import InputError
 from deepres.weights.find import require_mean
 
 BATCH_PIXELS = 32 * CROP * CROP
-DECODED_PIXELS = 2**26  # of the pictures that are held at their own size at a time, 200 MB
+DECODED_PIXELS = 2**26  # of the decoded pictures held at a time, at their own size: 200 MB
 T = TypeVar("T")
 Scorer = Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is run in a test: views of the crop's size at a time, the device, the precision.
+    """How a network is run in a test: the batch size in views of the crop's size, the device, the precision.
 
-    None and `auto` leave the choice to the machine. `batch_size` changes no figure beyond rounding.
+    None and `auto` are chosen for the machine. `batch_size` changes no figure beyond rounding.
     """
 
     batch_size: int | None = None
@@ -34,11 +34,11 @@ class Execution:
     precision: str = "auto"
 
     def resolved(self) -> Self:
-        """The same with the device and the precision that `auto` is here. Raises `InputError` for unknown ones."""
+        """The same without `auto`, as chosen for this machine. Raises `InputError` for what is unknown."""
         return replace(self, device=resolve_device(self.device), precision=precision_of_tests(self.precision))
 
     def pixels(self, crop: int) -> int:
-        """The most pixels in a batch of views, for a network of `crop`."""
+        """The most pixels in a batch of views, for a network trained on crops of `crop` pixels a side."""
         return self.batch_size * crop**2 if self.batch_size else BATCH_PIXELS
 
     def views(self, crop: int) -> int:
@@ -50,7 +50,7 @@ AUTO = Execution()
 
 
 def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
-    """`items` in lists of at most `most`, which end early where they hold more than `DECODED_PIXELS` pixels."""
+    """`items` in lists of at most `most`; a list ends early once it holds `DECODED_PIXELS` pixels."""
     piece: list[T] = []
     held = 0
     for item in items:
@@ -64,7 +64,7 @@ def pieces(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterato
 
 
 def crop_of(net: Network) -> int:
-    """Pixels a side of the images that the network was trained on: by the header, the mean image, or the name."""
+    """Pixels a side of the training images: from the header of the weights, else the mean image, else the name."""
     recorded = net.header.get("crop")
     if recorded is None and net.mean is not None and net.mean.shape[-1] > 1:
         recorded = net.mean.shape[-1]
@@ -72,14 +72,14 @@ def crop_of(net: Network) -> int:
 
 
 def is_cropped(net: Network) -> bool:
-    """Whether the network was trained on crops: ours say so, those of others for ImageNet were."""
-    said = net.header.get("protocol")  # of an exported file
+    """Whether the network was trained on crops: our headers say so, and weights of others for ImageNet were."""
+    said = net.header.get("protocol")  # in the header of an exported file
     foreign = "recipe" not in net.header and crop_of(net) == CROP
     return said != "single" if said else "crop" in net.header or foreign
 
 
 def ends(net: Network) -> tuple[int, int]:
-    """Input channels and classes of a network, from its first and its last parameter; a file says them."""
+    """Input channels and classes of a network, by its first and last parameter; of an exported file, by its header."""
     every = list(net.parameters())
     return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
 
@@ -89,12 +89,13 @@ def scorer(
 ) -> Scorer:
     """The function from N images, each uint8 (C, H, W), to softmax scores, float64 (N, K), by `protocol`.
 
-    The views are scored by `engine` where one is given that stands for the network. The function raises `InputError`
-    for images that the network cannot take, and for scores that are not finite.
+    With `engine`, which computes the same as the network, the views are scored by that. The function raises
+    `InputError` for images that the network cannot take, and for scores that are not finite.
     """
     execution = execution.resolved()
     mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(execution.device)
     channels, views = ends(net)[0], protocol.views(crop)
+    # The network, made fully convolutional for the dense protocol.
     dense = protocol.name == "dense"
     if dense and net.in_file:
         raise InputError("a file takes views of one size, which the protocol dense has not; give another")
@@ -120,9 +121,9 @@ def scorer(
 
 
 def with_channels(image: Tensor, channels: int) -> Tensor:
-    """A grayscale image, (1, H, W) or with three channels that are the same, for a network of 1 or 3.
+    """An image (C, H, W) for a network of 1 or 3 input channels; gray is repeated or reduced to one channel.
 
-    Raises `InputError` where colour would have to be thrown away.
+    Raises `InputError` where colour would be lost.
     """
     if image.shape[0] == channels:
         return image
@@ -132,7 +133,7 @@ def with_channels(image: Tensor, channels: int) -> Tensor:
 
 
 def _check_sizes(images: Sequence[Tensor], mean: Tensor) -> None:
-    """Refuse an image that the mean image is not of the size of; a mean by channel has no size."""
+    """Raise `InputError` for an image of another size than the mean image; a mean for each channel has no size."""
     for image in images:
         if image.shape != mean.shape and mean.shape[-2:] != (1, 1):
             raise InputError(

@@ -1,4 +1,4 @@
-"""The data of a run: whole images resident in memory (Sec. 4.2), or pictures on disk, read as they are needed."""
+"""The data of a run: whole images resident in memory (Sec. 4.2), or pictures read from disk as needed."""
 
 import hashlib
 
@@ -14,16 +14,18 @@ Source = Data | Parts
 
 
 def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) -> Source:
-    """The data of a configuration; `say` is told what takes time, and what there is. One rank prepares it for all.
+    """The data of a configuration; `say` is told of slow steps and of what was found. One rank prepares them for all.
 
-    Raises `InputError` for data that cannot be had, lack training or test pictures or have one class alone, for whole
-    images that are not square, and for options that do not go with a recipe of crops.
+    Raises `InputError` for data that cannot be loaded, without training or test pictures or with a single class, for
+    whole images that are not square, and for options that exclude a recipe of crops.
     """
     size, bad, crop = config.image_size, config.skip_bad, config.recipe.crop
     gray = config.in_channels not in (None, 3)
+    # A recipe of crops takes pictures as they are.
     for option, given in (("--split", config.split), ("--image-size", size), ("--in-channels", gray)):
         if crop and given:
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
+    # Load the data.
     place, rule = still_there(config.data_path or config.data, "the run"), config.division
     with ranks.one_first():
         if crop:
@@ -34,6 +36,7 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
             )
     classes = source.classes if isinstance(source, Data) else source.train.classes
     say(f"{config.data}: {counted(len(source.train), len(source.test), classes)}")
+    # Check that they can be trained and tested on.
     if not len(source.train):
         raise InputError(f"{config.data} has no training pictures; add some, in train/ where there is a test/ or val/")
     if not len(source.test):
@@ -50,7 +53,7 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
 
 
 def fingerprint_of(source: Source) -> str:
-    """A SHA-256 over the content of both parts, as a run records it: the test error may change the rate."""
+    """The SHA-256 of training and test part that a run records; the test part counts, as its error may set the rate."""
     if isinstance(source, Data):
         return source.fingerprint
     return hashlib.sha256("".join(part.fingerprint for part in source).encode()).hexdigest()

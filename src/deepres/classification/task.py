@@ -33,35 +33,34 @@ from deepres.runtime.ranks import Ranks
 from deepres.training.stop import Stopping, stops
 
 TEST_BATCH = 500
-TEST_PIXELS = 32 * 224 * 224  # of a batch of test crops
+TEST_PIXELS = 32 * 224 * 224  # in a batch of test crops
 Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 class TrainingBatches(Protocol):
-    """Where batches come from: `Batches` of resident images, or a `Stream` of pictures on disk."""
+    """The source of training batches: `Batches` of resident images, or a `Stream` of pictures on disk."""
 
     def batch(self, step: int) -> Labelled:
         """The batch of a step, a pure function of (seed, step)."""
         ...
 
     def close(self) -> None:
-        """End what is at work on the next ones."""
-        ...
+        """End the processes that prepare the next batches."""
 
 
 class TestPart(Protocol):
     """The test images of this rank."""
 
     def hits(self, net: nn.Module, last: bool) -> list[int]:
-        """How many are right, right among the best five, and all; of the curve's, or of all where `last`."""
+        """Images right in top 1, right in top 5, and tested; over all images where `last`, else over the curve's."""
         ...
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """The batches and the test of a run, and what is known of its images.
+    """The training batches and the test of a run, and facts about its images.
 
-    `mean` (C, H, W) is the mean image in units of 0 to 1, `facts` go into the header of the weights.
+    `mean` (C, H, W) is the mean image in units of 0 to 1; `facts` go into the header of the weights.
     """
 
     classes: tuple[str, ...]
@@ -77,11 +76,11 @@ class ClassificationTask:
     watched: str | None = "test_error"
 
     def batch_at(self, step: int) -> Labelled:
-        """Images float32 (n, C, H, W) less the mean image, and labels int64 (n,), on the device."""
+        """Images float32 (n, C, H, W), with the mean image subtracted, and labels int64 (n,), on the device."""
         return self.batches.batch(step)
 
     def split(self, batch: Labelled, parts: int) -> Sequence[Labelled]:
-        """Micro-batches of one size."""
+        """The batch as `parts` micro-batches of one size."""
         images, labels = batch
         return list(zip(images.chunk(parts), labels.chunk(parts), strict=True))
 
@@ -90,14 +89,14 @@ class ClassificationTask:
         return batch[0]
 
     def loss(self, net: nn.Module, part: Labelled) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The cross-entropy of a micro-batch, and the share of wrong answers in percent."""
+        """The cross-entropy of a micro-batch, and its training error in percent."""
         images, labels = part
         logits, loss = classification_loss(net(images), labels, self.label_smoothing)
         return loss, {"train_error": 100 * (logits.detach().argmax(1) != labels).float().mean()}
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
-        """Top-1 and top-5 test error in percent: each rank scores its images, and each image counts once."""
-        # In fp32 whatever the net is trained in, and as fast as `deepres eval` does it.
+        """Top-1 and top-5 test error in percent; the ranks share the images, and each image counts once."""
+        # In fp32 whatever the precision of training, and folded for speed as in `deepres eval`.
         fast = net if runs_on_kernels(net) else folded(net)
         top1, top5, images = _summed(self.ranks, lambda: self.test.hits(fast, last))
         if not images:
@@ -114,7 +113,7 @@ def classification_task(
 ) -> ClassificationTask:
     """The task of a configuration whose device and precision are resolved, for this rank.
 
-    `start_mean` (C, H, W) or (C, 1, 1), of start weights, is subtracted in place of the mean of the training images.
+    `start_mean` (C, H, W) or (C, 1, 1), the mean image of start weights, replaces that of the training images.
     """
     if isinstance(source, Data):
         return _resident(config, source, ranks, start_mean)
@@ -123,10 +122,10 @@ def classification_task(
 
 @dataclass(frozen=True)
 class _ResidentTest:
-    """Whole images in memory: every `world`-th is this rank's."""
+    """The test on whole images in memory; this rank tests every `world`-th of them."""
 
     every: ImageSet
-    few: ImageSet  # the curve's
+    few: ImageSet  # for the curve
     mean: Tensor
     device: torch.device
     ranks: Ranks
@@ -134,9 +133,9 @@ class _ResidentTest:
     def hits(self, net: nn.Module, last: bool) -> list[int]:
         images, own = self.every if last else self.few, slice(self.ranks.rank, None, self.ranks.world)
         mine = dataclasses.replace(images, images=images.images[own], labels=images.labels[own])
-        if not len(mine):  # of a rank without an image, where there are more ranks than images
+        if not len(mine):  # where there are more ranks than images
             return [0, 0, 0]
-        return [*_hits(score(net, test_batches(mine, self.mean, TEST_BATCH, self.device))), len(mine)]
+        return _counts(score(net, test_batches(mine, self.mean, TEST_BATCH, self.device)))
 
 
 def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean: Tensor | None) -> ClassificationTask:
@@ -152,31 +151,32 @@ def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean
 
 
 class _StreamedTest:
-    """Pictures on disk by the protocol `center`: every `world`-th is this rank's."""
+    """The test on pictures on disk by the protocol `center`; this rank tests every `world`-th of them."""
 
     def __init__(self, index: Index, config: ClassificationConfig, mean: Tensor, ranks: Ranks, say: Say):
         self.index, self.config, self.mean, self.ranks, self.say = index, config, mean, ranks, say
         self.told: set[str] = set()
 
     def hits(self, net: nn.Module, last: bool) -> list[int]:
+        # This rank's pictures, and how they are read.
         config, crop = self.config, self.config.recipe.crop
         own = evenly(len(self.index), 0 if last else config.test_images)[self.ranks.rank :: self.ranks.world]
         view = partial(center_crop, crop=crop, side=TestProtocol("center").sizes(crop)[0])
         counts, seen = [0, 0, 0], every_so_often(self.say, "pictures tested")
         size = max(1, TEST_PIXELS // crop**2)
         reading = Reading(config.workers, config.skip_bad, self.say)
+        # Count the right answers, a batch at a time.
         for answer in in_order(labelled(self.index, view), size, reading, own):
             self._tell(answer.bad)
             if answer.batch is not None:
                 pictures, labels = answer.batch
                 images = normalise(pictures.to(self.mean.device), self.mean)
-                found = [*_hits(score(net, [(images, labels)])), len(labels)]
-                counts = [sum(pair) for pair in zip(counts, found, strict=True)]
+                counts = [*map(sum, zip(counts, _counts(score(net, [(images, labels)])), strict=True))]
                 seen(counts[2], len(own))
         return counts
 
     def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Name each picture that does not decode once."""
+        """Tell once of each picture that does not decode."""
         for name, reason in bad:
             if name not in self.told:
                 self.say(f"left out of the test: {name}, which does not decode ({reason})")
@@ -190,7 +190,7 @@ def _streamed(
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
     low, high = recipe.sides
     reading = Reading(config.workers, config.skip_bad, say)
-    # The mean image and the axes of the colour augmentation, by one rank for all of a machine.
+    # One rank of each machine computes the mean image and the axes of the colour augmentation for all.
     seen = every_so_often(say, "training pictures seen for the mean image")
     with ranks.one_first():
         found = statistics(
@@ -209,7 +209,7 @@ def _streamed(
 
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
-    """The counts of all ranks added up; raises `Stopping` on all of them where one is told to stop before the end."""
+    """The sums of the counts of all ranks. Raises `Stopping` on all ranks where one is told to stop before the end."""
     own, stopped = [0, 0, 0], True
     try:
         with stops.at_once():
@@ -222,12 +222,13 @@ def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
     return total
 
 
-def _hits(scores: Scores) -> list[int]:
-    return [scores.correct(), scores.correct(top=5)]
+def _counts(scores: Scores) -> list[int]:
+    """Images right in top 1, right in top 5, and all."""
+    return [scores.correct(), scores.correct(top=5), len(scores.labels)]
 
 
 def evenly(total: int, count: int) -> Tensor:
-    """`count` places of `total` at even distances (all where `count` is 0 or more than there are), int64."""
+    """`count` evenly spaced places of `total`, int64; all places where `count` is 0 or not below `total`."""
     return torch.arange(count) * total // count if 0 < count < total else torch.arange(total)
 
 

@@ -1,4 +1,4 @@
-"""The views of an image that a test scores, and the average over them (Secs. 3.4 and 4.2)."""
+"""The views of an image that a test protocol scores, and the average over them (Secs. 3.4 and 4.2)."""
 
 import math
 from collections import defaultdict
@@ -19,8 +19,8 @@ ProtocolName = Literal["single", "center", "10-crop", "dense"]
 Views = Callable[[Tensor], list[Tensor]]
 SCALES = (224, 256, 384, 480, 640)  # Sec. 3.4
 MOST_PIXELS = 2**23  # of a view: its maps take a hundred times the memory
-STEP = 32  # pixels between positions of the last map, of the networks of Table 1
-CROP, SHORTER = 224, 256  # of the networks for ImageNet; others in proportion
+STEP = 32  # input pixels between positions of the last map, in the networks of Table 1
+CROP, SHORTER = 224, 256  # of networks for ImageNet; other networks have them in proportion
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Protocol:
     """How an image is tested; the scores of all its views are averaged after softmax.
 
     `single`: the whole image as it is (Sec. 4.2). `center`: the centre of the image with its shorter side at
-    256, `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
-    shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop
-    than 224 the sizes are in proportion, those of `dense` but the first, the crop itself, rounded to multiples of 32;
-    `scales` that are given are taken as they are, of `center` and `10-crop` one.
+    256. `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
+    shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop than
+    224 the default sizes are in proportion; those of `dense` after the first, which is the crop, are rounded to
+    multiples of 32. `scales` override the default sizes; `center` and `10-crop` take one.
     """
 
     name: ProtocolName
@@ -43,20 +43,20 @@ class Protocol:
         if self.name == "single":
             return ()
         if self.name == "dense":
-            # As the paper's, multiples of the last map's step: else its last positions see more padding than picture.
+            # Multiples of the last map's step, as in the paper: else its last positions see more padding than picture.
             larger = (max(crop, STEP * round(scale * crop / CROP / STEP)) for scale in SCALES[1:])
             return self.scales or tuple(dict.fromkeys((crop, *larger)))
         return self.scales[:1] or (round(SHORTER * crop / CROP),)
 
     def facts(self, crop: int) -> dict[str, object]:
-        """What was done, for a record."""
+        """The protocol, crop and scales, for a record."""
         flip = {"flip": self.flip} if self.name == "dense" else {}
         return {"protocol": self.name, "crop": crop, "scales": list(self.sizes(crop)), **flip}
 
     def views(self, crop: int) -> Views:
         """The function from an image, uint8 (C, H, W), to its views, uint8 (C, h, w); always the same number.
 
-        Raises `InputError` for a crop that the given scale has no room for.
+        Raises `InputError` for a crop that is larger than the given scale.
         """
         sizes = self.sizes(crop)
         if self.name in ("center", "10-crop") and sizes[0] < crop:
@@ -75,8 +75,8 @@ class Protocol:
 def resized(image: Tensor, shorter: int) -> Tensor:
     """An image, uint8 (C, H, W), with its shorter side at `shorter` pixels and its aspect ratio kept.
 
-    As torchvision's `Resize` makes it of a Pillow picture, to the last bit. Raises `InputError` for one so long that
-    it would fill memory.
+    The pixels are exactly those of torchvision's `Resize` on a Pillow picture. Raises `InputError` for an image so
+    long that the result would fill memory.
     """
     height, width = image.shape[-2:]
     size = resizing.scaled((width, height), shorter)
@@ -95,12 +95,13 @@ def center(image: Tensor, crop: int) -> Tensor:
     """The middle `crop` x `crop` pixels of an image (C, H, W), with black around one that is smaller."""
     height, width = image.shape[-2:]
     top, left = resizing.margin(height, crop), resizing.margin(width, crop)
-    return F.pad(image, (-left, left + crop - width, -top, top + crop - height))  # less than none cuts off
+    return F.pad(image, (-left, left + crop - width, -top, top + crop - height))  # negative padding cuts off
 
 
 def ten_crops(image: Tensor, crop: int) -> list[Tensor]:
     """The four corners and the middle of an image (C, H, W), then their left-right flips."""
-    corners = [image[:, rows, columns] for rows in _ends(crop) for columns in _ends(crop)]
+    ends = (slice(crop), slice(-crop, None))
+    corners = [image[:, rows, columns] for rows in ends for columns in ends]
     crops = [*corners, center(image, crop)]
     return crops + [view.flip(-1) for view in crops]
 
@@ -112,7 +113,7 @@ def dense(image: Tensor, scales: Sequence[int], flip: bool) -> list[Tensor]:
 
 
 def fitted(mean: Tensor, height: int, width: int) -> Tensor:
-    """The mean image (C, H, W) stretched to the size of a view; that of the training crop stays as it is."""
+    """The mean image (C, H, W) resized to a view's `height` and `width`; unchanged where it has that size."""
     if mean.shape[-2:] == (height, width):
         return mean
     return F.interpolate(mean[None], (height, width), mode="bilinear", antialias=True)[0]
@@ -128,16 +129,18 @@ def score_views(
 ) -> Tensor:
     """Softmax scores (N, K) of N images, float64 on the processor, averaged over the views of each.
 
-    `net`, in evaluation mode, gives scores (n, K), or maps of scores (n, K, h, w): then softmax is taken at each
-    position and averaged over the positions first, so that a position counts as the crop that it stands for.
-    `prepare` makes what `net` takes from views, uint8 (n, C, h, w). Views of one size share batches of at most
-    `pixels` pixels, or of one view; the grouping changes no score beyond the rounding of the network itself.
+    `net`, in evaluation mode, gives logits (n, K) or maps of logits (n, K, h, w). Of a map, softmax is taken at each
+    position and averaged over the positions first, so that each position counts as the crop that it sees. `prepare`
+    turns views, uint8 (n, C, h, w), into the input of `net`. Views of one size share batches of at most `pixels`
+    pixels, or of one view; the grouping changes scores only by rounding in the network.
     """
+    # Group the views by size.
     cut = [views(image) for image in images]
     every = [view for own in cut for view in own]
     groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
     for place, view in enumerate(every):
         groups[view.shape].append(place)
+    # Score them, a batch of one size at a time.
     rows: dict[int, Tensor] = {}
     for shape, places in groups.items():
         size = max(1, pixels // shape[1:].numel())
@@ -146,9 +149,6 @@ def score_views(
             scores = net(prepare(torch.stack([every[place] for place in batch]))).cpu().double()
             shares = scores.reshape(*scores.shape[:2], -1).softmax(1).mean(2)
             rows |= zip(batch, shares, strict=True)
+    # Average over the views of each image.
     table = torch.stack([rows[place] for place in range(len(every))])
     return table.view(len(images), len(cut[0]), -1).mean(1)
-
-
-def _ends(crop: int) -> tuple[slice, slice]:
-    return slice(crop), slice(-crop, None)

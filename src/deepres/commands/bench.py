@@ -1,9 +1,7 @@
 """The verb `deepres bench`."""
 
 import itertools
-import json as json_format
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,8 @@ import typer
 from rich.table import Table
 
 from deepres.bench.job import Job, Task, is_from_disk
-from deepres.commands.console import sayer
-from deepres.commands.options import AsJson, require_positive
+from deepres.commands.console import print_json, say
+from deepres.commands.options import AsJson, grouped, require_positive
 from deepres.records import Json, write_json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
@@ -23,65 +21,80 @@ BATCH: dict[str, dict[str, int]] = {
 }
 
 
-def bench(
-    task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
-    networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
-    against: Annotated[
-        list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
-    ] = None,
-    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7,
-    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1,
-    batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None,
-    data: Annotated[
-        str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")
-    ] = "cifar10",
-    part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0,
-    precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto",
+@dataclass(frozen=True)
+class JobOptions:
+    """What every contestant does: fields of `bench.job.Job`."""
+
+    batch_size: Annotated[int | None, typer.Option(help="Default: 128; at 224 pixels 32; infer, dense: 1.")] = None
+    data: Annotated[str, typer.Option("--data", help="What is trained on or loaded; at 224, a folder of pictures.")] = (
+        "cifar10"
+    )
+    part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0
+    precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto"
     memory_budget: Annotated[
         float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")
-    ] = None,
-    compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True,
-    save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None,
+    ] = None
+    compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True
+
+
+@dataclass(frozen=True)
+class ContestOptions:
+    """Who runs a job, how often, and where the records go."""
+
+    against: Annotated[
+        list[str] | None, typer.Option(help="A rival; repeatable. Default: all that can, but not our own recipe fast.")
+    ] = None
+    pairs: Annotated[int, typer.Option(help="Turns of each.")] = 7
+    warm_up: Annotated[int, typer.Option(help="Turns of each before those that count.")] = 1
+    save: Annotated[Path | None, typer.Option(help="A folder for the records, a file a work and rival.")] = None
+
+
+@grouped
+def bench(
+    task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
+    job_options: JobOptions,
+    how: ContestOptions,
+    networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
     json: AsJson = False,
 ) -> None:
     """Run ours and the rivals in turn (A B A B ...); medians, ratios pair by pair, and the share of the limits.
 
     A ratio is the rival's time over ours. Example: deepres bench train resnet20 --against textbook --part 0.25
     """
-    given = Job(task, "", batch_size or 0, data, part, precision, memory_budget, compile)
-    jobs = [_job(given, network, batch_size) for network in networks or ["resnet20"]]
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)  # refused now, and not after the contest
-    records = [record for job in jobs for record in _measured(job, against, pairs, warm_up, save)]
+    jobs = [_job(task, network, job_options) for network in networks or ["resnet20"]]
+    if how.save is not None:
+        how.save.mkdir(parents=True, exist_ok=True)  # where it cannot be made, this is told before the contest
+    records = [record for job in jobs for record in _measured(job, how)]
     if json:
-        typer.echo(json_format.dumps(records, indent=2))
+        print_json(records)
         return
     for _, of_job in itertools.groupby(records, lambda record: record["work"]):
-        _print(Console(), list(of_job))
+        _print_job(list(of_job))
 
 
-def _measured(job: Job, against: Sequence[str] | None, pairs: int, warm_up: int, save: Path | None) -> list[Json]:
-    """The record of the job against each rival, by default all that take part; kept in the folder `save`."""
+def _measured(job: Job, how: ContestOptions) -> list[Json]:
+    """The record of the job against each rival, by default against all that take part; kept in the folder `save`."""
     from deepres.bench.contest import contest
     from deepres.bench.contestants import rivals
     from deepres.bench.limits import asked, machine_limits, shares
 
-    chosen = list(dict.fromkeys(against or rivals(job)))
-    records = contest(job, chosen, pairs, warm_up, sayer(Console(stderr=True)))
+    # The contest, and for speeds the share of what this machine could reach.
+    chosen = list(dict.fromkeys(how.against or rivals(job)))
+    records = contest(job, chosen, how.pairs, how.warm_up, say)
     if job.task in ("train", "infer"):
         limits, need = machine_limits(job.precision), asked(job)
         records = [shares(record, limits, need) for record in records]
     for record in records:
-        if save is not None:
-            write_json(save / f"{_name(job)}-{record['rival']['name']}.json", record)
+        if how.save is not None:
+            write_json(how.save / f"{_file_stem(job)}-{record['rival']['name']}.json", record)
     return records
 
 
-def _print(out: Console, records: list[Json]) -> None:
-    """One job: a row a contestant, ours first."""
+def _print_job(records: list[Json]) -> None:
+    """Print the records of one job: a row a contestant, ours first, then their settings and what qualifies them."""
     from deepres.bench.tables import conditions, reached, setting, what
 
-    ours = records[0]["ours"]
+    out, ours = Console(), records[0]["ours"]
     table = Table("", "seconds a turn", "images/s", "ratio", "min to max")
     table.add_row("ours", f"{ours['median']['seconds']:.3f}", f"{ours['images_per_second']:,.1f}", "", "")
     for record in records:
@@ -99,25 +112,25 @@ def _print(out: Console, records: list[Json]) -> None:
         out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def _name(job: Job) -> str:
+def _file_stem(job: Job) -> str:
     precision = f"-{job.precision}" if job.precision != "fp32" else ""
     pictures = "-pictures" if is_from_disk(job) else ""
     return f"{job.task}-{job.network}-b{job.batch_size}{precision}{pictures}"
 
 
-def _job(given: Job, network: str, batch_size: int | None) -> Job:
+def _job(task: Task, network: str, options: JobOptions) -> Job:
     """The job for `network`, with its defaults filled in. Raises `InputError` for what makes no sense."""
     from deepres.models.catalog import family
     from deepres.runtime.device import resolve_precision
 
-    task, precision = given.task, given.precision
-    if not 0 < given.part <= 1:
-        raise InputError(f"--part is {given.part:g}, but must be above 0 and at most 1")
+    if not 0 < options.part <= 1:
+        raise InputError(f"--part is {options.part:g}, but must be above 0 and at most 1")
     if task == "dense" and family(network) == "cifar":
         raise InputError(f"dense is for networks at 224 pixels, such as resnet18, not for {network}")
-    size = BATCH[family(network)].get(task, 128) if batch_size is None else batch_size
+    size = BATCH[family(network)].get(task, 128) if options.batch_size is None else options.batch_size
     require_positive([("--batch-size", size)])
+    precision = options.precision
     if precision == "int8" and task != "infer":
         raise InputError("int8 is for infer alone; give --precision fp32 or bf16")
     resolved = precision if precision == "int8" else resolve_precision(precision, "cpu")
-    return replace(given, network=network, batch_size=size, precision=resolved)
+    return Job(task, network, **vars(replace(options, batch_size=size, precision=resolved)))

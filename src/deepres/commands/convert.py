@@ -1,14 +1,12 @@
 """The verb `deepres convert`."""
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from deepres.commands.console import print_lines, sayer
+from deepres.commands.console import print_json, print_lines, say
 from deepres.commands.options import AsJson, NetworkName
-from deepres.runtime.printing import Console
 
 
 def convert(
@@ -42,9 +40,9 @@ def convert(
     from deepres.weights.origins import Hints
 
     target = convert.Target(to, form, mean, std, errors or ())
-    facts = convert.convert(source, target, sayer(Console(stderr=True)), Hints(network, padding, take))
+    facts = convert.convert(source, target, say, Hints(network, padding, take))
     if json:
-        typer.echo(json_format.dumps(facts, indent=2))
+        print_json(facts)
     else:
         print_lines(
             f"{facts['network']}, {facts['parameters']:,} parameters, {facts['num_classes']} classes, stride on the "

@@ -1,13 +1,12 @@
 """The verbs `deepres data info`, `stats` and `check`."""
 
-import json as json_format
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepres.commands.console import print_lines, progress_bar, sayer, ticker
+from deepres.commands.console import counting, print_json, print_lines, say
 from deepres.commands.options import AsJson, ImageSize, SkipBad, Split
 from deepres.records import Json
 from deepres.runtime.errors import InputError
@@ -24,7 +23,7 @@ class DataGroup(CommandGroup):
     """`deepres data NAME` is `deepres data info NAME`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the verb in where a name stands in its place."""
+        """Insert the verb `info` where a data set is named first."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["info", *args]
         return super().parse_args(ctx, args)
@@ -35,8 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Describe, measure or check a data set.\n\nExample: deepres data stats PHOTOGRAPHS",
 )
-out, err = Console(), Console(stderr=True)
-_say = sayer(err)
 
 DataName = Annotated[
     str, typer.Argument(help="A folder, a name such as food101, hf:owner/name, or wds:PATTERN of tar shards.")
@@ -67,19 +64,19 @@ def info(
     from deepres.data.stream import index
     from deepres.report import console
 
-    say = cache(_say)  # what both ways tell is told once
+    say_once = cache(say)  # both ways of reading tell some of the same
     try:
         facts = describe_data_set(
-            load_data_set(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say)
+            load_data_set(name, split=split, image_size=image_size, skip_bad=skip_bad, progress=say_once)
         )
     except NotResidentError:
         if split or image_size:
             raise
-        facts = index.describe_index(name, index.open_index(name, say))
+        facts = index.describe_index(name, index.open_index(name, say_once))
     if json:
-        typer.echo(json_format.dumps(facts, indent=2))
+        print_json(facts)
     else:
-        console.print_facts(out, facts)
+        console.print_facts(Console(), facts)
 
 
 @app.command()
@@ -99,27 +96,26 @@ def stats(
     from deepres.data.stream.loader import Reading
     from deepres.data.stream.statistics import statistics
 
-    index = open_index(name, _say).train
+    index = open_index(name, say).train
     if not len(index):
         raise InputError(f"{name} has no training pictures; give data that has")
-    with progress_bar(err) as bar:
-        tick = ticker(bar, _say, "images seen")
+    with counting("images seen") as tick:
         found = statistics(
             index,
             crop=crop,
             side=round(crop * 256 / 224) if side is None else side,
-            reading=Reading(workers, skip_bad, _say),
+            reading=Reading(workers, skip_bad, say),
             progress=lambda done: tick(done, len(index)),
         )
-    facts = _statistics(found, index.fingerprint)
+    facts = _statistics_facts(found, index.fingerprint)
     if json:
-        typer.echo(json_format.dumps(facts, indent=2))
+        print_json(facts)
         return
     for label, value in facts.items():
-        print_lines(f"{label.replace('_', ' ')}: {_shown(value)}")
+        print_lines(f"{label.replace('_', ' ')}: {_as_text(value)}")
 
 
-def _statistics(found: "Statistics", fingerprint: str) -> Json:
+def _statistics_facts(found: "Statistics", fingerprint: str) -> Json:
     return {
         "images": found.images,
         "skipped": list(found.skipped),
@@ -144,31 +140,32 @@ def check(name: DataName, workers: Workers = None, json: AsJson = False) -> None
     from deepres.data.stream.check import copies, faults
     from deepres.data.stream.index import open_index
 
-    parts = open_index(name, _say)
+    # Decode every image of both parts.
+    parts = open_index(name, say)
     wrong: list[dict[str, str]] = []
-    with progress_bar(err) as bar:
-        tick, before = ticker(bar, _say, "images checked"), 0
+    images, before = sum(map(len, parts)), 0
+    with counting("images checked") as tick:
         for index in parts:
             for done, found in faults(index, workers=workers):
-                tick(before + done, sum(map(len, parts)))
+                tick(before + done, images)
                 wrong += [{"name": name, "reason": reason} for name, reason in found]
             before += len(index)
-    images = sum(map(len, parts))
-    _say(f"{name}: {counted(len(parts.train), len(parts.test), parts.train.classes)}")
+    say(f"{name}: {counted(len(parts.train), len(parts.test), parts.train.classes)}")
+    # Images with the same content, and the result.
     same = copies(parts)
     if json:
         found = {"images": images, "wrong": wrong, "copies": list(map(asdict, same))}
-        typer.echo(json_format.dumps(found, indent=2))
+        print_json(found)
     else:
         for fault in wrong:
             print_lines(f"{fault['name']}: {fault['reason']}")
-        _copies(same)
+        _print_copies(same)
         print_lines(f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
     if wrong:
         raise typer.Exit(1)
 
 
-def _copies(same: "list[Copies]") -> None:
+def _print_copies(same: "list[Copies]") -> None:
     """Warn of images that are there more than once."""
     for copy in same[:MOST_COPIES]:
         where = [*["in both parts"] * copy.both_parts, *[f"in {', '.join(copy.classes)}"] * (len(copy.classes) > 1)]
@@ -181,8 +178,8 @@ def _copies(same: "list[Copies]") -> None:
         )
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, list):
-        entries = (f"({_shown(entry)})" if isinstance(entry, list) else _shown(entry) for entry in value)
+        entries = (f"({_as_text(entry)})" if isinstance(entry, list) else _as_text(entry) for entry in value)
         return ", ".join(entries) or "none"
     return f"{value:.6f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

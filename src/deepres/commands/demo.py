@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from deepres.commands.console import print_lines, sayer
+from deepres.commands.console import print_lines, say
 from deepres.commands.options import NetworkName
-from deepres.runtime.printing import Console
 
 
 def demo(
@@ -24,7 +23,6 @@ def demo(
     """
     from deepres.report import demo as page
 
-    say = sayer(Console(stderr=True))
     blocks = page.page(page.exhibits(weights or [page.newest_run(Path("runs"))], say, network))
     print_lines(f"{page.serve(blocks, host, port)} (Ctrl-C ends it)")
     blocks.block_thread()

@@ -1,6 +1,5 @@
 """The verb `deepres eval`."""
 
-import json as json_format
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deepres.commands.console import progress_bar, sayer, ticker
-from deepres.commands.options import AsJson, Device, Flip, NetworkName, SkipBad, TestPrecision, require_positive
+from deepres.commands.console import counting, print_json, sayer
+from deepres.commands.options import (
+    AsJson,
+    Device,
+    Flip,
+    NetworkName,
+    SkipBad,
+    TestPrecision,
+    grouped,
+    require_positive,
+)
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import refuse_input
 from deepres.runtime.printing import Console
@@ -17,98 +25,104 @@ from deepres.runtime.printing import Console
 if TYPE_CHECKING:
     from deepres.classification.score_table import ScoreTable
     from deepres.classification.views import Protocol
-    from deepres.workflows.evaluate import Setting
 
 ProtocolName = Literal["single", "center", "10-crop", "dense"]
 
-Sources = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Run folders, weights files, files of --save-scores, or FILE.onnx or .xml of export --preprocess."
-    ),
-]
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN. Default for a run: its own."),
-]
-ProtocolOption = Annotated[
-    ProtocolName | None,
-    typer.Option(
-        help="single (whole images), center, 10-crop or dense. Default: center if trained on crops, else single."
-    ),
-]
-Scales = Annotated[
-    str | None,
-    typer.Option(
-        help="Shorter sides of dense, one of center and 10-crop. Default for 224: 224,256,384,480,640, and 256."
-    ),
-]
-MemberWeights = Annotated[
-    str | None, typer.Option(help="Of the members of an ensemble, with commas. Default: all the same.")
-]
-SaveScores = Annotated[
-    Path | None,
-    typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
-]
-Wrong = Annotated[Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")]
 
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """The test protocol: which views of an image are scored."""
 
-def evaluate(
-    weights: Sources,
-    data: Data = None,
-    protocol: ProtocolOption = None,
-    scales: Scales = None,
-    flip: Flip = None,
-    member_weights: MemberWeights = None,
-    save_scores: SaveScores = None,
-    wrong: Wrong = None,
-    network: NetworkName = None,
-    part: Annotated[
-        Literal["train", "test", "all"], typer.Option(help="What of the data to test on: one part, or all pictures.")
-    ] = "test",
-    split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None,
-    skip_bad: SkipBad = False,
-    batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None,
-    device: Device = "auto",
-    precision: TestPrecision = "auto",
-    kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto",
-    by_place: Annotated[
-        bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
-    ] = False,
-    json: AsJson = False,
-) -> None:
-    """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(
+            help="single (whole images), center, 10-crop or dense. Default: center if trained on crops, else single."
+        ),
+    ] = None
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            help="Shorter sides of dense, one of center and 10-crop. Default for 224: 224,256,384,480,640, and 256."
+        ),
+    ] = None
+    flip: Flip = None
 
-    Example: deepres eval runs/resnet34 runs/resnet50 --data photos --protocol dense --scales 224,256,384,480,640
-    """
-    from deepres.classification.scorer import Execution
-    from deepres.workflows.evaluate import Setting
+    def chosen(self) -> "Protocol | None":
+        """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
+        from deepres.classification.views import Protocol
 
-    require_positive([("--image-size", image_size), ("--batch-size", batch_size)])
-    kept = _Kept(save_scores, wrong, numbers("--member-weights", member_weights, float))
-    kept.check(weights)
-    how, execution = chosen_protocol(protocol, scales, flip), Execution(batch_size, device, precision)
-    setting = Setting(data, how, network, split, image_size, skip_bad, execution, kernels, part, by_place=by_place)
-    table = _tested(weights, setting)
-    if table is not None:
-        kept.tell(table, json)
+        name, flip, scales = self.protocol, self.flip, numbers("--scales", self.scales, int)
+        if name != "dense" and flip is not None:
+            raise InputError(f"{'--flip' if flip else '--no-flip'} is for --protocol dense; give that, or leave it out")
+        if scales and name in (None, "single"):
+            raise InputError("--scales is for --protocol dense, center and 10-crop; give one of these, or leave it out")
+        if name != "dense" and len(scales) > 1:
+            raise InputError(
+                f"--protocol {name} takes one shorter side; give --scales {scales[0]}, or --protocol dense"
+            )
+        if any(scale < 1 for scale in scales):
+            raise InputError(
+                "a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640"
+            )
+        return None if name is None else Protocol(name, tuple(scales), flip is not False)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Where the scores and the list of errors go, and the shares of the members of an ensemble."""
+class ExecutionOptions:
+    """How the network is run: the fields of `classification.scorer.Execution`."""
 
-    save_scores: Path | None
-    wrong: Path | None
-    shares: list[float]
+    batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None
+    device: Device = "auto"
+    precision: TestPrecision = "auto"
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """What is tested, and on which images: fields of `workflows.evaluate.Setting`."""
+
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN. Default for a run: its own."),
+    ] = None
+    network: NetworkName = None
+    part: Annotated[
+        Literal["train", "test", "all"], typer.Option(help="What of the data to test on: one part, or all pictures.")
+    ] = "test"
+    split: Annotated[str | None, typer.Option(help="Test on the held-out part of the training set: 45k/5k.")] = None
+    image_size: Annotated[int | None, typer.Option(help="For single: resize and crop to this many pixels.")] = None
+    skip_bad: SkipBad = False
+    kernels: Annotated[str, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = "auto"
+    by_place: Annotated[
+        bool, typer.Option("--by-place", help="Take classes of other names than the network's by their place.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the scores and the list of errors go, and how much each member of an ensemble counts."""
+
+    member_weights: Annotated[
+        str | None, typer.Option(help="Of the members of an ensemble, with commas. Default: all the same.")
+    ] = None
+    save_scores: Annotated[
+        Path | None,
+        typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
+    ] = None
+    wrong: Annotated[
+        Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")
+    ] = None
+
+    @property
+    def shares(self) -> list[float]:
+        """The numbers of `--member-weights`; none where it is not given."""
+        return numbers("--member-weights", self.member_weights, float)
 
     def check(self, weights: Sequence[Path]) -> None:
-        """Raise `InputError` for files that are not to be written, and shares that are not one a member."""
+        """Raise `InputError` for files that must not be overwritten, and for other than one weight for each member."""
         from deepres.classification import ensemble, score_table
         from deepres.workflows import evaluate
 
-        file = self.save_scores
+        shares, file = self.shares, self.save_scores
         if file is not None and file.is_dir():
             raise InputError(f"--save-scores {file} is a folder; name a file")
         if file is not None:
@@ -117,10 +131,10 @@ class _Kept:
                 raise InputError(f"--save-scores {file} is not a file of scores; give another name")
         if self.wrong is not None:
             score_table.refuse_other_list(self.wrong)
-        ensemble.member_weights(evaluate.member_count(weights), self.shares)
+        ensemble.member_weights(evaluate.member_count(weights), shares)
 
-    def tell(self, table: "ScoreTable", json: bool) -> None:
-        """Write the files and print the figures, these also where a file cannot be written."""
+    def write_and_print(self, table: "ScoreTable", json: bool) -> None:
+        """Write the files and print the figures; the figures also where a file cannot be written."""
         from deepres.classification import score_table
         from deepres.report import console as tables
         from deepres.workflows import evaluate
@@ -131,44 +145,51 @@ class _Kept:
                 score_table.write_scores(self.save_scores, table)
             if self.wrong is not None:
                 score_table.write_wrong(self.wrong, table, self.shares)
-        except InputError as error:  # the figures are told all the same
+        except InputError as error:  # raised once the figures are printed
             trouble = error
         report = evaluate.report(table, self.shares)
         if json:
-            typer.echo(json_format.dumps(report, indent=2, allow_nan=False))
+            print_json(report, allow_nan=False)
         else:
             tables.print_evaluation(Console(), report)
         if trouble is not None:
             raise trouble
 
 
-def _tested(weights: Sequence[Path], setting: "Setting") -> "ScoreTable | None":
-    """The scores, while a bar counts the images; None for all but the first of several ranks."""
+@grouped
+def evaluate(
+    weights: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders, weights files, files of --save-scores, or FILE.onnx or .xml of export --preprocess."
+        ),
+    ],
+    test: TestOptions,
+    protocol: ProtocolOptions,
+    execution: ExecutionOptions,
+    output: OutputOptions,
+    json: AsJson = False,
+) -> None:
+    """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
+
+    Example: deepres eval runs/resnet34 runs/resnet50 --data photos --protocol dense --scales 224,256,384,480,640
+    """
+    from deepres.classification.scorer import Execution
     from deepres.runtime.ranks import joined
     from deepres.workflows import evaluate
 
-    with joined(setting.execution.device) as ranks:
+    # Refuse wrong options before anything is loaded.
+    require_positive([("--image-size", test.image_size), ("--batch-size", execution.batch_size)])
+    output.check(weights)
+    setting = evaluate.Setting(**vars(test), protocol=protocol.chosen(), execution=Execution(**vars(execution)))
+    # All ranks share the images; the first one alone counts them, and tells the figures.
+    with joined(execution.device) as ranks:
         err = Console(stderr=True, quiet=not ranks.first)
         say = sayer(err)
-        with progress_bar(err) as bar:
-            table = evaluate.evaluate(weights, setting, say, ticker(bar, say, "images tested"), ranks)
-    return table if ranks.first else None
-
-
-def chosen_protocol(name: ProtocolName | None, given: str | None, flip: bool | None) -> "Protocol | None":
-    """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
-    from deepres.classification.views import Protocol
-
-    scales = numbers("--scales", given, int)
-    if name != "dense" and flip is not None:
-        raise InputError(f"{'--flip' if flip else '--no-flip'} is for --protocol dense; give that, or leave it out")
-    if scales and name in (None, "single"):
-        raise InputError("--scales is for --protocol dense, center and 10-crop; give one of these, or leave it out")
-    if name != "dense" and len(scales) > 1:
-        raise InputError(f"--protocol {name} takes one shorter side; give --scales {scales[0]}, or --protocol dense")
-    if any(scale < 1 for scale in scales):
-        raise InputError("a scale is below 1; give shorter sides in pixels, for example --scales 224,256,384,480,640")
-    return None if name is None else Protocol(name, tuple(scales), flip is not False)
+        with counting("images tested", say, err) as tick:
+            table = evaluate.evaluate(weights, setting, say, tick, ranks)
+    if ranks.first:
+        output.write_and_print(table, json)
 
 
 def numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any]:

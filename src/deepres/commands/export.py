@@ -1,15 +1,13 @@
 """The verb `deepres export`."""
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from deepres.commands.console import print_lines, sayer
+from deepres.commands.console import print_json, print_lines, say
 from deepres.commands.options import AsJson, NetworkName, Trained
 from deepres.runtime.files import refuse_input
-from deepres.runtime.printing import Console
 
 
 def export(
@@ -37,13 +35,13 @@ def export(
     from deepres.weights.find import ready
     from deepres.workflows.export import ExportOptions, deploy
 
-    say = sayer(Console(stderr=True))
+    # No file of the export may take the place of the weights.
     options = ExportOptions(form_of(out, form), preprocess, int8, calibrate)
     for file in files_of(out, options.form):
         refuse_input("--out", file, [weights])
     made = deploy(ready(weights, say, network), out, options, say)
     if json:
-        typer.echo(json_format.dumps(made, indent=2))
+        print_json(made)
     else:
         print_lines(
             f"{made['file']}: {made['network']}, {made['precision']}, {len(made['classes'])} classes",

@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from deepres.commands.console import sayer
+from deepres.commands.console import say
 from deepres.commands.options import AsJson, NetworkName, RunFolder, SetField, Trained, given, grouped
 from deepres.commands.training import ImageOptions, MachineOptions, RecipeOptions, fields, run_to_the_end
-from deepres.runtime.printing import Console
 
 
 @grouped
@@ -37,9 +36,8 @@ def finetune(
     from deepres.weights import start
     from deepres.workflows import finetune
 
-    say = sayer(Console(stderr=True))
     changes = {"data": data, **({"freeze": freeze} if freeze else {}), **given(recipe, images, machine)}
-    # A run goes on with its copy where the weights that it began with are gone.
+    # A run goes on with its own copy of the start weights where the weights themselves are gone.
     gone = run is not None and not weights.exists() and Run(run).exists and Run(run).config.get("start") == str(weights)
     begun = start.of_run(Run(run), str(weights), say) if gone and run is not None else start.take(weights, say, network)
     config = finetune.finetune_config(begun, str(weights), run, changes | fields(set_field))

@@ -27,17 +27,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 
 
 def require_positive(options: Sequence[tuple[str, int | None]]) -> None:
-    """Raise `InputError` for the first of the named options whose value is below 1; None is one that is not given."""
+    """Raise `InputError` for the first of the named options that is below 1; an option that is not given is None."""
     for name, value in options:
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, but must be 1 or more")
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """`verb` for typer: each parameter that is a dataclass is an option for each of its fields."""
+    """`verb` for typer: a parameter whose type is a dataclass becomes an option for each field of it."""
     parameters = inspect.signature(verb).parameters
     hints = get_type_hints(verb, include_extras=True)
     groups = {name: hints[name] for name in parameters if is_dataclass(hints[name])}
+    # What typer sees: the parameters of the verb, with the fields of a group in place of the group.
     shown: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
         if name not in groups:
@@ -49,6 +50,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
             for own in fields(groups[name])
         ]
 
+    # What typer calls: it makes a value of each group, and runs the verb.
     def run(**given: Any) -> None:
         made = {name: kind(**{own.name: given.pop(own.name) for own in fields(kind)}) for name, kind in groups.items()}
         verb(**given, **made)

@@ -4,14 +4,15 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from deepres.commands.console import progress_bar, sayer, ticker
-from deepres.commands.evaluation import ProtocolName, chosen_protocol
-from deepres.commands.options import Device, Flip, NetworkName, TestPrecision, require_positive
+from deepres.commands.console import counting, err, say
+from deepres.commands.evaluation import ExecutionOptions, ProtocolName, ProtocolOptions
+from deepres.commands.options import NetworkName, grouped, require_positive
 from deepres.runtime.printing import Console, marked, visible
 
 if TYPE_CHECKING:
@@ -19,35 +20,37 @@ if TYPE_CHECKING:
 
 Listing = Literal["table", "csv", "jsonl"]
 
-Weights = Annotated[
-    Path,
-    typer.Argument(
-        help="A run, a weights file of any kind, hf:owner/name, or FILE.onnx or .xml of export --preprocess."
-    ),
-]
-ProtocolOption = Annotated[
-    ProtocolName | None,
-    typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network."),
-]
 
+@dataclass(frozen=True)
+class PredictionProtocolOptions(ProtocolOptions):
+    """The test protocol, which a run's data do not decide here."""
 
-def predict(
-    weights: Weights,
-    pictures: Annotated[list[str], typer.Argument(help="Files, folders, or - for file names on standard input.")],
-    form: Annotated[Listing, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
-    top: Annotated[int, typer.Option(help="So many classes a picture.")] = 5,
-    protocol: ProtocolOption = None,
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(help="single (the whole image), center, 10-crop or dense. Default: by the network."),
+    ] = None
     scales: Annotated[
         str | None, typer.Option(help="Shorter sides of dense, with commas between; one of center and 10-crop.")
-    ] = None,
-    flip: Flip = None,
+    ] = None
+
+
+@grouped
+def predict(
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            help="A run, a weights file of any kind, hf:owner/name, or FILE.onnx or .xml of export --preprocess."
+        ),
+    ],
+    pictures: Annotated[list[str], typer.Argument(help="Files, folders, or - for file names on standard input.")],
+    protocol: PredictionProtocolOptions,
+    execution: ExecutionOptions,
+    form: Annotated[Listing, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
+    top: Annotated[int, typer.Option(help="So many classes a picture.")] = 5,
     engine: Annotated[
         str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")
     ] = "eager",
     network: NetworkName = None,
-    batch_size: Annotated[int | None, typer.Option(help="Views at a time.")] = None,
-    device: Device = "auto",
-    precision: TestPrecision = "auto",
 ) -> None:
     """The best classes of pictures; one that cannot be read is reported, left out, and makes the exit code 1.
 
@@ -57,13 +60,13 @@ def predict(
     from deepres.workflows import predict
     from deepres.workflows.open_network import open_network
 
-    require_positive([("--top", top), ("--batch-size", batch_size)])
-    say = sayer(Console(stderr=True))
-    how = chosen_protocol(protocol, scales, flip)
+    # The network with its protocol and engine, and the pictures.
+    require_positive([("--top", top), ("--batch-size", execution.batch_size)])
+    how = protocol.chosen()
     net = open_network(weights, say, network)
-    files = list(predict.files_of(pictures, _listed, say))
-    predictor = predict.predictor(net, how, Execution(batch_size, device, precision), engine, say)
-    # Written as they are found, but for those that cannot be read: these are told at the end.
+    files = list(predict.files_of(pictures, lambda: sys.stdin.buffer.read() if sys.stdin else b"", say))
+    predictor = predict.predictor(net, how, Execution(**vars(execution)), engine, say)
+    # Predictions are written as they are made; pictures that cannot be read are told at the end.
     bad: list[Prediction] = []
     WRITERS[form](_watched(predictor.predict(files, top), bad, form, len(files)))
     for one in bad:
@@ -76,11 +79,9 @@ def predict(
 def _watched(
     found: "Iterable[Prediction]", bad: "list[Prediction]", form: Listing, count: int
 ) -> "Iterator[Prediction]":
-    """Those without a fault, while a bar counts all `count`; the others go into `bad`."""
+    """The predictions without a fault, while a bar counts all `count`; those with one go into `bad`."""
     streamed = form != "table" and sys.stdout.isatty()  # a bar would stand between the lines
-    err = Console(stderr=True)
-    with progress_bar(Console(quiet=True) if streamed else err) as bar:
-        tick = ticker(bar, sayer(err), "pictures seen")
+    with counting("pictures seen", console=Console(quiet=True) if streamed else err) as tick:
         for number, one in enumerate(found, 1):
             tick(number, count)
             if one.fault is None:
@@ -89,12 +90,7 @@ def _watched(
                 bad.append(one)
 
 
-def _listed() -> bytes:
-    """What comes by standard input, which may be closed."""
-    return sys.stdin.buffer.read() if sys.stdin else b""
-
-
-def _table(found: "Iterable[Prediction]") -> None:
+def _write_table(found: "Iterable[Prediction]") -> None:
     from deepres.findings import Cell, Table
     from deepres.report.console import print_tables
 
@@ -106,8 +102,8 @@ def _table(found: "Iterable[Prediction]") -> None:
         print_tables(Console(), [Table("Predictions", "", ("picture", "class", "score %"), tuple(rows))])
 
 
-def _csv(found: "Iterable[Prediction]") -> None:
-    """Names as they are, but for what would command a spreadsheet or, where it is shown in one, the terminal."""
+def _write_csv(found: "Iterable[Prediction]") -> None:
+    """Names are written as they are, but for what a spreadsheet or, where it is shown in one, a terminal would obey."""
     shown = visible if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("picture", "rank", "class", "score"))
@@ -116,10 +112,14 @@ def _csv(found: "Iterable[Prediction]") -> None:
             writer.writerow((marked(shown(one.name)), rank, marked(shown(name)), f"{score:.6f}"))
 
 
-def _json_lines(found: "Iterable[Prediction]") -> None:
+def _write_json_lines(found: "Iterable[Prediction]") -> None:
     for one in found:
         top = [{"class": name, "score": round(score, 6)} for name, score in one.top]
         print(json.dumps({"picture": one.name, "top": top}), flush=True)
 
 
-WRITERS: "dict[Listing, Callable[[Iterable[Prediction]], None]]" = {"table": _table, "csv": _csv, "jsonl": _json_lines}
+WRITERS: "dict[Listing, Callable[[Iterable[Prediction]], None]]" = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "jsonl": _write_json_lines,
+}

@@ -12,7 +12,7 @@ from deepres.commands.training import ImageOptions, MachineOptions, RecipeOption
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a configuration begins: later ones go over earlier ones."""
+    """What a configuration starts from; a later one overrides an earlier one."""
 
     like: Annotated[Path | None, typer.Option(help="Start from the configuration of another run.")] = None
     config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None
@@ -34,7 +34,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class BatchNormOptions:
-    """Over which images batch normalization takes its statistics; and input channels."""
+    """The images that batch normalization takes its statistics over, and the input channels."""
 
     bn_group: Annotated[int | None, typer.Option(help="Images a batch statistic is over (the paper's GPUs: 64).")] = (
         None
@@ -78,6 +78,7 @@ def train(
     from deepres.records import Run
     from deepres.workflows import configure
 
+    # Options override what the files say, and `--set` overrides options.
     changes = given(subject, recipe, batch_norm, images, machine, speed) | fields(set_field)
     begun = run if run and Run(run).exists else None
     places = [path for path in (sources.like, sources.config, begun) if path]

@@ -1,13 +1,12 @@
 """What the verbs that train have in common."""
 
-import json as json_format
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepres.commands.console import print_lines, sayer
+from deepres.commands.console import print_json, print_lines, sayer
 from deepres.commands.options import Split
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """What of a recipe has an option of its own; all else goes by `--set`."""
+    """The fields of a recipe that have an option of their own; all others are given by `--set`."""
 
     iterations: Annotated[int | None, typer.Option(help="Length; all marks of the recipe scale with it.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Images a step, of all ranks. Default: by recipe.")] = None
@@ -58,13 +57,14 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
 
 
 def run_to_the_end(config: "ClassificationConfig", run: "Run", json: bool, start: "Start | None" = None) -> None:
-    """Train `config` into `run`, show how it goes, and print the final figures; torchrun's ranks share the work."""
+    """Train `config` into `run`, show its progress, and print the final figures; torchrun's ranks share the work."""
     from deepres.classification.source import load_source
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.runtime.ranks import joined
     from deepres.workflows import train
 
     recipe = config.recipe
+    # Say what is trained, load the images, and train.
     with joined(config.device, recipe.batch_size) as ranks:
         console = Console(stderr=True, quiet=not ranks.first)
         say = sayer(console)
@@ -76,10 +76,11 @@ def run_to_the_end(config: "ClassificationConfig", run: "Run", json: bool, start
         images = load_source(config, say, ranks)
         with ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as monitor:
             done = train.train_run(config, run, images, monitor, ranks, start)
+    # The final figures, by the first rank alone.
     if not ranks.first:
         return
     if json:
-        typer.echo(json_format.dumps(done | {"run": str(run.path)}, indent=2))
+        print_json(done | {"run": str(run.path)})
     else:
         print_lines(
             f"{config.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "

@@ -1,4 +1,4 @@
-"""How near a network in another form is to the network itself."""
+"""How near the outputs of an exported or converted network are to those of the network itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,9 +41,8 @@ def agreement(run: Runner, net: nn.Module, batches: Iterable[Tensor]) -> Agreeme
             f"the network gives {', '.join(expected)}, and the other form of it {', '.join(found)}; write it again"
         )
     change = max(_change(found[name], expected[name]) for name in expected)
-    same = None
-    if SCORES in expected:
-        same = float((found[SCORES].argmax(1) == expected[SCORES].argmax(1)).float().mean())
+    classes = [side[SCORES].argmax(1) for side in (expected, found) if SCORES in side]
+    same = float((classes[0] == classes[1]).float().mean()) if classes else None
     return Agreement(len(next(iter(expected.values()))), change, same)
 
 

@@ -1,6 +1,5 @@
 """The fastest way to run a trained network on this processor."""
 
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -14,19 +13,20 @@ from deepres.acceleration.folded import folded
 from deepres.runtime.errors import InputError, Say, install
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import onnx, openvino, pytorch
-from deepres.serving.int8 import quantized
+from deepres.serving.int8 import onnx_model
 from deepres.serving.outputs import SCORES, Outputs, Runner
+from deepres.serving.packages import require_packages
 
 PRECISIONS = ("fp32", "bf16", "int8")
-TURNS = 3  # of each candidate that are timed
-SETTLE = 0.05  # seconds: so long run untimed, then timed, in a turn; the threads of the runtime before still spin
+TURNS = 3  # timed turns of each candidate
+SETTLE = 0.05  # seconds of a turn untimed, then as many timed: at first the previous runtime's threads still spin
 
 
 @dataclass(frozen=True)
 class Engine:
     """A network ready to be run: images (N, C, H, W), of any N, to its outputs, both in float32 on the processor.
 
-    `image` is (C, H, W). Raises `InputError` for what are not such images.
+    `image` is the shape (C, H, W) of one image. A call raises `InputError` for images of another shape or type.
     """
 
     name: str
@@ -37,20 +37,19 @@ class Engine:
     def __call__(self, images: Tensor) -> Outputs:
         """The outputs for `images`, by name."""
         if images.shape[1:] != self.image or not len(images) or images.dtype != torch.float32:
-            wanted = ", ".join(map(str, self.image))
-            given = ", ".join(map(str, images.shape))
+            wanted, given = (", ".join(map(str, shape)) for shape in (self.image, images.shape))
             raise InputError(f"this engine takes float32 images (N, {wanted}), not {images.dtype} ({given})")
         with torch.inference_mode():
             return self.run(images)
 
     def scores(self, images: Tensor) -> Tensor:
-        """The scores (N, K) of `images`, of a network that classifies."""
+        """The scores (N, K) of `images`, before softmax, where the network is a classifier."""
         return self(images)[SCORES]
 
 
 @dataclass
 class _Source:
-    """What the engines are made of; each form of the network is made once, when it is first asked for."""
+    """The network that engines are made from; its folded form and its ONNX form are made once, on first need."""
 
     net: nn.Module
     example: Tensor
@@ -63,13 +62,12 @@ class _Source:
 
     @cached_property
     def onnx(self) -> bytes:
-        model = onnx.exported(self.folded, self.example)
-        return model if self.calibrate is None or self.precision != "int8" else quantized(model, self.calibrate)
+        return onnx_model(self.folded, self.example, self.calibrate if self.precision == "int8" else None)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A way of running networks: the packages that it needs, the precisions that it has, and its maker."""
+    """A kind of engine: the packages that it needs, the precisions that it computes in, and its maker."""
 
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
@@ -82,7 +80,7 @@ KINDS = {
     "compile": _Kind((), ("fp32", "bf16"),
         lambda source: pytorch.compiled(source.folded, source.precision, source.example)),
     "onnxruntime": _Kind(("onnx", "onnxscript", "onnxruntime"), ("fp32", "int8"),
-        lambda source: onnx.onnxruntime_runner(source.onnx)),
+        lambda source: onnx.onnxruntime_opened(source.onnx)[0]),
     "openvino": _Kind(("onnx", "onnxscript", "openvino"), PRECISIONS,
         lambda source: openvino.openvino_runner(source.onnx, source.precision, source.example)),
 }
@@ -98,17 +96,18 @@ def engine(
     calibrate: Iterable[Tensor] | None = None,
     say: Say = print,
 ) -> Engine:
-    """The engine `name` for `net`, made for batches like `example` (N, C, H, W) in float32; other N run, too.
+    """The engine `name` for `net`, made for batches like `example`, float32 (N, C, H, W); others of another N run, too.
 
-    `auto` makes each engine that can be had here, times them in turn on `example`, and keeps the fastest; `say` is
-    told of those that cannot be had. int8 takes the ranges of its maps from the batches (N, C, H, W) of `calibrate`.
-    Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that cannot
-    be had here: its package or a compiler is missing, or it does not compute in that precision.
+    `auto` makes each engine that this machine can run, times them in turn on `example`, and keeps the fastest; `say` is
+    told why the others cannot run. int8 takes the ranges of its maps from the batches (N, C, H, W) of `calibrate`.
+    Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that
+    cannot run here: its package or a compiler is missing, or it does not compute in that precision.
     """
-    _check(example, name, precision, calibrate)
+    _require_known(example, name, precision, calibrate)
     source = _Source(net, example, precision, calibrate)
     if precision == "bf16" and not multiplies_bf16():
         say("this processor does not multiply bf16: emulated, it is about ten times slower than fp32")
+    # A named engine, or else the fastest of all.
     if name != "auto":
         return _made(name, source)
     made: list[Engine] = []
@@ -123,20 +122,16 @@ def engine(
 
 
 def require(name: str, precision: str) -> None:
-    """Raise `InputError` where the engine `name` lacks a package, or does not compute in `precision`, here or ever."""
+    """Raise `InputError` where the engine `name` lacks a package, or does not compute in `precision` here."""
     kind = KINDS[name]
     if precision not in kind.precisions:
         raise InputError(f"{name} has no {precision}; give one of {', '.join(kind.precisions)}")
-    for package in (*kind.packages, *(("onnxruntime",) if precision == "int8" else ())):
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise InputError(f"{name} needs the package {package}: {install('serve')}") from None
+    require_packages(kind.packages, precision == "int8", name)
     if name == "openvino" and precision == "bf16" and not openvino.multiplies_bf16():
         raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
 
 
-def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tensor] | None) -> None:
+def _require_known(example: Tensor, name: str, precision: str, calibrate: Iterable[Tensor] | None) -> None:
     for what, value, known in (("engine", name, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise InputError(f"unknown {what} {value!r}; give one of {', '.join(known)}")
@@ -147,7 +142,7 @@ def _check(example: Tensor, name: str, precision: str, calibrate: Iterable[Tenso
 
 
 def _made(name: str, source: _Source) -> Engine:
-    """The engine, run once. Raises `InputError` where it cannot be had."""
+    """The engine, after a first run on the example. Raises `InputError` where it cannot run here."""
     require(name, source.precision)
     made = Engine(name, source.precision, tuple(source.example.shape[1:]), KINDS[name].make(source))
     made(source.example)
@@ -155,7 +150,7 @@ def _made(name: str, source: _Source) -> Engine:
 
 
 def _seconds_a_run(engine: Engine, example: Tensor) -> float:
-    """Mean over the runs of a short while."""
+    """The mean time of a run, over the runs of at least `SETTLE` seconds."""
     start, runs = time.perf_counter(), 0
     while time.perf_counter() - start < SETTLE or not runs:
         engine(example)
@@ -164,7 +159,7 @@ def _seconds_a_run(engine: Engine, example: Tensor) -> float:
 
 
 def _fastest(engines: list[Engine], example: Tensor, say: Say) -> Engine:
-    """The engine with the smallest median time, where all are run in turn."""
+    """The engine with the smallest median time a run; all are run in turn."""
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     for _ in range(TURNS):
         for engine in engines:

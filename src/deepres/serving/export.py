@@ -1,6 +1,5 @@
 """A trained network as a file for other programs: ONNX, torch.export or OpenVINO, for any number of images."""
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError, Say, install, silent
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import require_regular
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Content, Facts, Form, digest, files_of, form_of
 from deepres.serving.outputs import Outputs, Runner
+from deepres.serving.packages import require_packages
 from deepres.serving.staging import staging
 
 LARGEST_CHANGE = 1e-4  # of a value in fp32, relative to the largest value of its output
@@ -23,7 +23,7 @@ LEAST_SAME = 0.9  # share of images whose best class stays, for int8
 
 
 class _Facts(TypedDict):
-    """What every file says of itself."""
+    """The metadata that every file must have."""
 
     network: Annotated[str, Meta(max_length=100)]
     crop: Annotated[int, Meta(ge=1, le=4_096)]
@@ -34,9 +34,9 @@ class _Facts(TypedDict):
 
 
 class Preprocessed(nn.Module):
-    """uint8 pictures (N, H, W, 3) as programs hold them, RGB, of the training crop, to the outputs of a network.
+    """A network that takes uint8 RGB pictures (N, H, W, 3) of the training crop.
 
-    Inside: pixels to 0..1, less the per-pixel mean image, then the network.
+    It scales the pixels to 0..1, subtracts the mean image, and runs the network.
     """
 
     mean: Tensor
@@ -48,16 +48,16 @@ class Preprocessed(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor | Outputs:
-        """Pictures to outputs; scores are before softmax."""
+        """The outputs of the network for pictures; scores are before softmax."""
         return self.net(images.permute(0, 3, 1, 2).float() / 255 - self.mean)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a file takes, any number of images at a time, in `batches` that it is checked on.
+    """The `batches` that an exported file is checked on, in the form that the file takes.
 
-    They are what the network takes, float32 (N, C, H, W), or with `mean` (C, H, W) uint8 (N, H, W, C), of which the
-    file makes that itself. With `calibrate`, further batches, the file becomes int8.
+    That is float32 (N, C, H, W) less the mean image; with `mean` (C, H, W) it is uint8 (N, H, W, C), and the file
+    scales and subtracts the mean image itself. With `calibrate`, further batches, the file is quantized to int8.
     """
 
     batches: Sequence[Tensor]
@@ -65,22 +65,22 @@ class Inputs:
     calibrate: Iterable[Tensor] | None = None
 
     def of(self, net: nn.Module) -> nn.Module:
-        """`net` as it takes these images."""
+        """`net`, or with `mean` a network that prepares its images itself."""
         return net if self.mean is None else Preprocessed(net, self.mean)
 
 
 def export(net: nn.Module, out: Path, form: Form, inputs: Inputs, facts: Mapping[str, Any]) -> Agreement:
-    """Write `net`, with its BN folded, to `out`, once what is read back agrees with it on the batches of `inputs`.
+    """Write `net`, with its BN folded, to `out`, after checking what is read back on the batches of `inputs`.
 
-    `net` returns scores, or a mapping of names to tensors, which the file keeps. `facts`, plain JSON, go into the
-    file. OpenVINO's weights stand beside `out`, in a file ending in .bin. Raises `InputError` where a package is
-    missing, a form has no int8, the outputs differ too much, nothing can be written, or a file of another origin
-    stands where that .bin is to be; what was there then stays.
+    `net` returns scores, or a mapping of names to tensors, and the file keeps the names. `facts` (plain JSON) become
+    its metadata. OpenVINO's weights lie beside `out`, in a file ending in .bin. Raises `InputError` where a package is
+    missing, a form has no int8, the outputs differ too much, nothing can be written, or a file of another origin has
+    the name of that .bin; files that existed before are then kept.
     """
     int8 = inputs.calibrate is not None
     _require_writable(out, form, int8)
     try:
-        with staging(out) as staged:  # OpenVINO's .bin goes before the .xml, which is nothing without it
+        with staging(out) as staged:  # OpenVINO's .bin is put in place before the .xml, which needs it
             content = Content(inputs.of(folded(net).cpu()), inputs.batches[0], facts, inputs.calibrate)
             FORMS[form].write(content, staged)
             # Read back by its own runtime, and compared with the network as it was trained.
@@ -93,22 +93,14 @@ def export(net: nn.Module, out: Path, form: Form, inputs: Inputs, facts: Mapping
 
 
 def _require_writable(out: Path, form: Form, int8: bool) -> None:
-    """Raise `InputError` where a form cannot be written here, or would take the place of another file."""
+    """Raise `InputError` where a form cannot be written here, or would overwrite another file."""
     if lost := next((file for file in files_of(out, form) if file.exists() and not out.exists()), None):
         raise InputError(
             f"{lost} is there already and no part of an export; remove it, or give another name than {out}"
         )
     if int8 and not FORMS[form].int8:
         raise InputError(f"{form} has no int8 here; give --format onnx or openvino")
-    for package in (*FORMS[form].packages, *(("onnxruntime",) if int8 else ())):
-        _require_package(package, f"--format {form}")
-
-
-def _require_package(package: str, what: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        raise InputError(f"{what} needs the package {package}: {install('serve')}") from None
+    require_packages(FORMS[form].packages, int8, f"--format {form}")
 
 
 def _require_agreement(found: Agreement, int8: bool, out: Path) -> None:
@@ -127,22 +119,22 @@ def _require_agreement(found: Agreement, int8: bool, out: Path) -> None:
 
 
 def open_export(file: Path, say: Say = silent) -> tuple[Runner, Facts]:
-    """A file of `export`, images to outputs as its runtime computes them, and its facts.
+    """An exported file as a function from images to outputs, computed by its runtime; and its metadata.
 
-    Raises `InputError` where the runtime is missing, and for a file that is damaged or not from here, or whose
-    weights beside it are not its own. Where an older export does not say which these are, `say` is told.
+    Raises `InputError` where the runtime is missing, for a file that is damaged or was not written by `export`, and
+    where the weights beside it belong to another file. `say` is told of an older export that does not name its weights.
     """
     form = form_of(file, None)
     _require_readable(file, form)
-    # The file itself.
+    # Read the file.
     try:
         run, facts = FORMS[form].read(file)
     except InputError:
         raise
-    except Exception as error:  # the runtimes raise almost anything for a file that is damaged
+    except Exception as error:  # the runtimes raise errors of many kinds for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
-    # What it says of itself, and the weights beside it.
+    # Check its metadata, and the weights beside it.
     if unsaid := [name for name in _Facts.__annotations__ if name not in facts]:
         raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
     untrusted.convert(facts, _Facts, str(file), ANEW)
@@ -160,7 +152,7 @@ def _require_readable(file: Path, form: Form) -> None:
             raise InputError(f"there is no file {part}; write one with deepres export") from None
         except OSError as error:
             raise InputError(f"{part} is {error.strerror}; {ANEW}") from None
-    _require_package(FORMS[form].runtime, str(file))
+    require_packages([FORMS[form].runtime], False, str(file))
 
 
 def _check_weights(file: Path, weights: Path, recorded: Any, say: Say) -> None:

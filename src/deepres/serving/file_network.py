@@ -1,4 +1,4 @@
-"""Networks in files of `deepres export --preprocess`, used as the programs do that they are for."""
+"""Networks in files of `deepres export --preprocess`, run as other programs run them."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ SUFFIXES = (".onnx", ".xml")
 
 
 class FileNetwork(Network):
-    """RGB in 0..1 (N, 3, crop, crop) to scores (N, K), by the runtime of the file, which takes uint8 pictures."""
+    """RGB images in 0..1 (N, 3, crop, crop) to scores (N, K), computed by the file's runtime from uint8 pictures."""
 
     in_file = True
     run: Runner
 
     def forward(self, x: Tensor) -> Tensor:
-        """The pixels are what they were before `normalise` divided them by 255, to the last bit."""
+        """The scores; rounding restores exactly the uint8 pixels that `normalise` divided by 255."""
         pixels = (x.cpu() * 255).round().byte()
         return self.run(pixels.permute(0, 2, 3, 1).contiguous())[SCORES].to(x.device)
 
@@ -29,7 +29,8 @@ class FileNetwork(Network):
 def open_file(file: Path, say: Say) -> FileNetwork:
     """The network in a file of `deepres export --preprocess`, for ONNX Runtime or OpenVINO.
 
-    Raises `InputError` for a file that others wrote, that takes no pictures, or whose runtime is not installed.
+    Raises `InputError` for a file that `deepres export` did not write, that takes no uint8 pictures, or whose
+    runtime is not installed.
     """
     run, facts = open_export(file, say)
     if not str(facts["input"]).startswith("uint8"):
@@ -37,7 +38,7 @@ def open_file(file: Path, say: Say) -> FileNetwork:
     crop, classes = facts["crop"], facts["classes"]
     try:
         scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))[SCORES]
-    except Exception as error:  # each runtime has kinds of its own
+    except Exception as error:  # each runtime raises errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} does not take pictures of {crop} pixels, as it says ({reason}); {ANEW}") from None
     if scores.shape != (1, len(classes)):
@@ -46,5 +47,5 @@ def open_file(file: Path, say: Say) -> FileNetwork:
     net.name, net.run = facts["network"], run
     net.header = {"network": net.name, "classes": classes, "num_classes": len(classes), "in_channels": 3}
     net.header |= {name: facts[name] for name in ("precision", "protocol")}
-    net.mean = torch.zeros(3, crop, crop)  # it is subtracted inside
+    net.mean = torch.zeros(3, crop, crop)  # the file subtracts the mean image itself
     return net

@@ -15,21 +15,21 @@ from torch import Tensor, nn
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.serving import onnx, openvino
-from deepres.serving.int8 import quantized
+from deepres.serving.int8 import onnx_model
 from deepres.serving.outputs import Runner, named
 
 Form = Literal["onnx", "torch-export", "openvino"]
-Facts = dict[str, Any]  # what a file says of itself, as plain JSON
+Facts = dict[str, Any]  # the metadata of a file, as plain JSON
 METADATA = "deepres"
-WEIGHTS_DIGEST = "weights_sha256"  # in the metadata of a file whose weights are in another one
+WEIGHTS_DIGEST = "weights_sha256"  # metadata of a file whose weights lie in a second file
 ANEW = "write it again with deepres export"
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file is made of: the network with its BN folded, a batch of its images, its facts.
+    """The content of an exported file: the network with its BN folded, a batch of its images, and its metadata.
 
-    With `calibrate`, batches (N, C, H, W) that show the ranges of its maps, it becomes int8.
+    With `calibrate`, batches (N, C, H, W) that give the ranges of its maps, it is quantized to int8.
     """
 
     net: nn.Module
@@ -38,9 +38,8 @@ class Content:
     calibrate: Iterable[Tensor] | None = None
 
     def onnx_model(self) -> bytes:
-        """The network as an ONNX model, quantized where it becomes int8."""
-        model = onnx.exported(self.net, self.example)
-        return model if self.calibrate is None else quantized(model, self.calibrate)
+        """The network as an ONNX model, quantized with `calibrate`."""
+        return onnx_model(self.net, self.example, self.calibrate)
 
 
 def _write_onnx(content: Content, file: Path) -> None:
@@ -65,11 +64,11 @@ def _write_openvino(content: Content, file: Path) -> None:
     model = Core().read_model(content.onnx_model())
     try:
         save_model(model, file, compress_to_fp16=False)
-        # Once more, to say which weights it belongs to: they are two files, of which one may be another's.
+        # Saved once more with the digest of the weights, which lie in a file of their own that can be swapped.
         facts = dict(content.facts) | {WEIGHTS_DIGEST: digest(file.with_suffix(".bin"))}
         model.set_rt_info(json.dumps(facts), METADATA)
         save_model(model, file, compress_to_fp16=False)
-    except RuntimeError as error:  # of a full disk it says no more than "iostream error"
+    except RuntimeError as error:  # where the disk is full, it says only "iostream error"
         free = shutil.disk_usage(file.parent).free / 2**20
         raise OSError(f"{str(error).splitlines()[0]} of OpenVINO, with {free:.0f} MiB free on the disk") from None
 
@@ -79,16 +78,16 @@ def _read_openvino(file: Path) -> tuple[Runner, Facts]:
 
     core = Core()
     model = core.read_model(file)
-    # Of the file as it is: by default OpenVINO computes in bf16 where the processor does.
+    # In fp32, as the file is: by default OpenVINO computes in bf16 where the processor does.
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return openvino.runner_of(compiled), _decoded(model.get_rt_info([METADATA]).value, file)
 
 
 def _write_program(content: Content, file: Path) -> None:
-    two = content.example[:1].repeat_interleave(2, 0)  # torch.export would keep a number of one image for good
+    two = content.example[:1].repeat_interleave(2, 0)  # for a single image, torch.export would fix the batch size at 1
     net = content.net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     program = torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    buffer = io.BytesIO()  # on a full disk PyTorch's own writer ends the process
+    buffer = io.BytesIO()  # where the disk is full, PyTorch's own writer ends the process
     torch.export.save(program, buffer, extra_files={f"{METADATA}.json": json.dumps(content.facts)})
     file.write_bytes(buffer.getvalue())
 
@@ -100,7 +99,7 @@ def _read_program(file: Path) -> tuple[Runner, Facts]:
 
 
 def _decoded(text: Any, file: Path) -> Any:
-    """A value of the metadata: a text in all forms, but bytes where a form keeps them."""
+    """A value of the metadata, decoded from JSON: forms give it as text, as bytes or as parsed already."""
     content = text if isinstance(text, str | bytes) else json.dumps(text)
     return untrusted.decode(content, object, f"the metadata of {file}", ANEW)
 
@@ -113,12 +112,12 @@ def digest(file: Path) -> str:
 
 @dataclass(frozen=True)
 class FormKind:
-    """A form: its suffix and those of what is written beside it, what it needs, whether it has int8."""
+    """A form: the suffix of its file and of files beside it, the packages it needs, and whether it has int8."""
 
     suffix: str
     beside: tuple[str, ...]
-    packages: tuple[str, ...]  # to write it
-    runtime: str  # the package that runs it
+    packages: tuple[str, ...]  # that write it
+    runtime: str  # package that runs it
     int8: bool
     write: Callable[[Content, Path], None]
     read: Callable[[Path], tuple[Runner, Facts]]

@@ -1,4 +1,4 @@
-"""Static quantization after training: an ONNX model of float32 to one of int8, from images that show its ranges."""
+"""Static quantization after training: an ONNX model in int8, with ranges taken from the maps of given images."""
 
 import tempfile
 from collections.abc import Iterable
@@ -6,23 +6,30 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
 from deepres.runtime.processor import int8_sums_overflow
-from deepres.serving.onnx import IMAGES
+from deepres.serving.onnx import IMAGES, exported
+
+
+def onnx_model(net: nn.Module, example: Tensor, calibrate: Iterable[Tensor] | None) -> bytes:
+    """The folded `net` as an ONNX model (as `onnx.exported`), quantized to int8 where `calibrate` is given."""
+    model = exported(net, example)
+    return model if calibrate is None else quantized(model, calibrate)
 
 
 def quantized(model: bytes, calibrate: Iterable[Tensor]) -> bytes:
-    """The ONNX `model` with int8 weights, a scale for each channel, and uint8 maps, between QDQ pairs.
+    """The ONNX `model` with int8 weights (a scale for each channel) and uint8 maps, between QDQ pairs.
 
-    The ranges of the maps are the smallest and largest values for the batches (N, C, H, W) of `calibrate`. Raises
-    `InputError` where it holds no images.
+    The range of a map goes from its smallest to its largest value over the batches (N, C, H, W) of `calibrate`.
+    Raises `InputError` where `calibrate` holds no images.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    # The images, one batch at a time.
     left = iter(calibrate)
     first = next(left, None)
     if first is None:
@@ -33,6 +40,7 @@ def quantized(model: bytes, calibrate: Iterable[Tensor]) -> bytes:
         def get_next(self) -> dict[str, Any]:
             return next(feeds, {})
 
+    # The quantizer reads and writes files.
     with tempfile.TemporaryDirectory() as folder:
         prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(onnx.load_model_from_string(model), prepared)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
-from deepres.serving.outputs import Outputs, Runner, output_names
+from deepres.serving.outputs import Outputs, Runner, named
 
 IMAGES = "images"
 
@@ -12,21 +12,24 @@ IMAGES = "images"
 def exported(net: nn.Module, example: Tensor) -> bytes:
     """The folded `net` as a serialized ONNX model of float32 for any number of images of the size of `example`.
 
-    Its input is called `images` (N, C, H, W), its outputs as those of the network: `scores` (N, K) where it
-    classifies. Raises `InputError` where PyTorch has no ONNX for an operation of `net`.
+    Its input is named `images` (N, C, H, W). Its outputs have the names that the network gives them: `scores` (N, K)
+    for a classifier. Raises `InputError` where PyTorch cannot write an operation of `net` as ONNX.
     """
-    two = example[:1].repeat(2, 1, 1, 1)  # torch.export would keep a number of one image for good
+    two = example[:1].repeat(2, 1, 1, 1)  # for a single image, torch.export would fix the batch size at 1
+    with torch.inference_mode():
+        names = list(named(net(two)))
     try:
         program = torch.onnx.export(
             net,
             (two,),
             input_names=[IMAGES],
-            output_names=output_names(net, two),
+            output_names=names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
+        # The sentence of the innermost error says why.
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -38,13 +41,8 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def onnxruntime_runner(model: bytes) -> Runner:
-    """The ONNX model as ONNX Runtime runs it on the processor, on as many threads as PyTorch has."""
-    return onnxruntime_opened(model)[0]
-
-
 def onnxruntime_opened(model: bytes) -> tuple[Runner, dict[str, str]]:
-    """As `onnxruntime_runner`, and what the model says of itself."""
+    """The ONNX model as ONNX Runtime runs it on the processor, on as many threads as PyTorch has; and its metadata."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

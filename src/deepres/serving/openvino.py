@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def multiplies_bf16() -> bool:
-    """Whether OpenVINO computes in bf16 on this processor; where it does not, it takes fp32 without a word."""
+    """Whether OpenVINO computes in bf16 on this processor; where it cannot, it silently computes in fp32."""
     import openvino
 
     return processor.multiplies_bf16() and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def runner_of(model: "CompiledModel") -> Runner:
-    """A compiled model, its outputs by the names that they have in the file."""
+    """A compiled model as a function from images to its outputs, by their names in the file."""
     names = [output.get_any_name() for output in model.outputs]
 
     def run(images: Tensor) -> Outputs:
@@ -34,8 +34,8 @@ def runner_of(model: "CompiledModel") -> Runner:
 def openvino_runner(model: bytes, precision: str, example: Tensor) -> Runner:
     """The ONNX model as OpenVINO runs it on the processor, on as many threads as PyTorch has.
 
-    It is compiled for as many images as `example` has, and on first need once more for any other number. What is
-    not quantized in an int8 model is computed in float32.
+    It is compiled for the batch size of `example`, and on first need once more for all other batch sizes. The parts of
+    an int8 model that are not quantized are computed in float32.
     """
     import openvino
 

@@ -10,14 +10,14 @@ from deepres.serving.outputs import Outputs, Runner, named
 
 
 def eager(net: nn.Module, precision: str) -> Runner:
-    """The folded `net`, images (N, C, H, W) to float32 outputs, with weights and maps in `precision`: fp32 or bf16."""
+    """The folded `net` from images (N, C, H, W) to float32 outputs; weights and maps are in `precision`."""
     return _converting(*_in_precision(net, precision))
 
 
 def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
-    """As `eager`, compiled for images like `example`, and once more where the number of images changes.
+    """As `eager`, compiled for images like `example`, and once more when the batch size changes.
 
-    Raises `InputError` where PyTorch cannot compile, as without a C++ compiler.
+    Raises `InputError` where PyTorch cannot compile, for example without a C++ compiler.
     """
     import torch._inductor.config as inductor
     from torch._dynamo.exc import TorchDynamoException
@@ -28,8 +28,8 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     converting = _converting(fast, dtype)
 
     def run(images: Tensor) -> Outputs:
-        # Given to `compile` as an option, freezing is not seen by the tracer, and the weights stay arguments of the
-        # graph; so it is set around each call, since any may compile.
+        # Freezing makes the weights constants of the graph. As an option of `compile` the tracer would not see it; so
+        # it is set around each call, as each may compile.
         with inductor.patch(freezing=True):
             return converting(images)
 
@@ -43,7 +43,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
 
 
 def _in_precision(net: nn.Module, precision: str) -> tuple[nn.Module, torch.dtype]:
-    """A copy of `net` in its type: weights that stand in bf16 are not cast in every run, as under autocast."""
+    """A copy of `net` in the type of `precision`, so that weights are not cast in every run, as autocast does."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return copy.deepcopy(net).to(dtype), dtype
 

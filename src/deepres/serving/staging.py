@@ -1,4 +1,4 @@
-"""Files that belong together, written beside their places and put there together."""
+"""Files that belong together, written to a folder beside their places and moved there together."""
 
 import glob
 import os
@@ -12,14 +12,14 @@ from deepres.runtime.files import DAY, sweep, unfinished
 
 @contextmanager
 def staging(out: Path) -> Generator[Path]:
-    """Yield the place for the new contents of `out`, in a folder of its own, whose files then go to where `out` is.
+    """Yield a path in a new folder for the contents of `out`; at the end all files of the folder move beside `out`.
 
-    They go in sorted order, flushed to the disk. Where the block raises, or is told to end, what was there before
-    stays and nothing half-written does; what a process left that was killed is removed by the next one.
+    They move in sorted order, flushed to the disk. Where the block raises, the files from before are kept, and nothing
+    half-written is; what a killed process has left is removed by the next one.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep(out.parent, names=glob.escape(out.name))
-    sweep(out.parent, DAY, f"*{out.suffix}")  # of other exports
+    sweep(out.parent, DAY, f"*{out.suffix}")  # left by other exports
     with unfinished(out) as folder:
         folder.mkdir()
         yield folder / out.name
@@ -31,13 +31,14 @@ def _take_places(folder: Path, target: Path) -> None:
     for file in files:
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
+    # Move the files; where one cannot be moved, those before it are put back.
     before = folder / "before"
     before.mkdir()
     moved: list[Path] = []
     try:
         for file in files:
             place = target / file.name
-            if place.is_file() and file != files[-1]:  # after the last one nothing can fail
+            if place.is_file() and file != files[-1]:  # after the last file nothing can fail
                 _keep(place, before / file.name)
             file.replace(place)
             moved.append(place)
@@ -51,7 +52,7 @@ def _take_places(folder: Path, target: Path) -> None:
 
 
 def _keep(file: Path, kept: Path) -> None:
-    """The same contents under another name, which takes no room where the disk has links."""
+    """Keep the contents of `file` under the name `kept`, as a link where the disk has links, else as a copy."""
     try:
         kept.hardlink_to(file)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the batch of a run must be, so that it can be divided and has statistics: refused before anything is written."""
+"""Checks of a run's batch before anything is written: it must divide, and have statistics for normalization."""
 
 import torch
 
@@ -15,11 +15,11 @@ from deepres.weights.start import Start
 
 
 def require_batch(config: ClassificationConfig, source: Source, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a batch that does not divide among ranks and their parts, or is too small for them.
+    """Raise `InputError` for a batch that does not divide among ranks and micro-batches, or is too small.
 
-    Too small is one image whose smallest map has one position, of which batch normalization would see one value.
+    It is too small where batch normalization would see one image whose smallest map has one position: a single value.
     """
-    own = ranks.part(config.recipe.batch_size)  # refuses one that does not divide
+    own = ranks.part(config.recipe.batch_size)  # raises where the batch does not divide among the ranks
     count = own.stop - own.start
     if count % config.recipe.accumulate:
         raise InputError(
@@ -33,9 +33,10 @@ def _require_statistics(config: ClassificationConfig, source: Source, batch: int
     recipe = config.recipe
     each = batch // recipe.accumulate
     group = recipe.bn_group or each
-    # In training, and where the statistics for testing are averaged, which takes no parts.
+    # Batches of one image occur in training, and where running statistics are averaged without micro-batches.
     if 1 not in (each, each % group, batch % group if recipe.bn_average else 0):
         return
+    # Then the smallest map of the network must have more than one position.
     whole = isinstance(source, Data)
     size = source.size if whole else (recipe.crop, recipe.crop)
     channels = config.in_channels or (source.channels if whole else 3)

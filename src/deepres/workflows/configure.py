@@ -18,19 +18,16 @@ from deepres.training.settings import from_json, merge, read_settings
 from deepres.weights import start as starting
 
 PLACES = ("data_path", "start_path")
-FACTS = (
-    "num_classes",
-    "classes",
-    "fingerprint",
-    "start_sha256",
-)  # recorded beside the configuration, found again from the data and the start weights
+# Recorded beside the configuration, but derived again from the data and the start weights.
+FACTS = ("num_classes", "classes", "fingerprint", "start_sha256")
 
 
 def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> ClassificationConfig:
-    """A configuration from files and run folders, later ones over earlier ones, then a recipe's name, then `changes`.
+    """A configuration from files and run folders (a later one overrides), then a recipe's name, then `changes`.
 
     Raises `InputError` where the network or the data is not named anywhere, or a field is wrong.
     """
+    # The files and run folders, and what is trained on which data.
     settings: dict[str, Any] = {}
     for source in sources:
         read = read_settings(source, ClassificationConfig, FACTS)
@@ -41,12 +38,14 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
     for name, how in (("network", "name one, for example resnet20"), ("data", "give --data, for example cifar10")):
         if name not in settings:
             raise InputError(f"no {name} is given; {how}")
+    # The recipe: the one that is named, or the paper's for the network.
     if recipe is not None and recipe not in RECIPES:
         raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    whole = changes.get("image_size") or settings.get("image_size")  # images are brought to one size, and stay whole
+    whole = changes.get("image_size") or settings.get("image_size")  # with one size for all, images are not cropped
     papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
     chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
+    # The changes, which override all else.
     where = str(sources[-1]) if sources and not changes else "the command line"
     config = from_json(merge(settings, changes, ClassificationConfig), where, ClassificationConfig)
     if config.recipe.optimizer == "muon" and entry(config.network).learns_lengths:
@@ -58,12 +57,12 @@ def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str,
 
 
 def _without_places(settings: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` but for the places of data and start weights that `newer` names anew."""
+    """`settings` without the recorded places of data and start weights where `newer` names others."""
     return {name: value for name, value in settings.items() if name not in PLACES or name[:-5] not in newer}
 
 
 def with_places(config: ClassificationConfig) -> ClassificationConfig:
-    """`config` with the places of its data and start weights, as found from this working folder, where it has none."""
+    """`config` with the paths of its data and start weights; missing ones are found from the working folder."""
     return dataclasses.replace(
         config,
         data_path=config.data_path or placed(config.data),
@@ -72,12 +71,12 @@ def with_places(config: ClassificationConfig) -> ClassificationConfig:
 
 
 def default_name(config: ClassificationConfig) -> str:
-    """The folder of a run that names none."""
+    """The default name of a run's folder."""
     return f"{config.network}-{slug(config.data)}-seed{config.seed}"
 
 
 def slug(data: str) -> str:
-    """A data set's short name for folders: of a pattern of shards, what is not letters becomes dashes."""
+    """A data set's short name for folders; dashes replace characters that are unusual in names."""
     name = data.removeprefix("hf:").rstrip("/").split("/")[-1]
     if name in (".", ".."):
         name = Path(data).resolve().name
@@ -85,13 +84,13 @@ def slug(data: str) -> str:
 
 
 def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALONE) -> ClassificationConfig:
-    """`config` without `auto`, but for `compile` of a new run, which takes a network to decide."""
+    """`config` with each `auto` resolved, except `compile` of a new run, which is decided with the network."""
     device = resolve_device(config.device)
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
-    if compile == "auto":  # an existing run has decided: by measured times, which would decide otherwise now
+    if compile == "auto":  # an existing run keeps its decision, as times measured now could differ
         compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.begun else "auto")
     if asked == "auto" and ranks.by_first(lambda: run.begun and run.config.get("kernels") == "off"):
-        asked = "off"  # where they were on, and cannot be any more, the configurations differ
+        asked = "off"  # a run that began without kernels goes on without them
     if compile == "on" and asked == "auto":
         asked = "off"
     kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"

@@ -1,7 +1,7 @@
-"""Networks under the paper's test protocols, alone or as an ensemble, and the report of it."""
+"""Networks tested by the paper's protocols, alone or as an ensemble, and the report of the errors."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -32,19 +32,19 @@ from deepres.workflows.open_network import open_network
 from deepres.workflows.run_pictures import place_of
 
 MOST_IMAGES = 500  # decoded at a time
-DIGITS = 4
+DIGITS = 4  # of a percentage behind the point
 SHOWN_CLASSES = 100  # a larger confusion matrix is left out of the report
 Tick = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What networks are tested on, and how. Without `data` it is that of the first run among them.
+    """What networks are tested on, and how. The default `data` are those of the first run among the networks.
 
-    Without `protocol` it is `single` for networks that were trained on whole images (those of 32 pixels, and runs
-    with an `image_size`, which is for `single` alone) and `center` for others. `network` names the net of weights
-    that do not say which they are of. `part` is what of the data is tested on; `division` tells how data without a
-    test part are divided. `by_place` takes classes of other names by their place.
+    The default `protocol` is `single` for networks trained on whole images (of 32 pixels, and runs with an
+    `image_size`, which is for `single` alone), and `center` for others. `network` names the architecture of weights
+    whose file does not. `part` is the part of the data that is tested; `division` is the rule that divides data
+    without a test part. `by_place` matches classes of different names by their place.
     """
 
     data: str | None = None
@@ -64,47 +64,50 @@ def evaluate(sources: Sequence[Path], setting: Setting, say: Say, tick: Tick, ra
     """The scores of runs, weights files and scores files, in their order, on the same test images.
 
     `tick` is told how many images are done, and of how many where that is known. Several `ranks` share the images
-    and all get the whole table. Raises `InputError` for weights that do not fit the network or the data, and for
-    members that do not fit each other, and for a setting of files of scores alone.
+    and all get the whole table. Raises `InputError` for weights that do not fit the network or the data, for members
+    that do not fit each other, and for settings of networks where all `sources` are files of scores.
     """
     if setting.image_size and setting.protocol and setting.protocol.name != "single":
         raise InputError(f"--protocol {setting.protocol.name} takes pictures at their own size; leave --image-size out")
+    # Read the files of scores, test the networks, and join both.
     stored = {path: score_table.read_scores(path) for path in sources if score_table.is_scores(path)}
     paths = [path for path in sources if path not in stored]
-    given = [name for name in _given(setting) if name != "by_place"]  # which is for scores as well
+    given = [name for name in _changed_fields(setting) if name != "by_place"]  # which holds for files of scores as well
     if given and not paths:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is for networks; files of scores say what they were made with, so leave it out")
     if paths:
-        tested = _test(paths, setting, say, tick, ranks)
+        tested = _test_networks(paths, setting, say, tick, ranks)
         stored |= {path: replace(tested, members=(own,)) for path, own in zip(paths, tested.members, strict=True)}
     return score_table.joined([stored[path] for path in sources], setting.by_place, say)
 
 
-def _given(setting: Setting | Execution) -> Iterator[str]:
+def _changed_fields(setting: Setting | Execution) -> Iterator[str]:
     """The names of the fields that are not at their defaults."""
     for field in fields(setting):
         value = getattr(setting, field.name)
         if isinstance(value, Execution):
-            yield from _given(value)
+            yield from _changed_fields(value)
         elif value != field.default:
             yield field.name
 
 
 def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
-    """Errors of the members together and of each, by class, and what is confused, ready for JSON; in percent.
+    """Errors of the ensemble and of each member, errors of each class, and confusions, ready for JSON; in percent.
 
-    Several members are an ensemble by averaged softmax, with `weights` where they are not to count the same. A
-    difference is an error less that of the first member, with its interval; the error of a class without images None.
+    Several members form an ensemble by the mean of their softmax scores, by default with equal `weights`. A difference
+    is an error minus that of the first member, with its interval. The error of a class without images is None.
     """
+    # The errors of each member and of all together.
     shares = member_weights(len(table.members), weights)
     together = Scores(average([own.scores for own in table.members], shares), table.labels)
     each = [Scores(own.scores, table.labels) for own in table.members]
     members = [
-        own.facts | {"weight": share} | _errors(found, each[0])
+        own.facts | {"weight": share} | _error_figures(found, each[0])
         for own, share, found in zip(table.members, shares, each, strict=True)
     ]
     alone = members[0] if len(members) == 1 else {"network": f"ensemble of {len(members)}"}
+    # The classes that are confused most, and the whole report.
     names = table.classes
     confused = [
         {"true": names[true], "predicted": names[predicted], "images": images}
@@ -116,7 +119,7 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
         "part": table.part,
         "images": len(table.labels),
         "skipped": len(table.skipped),
-        **_errors(together, each[0]),
+        **_error_figures(together, each[0]),
         "members": members,
         "classes": list(names),
         "class_errors": [None if math.isnan(error) else error for error in together.class_errors()],
@@ -127,7 +130,7 @@ def report(table: ScoreTable, weights: Sequence[float] | None = None) -> Json:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers of a report with `DIGITS` behind the point, a fiftieth of one image among a million."""
+    """A report with its numbers rounded to `DIGITS`: in percent, one image among a million changes the last digit."""
     if isinstance(value, float):
         return round(value, DIGITS) + 0.0  # not -0.0
     if isinstance(value, list):
@@ -135,7 +138,8 @@ def _rounded(value: Any) -> Any:
     return {name: _rounded(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
-def _errors(found: Scores, first: Scores) -> Json:
+def _error_figures(found: Scores, first: Scores) -> Json:
+    """Top-1 and top-5 error, each with its interval and its difference to the `first` member."""
     errors: Json = {}
     for top in (1, 5):
         errors |= {f"top{top}_error": found.error(top), f"top{top}_interval": list(found.interval(top))}
@@ -143,30 +147,29 @@ def _errors(found: Scores, first: Scores) -> Json:
     return errors
 
 
-def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
-    """The scores of networks: each rank decodes every `world`-th picture, once for all of them."""
-    # The networks, and the pictures that they are tested on.
-    nets = [open_network(path, say, setting.network) for path in paths]
+def _test_networks(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
+    """The scores of networks. Each rank decodes every `world`-th picture, once for all networks."""
+    # Open the networks, and find the pictures to test on.
+    by_path = [(path, open_network(path, say, setting.network)) for path in paths]
+    nets = [net for _, net in by_path]
     given = setting.data is not None
-    setting = _recorded(paths, setting, say)
+    setting = _with_recorded_data(paths, setting, say)
     protocol = setting.protocol or usual_protocol(nets, setting.image_size)
     size = setting.image_size if protocol.name == "single" else None
     setting = replace(setting, protocol=protocol, image_size=size)
-    pictures = _pictures(paths, nets, setting, given, say, ranks)
-    # The classes of the pictures among those of the networks.
-    known = [
-        classes_of(str(path), net.header.get("classes"), ends(net)[1]) for path, net in zip(paths, nets, strict=True)
-    ]
+    pictures = _pictures(dict(by_path), setting, given, say, ranks)
+    # Match the classes of the pictures with those of the networks.
+    known = [classes_of(str(path), net.header.get("classes"), ends(net)[1]) for path, net in by_path]
     matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
-    # The scores of all ranks, in the order of the pictures.
+    # Score the pictures: the scores of all ranks, in the order of the pictures.
     setting = replace(setting, execution=setting.execution.resolved())
-    _accelerate(nets, setting, say)
-    seen, found = _score(nets, pictures, setting, len(matched.labels), tick, ranks)
+    _use_kernels(nets, setting, say)
+    seen, found = _score_pictures(nets, pictures, setting, len(matched.labels), tick, ranks)
     if not seen:
         what = {"train": "training ", "test": "test ", "all": ""}[setting.part]
         raise InputError(f"{pictures.root} has no {what}pictures; add some, or give another --part, or --split")
     skipped = tuple(chain(*ranks.gather(pictures.skipped)))
-    # The table, with the classes that the networks know.
+    # Make the table, with the classes that the networks know.
     taken = torch.tensor([image.label for image in seen])
     own = pictures.classes or [matched.classes[label] for label in matched.labels]
     kind = {"train": "training", "test": "test", "all": "tested"}[setting.part]
@@ -175,51 +178,48 @@ def _test(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: 
     how: Json = {"device": execution.device, "precision": execution.precision}
     how |= {name: environment[name] for name in ("commit", "cpu")}
     members = tuple(
-        Member({"network": net.name, "weights": str(path)} | _facts(net, protocol, how), own[:, columns])
-        for path, net, own, columns in zip(paths, nets, found, matched.columns, strict=True)
+        Member({"network": net.name, "weights": str(path)} | _test_facts(net, protocol, how), own[:, columns])
+        for (path, net), own, columns in zip(by_path, found, matched.columns, strict=True)
     )
     labels, names = torch.tensor(matched.labels)[taken], tuple(image.name for image in seen)
     return ScoreTable(pictures.name, names, labels, matched.classes, members, skipped, setting.part)
 
 
 def member_count(sources: Sequence[Path]) -> int:
-    """How many members `evaluate` will find: those of a scores file, and one for all else."""
+    """How many members `evaluate` will find: those of each scores file, and one for any other source."""
     return sum(len(score_table.read_scores(path).members) if score_table.is_scores(path) else 1 for path in sources)
 
 
-def _pictures(
-    paths: Sequence[Path], nets: Sequence[Network], setting: Setting, given: bool, say: Say, ranks: Ranks
-) -> Pictures:
-    """What is tested on; of the test part, what none of the networks was trained on. `given`: the user names the data.
+def _pictures(nets: Mapping[Path, Network], setting: Setting, given: bool, say: Say, ranks: Ranks) -> Pictures:
+    """The pictures to test on; without those of a test part that a network was trained on.
 
-    One rank goes first, so that what is fetched and listed is kept for the others.
+    `given` says that the user named the data. One rank goes first, and fetches and lists the data for the others.
     """
     with ranks.one_first():
         pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
         if setting.part != "test":
             return pictures
-        headers = {path: net.header for path, net in zip(paths, nets, strict=True)}
-        return tested_pictures.for_weights(headers, pictures, say, given)
+        return tested_pictures.for_weights({path: net.header for path, net in nets.items()}, pictures, say, given)
 
 
-def _accelerate(nets: Sequence[Network], setting: Setting, say: Say) -> None:
-    """Let the blocks of the networks run on the kernels, where they can and may."""
+def _use_kernels(nets: Sequence[Network], setting: Setting, say: Say) -> None:
+    """Run the blocks of the networks on our kernels where the setting and the device allow it."""
     blocks = any(isinstance(module, Block) for net in nets for module in net.modules())
     if resolve_kernels(setting.kernels if blocks else "off", setting.execution.device, 0, say):
         for net in nets:
             accelerate(net)
 
 
-def _facts(net: Network, protocol: Protocol, how: Json) -> Json:
-    """How a network was tested, for the record; `how` is what all of them have in common."""
+def _test_facts(net: Network, protocol: Protocol, how: Json) -> Json:
+    """How a network was tested, for the record; `how` holds what all networks have in common."""
     facts = protocol.facts(crop_of(net)) | how | {"kernels": "on" if runs_on_kernels(net) else "off"}
     return facts | ({"device": "cpu", "precision": net.header["precision"]} if net.in_file else {})
 
 
-def _score(
+def _score_pictures(
     nets: Sequence[Network], pictures: Pictures, setting: Setting, classes: int, tick: Tick, ranks: Ranks
 ) -> tuple[list[Decoded], Tensor]:
-    """The pictures of all ranks in their order, without their pixels, and the scores of all nets for them (nets, N, K).
+    """The pictures of all ranks in order, without pixels, and their scores by all networks, float32 (networks, N, K).
 
     Raises `InputError` for a picture whose label is none of the `classes` of the data.
     """
@@ -231,14 +231,14 @@ def _score(
     )
     seen: list[Decoded] = []
     found: list[Tensor] = []
-    # This rank's pictures, a few at a time.
+    # Score this rank's pictures, a few at a time.
     for images in pieces(decoded, at_once, lambda image: image.pixels[0].numel()):
         _require_known(images, classes, pictures)
         pixels = [image.pixels for image in images]
         found.append(torch.stack([score(pixels).float() for score in scorers]))
         seen += [image._replace(pixels=torch.empty(0)) for image in images]
         tick(images[-1].place + 1, pictures.count)
-    # Those of all ranks.
+    # Gather those of all ranks, and put them in order.
     seen, found = list(chain(*ranks.gather(seen))), list(chain(*ranks.gather(found)))
     order = sorted(range(len(seen)), key=lambda index: seen[index].place)
     return [seen[index] for index in order], torch.cat(found, dim=1)[:, order] if found else torch.empty(0)
@@ -253,11 +253,11 @@ def _require_known(images: Sequence[Decoded], classes: int, pictures: Pictures) 
             )
 
 
-def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
-    """`setting` with data, split, image size and treatment of bad images as the first run recorded them, if not given.
+def _with_recorded_data(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
+    """`setting` with the data, split, image size and `skip_bad` that the first run recorded, where not given.
 
-    Where data are given, they alone count. Raises `InputError` for runs that were trained on different splits: one of
-    them would be tested on images that it has seen.
+    Where data are given, `setting` is returned unchanged. Raises `InputError` for runs that were trained on different
+    splits: one of them would be tested on its own training images.
     """
     if setting.data is not None:
         return setting
@@ -283,6 +283,6 @@ def _recorded(paths: Sequence[Path], setting: Setting, say: Say) -> Setting:
 
 
 def usual_protocol(nets: Iterable[Network], image_size: int | None = None) -> Protocol:
-    """The protocol where none is named, as `Setting` has it."""
+    """The default protocol of a test: `center` where a network was trained on crops, else `single`."""
     cropped = image_size is None and any(map(is_cropped, nets))
     return Protocol("center" if cropped else "single")

@@ -1,4 +1,4 @@
-"""A trained network exported for other programs, and the pictures that the file is checked and calibrated with."""
+"""A trained network exported for other programs, with the pictures that check and calibrate the file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +22,18 @@ from deepres.weights.find import require_mean
 from deepres.workflows.evaluate import usual_protocol
 from deepres.workflows.predict import pictures_under
 
-RANDOM = 9  # pictures that a file is checked with where there are none
-MOST = 320  # pictures of a folder that are taken, at even distances
-CHECK_EVERY = 5  # of those, every fifth is for the check and the others for the ranges of int8
+RANDOM = 9  # random pictures for the check where no folder is given
+MOST = 320  # most pictures taken from a folder, evenly spaced
+CHECK_EVERY = 5  # every fifth picture is for the check, the others are for the ranges of int8
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a network is written: the form of the file, what it takes, and whether it is quantized.
+    """How a network is written: the form of the file, its input, and whether it is quantized.
 
-    With `preprocess` it takes uint8 pictures of the training crop, else what the network takes. `calibrate` is a folder
-    of pictures for the check and for the ranges of `int8`.
+    With `preprocess` the input is uint8 pictures of the training crop, else the input of the network. `calibrate` is a
+    folder of pictures for the check and for the ranges of `int8`.
     """
 
     form: Form
@@ -43,10 +43,10 @@ class ExportOptions:
 
 
 def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
-    """Write `net` to `out` for other programs, checked against it, and return what the file is.
+    """Write `net` to `out` for other programs, check the file against `net`, and return facts about the file.
 
-    It is checked on pictures of the folder `calibrate`, seen by the protocol `center`, else on random ones; int8
-    takes its ranges from others of them. Raises `InputError` as `serving.export.export`, and for a folder without
+    The check is on centre crops of the pictures in the folder `calibrate`, else on random pictures; int8 takes its
+    ranges from other pictures of the folder. Raises `InputError` as `serving.export.export`, and for a folder without
     pictures.
     """
     channels = ends(net)[0]
@@ -56,11 +56,11 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
         raise InputError("--preprocess is for networks of colour images; leave it out")
     own_mean, crop, folder = require_mean(net, net.name), crop_of(net), options.calibrate
     # Pictures to check the file with, and others for the ranges of int8.
-    pictures = _random(crop, channels) if folder is None else _views(folder, crop, channels, say)
+    pictures = _random_pictures(crop, channels) if folder is None else _center_crops(folder, crop, channels, say)
     every = CHECK_EVERY if folder is not None and len(pictures) >= CHECK_EVERY else 1
     checked = pictures[::every]
     learned = pictures[[image for image in range(len(pictures)) if every == 1 or image % every]]
-    # The same as the file takes them.
+    # Both in the form that the file takes.
     mean = fitted(own_mean, crop, crop)
 
     def ready(images: Tensor) -> Tensor:
@@ -71,9 +71,14 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
         mean if options.preprocess else None,
         [ready(images) for images in learned.split(BATCH)] if options.int8 else None,
     )
-    # The file, and the report of it.
+    # Write the file, and report on it.
     facts = _facts(net, options)
-    told = {} if options.preprocess else _normalisation(own_mean if own_mean.shape[-1] == 1 else mean)
+    # Without `preprocess`, users subtract the mean themselves; a std of the training is folded into conv1.
+    told = (
+        {}
+        if options.preprocess
+        else {"mean": _shortest(own_mean if own_mean.shape[-1] == 1 else mean), "std": [1.0] * channels}
+    )
     found = export(net, out, options.form, inputs, facts | told)
     return facts | {
         "file": str(out),
@@ -85,39 +90,30 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
 
 
 def _facts(net: Network, options: ExportOptions) -> Json:
-    """What the file says of itself."""
+    """The metadata of the file."""
     (channels, classes), crop = ends(net), crop_of(net)
+    colours = "RGB" if channels == 3 else "gray"
     return {
         "network": net.name,
         "crop": crop,
         "classes": list(net.header.get("classes") or map(str, range(classes))),
         "precision": "int8" if options.int8 else "fp32",
         "protocol": usual_protocol([net]).name,
-        "input": _input(channels, crop, options.preprocess),
+        "input": f"uint8 (N, {crop}, {crop}, {channels}), RGB; inside: scaled to 0..1, less the mean image"
+        if options.preprocess
+        else f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean, which the file only tells",
         "output": f"float32 (N, {classes}), scores before softmax",
     }
 
 
-def _normalisation(mean: Tensor) -> Json:
-    """What whoever uses the file has to subtract and divide by; a std of the training is folded into conv1."""
-    return {"mean": _shortest(mean), "std": [1.0] * len(mean)}
-
-
-def _input(channels: int, crop: int, preprocess: bool) -> str:
-    if preprocess:
-        return f"uint8 (N, {crop}, {crop}, {channels}), RGB; inside: scaled to 0..1, less the mean image"
-    colours = "RGB" if channels == 3 else "gray"
-    return f"float32 (N, {channels}, {crop}, {crop}), {colours} in 0..1 less the mean, which the file only tells"
-
-
 def _shortest(mean: Tensor) -> list[Any]:
-    """The mean as (C) numbers, or (C, H, W), each in the fewest digits that give the same float32."""
+    """The mean as nested lists (C) or (C, H, W), each number in the fewest digits that give the same float32."""
     numbers = mean.flatten() if mean.shape[-2:] == (1, 1) else mean
     return numbers.numpy().astype(str).astype(float).tolist()
 
 
-def _views(folder: Path, crop: int, channels: int, say: Say) -> Tensor:
-    """The centres of the pictures in a folder, uint8 (N, channels, crop, crop); what does not decode is left out."""
+def _center_crops(folder: Path, crop: int, channels: int, say: Say) -> Tensor:
+    """The centre crops of the pictures in a folder that decode, uint8 (N, channels, crop, crop)."""
     files = pictures_under(folder)
     files = files[:: -(-len(files) // MOST)]
     view, made = Protocol("center").views(crop), list[Tensor]()
@@ -132,8 +128,8 @@ def _views(folder: Path, crop: int, channels: int, say: Say) -> Tensor:
     return torch.stack(made)
 
 
-def _random(crop: int, channels: int) -> Tensor:
-    """Pictures that are smooth, with grain, as photographs are: uint8 (RANDOM, channels, crop, crop)."""
+def _random_pictures(crop: int, channels: int) -> Tensor:
+    """Random pictures, smooth with some grain like photographs, uint8 (RANDOM, channels, crop, crop)."""
     generator = torch.Generator().manual_seed(0)
     fields = torch.rand(RANDOM, channels, 5, 5, generator=generator)
     smooth = F.interpolate(fields, (crop, crop), mode="bicubic").clamp(0, 1)

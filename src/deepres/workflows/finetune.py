@@ -1,4 +1,4 @@
-"""Trained weights that go on on other images: the configuration of such a run."""
+"""The configuration of a run that trains trained weights further on other images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,25 +14,26 @@ from deepres.workflows.configure import configure, default_name
 
 
 def finetune_config(start: Start, place: str, run: Path | None, changes: Mapping[str, Any]) -> ClassificationConfig:
-    """The recorded configuration of an existing `run`, or that of a new one, each with `changes`.
+    """The configuration of an existing `run`, or that of a new one, each with `changes`.
 
-    Networks that were trained on crops of pictures (Sec. 3.4) go on with crops of that size, scale and colour
-    augmentation in proportion to the paper's; others, and where `changes` have an `image_size`, with whole images.
-    `place` is where `start` came from. Raises `InputError` for a field that is wrong.
+    Networks that were trained on crops of pictures (Sec. 3.4) are trained on crops of the same size, with the paper's
+    scale augmentation in proportion and its colour augmentation. Other networks, and all where `changes` have an
+    `image_size`, are trained on whole images. `place` is where `start` was read from. Raises `InputError` for a
+    field that is wrong.
     """
     begun = {"network": start.net.name, "start": place}
     if run is not None and Run(run).exists:
         return configure([run], None, begun | dict(changes))
     require_mean(start.net, place)
-    crop = crop_of(start.net)
     if "image_size" not in changes and is_cropped(start.net):
-        low, high = (round(side * crop / CROP) for side in IMAGENET.sides)
-        begun |= {"crop": crop, "sides": (low, high), "colour": IMAGENET.colour}
+        crop = crop_of(start.net)
+        sides = tuple(round(side * crop / CROP) for side in IMAGENET.sides)
+        begun |= {"crop": crop, "sides": sides, "colour": IMAGENET.colour}
     else:
         begun |= {"in_channels": start.net.header["in_channels"]}
     return configure([], FINETUNE.name, begun | dict(changes))
 
 
 def default_run(config: ClassificationConfig) -> Path:
-    """The folder of a run that names none."""
+    """The default folder of a run."""
     return Path("runs") / f"{default_name(config)}-finetuned"

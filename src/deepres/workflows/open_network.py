@@ -1,4 +1,4 @@
-"""The one way to a trained network that a user names."""
+"""Open a trained network that the user names."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deepres.weights.find import ready
 def open_network(path: Path, say: Say, network: str | None = None) -> Network:
     """A network from a run folder, a weights file of any kind, `hf:owner/name`, or a file of `deepres export`.
 
-    `network` names the net where neither header nor tensors do. Raises `InputError` as `ready`, for weights, and as
-    `open_file`, for an exported file.
+    `network` names the architecture where neither header nor tensors tell it. Raises `InputError` as `ready` does for
+    weights, and as `open_file` does for an exported file.
     """
     return open_file(path, say) if path.suffix in SUFFIXES else ready(path, say, network)

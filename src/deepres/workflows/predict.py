@@ -1,4 +1,4 @@
-"""What a trained network sees in pictures that have no label."""
+"""The classes that a trained network predicts for pictures without labels."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ from deepres.runtime.files import listed_names
 from deepres.serving.engine import engine as made_engine
 from deepres.workflows.evaluate import usual_protocol
 
-AT_ONCE = 64  # pictures that are read before their predictions are given
+AT_ONCE = 64  # pictures that are read before their predictions are given out
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with a protocol: pictures in, predictions out."""
+    """A trained network with a test protocol, from picture files to predictions."""
 
     classes: tuple[str, ...]
     score: Scorer
@@ -44,13 +44,15 @@ class Predictor:
     at_once: int
 
     def predict(self, files: Iterable[Path], top: int = 5) -> Iterator[Prediction]:
-        """A prediction a file, in order; one that cannot be read, decoded or scored has a fault."""
+        """One prediction for each file, in order; for a file that cannot be read, decoded or scored it has a fault."""
 
         def decode(file: Path) -> Tensor | str:
             return pixels_or_fault(Picture(str(file), 0, "test", file), self.image_size)
 
         decoded = ahead(files, decode)
-        for piece in pieces(decoded, self.at_once, _pixels):
+        for piece in pieces(
+            decoded, self.at_once, lambda pair: pair[1][0].numel() if isinstance(pair[1], Tensor) else 0
+        ):
             found = iter(self._scores([image for _, image in piece if isinstance(image, Tensor)]))
             for file, image in piece:
                 scores = next(found) if isinstance(image, Tensor) else image
@@ -60,39 +62,37 @@ class Predictor:
                     yield Prediction(str(file), self.best(scores, top))
 
     def best(self, scores: Tensor, top: int) -> tuple[tuple[str, float], ...]:
-        """The `top` best classes of the softmax scores (K,) of a picture."""
+        """The `top` best classes, with their scores, of the softmax scores (K,) of a picture."""
         best = scores.topk(min(top, len(scores)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple((self.classes[label], score) for label, score in pairs)
 
     def _scores(self, images: list[Tensor]) -> list[Tensor | str]:
-        """The scores of each image; where the batch is refused, of each alone, or why it is."""
+        """The scores of each image; where the batch raises `InputError`, each is scored alone, or has the sentence."""
         try:
             return list(self.score(images)) if images else []
         except InputError as error:
             return [str(error)] if len(images) == 1 else [self._scores([image])[0] for image in images]
 
 
-def _pixels(decoded: tuple[Path, Tensor | str]) -> int:
-    return decoded[1][0].numel() if isinstance(decoded[1], Tensor) else 0
-
-
 def predictor(
     net: Network, protocol: Protocol | None = None, execution: Execution = AUTO, engine: str = "eager", say: Say = print
 ) -> Predictor:
-    """A network ready to predict, by `protocol`, by default the one that `deepres eval` would take.
+    """A network ready to predict, by `protocol`; the default is that of `deepres eval`.
 
     With the protocol `single`, pictures of another size than the training images are resized by their shorter side
-    and cut at their centre. `engine` is one of `serving.engine`; the dense test runs on `eager` alone, which
-    `auto` is for it. Raises `InputError` for an engine that cannot be had.
+    and cropped at the centre. `engine` is one of `serving.engine`; the dense test runs on `eager` alone, which `auto`
+    then means. Raises `InputError` for an engine that cannot run here.
     """
     protocol, crop = protocol or usual_protocol([net]), crop_of(net)
     execution = execution.resolved()
+    # Refuse an engine that cannot score these views.
     if engine != "eager" and net.in_file:
         raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
     fixed = protocol.name != "dense" and execution.device == "cpu"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
         raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
+    # Make the engine, and the function from images to scores.
     views, run = execution.views(crop), None
     if fixed and engine != "eager":
         example = torch.zeros(views, ends(net)[0], crop, crop)
@@ -103,11 +103,11 @@ def predictor(
 
 
 def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = silent) -> Iterator[Path]:
-    """The files that `names` stand for: itself, the pictures of a folder in sorted order, or for `-` those `listed`.
+    """The files that `names` stand for: a file itself, the pictures of a folder sorted, or for `-` the files `listed`.
 
-    A list has a name a line, in the system's encoding or UTF-16 with its mark. What is no file is given as it is, and
-    `say` is told what of a folder is not read. Raises `InputError` for a folder without pictures, and where none are
-    listed.
+    A list has one name on each line, in the system's encoding or in UTF-16 with a byte order mark. Names of no file are
+    kept, and `say` is told which files of a folder are not read. Raises `InputError` for a folder without
+    pictures, and for an empty list.
     """
     for name in names:
         path = on_disk(Path(name))
@@ -123,7 +123,7 @@ def files_of(names: Iterable[str], listed: Callable[[], bytes], say: Say = silen
 
 
 def pictures_under(folder: Path, say: Say = silent) -> list[Path]:
-    """All picture files in a folder and those below it, sorted; `say` is told what else there is.
+    """All picture files in a folder and its subfolders, sorted; `say` is told which files are not read.
 
     Raises `InputError` where there are none.
     """

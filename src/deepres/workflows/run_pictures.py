@@ -1,4 +1,4 @@
-"""The pictures that a run was trained and tested on, kept in its folder and compared with those that are there now."""
+"""The pictures that a run was trained and tested on, recorded in its folder and compared with those of today."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,15 @@ from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import replacing, require_regular
 
 FILE = "pictures.safetensors"
-SHOWN = 3  # names in a sentence
+SHOWN = 3  # names that a sentence shows
 
 
 @dataclass(frozen=True)
 class RunPictures:
-    """`train`: the digests of M training pictures, int64 (M,), whose names would take megabytes; `test`: names too.
+    """The pictures of a run. `train`: digests of M training pictures, int64 (M,). `test`: names and digests.
 
-    `start` has the digests of what the start weights were trained on, int64 (L,).
+    `start` has the digests of the pictures that the start weights were trained on, int64 (L,). The names of training
+    pictures would take megabytes.
     """
 
     train: Tensor
@@ -38,11 +39,11 @@ class RunPictures:
 
     @property
     def seen(self) -> Tensor:
-        """The digests of all pictures that the weights were ever trained on, as far as is known, int64 (M + L,)."""
+        """The digests of all pictures that the weights are known to have been trained on, int64 (M + L,)."""
         return torch.cat([self.train, self.start])
 
     def keep(self, run: Run) -> None:
-        """Put them into the folder of `run`, atomically."""
+        """Write them to the folder of `run`, atomically."""
         names, digests = self.test
         tensors = {"test": digests, "test.text": names.text, "test.ends": names.ends}
         tensors |= {"train": self.train, "start": self.start}
@@ -51,7 +52,7 @@ class RunPictures:
 
 
 def kept(run: Path) -> RunPictures | None:
-    """The pictures of a run folder; None for all else, and for older runs. Raises `InputError` for a damaged file."""
+    """The recorded pictures of a run folder; None where there are none. Raises `InputError` for a damaged file."""
     file = run / FILE
     if not file.exists():
         return None
@@ -65,7 +66,7 @@ def kept(run: Path) -> RunPictures | None:
 
 
 def own_pictures(source: Source, start: str | None = None) -> RunPictures | None:
-    """The pictures of loaded data, for a run that begins with the weights at `start`; None where the data list none."""
+    """The pictures of loaded data, for a run from the weights at `start`; None where the data have no files."""
     train, test = source.train.manifest, source.test.manifest
     before = kept(Path(start)) if start else None
     seen = torch.empty(0, dtype=torch.int64) if before is None else before.seen
@@ -73,9 +74,9 @@ def own_pictures(source: Source, start: str | None = None) -> RunPictures | None
 
 
 def test_changes(before: Manifest, now: Manifest) -> str:
-    """What became of test pictures, in words; empty where all are there. A new name for the same content is no change.
+    """The changes of the test pictures in words; empty where there are none. A new name for the same content is none.
 
-    As in "1 added (a.jpg), 2 gone (b.jpg, c.jpg), 1 with other content (d.jpg)".
+    Example: "1 added (a.jpg), 2 gone (b.jpg, c.jpg), 1 with other content (d.jpg)".
     """
     old, new = (dict(zip(own.names, own.digests.tolist(), strict=True)) for own in (before, now))
     added, gone = _beyond(new, old), _beyond(old, new)
@@ -89,7 +90,7 @@ def test_changes(before: Manifest, now: Manifest) -> str:
 
 
 def train_changes(before: Tensor, now: Manifest) -> str:
-    """What became of training pictures, of which digests int64 (M,) alone are known; empty where all are there."""
+    """The changes of training pictures, from digests int64 (M,), in words; empty where there are none."""
     added = (~torch.isin(now.digests, before)).nonzero().flatten().tolist()
     gone = int((~torch.isin(before, now.digests)).sum())
     found = [f"{len(added):,} added ({first([now.names[place] for place in added])})"] * bool(added)
@@ -97,7 +98,7 @@ def train_changes(before: Tensor, now: Manifest) -> str:
 
 
 def changes(before: RunPictures, source: Source) -> str:
-    """What became of both parts, in words; where all are there, they have other labels, sizes or order."""
+    """The changes of both parts in words; where there are none, labels, sizes or order differ."""
     parts = {
         "training": train_changes(before.train, source.train.manifest),
         "test": test_changes(before.test, source.test.manifest),
@@ -107,10 +108,10 @@ def changes(before: RunPictures, source: Source) -> str:
 
 
 def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
-    """Say what of the data that the run at `place` saw, whose weights are to go on, is in another part or changed.
+    """Say which pictures of the run at `place`, whose weights are trained further, changed or are in another part now.
 
-    `data` is where `source` was loaded from. Nothing is said of weights that are no run, and of data in another place
-    that have no picture in common with theirs.
+    `data` is the path that `source` was loaded from. Nothing is said of weights outside of a run folder, and of other
+    data without a picture in common.
     """
     before, test = kept(place), source.test.manifest
     is_run = place.is_dir() and Run(place).exists
@@ -118,10 +119,12 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
         if is_run and placed(Run(place).config["data"]) == data:
             say(f"warning: {place} keeps no list of its pictures, and may have been trained on some of the test part")
         return
+    # Test pictures that the run was trained on.
     seen = (torch.isin(test.digests, before.seen) & ~torch.isin(test.digests, before.test.digests)).nonzero().flatten()
     if len(seen):
         names = first([test.names[number] for number in seen.tolist()])
         say(f"warning: {place} was trained on {len(seen):,} of the test pictures ({names}), which it knows by now")
+    # Whether these are the data of that run, and what changed in them.
     same_place = is_run and place_of(Run(place).config) == data
     known = torch.cat([before.train, before.test.digests])
     if same_place or torch.isin(known, source.train.manifest.digests).any():
@@ -131,9 +134,9 @@ def tell_start(place: Path, data: str, source: Source, say: Say) -> None:
 
 
 def require_outside(data: str, run: Path) -> None:
-    """Raise `InputError` where a new run would lie among the class folders of its data, and be read as one.
+    """Raise `InputError` where a new run would lie among the class folders of its data, and be read as a class.
 
-    Beside train/ it may lie, as nothing there is read, and in a hidden folder.
+    It may lie beside train/, where nothing is read, or in a hidden folder.
     """
     root, folder = Path(data).resolve(), run.resolve()
     if not Path(data).is_absolute() or not folder.is_relative_to(root) or not is_image_folder(root):
@@ -145,17 +148,17 @@ def require_outside(data: str, run: Path) -> None:
 
 
 def place_of(config: Json) -> str:
-    """Where the data of a recorded configuration are, whichever folder they are asked for from."""
+    """The path of the data of a recorded configuration, whatever the working folder; else their name."""
     return config.get("data_path") or config["data"]
 
 
 def first(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """The first `SHOWN` of many names, with dots for the others."""
     return ", ".join([*names[:SHOWN], *["..."] * (len(names) > SHOWN)])
 
 
 def _beyond(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
-    """Names of pictures of `one`, from name to digest, whose content `other` lacks, or has fewer times."""
+    """The names in `one` (name to digest) whose content is missing in `other`, or is there fewer times."""
     more = Counter(one.values()) - Counter(other.values())
     found: list[str] = []
     for name, digest in one.items():

@@ -1,4 +1,4 @@
-"""The pictures that a run may be tested on: none that it was trained on. What changed since then is said."""
+"""The pictures that a run may be tested on: none that it was trained on. Changes since its training are told."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,14 @@ from deepres.workflows.run_pictures import RunPictures, first, kept, place_of, t
 
 
 def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, given: bool) -> Pictures:
-    """The test `pictures` less those that a run among `headers`, by path, was trained on, and that are now among them.
+    """The test `pictures` without those that a run was trained on; `headers` are the headers of the weights by path.
 
-    `say` is told what was added, is gone or has other content since the run began, and of older weights, which may
-    have been trained on some. `given` says that the user named the data. Raises `InputError` where the runs' own place
-    holds none of their test pictures, and for an older run without a list of its pictures, where its data changed so
-    that its training pictures cannot be told.
+    `say` is told which pictures were added, removed or changed since the run began, and of older weights that may have
+    been trained on some. `given` says that the user named the data. Raises `InputError` where the data of a run hold
+    none of its test pictures any more, and where the data of an older run without a list of pictures have changed, so
+    that its training pictures are unknown.
     """
+    # Runs with a list of their pictures, and others.
     listed = {path: own for path in headers if (own := kept(path)) is not None}
     for path in (path for path in headers if path not in listed):
         if path.is_dir() and Run(path).exists:
@@ -32,10 +33,11 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
             say(f"warning: {path} was trained when data were divided otherwise, and may know some of these pictures")
     if not listed:
         return pictures
+    # Leave out the pictures that runs with a list were trained on.
     now = manifest_of(pictures.listed, say, pictures.name)
     seen = torch.zeros(len(now.names), dtype=torch.bool)
     for path, own in listed.items():
-        seen |= _seen(path, own, now, pictures, say, given)
+        seen |= _trained_on(path, own, now, pictures, say, given)
     if not seen.any():
         return pictures
     names = [now.names[place] for place in seen.nonzero().flatten().tolist()]
@@ -43,8 +45,8 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
     return pictures.where((~seen).tolist())
 
 
-def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
-    """Mask (N,) of the pictures that the run was trained on and did not have in its test part."""
+def _trained_on(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
+    """Mask, bool (N,), of the pictures that the run was trained on and that were not in its test part."""
     tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
     same_place = _place(path) == placed(pictures.name)
     if not given and same_place and len(own.test.names) and not tested.any():
@@ -53,7 +55,7 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
             "place of its data, or other data, with --data"
         )
     changed = test_changes(own.test, now)
-    if changed and (same_place or tested.any()):  # else these are other data
+    if changed and (same_place or tested.any()):  # otherwise these are other data
         say(f"the test pictures are not all that {path} was tested on when it was trained: {changed}")
     if both := int((tested & trained).sum()):
         say(f"warning: {both:,} of the test pictures have the content of pictures that {path} was trained on")
@@ -61,7 +63,7 @@ def _seen(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: 
 
 
 def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> None:
-    """An older run keeps no list of its pictures, but the fingerprint of all."""
+    """Check an older run, which has no list of its pictures, by the fingerprint of all."""
     config = Run(path).config
     ruled = pictures.division in (None, config.get("division", "place"))
     if given or _place(path) != pictures.name or not ruled:

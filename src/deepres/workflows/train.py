@@ -1,4 +1,4 @@
-"""One network on one data set: the hop from a configuration to the training loop."""
+"""Train one network on one data set: from a configuration to the training loop."""
 
 import dataclasses
 from contextlib import ExitStack, closing
@@ -26,7 +26,7 @@ from deepres.workflows import run_pictures
 from deepres.workflows.batch import require_batch
 from deepres.workflows.configure import resolve, with_places
 
-# The fingerprint tells, not the place, of data and of start weights; the others change no result.
+# Data and start weights are compared by fingerprint and not by place; the other fields change no result.
 ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_budget", "workers", "skip_bad")
 
 
@@ -40,15 +40,17 @@ def train_run(
 ) -> Json:
     """Train `config` into `run`, or go on with it; return the final figures.
 
-    `start` is what `config.start` names; where it is not given, it is read from there, or from the run's folder.
+    `start` has the weights that `config.start` names; the default is to read them from there, or from the run's folder.
     Several `ranks` call this together. Raises `InputError` where the folder holds a run of another configuration,
     naming the fields that differ, where another process is at work on it, and where the batch does not divide
     among the ranks.
     """
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
+    # Refuse wrong input before anything is written.
     require_batch(config, source, ranks, start)
     if not run.exists:
         run_pictures.require_outside(config.data_path or config.data, run.path)
+    # Lock the folder, read the start weights, and train.
     with ExitStack() as held:
         ranks.by_first(lambda: held.enter_context(run.locked()))
         if config.start is not None and start is None:
@@ -60,7 +62,7 @@ def train_run(
 
 @dataclass(frozen=True)
 class _Opened:
-    """A run folder that this process holds: its data, who is told, the ranks, and its start weights."""
+    """A run folder that this process has locked, with its data, monitor, ranks and start weights."""
 
     run: Run
     source: Source
@@ -76,7 +78,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
     with closing(task):
         if not ranks.same(int(task.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
-        # The network, from start values of the seed or from trained weights.
+        # Build the network, with random weights by the seed or with trained weights.
         torch.manual_seed(config.seed)
         if start is None:
             net = build(config.network, len(task.classes), task.channels)
@@ -86,7 +88,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
         if run.done is None:
             compiled = ranks.by_first(lambda: resolve_compile(config, net, task, monitor.say))
             config = dataclasses.replace(config, compile="on" if compiled else "off")
-        # The record of a new run is written, that of one that has begun compared.
+        # Write the record of a new run; compare that of a run that has begun.
         facts: Json = {"num_classes": len(task.classes), "in_channels": task.channels, "classes": list(task.classes)}
         facts |= {} if start is None else {"start": config.start, "start_sha256": start.sha256}
         record = config.as_json() | facts | {"fingerprint": task.fingerprint}
@@ -94,6 +96,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
         if done is not None:
             ranks.by_first(lambda: mend_records(run, monitor.say))
             return done
+        # Train, with facts for the header of the weights.
         facts |= {"recipe": config.recipe.name, "seed": config.seed, "division": config.division}
         net.mean, net.header = task.mean, net.header | facts | task.facts | {"commit": commit}
         how = Setup(
@@ -103,28 +106,27 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
 
 
 def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
-    """Write down the configuration of a new run, its start weights and its pictures; of one that has begun, check it.
+    """Write the configuration, start weights and pictures of a new run; check the configuration of one that has begun.
 
-    Returns the commit of the code, and the final figures of a run that is complete.
+    Returns the commit of the code, and the final figures of a complete run.
     """
     run, source, start = opened.run, opened.source, opened.start
     own = run_pictures.own_pictures(source, record["start_path"])
-    if run.exists:
-        if run.begun and (fields := _other_fields(record, run, source)):
-            raise InputError(
-                f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
-                "the recorded values to go on with it"
-            )
-        if not run.begun:  # as after a first step at too high a rate: nothing is lost
-            for file in (START, run_pictures.FILE):
-                (run.path / file).unlink(missing_ok=True)
-            write_json(run.path / "config.json", record)
-        elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
-            write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
-    else:
-        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
-            raise InputError(f"{run.path} is not empty and holds no run; give another --run")
+    if not run.exists and run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
+        raise InputError(f"{run.path} is not empty and holds no run; give another --run")
+    # The configuration. A run without a checkpoint, as after a first step at too high a rate, starts anew.
+    if not run.begun:
+        for file in (START, run_pictures.FILE):
+            (run.path / file).unlink(missing_ok=True)
         write_json(run.path / "config.json", record)
+    elif fields := _other_fields(record, run, source):
+        raise InputError(
+            f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
+            "the recorded values to go on with it"
+        )
+    elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
+        write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
+    # The start weights, the pictures, and the environment of this session of training.
     if start is not None:
         start.keep(run)
     if own is not None and not (run.path / run_pictures.FILE).exists():
@@ -135,12 +137,12 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
 
 
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
-    """What a recorded configuration has otherwise than `record`; of other pictures, which ones, where it is known."""
-    recorded = {"compile": "off"} | BEFORE | run.config  # older runs do not tell of fields that came later
+    """The fields of a recorded configuration that differ from `record`; of pictures which ones, where that is known."""
+    recorded = {"compile": "off"} | BEFORE | run.config  # older runs lack fields that were added later
     begun = ClassificationConfig(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
     fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
     if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:
         fields["fingerprint"] = run_pictures.changes(before, source)
-    elif "fingerprint" in fields and "division" in fields:  # as its pictures are in other parts by another rule
+    elif "fingerprint" in fields and "division" in fields:  # another rule puts the pictures into other parts
         fields["fingerprint"] += f"; {fields.pop('division')}"
     return [field for name, field in fields.items() if name not in ANY_VALUE]
