@@ -25,7 +25,7 @@ from deepres.paper.plan import Plan, Recipes, Scale
 from deepres.paper.sheet import Experiment, Reproduction, Shown
 from deepres.paper.tables import Table6Row, final_errors, table6
 
-# Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
+# Small batches give a slow machine enough steps; the warm-up lets 56 layers start to learn: see docs/quick-scale.md.
 QUICK = ClassificationRecipe(
     name="cifar-quick",
     iterations=400,
@@ -41,7 +41,7 @@ SMOKE = QUICK.scaled(6)
 
 
 def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
-    """The recipe of a scale: the same for all networks, but for the paper's own warm-up from 110 layers on."""
+    """The recipe of a scale, the same for all networks; the paper's has a warm-up from 110 layers on."""
     return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
 
 
@@ -62,7 +62,7 @@ FINAL_ERRORS = partial(final_errors, printed=PRINTED)
 
 @dataclass(frozen=True, kw_only=True)
 class SmallImages(Experiment):
-    """A sheet of Sec. 4.2: errors of networks on whole images, as a table, and a figure where the sheet is one."""
+    """A sheet of Sec. 4.2: errors of networks on whole images, as a table and, if it has one, as a figure."""
 
     recipes: Recipes = recipe_of
     data: str = "cifar10"
@@ -77,7 +77,7 @@ class SmallImages(Experiment):
 
 
 class LayerResponses(SmallImages):
-    """Fig. 7: finished runs are measured on test images."""
+    """Fig. 7: the layer responses of finished runs to test images."""
 
     def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
         """Measure the layer responses of finished runs."""

@@ -56,19 +56,12 @@ class Recipe:
     """
 
     bounds: ClassVar[Bounds] = {
-        "iterations": (1, LONG),
-        "batch_size": (1, 2**20),
-        "patience": (1, LONG),
+        **dict.fromkeys(("iterations", "milestones", "epochs", "patience", "evaluate_every"), (1, LONG)),
+        **dict.fromkeys(("warmup_iterations", "bn_average"), (0, LONG)),
+        **dict.fromkeys(("batch_size", "accumulate"), (1, 2**20)),
+        **dict.fromkeys(("warmup_error", "threshold"), (0, 100)),
         "window": (1, 10**6),
-        "evaluate_every": (1, LONG),
-        "accumulate": (1, 2**20),
-        "milestones": (1, LONG),
-        "epochs": (1, LONG),
-        "warmup_iterations": (0, LONG),
         "bn_group": (0, 2**20),
-        "bn_average": (0, LONG),
-        "warmup_error": (0, 100),
-        "threshold": (0, 100),
         "weight_decay": (0, LARGE),
         **dict.fromkeys(("lr", "warmup_lr", "gamma", "kernel_lr"), ABOVE_ZERO),
     }

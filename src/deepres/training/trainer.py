@@ -37,11 +37,9 @@ class Monitor(Protocol):
 
     def step(self, iteration: int, row: Mapping[str, Any]) -> None:
         """Called after each iteration; `row` holds the newest figures."""
-        ...
 
     def say(self, message: str) -> None:
         """Show a message."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,11 +113,12 @@ class Trainer:
         bad = (~torch.isfinite(self.progress.window[0, : last - first + 1])).nonzero()
         if len(bad):
             iteration = first + int(bad[0])
-            lr = self.rate(iteration)
-            raise InputError(
-                f"the loss is not finite at iteration {iteration} (rate {lr:g}) of {self.run.path}; last good "
-                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
-            )
+            raise self.diverged(f"the loss is not finite at iteration {iteration} (rate {self.rate(iteration):g})")
+
+    def diverged(self, what: str) -> InputError:
+        """The error of a run whose loss or weights are not finite."""
+        last_good = f"last good checkpoint: {checkpoint.newest(self.folder)}"
+        return InputError(f"{what} of {self.run.path}; {last_good}; lower the rate or add a warm-up")
 
     def write_window(self) -> None:
         """Record the means over the window that ends here, and the learning rate; a low error ends the warm-up."""
@@ -166,8 +165,7 @@ class Trainer:
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
-        timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
-        append_line(self.run.path / TIMING, timing)
+        append_line(self.run.path / TIMING, {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
         """Count the tests since the best one; after `patience` of them the learning rate drops (Sec. 3.4)."""
@@ -208,10 +206,7 @@ class Trainer:
         progress = self.progress
         self.check_finite()
         if not all(value.isfinite().all() for value in self.net.state_dict().values()):
-            raise InputError(
-                f"the weights are not finite after iteration {progress.iteration} of {self.run.path}; last good "
-                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
-            )
+            raise self.diverged(f"the weights are not finite after iteration {progress.iteration}")
         if not self.ranks.first:
             return
         # The rows first: a power cut must not leave a checkpoint without the rows before it.
@@ -266,9 +261,8 @@ class Trainer:
         progress = self.progress
         images = progress.iteration * self.recipe.batch_size
         speed = round(images / progress.seconds, 1) if progress.seconds else None
-        done = {"iteration": progress.iteration} | progress.latest
-        done |= {"seconds": round(progress.seconds, 1), "images_per_second": speed}
-        done |= {DIGEST: digest(self.run.path / METRICS)}
+        times = {"seconds": round(progress.seconds, 1), "images_per_second": speed}
+        done = {"iteration": progress.iteration} | progress.latest | times | {DIGEST: digest(self.run.path / METRICS)}
         if self.ranks.first:
             write_json(self.run.path / DONE, done)
         self.ranks.barrier()
