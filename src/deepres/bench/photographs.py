@@ -36,8 +36,7 @@ def ours(job: Job) -> Contestant:
             step(images, labels)
         return steps * job.batch_size
 
-    setting = f"the stream with {WORKERS} workers, {runs_on}"
-    return Contestant(turn, setting, figures=lambda: {"waited": waited[0]})
+    return Contestant(turn, f"the stream with {WORKERS} workers, {runs_on}", figures=lambda: {"waited": waited[0]})
 
 
 def torchvision(job: Job) -> Contestant:

@@ -118,8 +118,8 @@ def best(records: Sequence[Json]) -> str:
         for (name, precision), found in sorted(works.items()):
             speed = max(record["ours"]["images_per_second"] for record in found)
             ratios = [f"{record['ratio']['median']:.2f} {record['rival']['name']}" for record in found]
-            figures = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}", ", ".join(ratios) + _peaks(found[0])]
-            rows.append([name, precision, *figures])
+            shown = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+            rows.append([name, precision, shown, ", ".join(ratios) + _peaks(found[0])])
     return markdown_table(BEST, rows)
 
 

@@ -102,7 +102,5 @@ def _facts(network: str) -> tuple[str, int, str, int, int]:
 def _costs(kind: Family) -> list[tuple[str, int, int, int, int]]:
     """Name, layers, parameters, multiply-adds and activations of the networks of a family, the cheapest first."""
     totals = {name: _stages(name)[-1] for name in names() if family(name) == kind}
-    rows = [
-        (name, depth(name), total.parameters, total.multiply_adds, total.activations) for name, total in totals.items()
-    ]
+    rows = ((name, depth(name), own.parameters, own.multiply_adds, own.activations) for name, own in totals.items())
     return sorted(rows, key=lambda row: row[3])

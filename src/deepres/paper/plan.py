@@ -74,8 +74,7 @@ class Plan:
 
     def save(self) -> None:
         """Write `plan.json`, from which `deepres report` finds the runs again."""
-        record = dataclasses.asdict(self)
-        del record["folder"]
+        record = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
         write_json(self.folder / "plan.json", record)
 
 

@@ -89,16 +89,16 @@ def _classes(report: Mapping[str, Any], shown: bool) -> Table:
     worst = sorted(range(len(errors)), key=lambda label: 1.0 if (error := errors[label]) is None else -error)
     matrix = report["confusion"] if shown else [()] * len(errors)
     rows: list[tuple[Cell, ...]] = [
-        (
-            f"{label} {report['classes'][label]}",
-            "-" if (error := errors[label]) is None else f"{error:.1f}",
-            *matrix[label],
-        )
+        (f"{label} {report['classes'][label]}", _percent(errors[label]), *matrix[label])
         for label in worst[:MOST_CLASSES]
     ]
     columns = ("true class", "error %", *(str(label) for label in range(len(errors)) if shown))
     caption = "Columns: images by predicted class." if shown else ""
     return Table("Errors by class, the worst first", caption, columns, tuple(rows))
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1f}"
 
 
 def _members(report: Mapping[str, Any]) -> Table:

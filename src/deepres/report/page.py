@@ -40,10 +40,7 @@ def render(findings: Findings) -> str:
         counts=counts,
         figures=[_drawn(figure, f"f{index + 1}") for index, figure in enumerate(findings.figures)],
         unfinished=[run for run in findings.runs if run.done is None],
-        runs=[
-            (run, state(run), {"network": run.network, "seed": run.seed, "data": run.data} | run.settings)
-            for run in findings.runs
-        ],
+        runs=[(run, state(run), _settings(run)) for run in findings.runs],
         theme=THEME,
         version=version("deepres"),
     )
@@ -84,6 +81,11 @@ def setting(value: Any) -> str:
 def _shown(value: Any) -> Any:
     """A value for the template, with characters escaped that UTF-8 cannot encode: names of files may have them."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _settings(run: RunSummary) -> dict[str, Any]:
+    """The settings of a run, the most important ones first."""
+    return {"network": run.network, "seed": run.seed, "data": run.data} | run.settings
 
 
 def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, fl
         axes.set_xlim(0, last)
         axes.set_xlabel("iter. (1e4)" if last >= 10_000 else panel.against)
         if last >= 10_000:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10_000:g}"))
+            axes.xaxis.set_major_formatter(FuncFormatter(_ten_thousands))
     else:
         axes.set_ylabel("std")
         axes.set_xlim(0, last + 1)
@@ -189,6 +189,10 @@ def spaced(places: Sequence[float], least: float) -> list[float]:
             centre = min(max(centre, (count - 1) * least / 2), max(1 - (count - 1) * least / 2, 0.5))
         groups.append((centre, count))
     return [centre + (i - (count - 1) / 2) * least for centre, count in groups for i in range(count)]
+
+
+def _ten_thousands(value: float, _: int) -> str:
+    return f"{value / 10_000:g}"
 
 
 def _end(line: Line) -> float:

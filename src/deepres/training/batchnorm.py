@@ -1,6 +1,7 @@
 """Batch normalization over groups of images: the paper's two GPUs held 64 images of each batch of 128 (Sec. 4.2)."""
 
 import math
+from contextlib import ExitStack
 from typing import cast
 
 import torch
@@ -50,13 +51,10 @@ def smallest_map(net: nn.Module, images: Tensor) -> float:
     """
     set_training(net)
     found = [math.inf]
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
-    handles = [
-        layer.register_forward_pre_hook(lambda _, given: found.append(given[0].shape[2:].numel())) for layer in layers
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d) and layer.training:
+                hook = layer.register_forward_pre_hook(lambda _, given: found.append(given[0].shape[2:].numel()))
+                hooks.enter_context(hook)
         net(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return min(found)
