@@ -1,4 +1,4 @@
-"""The findings of an experiment as plain values, from which the report is made."""
+"""The findings of an experiment as plain values, which the report shows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from deepres.records import Json, Run
 
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
-Points = tuple[Sequence[float], Sequence[float]]  # iterations, values
+Points = tuple[Sequence[float], Sequence[float]]  # iterations and values of one run
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Verdict:
 class Series:
     """One figure of a network over the iterations: the value `y[i]` at iteration `x[i]`.
 
-    `training` tells a figure of the training from one of a test. Over several seeds `y` is the mean, and `low` and
+    `training` is true for training figures and false for test figures. Over several seeds `y` is the mean, `low` and
     `high` are the least and the largest value; for a single seed they are empty.
     """
 
@@ -62,7 +62,7 @@ class Responses:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves as in Figs. 1 and 6: figures of the training are thin and broken, those of a test bold.
+    """Curves as in Figs. 1 and 6: lines of training figures are thin and broken, those of test figures bold.
 
     `against` names the x axis, and `value` with its `unit` the y axis.
     """
@@ -104,7 +104,7 @@ class Table:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run and how far it came: `done` is None until it is finished, `seconds` count its work so far.
+    """One run and its progress: `done` is None until it is finished, `seconds` is the time of work so far.
 
     `settings` is the configuration without the recipe; `iteration` is the last one with a recorded figure.
     """
@@ -136,8 +136,8 @@ class Findings:
 def describe(network: str) -> tuple[str, int, Kind]:
     """A network's label as the paper writes it, its depth and kind: (`ResNet-56`, 56, `residual`).
 
-    The table of networks tells. An unknown name of such a form (`vgg11`) is taken apart, too; any other is its own
-    label, with depth 0.
+    They come from the table of networks. For other names of such a form (`vgg11`) they follow from the name; any other
+    name is its own label, with depth 0.
     """
     if network in NETWORKS:
         row = NETWORKS[network]
@@ -157,13 +157,12 @@ def series_of(seeds: Sequence[Points], *, training: bool = False) -> Series:
     common = sorted(set(started[0]).intersection(*started))
     columns = [[seed[iteration] for seed in started] for iteration in common]
     means = tuple(sum(column) / len(column) for column in columns)
-    if len(started) == 1:
-        return Series(tuple(common), means, training=training)
-    return Series(tuple(common), means, tuple(map(min, columns)), tuple(map(max, columns)), training)
+    ends = (tuple(map(min, columns)), tuple(map(max, columns))) if len(started) > 1 else ((), ())
+    return Series(tuple(common), means, *ends, training)
 
 
 def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
-    """The errors of one network from its runs, one run a seed; raises `InputError` where one is not a run."""
+    """The errors of one network from its runs, one run per seed. Raises `InputError` where one is not a run."""
     name, depth, kind = describe(runs[0].field("network"))
     series = {
         "training error": series_of([run.curve("train_error") for run in runs], training=True),
@@ -173,7 +172,7 @@ def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
 
 
 def curves_of(runs: Mapping[str, Sequence[Run]]) -> dict[str, Curve]:
-    """One curve a network, over the seeds that were started."""
+    """One curve per network, over the seeds that were started."""
     started = {network: [run for run in its_runs if run.exists] for network, its_runs in runs.items()}
     return {network: curve_of(its_runs) for network, its_runs in started.items() if its_runs}
 
@@ -186,8 +185,7 @@ def spread_text(values: Sequence[float]) -> str | None:
 
 
 def summary_of(run: Run) -> RunSummary:
-    """What a run folder says of itself; raises `InputError` where it is not a run."""
-    settings = {name: value for name, value in run.config.items() if name != "recipe"}
+    """The summary of a run folder. Raises `InputError` where it is not a run."""
     done, timing, metrics = run.done, run.timing(), run.metrics()
     return RunSummary(
         name=run.path.resolve().name,
@@ -199,5 +197,5 @@ def summary_of(run: Run) -> RunSummary:
         done=done,
         seconds=done["seconds"] if done else max((row["seconds"] for row in timing), default=None),
         iteration=max((row["iteration"] for row in metrics), default=0),
-        settings=settings,
+        settings={name: value for name, value in run.config.items() if name != "recipe"},
     )

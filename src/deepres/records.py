@@ -1,13 +1,13 @@
-"""A run folder: everything that one training run writes down, and how it is read back.
+"""A run folder: the files that a training run writes, and how they are read.
 
 RUN/
-  config.json       what re-creates the run: network, data, seed, device, precision, recipe
-  environment.json  one entry a start: versions, processor, threads, commit, command
-  metrics.jsonl     deterministic: the same run gives the same bytes, however often it was interrupted
+  config.json       all settings that the run can be repeated from: network, data, seed, device, precision, recipe
+  environment.json  an entry for each start: versions, processor, threads, commit, command
+  metrics.jsonl     figures by iteration; the same run gives the same bytes, however often it was interrupted
   timing.jsonl      wall-clock seconds at the same iterations
-  checkpoints/      the last two, each with the rows up to it (see `deepres.weights.checkpoint`)
-  pictures.safetensors   which pictures it was trained and tested on (see `deepres.workflows.run_pictures`)
-  done.json         written last: the final figures; its presence says that the run is complete
+  checkpoints/      the last two checkpoints, each with the rows up to it (see `deepres.weights.checkpoint`)
+  pictures.safetensors   the pictures that it was trained and tested on (see `deepres.workflows.run_pictures`)
+  done.json         the final figures, written last: a run with this file is complete
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class _Recipe(TypedDict, total=False):
 
 
 class _Config(TypedDict, total=False):
-    """What is read of a configuration by others than `deepres.training.settings`, which checks all of it."""
+    """The fields of a configuration that other modules than `deepres.training.settings`, which checks all, read."""
 
     network: str
     data: str
@@ -92,7 +92,7 @@ class _Figures(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read lazily. `path` need not exist yet."""
+    """A run folder, whose files are read on demand. `path` need not exist yet."""
 
     path: Path
 
@@ -102,7 +102,7 @@ class Run:
         return read_record(self.path / "config.json", _Config, hint="is it a run folder of `deepres train`?")
 
     def field(self, name: str) -> Any:
-        """A field of the configuration. Raises `InputError` where it lacks it."""
+        """A field of the configuration. Raises `InputError` where the configuration lacks it."""
         config = self.config
         if name not in config:
             raise InputError(f"{self.path / 'config.json'} has no field {name!r}; restore it, or leave this run out")
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def environment(self) -> list[Json]:
-        """One entry for each start of the run, the first one first."""
+        """An entry for each start of the run, in order."""
         file = self.path / "environment.json"
         return untrusted.read(file, list[Json], RESTORE, own=True) if file.exists() else []
 
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here: a config.json alone does not tell, other programs write one, too."""
+        """Whether a run was started here. A config.json alone does not tell: other programs write one, too."""
         file = self.path / "config.json"
         if not file.exists() or any((self.path / name).exists() for name in ("environment.json", "checkpoints")):
             return file.exists()
@@ -130,15 +130,15 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether it has trained: there is a checkpoint, or all of it is done."""
+        """Whether the run has trained: it has a checkpoint, or is complete."""
         return self.done is not None or any((self.path / "checkpoints").glob("[0-9]*"))
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Make the folder and hold it for this process alone; a killed process lets go of it.
+        """Make the folder and lock it for this process; the lock of a killed process is free again.
 
-        What is half-written by processes that are gone is swept away. Of a run that was refused, nothing stays that was
-        not there before. Raises `InputError` where another process holds it.
+        Half-written files of processes that have ended are removed. If the run is refused, all that was made here is
+        removed again. Raises `InputError` where another process holds the lock.
         """
         lock = self.path / ".lock"
         made = missing(lock)
@@ -149,17 +149,17 @@ class Run:
                 try:
                     yield
                 finally:
-                    if not (self.path / "environment.json").exists():  # which every run that was taken on has
+                    if not (self.path / "environment.json").exists():  # every run that was not refused has it
                         remove_empty(made)
         except Timeout:
             raise InputError(f"another process is at work on {self.path}; wait for it, or give another --run") from None
 
     def metrics(self) -> list[Json]:
-        """Rows of `metrics.jsonl`, in order of iteration; a half-written last line is left out.
+        """Rows of `metrics.jsonl` in order of iteration, without a half-written last line.
 
         A row has `iteration` (steps done) and either the training figures over the window that ends there
         (`train_error` in %, `train_loss`, `lr`) or the test figures (`test_error`, `test_top5_error` in %). Raises
-        `InputError` where the rows of a finished run are not those that it wrote.
+        `InputError` where the file of a finished run has been changed.
         """
         file = self.path / METRICS
         known = (self.done or {}).get(DIGEST)
@@ -171,24 +171,24 @@ class Run:
         return read_lines(file)
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Iterations and values of one figure, for example `train_error`."""
+        """Iterations and values of the figure `key`, for example `train_error`."""
         rows = [row for row in self.metrics() if key in row]
         return [row["iteration"] for row in rows], [row[key] for row in rows]
 
     def timing(self) -> list[Json]:
-        """Rows of `timing.jsonl`: `iteration` and `seconds` of work so far, at every test."""
+        """Rows of `timing.jsonl`, one per test: `iteration`, and `seconds` of work so far."""
         return read_lines(self.path / TIMING)
 
 
 def digest(file: Path) -> str | None:
-    """The SHA-256 of a file's content; None where there is no file."""
+    """The SHA-256 of the content of a file, in hexadecimal; None where there is no file."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def read_lines(file: Path) -> list[Json]:
-    """Rows of a JSON-lines file, each with an `iteration`; a last line without its newline (a kill) is left out.
+    """Rows of a JSON-lines file, each with an `iteration`, without a last line that a kill has cut short.
 
-    Raises `InputError` for a damaged line before it.
+    Raises `InputError` for any other damaged line.
     """
     if not file.exists():
         return []
@@ -201,7 +201,7 @@ def read_lines(file: Path) -> list[Json]:
 
 
 def _known(content: bytes, what: str, mend: str, *kinds: type) -> Json:
-    """A JSON object that has the fields of all `kinds`, with whatever it holds besides."""
+    """A JSON object with checked fields of `kinds`. Raises `InputError`: `what` is damaged, and how to `mend` it."""
     record = untrusted.decode(content, Json, what, mend, own=True)
     for kind in kinds:
         untrusted.convert(record, kind, what, mend)
@@ -209,31 +209,31 @@ def _known(content: bytes, what: str, mend: str, *kinds: type) -> Json:
 
 
 def append_line(file: Path, row: Mapping[str, Any]) -> None:
-    """Append one row, flushed to the operating system before returning."""
+    """Append one row; it has reached the operating system when this returns."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
 
 
 def flush(file: Path) -> None:
-    """See that what was appended to `file`, if it is there, is on the disk."""
+    """Write the rows of `file`, if it exists, through to the disk."""
     if file.exists():
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
 
 
 def cut_after(file: Path, iteration: int) -> None:
-    """Drop the rows past `iteration`, so that a resumed run writes them again: atomically."""
+    """Drop the rows after `iteration` atomically; a resumed run writes them again."""
     rows = [row for row in read_lines(file) if row["iteration"] <= iteration]
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_json(file: Path, value: Mapping[str, Any] | Iterable[Any]) -> None:
-    """Write JSON atomically: a reader, or a power cut, sees the old file or the whole new one."""
+    """Write JSON atomically: after a power cut the file is the old one or the whole new one."""
     write_text(file, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write text atomically (write, fsync, rename)."""
+    """Write text atomically, by a file beside it that takes its name."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -243,7 +243,6 @@ def describe_environment() -> Json:
     import psutil
     import torch
 
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": " ".join(["deepres", *sys.argv[1:]]),
@@ -255,12 +254,12 @@ def describe_environment() -> Json:
         "cores": psutil.cpu_count(logical=False),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": cuda,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, `+` where it has changes; None outside a checkout, also within another's."""
+    """The commit of the source tree, with `+` if it has changes; None outside a checkout of this project."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -274,7 +273,7 @@ def _commit() -> str | None:
 
 
 def _cpu_name() -> str:
-    """The processor's name and, since a maker gives one name to several, its widest vectors."""
+    """The processor's name and its vector extensions, since processors of one name differ in them."""
     import torch
 
     features = torch.cpu.get_capabilities()
@@ -283,15 +282,13 @@ def _cpu_name() -> str:
 
 
 def _model_name() -> str:
-    """`platform.processor()` is empty on most Linux machines."""
+    """The processor's name; on Linux from /proc, since `platform.processor()` is mostly empty there."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def read_record(file: Path, *kinds: type, hint: str = "", mend: str = RESTORE) -> Json:
-    """The JSON object from a file. Raises `InputError`, with `hint`, where it is missing, damaged or unlike `kinds`."""
+    """The JSON object in a file. Raises `InputError` where it is missing (with `hint`), damaged or unlike `kinds`."""
     return _known(untrusted.read_bytes(file, mend, hint=hint), str(file), mend, *kinds)

@@ -71,8 +71,8 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
     """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
     Counted are activations kept for the backward pass, gradients and velocity; not the working memory of operations,
-    nor fragmentation. As few blocks as possible run twice, those nearest the images first: they have the largest maps for
-    the same work. The results of the network do not change; running statistics are updated once. `example` is
+    nor fragmentation. As few blocks as possible run twice, those nearest the images first: their maps are the largest
+    for the same work. The results of the network do not change; running statistics are updated once. `example` is
     (N, C, H, W); one image of it goes through `net` in `precision`. If no segments fit, those with the lowest peak are
     taken, and the peak that is returned is above the budget. Raises `InputError` for a network without blocks.
     """

@@ -1,1 +1,1 @@
-"""Ours against what people use instead: contestants in turn, each in a process of its own."""
+"""Benchmarks against other software: the contestants work in turn, each in a process of its own."""

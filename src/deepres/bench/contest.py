@@ -1,11 +1,11 @@
-"""Contestants in turn: A B A B ..., the ratio pair by pair."""
+"""A contest: the contestants work in turn (A B A B ...), and each pair of turns gives a ratio of times."""
 
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from statistics import median
 from typing import Any
 
@@ -16,7 +16,7 @@ from deepres.runtime.errors import InputError, Say
 
 
 class Process:
-    """A contestant in its own process, idle between its turns."""
+    """A contestant in a process of its own, which is idle between its turns."""
 
     def __init__(self, name: str, job: Job):
         self.name = name
@@ -26,21 +26,22 @@ class Process:
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, encoding="utf-8")
 
     def setup(self) -> Json:
-        """Wait until it is ready: its `setting` and `facts`. Raises `InputError` where it cannot take part."""
+        """Wait until it is ready; return its `setting` and `facts`. Raises `InputError` where it cannot take part."""
         answer = self._read()
         if "error" in answer:
             raise InputError(f"{self.name} cannot take part: {answer['error']}")
         return answer
 
     def turn(self) -> Json:
-        """One turn: `seconds`, `images`, and what else it measured."""
+        """Let it work once; return `seconds`, `images` and its other figures. Raises `InputError` where it died."""
         assert self.child.stdin is not None
-        with suppress(BrokenPipeError):  # of a dead one, whose last words follow
+        with suppress(BrokenPipeError):  # where it has died: `_read` raises its last words
             self.child.stdin.write("turn\n")
             self.child.stdin.flush()
         return self._read()
 
     def _read(self) -> Json:
+        """The next answer of the process, or its last words as an `InputError`."""
         assert self.child.stdout is not None
         line = self.child.stdout.readline()
         if not line:
@@ -60,22 +61,14 @@ class Process:
         self.complaints.close()
 
 
-@contextmanager
-def _running(name: str, job: Job) -> Generator[Process]:
-    """A contestant's process, ended on leaving."""
-    process = Process(name, job)
-    try:
-        yield process
-    finally:
-        process.close()
-
-
 def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say) -> list[Json]:
-    """Measure ours and the rivals in turn, `pairs` rounds after `warm_up` ones (memory: none); a record for each.
+    """Measure ours and the rivals in turn for `pairs` rounds; return a record for each rival.
 
-    A ratio is the rival's time over ours in the same round: above 1 we are faster. Raises `InputError` for fewer
-    than one pair, a warm-up below 0, no rivals, and for a contestant that cannot take part, or dies.
+    `warm_up` rounds before them do not count; the task `memory` has none. A ratio is the rival's time over ours in the
+    same round: above 1, ours is faster. Raises `InputError` for less than one pair, a warm-up below 0, no rivals, and
+    for a contestant that cannot take part or dies.
     """
+    # Refuse what cannot be measured.
     if pairs < 1:
         raise InputError(f"a contest needs a pair of turns or more, not {pairs}; give --pairs")
     if warm_up < 0:
@@ -85,10 +78,10 @@ def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say)
     names = [OURS, *rivals]
     for name in names:
         check(name, job)
-    if job.task == "memory":
-        settings, turns = _fresh_turns(job, names, pairs, say)
-    else:
-        settings, turns = _standing_turns(job, names, pairs, warm_up, say)
+    # Measure.
+    fresh = job.task == "memory"
+    settings, turns = _fresh(job, names, pairs, say) if fresh else _standing(job, names, pairs, warm_up, say)
+    # A record for each rival.
     environment = describe_environment()
     ours = _side(OURS, settings[OURS], turns[OURS])
     return [
@@ -104,36 +97,37 @@ def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say)
 
 
 Turns = dict[str, list[Json]]
+Measured = tuple[dict[str, Json], Turns]  # the setup of each contestant, and its turns
 
 
-def _standing_turns(
-    job: Job, names: Sequence[str], pairs: int, warm_up: int, say: Say
-) -> tuple[dict[str, Json], Turns]:
-    """Every contestant is set up once and waits while the others work."""
+def _standing(job: Job, names: Sequence[str], pairs: int, warm_up: int, say: Say) -> Measured:
+    """Set up every contestant once; its process waits while the others work."""
+    settings: dict[str, Json] = {}
+    turns: Turns = {name: [] for name in names}
     with ExitStack() as stack:
-        settings: dict[str, Json] = {}
+        # One after the other: a contestant that sets up may measure time.
         processes: dict[str, Process] = {}
         for name in names:
-            processes[name] = stack.enter_context(_running(name, job))
+            processes[name] = stack.enter_context(closing(Process(name, job)))
             settings[name] = processes[name].setup()
             say(f"{name}: {settings[name]['setting']}")
-        turns: Turns = {name: [] for name in names}
+        # The rounds.
         for round_ in range(warm_up + pairs):
             for name in names:
                 turn = processes[name].turn()
                 if round_ >= warm_up:
                     turns[name].append(turn)
             _say_round(turns, say)
-        return settings, turns
+    return settings, turns
 
 
-def _fresh_turns(job: Job, names: Sequence[str], pairs: int, say: Say) -> tuple[dict[str, Json], Turns]:
-    """A new process for every turn, so that no memory is left over from the one before, and nothing is warm."""
+def _fresh(job: Job, names: Sequence[str], pairs: int, say: Say) -> Measured:
+    """Start a new process for every turn, so that no memory is left over from the turn before."""
     settings: dict[str, Json] = {}
     turns: Turns = {name: [] for name in names}
     for _ in range(pairs):
         for name in names:
-            with _running(name, job) as process:
+            with closing(Process(name, job)) as process:
                 settings[name] = process.setup()
                 turns[name].append(process.turn())
         _say_round(turns, say)
@@ -141,31 +135,27 @@ def _fresh_turns(job: Job, names: Sequence[str], pairs: int, say: Say) -> tuple[
 
 
 def _say_round(turns: Turns, say: Say) -> None:
-    rows = {name: done[-1]["seconds"] for name, done in turns.items() if done}
-    if rows:
-        number = len(next(iter(turns.values())))
-        say(f"round {number}: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in rows.items()))
+    if number := len(turns[OURS]):  # none during the warm-up
+        say(f"round {number}: " + ", ".join(f"{name} {done[-1]['seconds']:.3f} s" for name, done in turns.items()))
 
 
 def _side(name: str, setup: Json, turns: Sequence[Json]) -> Json:
-    """One contestant's part of a record; the median and every turn."""
+    """One contestant's part of a record: its setup, all turns and their medians."""
     measured = {key: [turn[key] for turn in turns] for key in turns[0]}
-    seconds = [turn["seconds"] / turn["images"] for turn in turns]
-    medians = {key: median(values) for key, values in measured.items()}
     return {
         "name": name,
-        "setting": setup["setting"],
-        "facts": setup["facts"],
-        "median": medians,
-        "images_per_second": 1 / median(seconds),
+        **setup,
+        "median": {key: median(values) for key, values in measured.items()},
+        "images_per_second": 1 / median(_seconds_per_image(turns)),
         "turns": measured,
     }
 
 
 def _ratio(ours: Sequence[Json], theirs: Sequence[Json]) -> dict[str, Any]:
     """The rival's time for an image over ours, pair by pair."""
-    ratios = [
-        (their["seconds"] / their["images"]) / (our["seconds"] / our["images"])
-        for our, their in zip(ours, theirs, strict=True)
-    ]
+    ratios = [their / our for our, their in zip(_seconds_per_image(ours), _seconds_per_image(theirs), strict=True)]
     return {"median": median(ratios), "min": min(ratios), "max": max(ratios), "pairs": len(ratios)}
+
+
+def _seconds_per_image(turns: Sequence[Json]) -> list[float]:
+    return [turn["seconds"] / turn["images"] for turn in turns]

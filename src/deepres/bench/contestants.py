@@ -1,4 +1,4 @@
-"""Who takes part in what."""
+"""The contestants of each task, and which of them can do a job."""
 
 import importlib
 
@@ -7,8 +7,8 @@ from deepres.bench.job import OURS, Contestant, Job, is_from_disk
 from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 
-NO_RIVAL = (OURS, "fast")  # our other recipe takes part where it is asked for
-# Where each contestant is written: module and function of this package.
+NO_RIVAL = (OURS, "fast")  # the recipe `fast` is ours, too: it takes part only when it is named
+# For each task: the contestants, each with the module and function of this package that make it.
 CONTESTANTS: dict[str, dict[str, str]] = {
     "train": {
         OURS: "ours:train",
@@ -40,41 +40,38 @@ CONTESTANTS: dict[str, dict[str, str]] = {
 
 
 def contestants(job: Job) -> dict[str, str]:
-    """Who takes part: networks for ImageNet are fed from pictures on disk, the others from a resident set."""
+    """The contestants for a job, each with its module and function."""
     from_disk = {"load": "pictures", "train": "photographs"}
     return CONTESTANTS[from_disk[job.task] if is_from_disk(job) else job.task]
 
 
 def rivals(job: Job) -> list[str]:
-    """Names to give after --against: whoever knows such a network, and computes in that precision here."""
-    return [name for name in contestants(job) if name not in NO_RIVAL and _absence(name, job) is None]
+    """The names for --against: rivals that have the network and compute in the precision on this machine."""
+    return [name for name in contestants(job) if name not in NO_RIVAL and _takes_part(name, job)]
 
 
 def check(name: str, job: Job) -> None:
-    """Raise `InputError` for a name that does not take part in this job."""
+    """Raise `InputError`, with the reason, for a name that does not take part in this job."""
     if name not in contestants(job):
         raise InputError(
             f"nobody called {name!r} takes part in {job.task} of {job.network}; give one of {', '.join(rivals(job))}"
         )
-    absence = _absence(name, job)
-    if absence is not None:
-        raise InputError(absence)
+    if name in ("torchvision", "timm"):
+        torchvision_name(job)
+    elif name in ("onnxruntime", "openvino"):
+        require(name, job.precision)
 
 
-def _absence(name: str, job: Job) -> str | None:
-    """Why a contestant of such a task does not take part in this job, or None."""
+def _takes_part(name: str, job: Job) -> bool:
     try:
-        if name in ("torchvision", "timm"):
-            torchvision_name(job)
-        elif name in ("onnxruntime", "openvino"):
-            require(name, job.precision)
-    except InputError as trouble:
-        return str(trouble)
-    return None
+        check(name, job)
+    except InputError:
+        return False
+    return True
 
 
 def ready(name: str, job: Job) -> Contestant:
-    """Set a contestant up. Raises `InputError` for one that does not take part in this job."""
+    """Set up the contestant `name`. Raises `InputError` where it does not take part in this job."""
     check(name, job)
     module, _, function = contestants(job)[name].partition(":")
     return getattr(importlib.import_module(f"deepres.bench.{module}"), function)(job)

@@ -1,4 +1,4 @@
-"""The dense test of Sec. 3.4 at its five scales, and each crop that a position of it stands for, by itself."""
+"""The dense test of Sec. 3.4 at its five scales, against scoring the same crops one by one."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ from deepres.models.convolutional import fully_convolutional
 from deepres.models.network import Network
 from deepres.runtime.device import autocast
 
-HEIGHT, WIDTH, STRIDE = 375, 500, 32  # the middle size of ImageNet's pictures; pixels from a position to the next
-PIXELS = 32 * CROP * CROP
+HEIGHT, WIDTH, STRIDE = 375, 500, 32  # ImageNet's most usual picture size; pixels from one position to the next
+PIXELS = 32 * CROP * CROP  # of a batch
 
 
 def ours(job: Job) -> Contestant:
-    """The network made fully convolutional, on whole pictures and their flips."""
+    """The fully convolutional form of the network on whole pictures and their flips."""
     views, net = Protocol("dense").views(CROP), _net(job)
     return _scores(job, fully_convolutional(net, CROP), views, f"{job.precision} eager, fully convolutional")
 
 
 def crops(job: Job) -> Contestant:
-    """The crops of the same pictures at the same scales, a stride of the network apart, and their flips."""
+    """The network on crops of the same pictures and flips at the same scales, 32 pixels (its stride) apart."""
     sizes = Protocol("dense").sizes(CROP)
 
     def views(image: Tensor) -> list[Tensor]:
@@ -33,6 +33,7 @@ def crops(job: Job) -> Contestant:
 
 
 def _every_crop(view: Tensor) -> list[Tensor]:
+    """The crops (3, 224, 224) of a view (3, H, W) at every position."""
     down, across = (range(0, length - CROP + 1, STRIDE) for length in view.shape[-2:])
     return [view[:, row : row + CROP, column : column + CROP] for row in down for column in across]
 
@@ -43,6 +44,7 @@ def _net(job: Job) -> Network:
 
 
 def _scores(job: Job, net: torch.nn.Module, views: Views, setting: str) -> Contestant:
+    """A contestant that scores random pictures by their `views`."""
     random = torch.Generator().manual_seed(0)
     images = [
         torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8, generator=random) for _ in range(job.batch_size)

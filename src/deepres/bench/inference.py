@@ -1,8 +1,8 @@
-"""Scores of a batch in memory: our engines, and what people deploy with, as its users run it.
+"""Scores of a batch in memory: our engines, and the libraries that people deploy with, as their users run them.
 
-All sides but timm have the same start weights (seed 0), those of torchvision where it has the network; ours then has
-its stride on the 3x3, as torchvision's. A few passes in training mode fit batch normalization's statistics, since
-without them the scores of an untrained deep net are out of all proportion.
+All contestants but timm have the same start weights (seed 0): torchvision's, where it has the network. Our network then
+has its stride on the 3x3, as torchvision's. A few passes in training mode set the running statistics of batch
+normalization: without them the scores of an untrained deep network would be far too large.
 """
 
 import time
@@ -23,24 +23,23 @@ from deepres.serving.onnx import exported
 from deepres.weights.names import torchvision_state_dict
 from deepres.weights.state import load_state
 
-TURN_SECONDS = 0.5  # a turn repeats the batch for at least so long
+TURN_SECONDS = 0.5  # about how long a turn repeats the batch
 CHECKED = 64  # images on which scores are compared
 
 
 def ours(job: Job) -> Contestant:
-    """The fastest engine here; its scores are compared with the plain network's."""
+    """The fastest engine on this machine; its scores are compared with those of the plain network."""
     net, told = network(job), list[str]()
     example = batch_of(job)[0]
     made = serving.engine(net, example, "auto", job.precision, calibration(job), told.append)
     found = agreement(made, net, [pictures(job, CHECKED, seed=2)])
-    facts: dict[str, float | str] = {"largest_change": found.change}
-    facts |= {} if found.same is None else {"same_top1": found.same}
-    facts["told"] = told[-1]
-    return _repeated(lambda: made(example), job, f"engine {made.name}, {made.precision}", facts)
+    facts = {"largest_change": found.change, "same_top1": found.same, "told": told[-1]}
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    return _repeated(lambda: made(example), job, f"engine {made.name}, {made.precision}", known)
 
 
 def plain(job: Job) -> Contestant:
-    """Our network as it is, eager, in fp32."""
+    """Our network without an engine, eager, in fp32."""
     return _eager(network(job), job, "the plain network, fp32 eager, channels-last", torch.channels_last)
 
 
@@ -55,7 +54,7 @@ def timm(job: Job) -> Contestant:
 
 
 def onnxruntime(job: Job) -> Contestant:
-    """torchvision's network exported by PyTorch, in an ONNX Runtime session without options; int8 through its tool."""
+    """torchvision's network, exported by PyTorch, in ONNX Runtime with its defaults; int8 by its own quantization."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(_exported(job), providers=["CPUExecutionProvider"])
@@ -64,12 +63,11 @@ def onnxruntime(job: Job) -> Contestant:
     def scores() -> None:
         session.run(None, feed)
 
-    setting = f"ONNX Runtime {ort.__version__}, {job.precision}, defaults"
-    return _repeated(scores, job, setting)
+    return _repeated(scores, job, f"ONNX Runtime {ort.__version__}, {job.precision}, defaults")
 
 
 def openvino(job: Job) -> Contestant:
-    """The same model in OpenVINO with its defaults, but for the precision: it takes bf16 unasked where it has it."""
+    """The same model in OpenVINO with its defaults, but the precision of the job: OpenVINO would choose bf16 itself."""
     import openvino as ov
 
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if job.precision == "bf16" else "f32"}
@@ -80,7 +78,7 @@ def openvino(job: Job) -> Contestant:
 
 
 def network(job: Job) -> nn.Module:
-    """Ours, in evaluation mode."""
+    """Our network in evaluation mode, with torchvision's weights where torchvision has it."""
     try:
         theirs = torchvision_net(job)
     except InputError:
@@ -92,7 +90,7 @@ def network(job: Job) -> nn.Module:
 
 
 def torchvision_net(job: Job) -> nn.Module:
-    """torchvision's network of the same name, in evaluation mode. Raises `InputError` where it has none."""
+    """torchvision's network of that name, in evaluation mode. Raises `InputError` where torchvision has none."""
     from torchvision import models
 
     name = torchvision_name(job)
@@ -101,7 +99,7 @@ def torchvision_net(job: Job) -> nn.Module:
 
 
 def timm_net(job: Job) -> nn.Module:
-    """timm's network of the same name. Raises `InputError` where timm is missing, or has none."""
+    """timm's network of that name, in evaluation mode. Raises `InputError` where timm is missing or has none."""
     name = torchvision_name(job)
     try:
         from timm import create_model
@@ -111,7 +109,7 @@ def timm_net(job: Job) -> nn.Module:
 
 
 def pictures(job: Job, count: int, seed: int) -> Tensor:
-    """Smooth random pictures (count, 3, H, W): noise at several sizes, more of it at the coarse ones."""
+    """Smooth random pictures (count, 3, H, W) of standard deviation 1: the sum of noise at several scales."""
     generator, size = torch.Generator().manual_seed(seed), input_size(job.network)
     total = torch.zeros(count, 3, size, size)
     for cells in (2, 4, 8, 16, 32):
@@ -121,11 +119,12 @@ def pictures(job: Job, count: int, seed: int) -> Tensor:
 
 
 def calibration(job: Job) -> list[Tensor] | None:
-    """Batches for the ranges of int8."""
+    """Batches from which int8 takes its ranges; None for another precision."""
     return list(pictures(job, 128, seed=1).split(16)) if job.precision == "int8" else None
 
 
 def _fitted(net: nn.Module, job: Job) -> nn.Module:
+    """`net` in evaluation mode, after a few passes in training mode that set its running statistics."""
     net.train()
     with torch.no_grad():
         for seed in range(10):
@@ -134,7 +133,7 @@ def _fitted(net: nn.Module, job: Job) -> nn.Module:
 
 
 def _exported(job: Job) -> bytes:
-    """torchvision's network, or ours where it has none, as an ONNX model; quantized for int8."""
+    """torchvision's network, or ours where torchvision has none, as an ONNX model; quantized for int8."""
     try:
         net = torchvision_net(job)
     except InputError:
@@ -158,7 +157,8 @@ def _eager(net: nn.Module, job: Job, setting: str, order: torch.memory_format = 
 def _repeated(
     run: Callable[[], object], job: Job, setting: str, facts: dict[str, float | str] | None = None
 ) -> Contestant:
-    """As many runs as fill a turn."""
+    """A contestant whose turn calls `run` as often as fills `TURN_SECONDS`."""
+    # The second call tells the time of one.
     run()
     start = time.perf_counter()
     run()

@@ -1,6 +1,7 @@
-"""What all contestants of a job start from: the data of an epoch, a batch in memory, the network."""
+"""The inputs that all contestants of a job share: the data of an epoch, a batch in memory, the network."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,9 +15,9 @@ from deepres.runtime.errors import InputError
 
 
 def data_of(job: Job) -> Data:
-    """The first `part` of the training and of the test images.
+    """The first `part` of the training images and of the test images.
 
-    Raises `InputError` for images that the rivals' loops and networks, which are those for CIFAR-10, do not take.
+    Raises `InputError` for images that the rivals do not take: they are written for CIFAR-10.
     """
     whole = load_data_set(job.data)
     if whole.channels != 3 or whole.size != (32, 32) or len(whole.classes) > 10:
@@ -30,7 +31,7 @@ def _first(images: ImageSet, part: float) -> ImageSet:
 
 
 def batch_of(job: Job) -> tuple[Tensor, Tensor]:
-    """Random images (N, 3, H, W), about as bright as normalised ones, and labels (N,)."""
+    """Random images (N, 3, H, W) from a standard normal distribution, and random labels (N,)."""
     generator = torch.Generator().manual_seed(0)
     size = input_size(job.network)
     classes = 10 if size == 32 else 1000
@@ -38,8 +39,19 @@ def batch_of(job: Job) -> tuple[Tensor, Tensor]:
     return images, torch.randint(classes, (job.batch_size,), generator=generator)
 
 
+def on_a_batch(job: Job, step: Callable[[Tensor, Tensor], object]) -> Callable[[], int]:
+    """A turn that calls `step` with a batch in memory and returns its number of images."""
+    images, labels = batch_of(job)
+
+    def turn() -> int:
+        step(images, labels)
+        return len(images)
+
+    return turn
+
+
 def our_network(job: Job) -> Network:
-    """Ours, its stride where torchvision has it, if torchvision has the network: both sides then do the same work."""
+    """Our network. If torchvision has it, its stride is on the 3x3, as torchvision's: both then do the same work."""
     try:
         torchvision_name(job)
     except InputError:
@@ -48,7 +60,7 @@ def our_network(job: Job) -> Network:
 
 
 def torchvision_name(job: Job) -> str:
-    """The network's name in torchvision and timm. Raises `InputError` where they do not take part."""
+    """The network's name in torchvision and timm. Raises `InputError` where they do not have it."""
     name = job.network.removesuffix("-b")
     if family(job.network) == "cifar" or not name.startswith("resnet") or "-" in name:
         raise InputError(f"torchvision and timm take part in resnet18 to resnet152 alone, not in {job.network}")

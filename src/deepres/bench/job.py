@@ -1,4 +1,4 @@
-"""A job that is measured, and a contestant that does it."""
+"""A job to be measured, and a contestant that does it."""
 
 import dataclasses
 import json
@@ -12,13 +12,15 @@ Task = Literal["train", "infer", "load", "dense", "memory"]
 
 @dataclass(frozen=True)
 class Job:
-    """A job that every contestant does.
+    """A job that every contestant does. The tasks are:
 
-    train: for a network for 32-pixel images a whole epoch over `part` of the training images of `data` (loading,
-    augmentation, metrics, and the test over the same part of the test images), for one of Table 1 a step on a batch
-    in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures. infer: scores of a
-    batch in memory. load: the batches of `part` of an epoch, without a network. dense: the test of pictures in memory
-    by the dense protocol. memory: two training steps on a batch in memory, in a new process each turn.
+    train: For a network for 32-pixel images, an epoch over `part` of the training images of `data`, with loading,
+    augmentation and metrics, and the test over the same part of the test images. For a network for ImageNet, a step on
+    a batch in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures.
+    infer: Scores of a batch in memory.
+    load: The batches of `part` of an epoch, without a network.
+    dense: The test of pictures in memory by the dense protocol (Sec. 3.4).
+    memory: Two training steps on a batch in memory, in a new process each turn.
     """
 
     task: Task
@@ -31,21 +33,21 @@ class Job:
     compile: bool = True  # whether the `tuned` rival tries torch.compile
 
     def as_text(self) -> str:
-        """For the command line of a contestant's process."""
+        """The job as text, for the command line of a contestant's process."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """What `as_text` wrote."""
+        """The job that `as_text` wrote."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Someone ready to work: `turn()` does the work once and returns how many images that were.
+    """A contestant that is set up: `turn()` does the job once and returns the number of images.
 
-    `setting` says in a few words what runs; `facts` are further findings for the record. `figures`, called after
-    each turn, gives what else was measured in it.
+    `setting` says in a few words what runs; `facts` are further findings for the record. `figures()`, called after
+    each turn, returns other figures of that turn.
     """
 
     turn: Callable[[], int]
@@ -55,14 +57,14 @@ class Contestant:
 
 
 def is_epoch(job: Job) -> bool:
-    """Whether the job is an epoch of a data set rather than a step on a batch in memory."""
+    """Whether the job is an epoch of a data set, for a network for 32-pixel images."""
     from deepres.models.catalog import family
 
     return job.task in ("train", "load") and family(job.network) == "cifar"
 
 
 def is_from_disk(job: Job) -> bool:
-    """Whether the job reads pictures on disk, as networks for ImageNet do, rather than a resident set."""
+    """Whether the job reads pictures on disk, for a network for ImageNet."""
     from deepres.models.catalog import family
 
     trains = job.task == "train" and job.data != Job.data

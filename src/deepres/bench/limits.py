@@ -1,4 +1,4 @@
-"""What this machine can do at all, and what a network asks of it."""
+"""The limits of this machine, the work that a network asks for, and the share of the limits that it reaches."""
 
 import time
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from deepres.models.catalog import input_size
 from deepres.records import Json
 
 REPEATS = 7
-PATIENCE = 2.0  # seconds, after which one is not repeated: emulated products take ten and more
+PATIENCE = 2.0  # seconds after which a product is not repeated: where bf16 is emulated, one takes ten seconds and more
 SIDE = 2048  # of the multiplied matrices
 VALUES = 2**26  # of a streamed array: 256 MiB in fp32, far more than a cache holds
 
 
 def machine_limits(precision: str) -> Json:
-    """Multiply-adds a second of large products and convolutions, and bytes a second of a large addition.
+    """Multiply-adds per second of large matrix products and convolutions, and bytes per second of a large addition.
 
-    In bf16 for that precision, else in fp32. The best of some repeats each: a limit is what was reached once.
+    Products and convolutions are in bf16 for that precision, otherwise in fp32. Each is the best of several repeats.
     """
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     first, second = torch.randn(2, SIDE, SIDE, dtype=kind)
@@ -43,7 +43,7 @@ def machine_limits(precision: str) -> Json:
 
 
 def _best(run: Callable[[], object]) -> float:
-    """The least seconds of a run."""
+    """The shortest time of a run, in seconds."""
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < PATIENCE:
         start = time.perf_counter()
@@ -53,47 +53,44 @@ def _best(run: Callable[[], object]) -> float:
 
 
 def asked(job: Job) -> Json:
-    """Multiply-adds and bytes for one image of `work`, of convolutions as they are written.
+    """Multiply-adds and bytes that a job needs for one image.
 
-    Winograd's way needs a quarter of the multiply-adds: networks on it may reach more than the machine's limit.
-    Training costs a forward pass and twice that for the gradients (of the images, of the weights). Bytes count every
-    layer's map read and written once, as if BN, ReLU and additions came free: forward the input and the output, in
-    training also the output's gradient, the input again, and its gradient.
+    Multiply-adds are those of the definition of a convolution. Winograd's algorithm needs as little as a quarter of
+    them, and may so reach more than the machine's limit. Training costs three forward passes: two are for the gradients
+    with respect to images and weights. Bytes count the maps that convolutions and fc read and write; BN, ReLU and
+    additions cost nothing here. A forward pass moves input and output; training also moves the gradient of the output,
+    the input again, and the gradient of the input.
     """
     size = input_size(job.network)
     with torch.device("meta"):
         net = our_network(job)
-    read, written = _values_moved(net, size)
     width = 2 if job.precision == "bf16" else 4
     multiply_adds = stages(net, size)[-1].multiply_adds
+    read, written = _values_moved(net, size)
     if job.task == "infer":
         return {"multiply_adds": multiply_adds, "bytes": width * (read + written)}
     return {"multiply_adds": 3 * multiply_adds, "bytes": width * (3 * read + 2 * written)}
 
 
 def _values_moved(net: nn.Module, size: int) -> tuple[int, int]:
-    """Values that the convolutions and fc of `net` read and write for one image."""
-    read = written = 0
+    """Values that the convolutions and fc of `net`, which is not used again, read and write for one image."""
+    moved: list[tuple[int, int]] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal read, written
-        read, written = read + inputs[0].numel(), written + output.numel()
+        moved.append((inputs[0].numel(), output.numel()))
 
-    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        with evaluating(net), torch.no_grad():
-            net(torch.zeros(1, 3, size, size, device="meta"))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return read, written
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    with evaluating(net), torch.no_grad():
+        net(torch.zeros(1, 3, size, size, device="meta"))
+    return sum(read for read, _ in moved), sum(written for _, written in moved)
 
 
 def shares(record: Json, limits: Json, need: Json) -> Json:
-    """The record with the limits beside it, and the share of each that our median reaches.
+    """The record with the limits, and the share of each that our median speed reaches.
 
-    No share for int8: the limits are those of floating-point numbers.
+    int8 has no shares: the limits are those of floating-point numbers.
     """
     if record["work"]["precision"] == "int8":
         return record | {"limits": limits}

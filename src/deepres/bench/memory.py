@@ -1,4 +1,4 @@
-"""The peak of memory that training steps take above the start; Linux alone tells it for a part of a process."""
+"""The peak memory of training steps above the memory before them. Only Linux tells it for a part of a process."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,33 +10,32 @@ from deepres.bench.textbook import train as textbook_step
 from deepres.runtime.errors import InputError
 
 PROCESS = Path("/proc/self")
-STEPS = 2  # the first makes gradients and velocity
+STEPS = 2  # the first one allocates gradients and velocity
 
 
 def ours(job: Job) -> Contestant:
-    """Our step within the memory budget."""
+    """Our training step within the memory budget."""
     return _measured(*training_step(job))
 
 
 def unlimited(job: Job) -> Contestant:
-    """The same step without a budget; as a training run does then, it keeps freed memory."""
+    """The same step without a budget; like a training run without one, it keeps freed memory."""
     return _measured(*training_step(dataclasses.replace(job, memory_budget=None)))
 
 
 def textbook(job: Job) -> Contestant:
-    """The step of stock PyTorch."""
-    made = textbook_step(job)
-    return _measured(made.turn, "fp32 eager, NCHW")
+    """The training step of stock PyTorch."""
+    return _measured(textbook_step(job).turn, "fp32 eager, NCHW")
 
 
 def _measured(step: Callable[[], int], setting: str) -> Contestant:
-    """`step`, twice, with `peak` in bytes above the memory at the start."""
+    """A contestant that takes `step` twice; its figure `peak` is in bytes above the memory at the start."""
     if not (PROCESS / "clear_refs").exists():
         raise InputError("the peak of memory can be measured on Linux alone")
     peaks: list[int] = []
 
     def turn() -> int:
-        (PROCESS / "clear_refs").write_text("5", encoding="ascii")  # makes VmHWM the present size
+        (PROCESS / "clear_refs").write_text("5", encoding="ascii")  # resets VmHWM, the peak, to the present size
         start = _status("VmRSS")
         images = sum(step() for _ in range(STEPS))
         peaks.append(_status("VmHWM") - start)
@@ -46,6 +45,6 @@ def _measured(step: Callable[[], int], setting: str) -> Contestant:
 
 
 def _status(name: str) -> int:
-    """A figure of the process in bytes."""
+    """A line of /proc/self/status in bytes."""
     lines = (PROCESS / "status").read_text(encoding="utf-8", errors="replace").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -1,8 +1,9 @@
-"""Our own side: an epoch as the command line runs it, or a step of the same network without the loop around it."""
+"""Our own side: an epoch as `deepres train` runs it, or training steps on a batch in memory."""
 
 import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +22,44 @@ from deepres.data.resident_batches import Batches
 from deepres.models.catalog import depth
 from deepres.records import Run
 from deepres.runtime.device import autocast, keep_freed_memory
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, silent
 from deepres.training.optimizer import SGD
 from deepres.workflows.train import train_run
 
 
 class Silent:
-    """A monitor that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
+    """A monitor that shows nothing."""
 
     def step(self, iteration: int, row: Mapping[str, Any]) -> None:
-        """Nothing to show."""
+        """Show nothing."""
 
     def say(self, message: str) -> None:
-        """Keep it."""
-        self.said.append(message)
+        """Say nothing."""
 
 
 def train(job: Job) -> Contestant:
-    """An epoch and the test after it, in a run folder with its checkpoint, or a step on a batch in memory."""
+    """An epoch with the test after it, in a run folder with its checkpoint, or a step on a batch in memory."""
     return _epoch(job, paper_recipe(depth(job.network))) if is_epoch(job) else Contestant(*training_step(job))
 
 
 def fast(job: Job) -> Contestant:
-    """As `train`, by the recipe `fast`: what its iterations cost beside those of the paper's."""
+    """An epoch by our recipe `fast`, which shows what its iterations cost beside those of the paper's recipe."""
     if not is_epoch(job):
         raise InputError(f"the recipe fast takes part in epochs alone (of resnet20, for example), not in {job.network}")
     return _epoch(job, FAST)
 
 
 def _epoch(job: Job, recipe: ClassificationRecipe) -> Contestant:
+    """A run of `recipe` over one epoch."""
+    # The recipe for so many steps, with one test at the end.
     data = data_of(job)
     steps = -(-len(data.train) // job.batch_size)
     recipe = dataclasses.replace(recipe, batch_size=job.batch_size).scaled(steps)
     recipe = dataclasses.replace(recipe, window=min(100, steps), evaluate_every=steps, milestones=())
-    kernels, runs_on = _kernels(job)
-    compiled = job.compile and not kernels
-    config = ClassificationConfig(job.network, job.data, precision=job.precision, recipe=recipe)
-    config = dataclasses.replace(config, compile="on" if compiled else "off")
+    # Blocks run on our kernels where they can, otherwise compiled.
+    kernels, runs_on = _kernels()
+    compiled = "off" if kernels or not job.compile else "on"
+    config = ClassificationConfig(job.network, job.data, precision=job.precision, compile=compiled, recipe=recipe)
 
     def epoch() -> int:
         with tempfile.TemporaryDirectory() as folder:
@@ -68,16 +67,17 @@ def _epoch(job: Job, recipe: ClassificationRecipe) -> Contestant:
         return steps * job.batch_size
 
     named = ", recipe fast" if recipe.name == FAST.name else ""
-    return Contestant(epoch, f"deepres train, {job.precision}, {'compiled' if compiled else runs_on}{named}")
+    return Contestant(epoch, f"deepres train, {job.precision}, {'compiled' if compiled == 'on' else runs_on}{named}")
 
 
-def _kernels(job: Job) -> tuple[bool, str]:
-    kernels = resolve_kernels("auto", "cpu", 0, Silent().say)
+def _kernels() -> tuple[bool, str]:
+    """Whether this machine runs our kernels, and what blocks run on."""
+    kernels = resolve_kernels("auto", "cpu", 0, silent)
     return kernels, "kernels" if kernels else "eager"
 
 
 def training_step(job: Job) -> tuple[Callable[[], int], str]:
-    """A step on a batch in memory, within the memory budget where there is one, and what it runs on."""
+    """A step on a batch in memory, within the memory budget of the job if it has one, and what it runs on."""
     images, labels = batch_of(job)
     images = images.contiguous(memory_format=torch.channels_last)
     step, setting = make_step(job, images)
@@ -85,9 +85,10 @@ def training_step(job: Job) -> tuple[Callable[[], int], str]:
 
 
 def make_step(job: Job, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int], str]:
-    """A function that takes a training step on a batch like `images`, and what it runs on."""
+    """A function that takes a training step on a batch of the shape of `images`, and what it runs on."""
+    # Prepare the network for our kernels and the memory budget.
     net = our_network(job).train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    kernels, runs_on = _kernels(job)
+    kernels, runs_on = _kernels()
     if kernels:
         accelerate(net)
     if job.memory_budget is None:
@@ -109,15 +110,14 @@ def make_step(job: Job, images: Tensor) -> tuple[Callable[[Tensor, Tensor], int]
 
 
 def load_batches(job: Job) -> Contestant:
-    """The batches of an epoch."""
+    """The batches of an epoch, each new turn the next ones."""
     data = data_of(job)
     batches = Batches(data.train, data.mean(), Order(0, job.batch_size), torch.device("cpu"), CropFlip())
-    steps, state = -(-len(data.train) // job.batch_size), {"step": 0}
+    steps, numbers = -(-len(data.train) // job.batch_size), count()
 
     def epoch() -> int:
-        for _ in range(steps):
-            batches.batch(state["step"])
-            state["step"] += 1
+        for step in islice(numbers, steps):
+            batches.batch(step)
         return steps * job.batch_size
 
     return Contestant(epoch, "whole batches out of the resident set")

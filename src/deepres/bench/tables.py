@@ -1,4 +1,4 @@
-"""Records of contests as a table, for a terminal and for the docs."""
+"""Records of contests as tables, for a terminal and for the docs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -33,7 +33,7 @@ def _part(job: Json) -> str:
 
 
 def cells(record: Json) -> list[str]:
-    """A row of the table, but for the number of its note."""
+    """A row of the table, without the number of its note."""
     ours, rival, ratio = record["ours"], record["rival"], record["ratio"]
     return [
         record["environment"]["cpu"],
@@ -45,9 +45,9 @@ def cells(record: Json) -> list[str]:
 
 
 def reached(record: Json) -> str | None:
-    """The share of the machine's limits that ours reaches; None where it was not measured, or is one of other limits.
+    """The share of the machine's limits that ours reaches; None where it was not measured, and for int8.
 
-    Some records in int8 hold shares of the limits in fp32, which say nothing.
+    Some records of int8 hold shares of the limits of fp32, which say nothing about int8.
     """
     share = record.get("share")
     if share is None or record["work"]["precision"] == "int8":
@@ -56,7 +56,7 @@ def reached(record: Json) -> str | None:
 
 
 def setting(side: Json) -> str:
-    """What a contestant ran, and what was found about it."""
+    """What a contestant ran: its setting, peak memory, waiting time, and how far its scores differ."""
     peak, waited = side["median"].get("peak"), side["median"].get("waited")
     text = side["setting"] + (f"; peak {peak / GIB:.2f} GiB" if peak is not None else "")
     text += f"; waits for batches {waited / side['median']['seconds']:.1%} of the time" if waited is not None else ""
@@ -69,7 +69,7 @@ def setting(side: Json) -> str:
 
 
 def conditions(records: Sequence[Json]) -> list[str]:
-    """Under which conditions each command was run; one line a command."""
+    """The conditions of each command (machine, versions, commit, day), one line per command."""
     lines: dict[str, None] = {}
     for record in records:
         env, limits = record["environment"], record.get("limits")
@@ -85,7 +85,8 @@ def conditions(records: Sequence[Json]) -> list[str]:
 
 
 def markdown(records: Sequence[Json]) -> str:
-    """The contests of one work as a table; below it, a note a command: how it was run, and what each side ran."""
+    """The contests of one job as a table; below it a note per command: its conditions, and what each side ran."""
+    # A row a contest; contests of one command share a note.
     notes: dict[str, list[str]] = {}
     rows = []
     for record in records:
@@ -94,6 +95,7 @@ def markdown(records: Sequence[Json]) -> str:
         ours = f"ours: {setting(record['ours'])}" + (f"; reaches {share}" if share else "")
         notes.setdefault(line, [ours]).append(f"`{record['rival']['name']}`: {setting(record['rival'])}")
         rows.append([*cells(record), str(list(notes).index(line) + 1)])
+    # The table, then the notes.
     text = markdown_table(COLUMNS, rows)
     for number, (line, sides) in enumerate(notes.items(), 1):
         text += f"\n{number}. {line}\n" + "".join(f"   - {side}\n" for side in sides)
@@ -101,28 +103,28 @@ def markdown(records: Sequence[Json]) -> str:
 
 
 def best(records: Sequence[Json]) -> str:
-    """The best speed for each machine, work and precision, and the median ratios to all rivals, the fastest first."""
-    # group the contests; `plain` is our own network, no rival
+    """For each machine, job and precision our best speed, and the median ratios to all rivals, the fastest first."""
+    # Group the contests; `plain` is our own network and no rival.
     machines: dict[str, dict[tuple[str, str], list[Json]]] = {}
     for record in sorted(records, key=lambda record: record["ratio"]["median"]):
         if record["rival"]["name"] != "plain":
             work = record["work"]
             works = machines.setdefault(record["environment"]["cpu"], {})
             works.setdefault((what(work | {"part": 1}), work["precision"]), []).append(record)
-    # a line for the machine (the one with most vector units first), then a row for each of its groups
+    # A line for each machine (first the one with the most vector extensions in its name), then a row per group.
     rows = []
     for cpu, works in sorted(machines.items(), key=lambda machine: len(machine[0]), reverse=True):
         rows.append([f"**{cpu}**", "", "", ""])
         for (name, precision), found in sorted(works.items()):
             speed = max(record["ours"]["images_per_second"] for record in found)
             ratios = [f"{record['ratio']['median']:.2f} {record['rival']['name']}" for record in found]
-            figures = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}", ", ".join(ratios) + _peaks(found[0])]
-            rows.append([name, precision, *figures])
+            shown = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+            rows.append([name, precision, shown, ", ".join(ratios) + _peaks(found[0])])
     return markdown_table(BEST, rows)
 
 
 def _peaks(record: Json) -> str:
-    """The largest memory of both sides, where the contest is about it."""
+    """The peak memory of both sides, if the contest measured it."""
     peaks = [record[side]["median"].get("peak") for side in ("ours", "rival")]
     return "" if None in peaks else "; peak {:.2f} GiB, not {:.2f}".format(*(peak / GIB for peak in peaks))
 

@@ -1,7 +1,7 @@
-"""The rival `textbook`: the loop of the popular repositories, as they are written.
+"""The rival `textbook`: the training loop as popular repositories write it.
 
-PIL images through torchvision's transforms, a DataLoader with two workers that start anew each epoch, fp32, eager,
-NCHW, `.item()` on the loss and the accuracy of every step, the test set after every epoch.
+PIL images through torchvision's transforms, a DataLoader with two workers that start again in each epoch, fp32, eager,
+NCHW, `.item()` on the loss and the accuracy of every step, and a test after every epoch.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from deepres.bench.inputs import batch_of, data_of, our_network
+from deepres.bench.inputs import data_of, on_a_batch, our_network
 from deepres.bench.job import Contestant, Job, is_epoch
 from deepres.classification.loss import classification_loss
 from deepres.data.resident import ImageSet
@@ -26,7 +26,7 @@ AUGMENT = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip
 
 
 class PILImages(Dataset[tuple[Tensor, Any]]):
-    """As `torchvision.datasets.CIFAR10`: an array (N, H, W, C) in memory, an image made of each item."""
+    """Images as in `torchvision.datasets.CIFAR10`: an array (N, H, W, C) in memory, a PIL image made of each item."""
 
     def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]):
         self.data = np.ascontiguousarray(images.images.permute(0, 2, 3, 1).numpy())
@@ -41,6 +41,7 @@ class PILImages(Dataset[tuple[Tensor, Any]]):
 
 
 def _loaders(job: Job) -> tuple[DataLoader[tuple[Tensor, Any]], DataLoader[tuple[Tensor, Any]]]:
+    """The loaders of the training and of the test images."""
     data = data_of(job)
     train = PILImages(data.train, transforms.Compose([*AUGMENT, *NORMALISE]))
     test = PILImages(data.test, transforms.Compose(NORMALISE))
@@ -50,8 +51,19 @@ def _loaders(job: Job) -> tuple[DataLoader[tuple[Tensor, Any]], DataLoader[tuple
     )
 
 
-def _optimizer(net: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+def stock_step(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """A training step of stock PyTorch, which returns the scores (N, K) and waits for the loss."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        scores, loss = classification_loss(net(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        return scores
+
+    return step
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -59,20 +71,15 @@ def _accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 def train(job: Job) -> Contestant:
-    """An epoch and the test after it, or a step on a batch in memory."""
+    """An epoch with the test after it, or a step on a batch in memory."""
     net = our_network(job).train()
-    optimizer = _optimizer(net)
+    take = stock_step(net)
 
-    def step(images: Tensor, labels: Tensor) -> tuple[float, float]:
-        scores, loss = classification_loss(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item(), _accuracy(scores, labels)
+    def step(images: Tensor, labels: Tensor) -> float:
+        return _accuracy(take(images, labels), labels)
 
     if not is_epoch(job):
-        images, labels = batch_of(job)
-        return Contestant(lambda: len(images) if step(images, labels) else 0, SETTING)
+        return Contestant(on_a_batch(job, step), SETTING)
     training, testing = _loaders(job)
 
     def epoch() -> int:

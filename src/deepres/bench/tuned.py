@@ -1,13 +1,11 @@
-"""The rival `tuned`: what an expert switches on in stock PyTorch; the best of its settings here counts.
+"""The rival `tuned`: stock PyTorch with all that an expert switches on, in its fastest setting on this machine.
 
-bf16 autocast where the hardware multiplies it, channels-last, `torch.compile`, persistent workers on tensors.
+bf16 autocast where the processor multiplies bf16, channels-last, `torch.compile`, persistent workers on tensors.
 """
 
 import itertools
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from deepres.bench.inputs import batch_of, data_of, our_network
+from deepres.bench.inputs import batch_of, data_of, on_a_batch, our_network
 from deepres.bench.job import Contestant, Job, is_epoch
 from deepres.bench.textbook import DEVIATION, MEAN
 from deepres.classification.loss import classification_loss
@@ -28,7 +26,7 @@ AUGMENT = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
 
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
-    """uint8 tensors in memory, transformed one by one."""
+    """uint8 images (N, 3, H, W) in memory, transformed one by one."""
 
     def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor]):
         self.images, self.labels, self.transform = images.images, images.labels, transform
@@ -46,20 +44,20 @@ def _loader(images: ImageSet, job: Job, training: bool) -> DataLoader[tuple[Tens
     return DataLoader(dataset, job.batch_size, shuffle=training, num_workers=2, persistent_workers=True)
 
 
-@dataclass
 class Candidate:
-    """A network under one setting, and its step."""
+    """A network in one setting, with its training step; `forward` is the network, compiled or not."""
 
-    net: nn.Module
-    forward: Callable[[Tensor], Tensor]  # the network, perhaps compiled
-    optimizer: torch.optim.Optimizer
-    context: Callable[[], AbstractContextManager[object]]
-    setting: str
+    def __init__(self, net: nn.Module, precision: str, compiled: bool):
+        self.net = net.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.forward = torch.compile(self.net) if compiled else self.net
+        self.optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, foreach=True)
+        self.precision = precision
+        self.setting = f"{precision}, channels-last, {'torch.compile' if compiled else 'eager'}"
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One training step; the loss stays a tensor."""
+        """One training step; the loss is returned as a tensor, without waiting for it."""
         images = images.contiguous(memory_format=torch.channels_last)
-        with self.context():
+        with autocast(self.precision, "cpu"):
             _, loss = classification_loss(self.forward(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -67,7 +65,7 @@ class Candidate:
         return loss.detach()
 
     def seconds(self, images: Tensor, labels: Tensor) -> float:
-        """The median time of a step after warm-up."""
+        """The median time of a step, in seconds, after some steps of warm-up."""
         for _ in range(WARM_UP):
             self.step(images, labels)
         times: list[float] = []
@@ -78,20 +76,11 @@ class Candidate:
         return median(times)
 
 
-def candidate(net: nn.Module, precision: str, compiled: bool) -> Candidate:
-    """`net` under one setting."""
-    net = net.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, foreach=True)
-    forward = torch.compile(net) if compiled else net
-    setting = f"{precision}, channels-last, {'torch.compile' if compiled else 'eager'}"
-    return Candidate(net, forward, optimizer, lambda: autocast(precision, "cpu"), setting)
-
-
 def best(job: Job) -> tuple[Candidate, dict[str, float | str]]:
-    """The setting with the fastest step on this machine, and every setting's time in seconds."""
+    """The candidate with the fastest step on this machine, and the seconds of every setting."""
     precisions = ["fp32", "bf16"] if resolve_precision("auto", "cpu") == "bf16" else ["fp32"]
     settings = itertools.product(precisions, [False, True] if job.compile else [False])
-    tried = [candidate(our_network(job), precision, compiled) for precision, compiled in settings]
+    tried = [Candidate(our_network(job), precision, compiled) for precision, compiled in settings]
     batch = batch_of(job)
     seconds = [each.seconds(*batch) for each in tried]
     facts: dict[str, float | str] = {each.setting: time_ for each, time_ in zip(tried, seconds, strict=True)}
@@ -99,16 +88,10 @@ def best(job: Job) -> tuple[Candidate, dict[str, float | str]]:
 
 
 def train(job: Job) -> Contestant:
-    """An epoch and the test after it, or a step on a batch in memory."""
+    """An epoch with the test after it, or a step on a batch in memory."""
     chosen, facts = best(job)
     if not is_epoch(job):
-        images, labels = batch_of(job)
-
-        def step() -> int:
-            chosen.step(images, labels)
-            return len(images)
-
-        return Contestant(step, chosen.setting, facts)
+        return Contestant(on_a_batch(job, chosen.step), chosen.setting, facts)
     data = data_of(job)
     training, testing = _loader(data.train, job, True), _loader(data.test, job, False)
 
@@ -117,7 +100,7 @@ def train(job: Job) -> Contestant:
         losses = [chosen.step(images, labels) for images, labels in training]
         torch.stack(losses).mean().item()
         chosen.net.eval()
-        with torch.no_grad(), chosen.context():
+        with torch.no_grad(), autocast(chosen.precision, "cpu"):
             wrong = [(chosen.net(images).argmax(1) != labels).sum() for images, labels in testing]
         torch.stack(wrong).sum().item()
         return len(data.train)

@@ -1,6 +1,6 @@
-"""The process of one contestant: it sets up, then does its job once for every line that it reads.
+"""The process of one contestant: it sets up, then does its job once for every line that it reads from the input.
 
-A process each, since settings of memory and threads reach over the whole process. Answers are JSON lines.
+Each contestant has its own process, since settings of memory and threads hold for a process. Answers are JSON lines.
 """
 
 import json
@@ -15,9 +15,10 @@ from deepres.runtime.errors import InputError
 
 
 def main(name: str, text: str) -> None:
-    """Serve the turns of contestant `name` on the job that `text` describes, until the input ends."""
+    """Do the job of `text` as the contestant `name`, once per line of the input, until the input ends."""
+    # Only answers go to the output: what a library prints goes to the error output.
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not pass for an answer
+    os.dup2(2, 1)
     warnings.simplefilter("ignore")
 
     def answer(value: dict[str, Any]) -> None:
@@ -25,6 +26,7 @@ def main(name: str, text: str) -> None:
 
     from deepres.bench.contestants import ready
 
+    # Set up, then work once per line.
     try:
         contestant = ready(name, Job.from_text(text))
     except InputError as error:

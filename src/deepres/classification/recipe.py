@@ -1,4 +1,4 @@
-"""The recipes of classification: the paper's (Sec. 3.4 and 4.2), and ours; and the configuration of such a run."""
+"""The recipes of classification, the paper's (Sec. 3.4 and 4.2) and ours, and the configuration of a run."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from deepres.models.catalog import entry
 from deepres.training.config import Config
 from deepres.training.recipe import LARGE, LONG, Bounds, Recipe, require
 
-SIDES = (256, 480)  # Sec. 3.4
+SIDES = (256, 480)  # pixels (Sec. 3.4)
 
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """A recipe with the cropping and augmentation of images, and the target of the loss.
+    """A recipe with crops, augmentation and label smoothing.
 
     The defaults are the paper's for CIFAR-10 (Sec. 4.2).
     """
@@ -26,16 +26,16 @@ class ClassificationRecipe(Recipe):
         "colour": (0, LARGE),
     }
 
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    label_smoothing: float = 0.0  # share of the target that is spread evenly over all classes
     augment: bool = True  # random crops and flips; for pictures on disk also colours
-    pad: int = 4  # black pixels added on each side of a resident image before it is randomly cropped
-    alternate_flips: bool = False  # flip a resident image in every second epoch instead of by chance
-    crop: int = 0  # pixels a side of random crops from pictures on disk (Sec. 3.4); 0: resident images (Sec. 4.2)
-    sides: tuple[int, ...] = SIDES  # with `crop`: smallest and largest shorter side that a picture is resized to
+    pad: int = 4  # black pixels added on each side of an image in memory before its random crop
+    alternate_flips: bool = False  # flip an image in memory in every second epoch instead of at random
+    crop: int = 0  # side in pixels of random crops of pictures on disk (Sec. 3.4); 0: whole images in memory (Sec. 4.2)
+    sides: tuple[int, ...] = SIDES  # with `crop`: range in pixels of the random shorter side of a picture
     colour: float = 0.0  # with `crop`: standard deviation of the colour augmentation
 
     def __post_init__(self) -> None:
-        """Check the fields that classification adds. Raises `InputError` for one that is wrong."""
+        """Check the fields of this class, too."""
         super().__post_init__()
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         fits = len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1]
@@ -48,8 +48,8 @@ class ClassificationRecipe(Recipe):
 
 
 CIFAR = ClassificationRecipe()
-CIFAR_DEEP = dataclasses.replace(CIFAR, name="cifar-deep", warmup="error")  # 110 layers and deeper
-# Not the paper's: with 20 layers it reaches the test error of the paper's recipe in less than a sixth of the time.
+CIFAR_DEEP = dataclasses.replace(CIFAR, name="cifar-deep", warmup="error")  # 110 layers and more (Sec. 4.2)
+# Not in the paper: 20 layers reach the test error of the paper's recipe in less than a sixth of its time.
 FAST = ClassificationRecipe(
     name="fast",
     iterations=9_000,
@@ -79,24 +79,22 @@ IMAGENET = ClassificationRecipe(  # Sec. 3.4; patience, threshold and the number
     bn_average=100_000,
     evaluate_every=5_000,
 )
-FINETUNE = (
-    ClassificationRecipe(  # not the paper's: trains trained weights further on other images, at a tenth of the rate
-        name="finetune",
-        iterations=2_000,
-        batch_size=64,
-        lr=0.01,
-        decay="linear",
-        milestones=(),
-        evaluate_every=200,
-    )
+FINETUNE = ClassificationRecipe(  # not in the paper: train existing weights on other images, at a tenth of the rate
+    name="finetune",
+    iterations=2_000,
+    batch_size=64,
+    lr=0.01,
+    decay="linear",
+    milestones=(),
+    evaluate_every=200,
 )
 RECIPES = {recipe.name: recipe for recipe in (CIFAR, CIFAR_DEEP, FAST, IMAGENET, FINETUNE)}
 
 
 def paper_recipe(depth: int, imagenet: bool = False) -> ClassificationRecipe:
-    """The paper's recipe for a network of `depth` weighted layers: that of Sec. 3.4 for `imagenet`, else of Sec. 4.2.
+    """The paper's recipe for a network of `depth` weighted layers: of Sec. 3.4 if `imagenet`, otherwise of Sec. 4.2.
 
-    Of Sec. 4.2, networks of 110 layers and more have a warm-up.
+    In Sec. 4.2, networks of 110 layers and more have a warm-up.
     """
     if imagenet:
         return IMAGENET
@@ -104,10 +102,10 @@ def paper_recipe(depth: int, imagenet: bool = False) -> ClassificationRecipe:
 
 
 def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe:
-    """`recipe` for `network`: with a tenth of the learning rate where a network without batch normalization needs it.
+    """`recipe` for `network`: a tenth of the learning rate where the network has no batch normalization.
 
-    That holds for recipes with crops (Sec. 3.4), whose rate becomes 0.01 as for VGG and PReLU-net in their own papers,
-    and for `finetune`. Any other recipe is returned unchanged.
+    This holds for recipes with crops (Sec. 3.4) and for `finetune`; other recipes stay as they are. The paper's recipe
+    then has 0.01, the learning rate of VGG and PReLU-net in their own papers.
     """
     lower = not entry(network).has_bn and (recipe.crop or recipe.name == FINETUNE.name)
     return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
@@ -115,7 +113,7 @@ def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe
 
 @dataclass(frozen=True)
 class ClassificationConfig(Config):
-    """The configuration that re-creates a run of classification."""
+    """All settings that a run of classification can be repeated from."""
 
     bounds: ClassVar[Bounds] = {
         **Config.bounds,
@@ -124,8 +122,8 @@ class ClassificationConfig(Config):
         "test_images": (0, LONG),
     }
 
-    split: str | None = None  # 45k/5k: holds out a part of the training images as test images
-    image_size: int | None = None  # pixels a side that every image is resized and cropped to; None: unchanged
-    in_channels: int | None = None  # None: as many as the images have
-    test_images: int = 0  # test images, evenly spaced, for the curve's test error; 0, and at the end: all
+    split: str | None = None  # such as `45k/5k`: the second part of the training images becomes the test set
+    image_size: int | None = None  # side in pixels that every image is resized to; None: as it is
+    in_channels: int | None = None  # channels of the input; None: as many as the images have
+    test_images: int = 0  # images, spread over the test set, of the tests before the last one; 0: all
     recipe: ClassificationRecipe = CIFAR

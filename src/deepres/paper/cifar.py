@@ -25,7 +25,7 @@ from deepres.paper.plan import Plan, Recipes, Scale
 from deepres.paper.sheet import Experiment, Reproduction, Shown
 from deepres.paper.tables import Table6Row, final_errors, table6
 
-# Small batches give a slow machine enough steps, the warm-up lets 56 layers start: see docs/quick-scale.md.
+# Small batches give a slow machine enough steps; the warm-up lets 56 layers start to learn: see docs/quick-scale.md.
 QUICK = ClassificationRecipe(
     name="cifar-quick",
     iterations=400,
@@ -41,7 +41,7 @@ SMOKE = QUICK.scaled(6)
 
 
 def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
-    """The recipe of a scale: the same for all networks, but for the paper's own warm-up from 110 layers on."""
+    """The recipe of a scale, the same for all networks; the paper's has a warm-up from 110 layers on."""
     return {"smoke": SMOKE, "quick": QUICK, "paper": paper_recipe(depth(network))}[scale]
 
 
@@ -62,7 +62,7 @@ FINAL_ERRORS = partial(final_errors, printed=PRINTED)
 
 @dataclass(frozen=True, kw_only=True)
 class SmallImages(Experiment):
-    """A sheet of Sec. 4.2: errors of networks on whole images, as a table, and a figure where the sheet is one."""
+    """A sheet of Sec. 4.2: errors of networks on whole images, as a table and, if it has one, as a figure."""
 
     recipes: Recipes = recipe_of
     data: str = "cifar10"
@@ -77,7 +77,7 @@ class SmallImages(Experiment):
 
 
 class LayerResponses(SmallImages):
-    """Fig. 7: finished runs are measured on test images."""
+    """Fig. 7: the layer responses of finished runs to test images."""
 
     def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
         """Measure the layer responses of finished runs."""
@@ -99,6 +99,22 @@ DEGRADATION = (
         higher("test_error", "plain56", "plain20", margin=1.0),
     ),
 )
+TEST_ERRORS = tuple(
+    Claim(text, place, pair, higher("test_error", *pair, margin=0.0), scales=("paper",))
+    for text, place, pair in (
+        (
+            "Residual networks gain test accuracy from depth: 56 layers are better than 20.",
+            "Sec. 4.2, Fig. 6 middle, Table 6",
+            ("resnet20", "resnet56"),
+        ),
+        ("110 layers are better still than 56.", "Sec. 4.2, Table 6", ("resnet56", "resnet110")),
+        (
+            "1202 layers test worse than 110 (overfitting).",
+            "Sec. 4.2, Fig. 6 right, Table 6",
+            ("resnet1202", "resnet110"),
+        ),
+    )
+)
 CURE = (
     Claim(
         "With shortcuts, 56 layers train far better than without.",
@@ -112,20 +128,7 @@ CURE = (
         ("resnet56", "resnet20"),
         not_higher("train_error", "resnet56", "resnet20", margin=5.0),
     ),
-    Claim(
-        "Residual networks gain test accuracy from depth: 56 layers are better than 20.",
-        "Sec. 4.2, Fig. 6 middle, Table 6",
-        ("resnet20", "resnet56"),
-        higher("test_error", "resnet20", "resnet56", margin=0.0),
-        scales=("paper",),
-    ),
-    Claim(
-        "110 layers are better still than 56.",
-        "Sec. 4.2, Table 6",
-        ("resnet56", "resnet110"),
-        higher("test_error", "resnet56", "resnet110", margin=0.0),
-        scales=("paper",),
-    ),
+    *TEST_ERRORS[:2],
     Claim(
         "A plain network of 110 layers stays above 60 % error.",
         "Fig. 6, caption",
@@ -140,13 +143,7 @@ CURE = (
         beyond("train_error", "resnet1202", 0.1, below=True),
         scales=("paper",),
     ),
-    Claim(
-        "1202 layers test worse than 110 (overfitting).",
-        "Sec. 4.2, Fig. 6 right, Table 6",
-        ("resnet1202", "resnet110"),
-        higher("test_error", "resnet1202", "resnet110", margin=0.0),
-        scales=("paper",),
-    ),
+    TEST_ERRORS[2],
 )
 RESPONSES = tuple(
     Claim(text, "Sec. 4.2, Fig. 7", pair, higher("response", *pair, margin=0.0))
@@ -193,7 +190,7 @@ TABLE6 = SmallImages(
         "paper": ("highway19", "highway32", *RESIDUAL, "resnet1202"),
     },
     seeds=5,  # the paper's, for 110 layers; it does not say how often the others were trained
-    claims=CURE[2:4] + CURE[6:],
+    claims=TEST_ERRORS,
     table=partial(table6, printed=PRINTED, others=OTHERS),
 )
 SHEETS = (FIG1, FIG6, FIG7, TABLE6)

@@ -1,4 +1,4 @@
-"""The paper's claims, and how a finished plan bears on each: held, not held, or not tested at this scale."""
+"""The paper's claims, and the verdict of finished runs on each: held, not held, or not tested."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ NAMES = {
     "top5": "top-5 error (%)",
     "response": "mean response",
 }
-DIGITS = {"response": 3}  # of the figures that are told with more than one decimal
+DIGITS = {"response": 3}  # decimals of the figures that are not shown with one
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where it says it, at which scales a plan can test it, and the judge.
+    """A statement of the paper, its place there, the scales at which a plan can test it, and the judge.
 
     `classes` is the number of classes that the data must have, for a claim about ImageNet alone. Where `quick` is
     given, it is the judge at the quick scale, whose few images do not show small differences.
@@ -43,7 +43,7 @@ class Claim:
 
     def verdict(self, results: Results, scale: Scale) -> Verdict:
         """The verdict on finished runs; `not tested` where the scale is too small or a network has no result."""
-        # Why it cannot be tested, if it cannot.
+        # Find a reason why it cannot be tested.
         missing = [name for name in self.networks if not results.get(name)]
         results, reason = _of_common_seeds({name: results.get(name, ()) for name in self.networks}), None
         if scale not in self.scales:
@@ -56,7 +56,7 @@ class Claim:
             reason = f"the data have {found:,} classes, ImageNet has {self.classes:,}"
         if reason is not None:
             return Verdict(self.text, self.place, "not tested", reason)
-        # The judge of the scale.
+        # Ask the judge of the scale.
         judge = self.quick if scale == "quick" and self.quick is not None else self.judge
         held, detail = judge(results)
         return Verdict(self.text, self.place, "held" if held else "not held", detail)

@@ -30,7 +30,7 @@ Errors = dict[int, tuple[float, float, float]]
 
 
 def final_figures(runs: Iterable[Run]) -> list[dict[str, float]]:
-    """Final figures of the finished runs of a network, as claims ask for them: with the mean response, if measured."""
+    """Final figures of the finished runs of a network for claims, with the mean response where it is measured."""
     found: list[dict[str, float]] = []
     for run in runs:
         if done := run.done:
@@ -40,7 +40,7 @@ def final_figures(runs: Iterable[Run]) -> list[dict[str, float]]:
 
 
 def measure_responses(plan: Plan, data: Data, say: Say) -> None:
-    """Write the layer responses beside every finished run that lacks them, over the first test images (Fig. 7)."""
+    """Write the layer responses of every finished run that has none yet, over some test images (Fig. 7)."""
     for run in _finished(plan):
         file = run.path / RESPONSES
         if file.exists():
@@ -54,7 +54,7 @@ def measure_responses(plan: Plan, data: Data, say: Say) -> None:
 
 
 def responses_of(run: Run) -> list[float] | None:
-    """The layer responses of a run, in the order of its layers; None where they are not measured."""
+    """The layer responses of a run in the order of its layers; None where they are not measured yet."""
     file = run.path / RESPONSES
     if not file.exists():
         return None
@@ -65,9 +65,9 @@ def responses_of(run: Run) -> list[float] | None:
 
 
 def measure_scores(plan: Plan, protocol: Protocol, images: int, asked: Reproduction) -> None:
-    """Write the scores of all `images` test images by `protocol` beside every finished run that has none yet.
+    """Write the scores of all `images` test images by `protocol` into every finished run that has none yet.
 
-    `asked` has the device and the precision, and tells whether images that do not decode are left out.
+    Device and precision are those of `asked.base`, which also says whether images that do not decode are left out.
     """
     base = asked.base
     execution = Execution(device=base.device, precision=base.precision)
@@ -83,7 +83,7 @@ def measure_scores(plan: Plan, protocol: Protocol, images: int, asked: Reproduct
 
 
 def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
-    """Whether `file` has the scores of all `images` by this protocol; if not, they are made again."""
+    """Whether `file` holds the scores of all `images` by this protocol; otherwise they are made again."""
     if not file.exists():
         return False
     try:
@@ -96,7 +96,7 @@ def _is_current(file: Path, protocol: Protocol, images: int) -> bool:
 
 
 class Evaluated:
-    """The finished and tested runs of a plan: `errors` of each run by its path, `networks` those of each network."""
+    """The finished and tested runs of a plan: `errors` by the path of the run, and `networks` by network."""
 
     def __init__(self, plan: Plan, protocol: Protocol):
         self.plan, self.protocol, self.runs = plan, protocol, plan.runs()
@@ -131,12 +131,12 @@ class Evaluated:
         return best, together
 
     def results(self) -> dict[str, list[dict[str, float]]]:
-        """Final figures of each network and seed, as claims ask for them."""
+        """Final figures of each network and seed, for claims."""
         found = {
             name: [{"top1": each[1][0], "top5": each[5][0], "classes": self.classes} for each in its_errors]
             for name, its_errors in self.networks.items()
         }
-        # With the training error and the test error of the run itself.
+        # Add the training error and the test error of the run.
         for name, its_runs in self.runs.items():
             done = final_figures(run for run in its_runs if run.path in self.errors)
             found[name] = [own | row for own, row in zip(done, found[name], strict=True)]

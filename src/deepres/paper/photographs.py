@@ -1,4 +1,4 @@
-"""What the sheets of photographs have in common: recipes for crops, and tests of trained networks by a protocol."""
+"""The common part of the sheets of photographs: recipes with crops, and tests of networks by a protocol."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from deepres.paper.plan import Plan, Recipes, Scale
 from deepres.paper.sheet import Experiment, Reproduction, Shown
 from deepres.paper.tables import errors_beside_the_papers, every_run
 
-# The paper's recipe for crops of 64 out of shorter sides in proportion. 16 images a step, whose rate is between that in
-# proportion to the batch and that to its root; fixed drops, since a plateau takes longer: see docs/quick-scale.md.
+# The paper's recipe for crops of 64 pixels, with shorter sides in proportion. For 16 images a step, the rate lies
+# between the one in proportion to the batch and the one to its root. Drops are fixed, since a plateau takes longer to
+# find: see docs/quick-scale.md.
 QUICK = dataclasses.replace(
     IMAGENET,
     name="imagenet-quick",
@@ -38,7 +39,7 @@ SMOKE = dataclasses.replace(
 
 
 def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
-    """The recipe of a scale, as `rate_for` has it for a network."""
+    """The recipe of a scale, with the learning rate of `rate_for` for a network."""
     return rate_for(network, {"smoke": SMOKE, "quick": QUICK, "paper": IMAGENET}[scale])
 
 
@@ -46,8 +47,8 @@ def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
 class Photographs(Experiment):
     """A sheet of Sec. 4.1: top-1 and top-5 errors of trained networks by a test protocol.
 
-    `printed` has the paper's errors in %, by network, of the named `part` of ImageNet; a figure prints none. `others`
-    are errors of other methods, by their own tests.
+    `printed` holds the paper's errors in % by network, on the `part` of ImageNet; a figure has none. `others` are the
+    errors of other methods, by their own tests.
     """
 
     recipes: Recipes = recipe_of
@@ -57,7 +58,7 @@ class Photographs(Experiment):
     part: str = "validation"
 
     def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
-        """Score the test images with every finished run."""
+        """Score the test images by every finished run."""
         measure_scores(plan, self.protocol, len(source.test), asked)
 
     def evaluated(self, plan: Plan) -> Evaluated:
@@ -82,10 +83,10 @@ BEST_MEMBER = ("best member", "ensemble")
 
 
 class Ensembles(Photographs):
-    """All networks of a plan together, beside the best of them."""
+    """A sheet with the ensemble of all networks of a plan, beside the best of them."""
 
     def evaluated(self, plan: Plan) -> Evaluated:
-        """The errors of the runs, of the best of them and of all together."""
+        """The errors of the runs, of the best of them, and of their ensemble."""
         tested = super().evaluated(plan)
         tested.networks |= dict(zip(BEST_MEMBER, tested.ensembles(), strict=True))
         return tested

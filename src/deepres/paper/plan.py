@@ -1,4 +1,4 @@
-"""A plan: the runs of a sheet at one scale; carried out again, it goes on where it stopped."""
+"""A plan: the runs of a sheet at one scale. Carried out again, it resumes where it stopped."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -22,11 +22,11 @@ from deepres.workflows.train import train_run
 
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
-MOST_RUNS = 1_000  # of a plan: networks, or seeds
+MOST_RUNS = 1_000  # networks, or seeds, of a plan
 Recipes = Callable[[Scale, str], ClassificationRecipe]  # the recipe of a network at a scale
 Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # takes a label, the steps, the images of a step
 
-TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}  # of the tests on the way; 0: all
+TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}  # of the tests before the last one; 0: all
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Plan:
         return Run(self.folder.parent / f"{slug(self.data)}-{self.scale}" / f"{network}-seed{seed}")
 
     def members(self, seed: int) -> list[tuple[str, int]]:
-        """Every network with its seed, which is `seed`, but another one where a network is named again."""
+        """Every network with its seed: `seed`, or another seed for a network that the plan names again."""
         names = self.networks
         return [(name, seed + self.seeds * names[:place].count(name)) for place, name in enumerate(names)]
 
@@ -74,8 +74,7 @@ class Plan:
 
     def save(self) -> None:
         """Write `plan.json`, from which `deepres report` finds the runs again."""
-        record = dataclasses.asdict(self)
-        del record["folder"]
+        record = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
         write_json(self.folder / "plan.json", record)
 
 
@@ -93,14 +92,14 @@ def read_plan(folder: Path) -> Plan:
     file, hint = folder / "plan.json", "is it a plan folder of `deepres reproduce`?"
     record = untrusted.read(file, _Record, "carry the plan out again", hint=hint, own=True)
     for name in record["networks"]:
-        depth(name)  # which are names of folders, too
+        depth(name)  # refuse unknown names: they become names of folders
     return Plan(**record, folder=folder)
 
 
 def carry_out(plan: Plan, recipes: Recipes, base: ClassificationConfig, data: Source, watch: Watch) -> None:
-    """Train what is not finished yet; the monitor that `watch` gives hears of each run.
+    """Train the runs that are not finished; `watch` makes a monitor for each of them.
 
-    Where the first run is refused, the plan's folder is removed again.
+    If the first run is refused, the plan's folder is removed again.
     """
     made = missing(plan.folder / "plan.json")
     plan.save()

@@ -1,4 +1,4 @@
-"""All sheets of the paper in one list, and from the name of one to its runs and findings."""
+"""All sheets of the paper by name, and how one is reproduced."""
 
 import dataclasses
 from difflib import get_close_matches
@@ -27,7 +27,7 @@ def reproduce(name: str, asked: Reproduction) -> tuple[Path, Findings]:
 
 
 def findings_of_plan(plan: Plan) -> Findings:
-    """What the finished runs of a plan show; unfinished ones are missing. Raises `InputError` for a damaged plan."""
+    """The findings of the finished runs of a plan. Raises `InputError` for a plan of an unknown sheet."""
     if plan.experiment not in SHEETS:
         raise InputError(f"{plan.folder} is a plan of {plan.experiment!r}, which is not known; make it again")
     return SHEETS[plan.experiment].findings(plan)

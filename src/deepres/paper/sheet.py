@@ -22,9 +22,9 @@ from deepres.workflows.configure import slug
 class Reproduction:
     """How a sheet is to be reproduced.
 
-    `base` has the data (empty: the sheet's own), the device and the precision of all runs. `networks` (names with
-    commas) replaces the sheet's own list, `seeds` its own number. Plans and runs lie under `root`. `watch` gives each
-    run and each test a monitor.
+    `base` holds the data (empty: the sheet's own), the device and the precision of all runs. `networks` (names with
+    commas) replaces the sheet's networks, and `seeds` its number of seeds. Plans and runs lie under `root`. `watch`
+    makes a monitor for each run and each test.
     """
 
     scale: Scale
@@ -38,7 +38,7 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the finished runs of a plan show: final figures for the claims, figures and tables for the page."""
+    """The results of finished runs: final figures for the claims, figures and tables for the page."""
 
     results: Results
     figures: tuple[Figure, ...]
@@ -58,15 +58,15 @@ class Sheet(ABC):
 
     @abstractmethod
     def findings(self, plan: Plan) -> Findings:
-        """What the finished runs of a plan show; unfinished ones are missing."""
+        """The findings of the finished runs of a plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Sheet):
-    """A sheet whose networks are trained: which ones at each scale, by which recipes, and what the paper claims.
+    """A sheet whose networks are trained: the networks of each scale, their recipes, and the paper's claims.
 
-    `seeds` is the number of seeds at the paper's scale; it is 1 at the others. `data` are taken where none are named;
-    where the sheet has none (ImageNet is not to be had by itself), they must be named.
+    `seeds` is the number of seeds at the paper's scale; it is 1 at the others. `data` names the data where the user
+    names none; sheets without it (ImageNet cannot be downloaded) need a name from the user.
     """
 
     networks: Mapping[Scale, tuple[str, ...]]
@@ -80,15 +80,16 @@ class Experiment(Sheet):
         """The results, figures and tables of a plan."""
 
     def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
-        """Measure what the records of finished runs lack; by default nothing."""
+        """Measure finished runs for what their records do not hold; by default nothing."""
 
     def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
         """Train and measure what is missing. Raises `InputError` where the sheet has no data of its own."""
-        # Which runs: those of the paper, or as ordered.
+        # The runs: those of the paper, or of the user.
         data = asked.base.data or self.data
         if not data:
-            hint = "give --data DIR, a folder with a folder of pictures a class"
-            raise InputError(f"{self.name} takes photographs; {hint}")
+            raise InputError(
+                f"{self.name} takes photographs; give --data DIR, a folder with a folder of pictures a class"
+            )
         seeds = asked.seeds if asked.seeds is not None else self.seeds if asked.scale == "paper" else 1
         plan = self.plan(asked.scale, data, asked.root, asked.networks, seeds)
         # Train all of them on the same data, then measure.
@@ -103,14 +104,14 @@ class Experiment(Sheet):
         """The plan of this sheet. Raises `InputError` for an unknown network, and for too many runs."""
         names = self.networks[scale] if networks is None else tuple(networks.split(","))
         for name in names:
-            depth(name)  # an unknown name is said before anything runs
+            depth(name)  # raises for an unknown name before anything runs
         if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
             raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
         folder = root / f"{self.name}-{scale}-{slug(data)}"
         return Plan(self.name, scale, data, names, seeds, folder, placed(data))
 
     def findings(self, plan: Plan) -> Findings:
-        """Verdicts on the claims, figures, tables and settings of a plan; unfinished runs are missing."""
+        """Verdicts on the claims, figures, tables and settings of the finished runs of a plan."""
         shown, runs = self.show(plan), plan.runs()
         verdicts = tuple(claim.verdict(shown.results, plan.scale) for claim in self.claims)
         return Findings(
@@ -124,6 +125,7 @@ class Experiment(Sheet):
 
 
 def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[Verdict]) -> str:
+    """How many claims held, on which data, and how many runs are finished, in two sentences."""
     wanted = plan.seeds * len(plan.networks)
     done = sum(run.done is not None for its_runs in runs.values() for run in its_runs)
     held = sum(verdict.status == "held" for verdict in verdicts)

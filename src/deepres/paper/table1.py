@@ -1,4 +1,4 @@
-"""Table 1: the networks for ImageNet and what they cost, computed from the networks themselves; nothing is trained."""
+"""Table 1: the networks for ImageNet and their costs, computed from the networks; nothing is trained."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from deepres.paper.sheet import Reproduction, Sheet
 
 @dataclass(frozen=True, kw_only=True)
 class Architectures(Sheet):
-    """The tables of networks, which need neither data nor runs."""
+    """A sheet of tables of networks, which needs neither data nor runs."""
 
     def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
-        """Make the tables; nothing else of the order is of use than its root."""
+        """Make the tables; of `asked` only the root is used."""
         return asked.root / self.name, self.findings()
 
     def findings(self, plan: Plan | None = None) -> Findings:
-        """The tables, which no plan changes."""
+        """The tables; they do not depend on a plan."""
         return Findings(self.title, "", tables=architectures.overview())
 
 

@@ -1,1 +1,1 @@
-"""From run records to plots, tables and one page that needs no network."""
+"""Reports from run records: plots, tables and one HTML page that loads nothing from the web."""

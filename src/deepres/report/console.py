@@ -1,4 +1,4 @@
-"""The same tables in a terminal."""
+"""Tables, findings and test reports in a terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from deepres.findings import Cell, Findings, Status, Table
-from deepres.report.tables import is_number, text
+from deepres.report.tables import numeric_columns, text
 from deepres.runtime.printing import Console, visible
 
 MARKS: dict[Status, tuple[str, str]] = {
@@ -18,7 +18,7 @@ MARKS: dict[Status, tuple[str, str]] = {
 
 TOPS = ("top1", "top5")
 IMAGES = {"test": "test images", "train": "training images", "all": "images"}  # by part
-MOST_CLASSES = 20  # rows of classes, and columns: more fit no terminal
+MOST_CLASSES = 20  # rows and columns of classes: more do not fit into a terminal
 
 
 def print_tables(console: Console, tables: Iterable[Table]) -> None:
@@ -27,8 +27,7 @@ def print_tables(console: Console, tables: Iterable[Table]) -> None:
         grid = Grid(
             title=Text(visible(table.title), style="bold"), caption=Text(visible(table.caption)), title_justify="left"
         )
-        for index, column in enumerate(table.columns):
-            right = all(is_number(row[index]) for row in table.rows)
+        for column, right in zip(table.columns, numeric_columns(table), strict=True):
             grid.add_column(Text(visible(column)), justify="right" if right else "left", overflow="fold")
         for row in table.rows:
             grid.add_row(*(Text(visible(text(cell))) for cell in row))
@@ -36,7 +35,7 @@ def print_tables(console: Console, tables: Iterable[Table]) -> None:
 
 
 def print_findings(console: Console, findings: Findings) -> None:
-    """Tables, then the verdict on each claim."""
+    """Print the tables, then the verdict on each claim."""
     console.print(Text(f"{findings.title}. {findings.summary}".strip()), soft_wrap=True)
     print_tables(console, findings.tables)
     for verdict in findings.verdicts:
@@ -46,7 +45,7 @@ def print_findings(console: Console, findings: Findings) -> None:
 
 
 def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
-    """Names and values, a line each; lists and mappings in full."""
+    """Print names and values, one per line; lists and mappings in full."""
     grid = Grid(show_header=False, box=None, pad_edge=False)
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(visible(_plain(value))))
@@ -54,8 +53,11 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(console: Console, report: Mapping[str, Any]) -> None:
-    """Errors with their intervals, those of each member, then the worst classes, with the confusion matrix of few."""
-    # The errors of all together.
+    """Print a test report: errors with their intervals, each member of an ensemble, then the worst classes.
+
+    Up to 20 classes also get the confusion matrix, more the pairs that are confused most often.
+    """
+    # The errors of the network, or of the ensemble.
     protocol, count = f", {report['protocol']}" if "protocol" in report else "", len(report["classes"])
     console.print(
         f"{report['network']} on {report['images']:,} {IMAGES[report['part']]} of {report['data']}{protocol}: "
@@ -100,6 +102,7 @@ def _percent(error: float | None) -> str:
 
 
 def _members(report: Mapping[str, Any]) -> Table:
+    """The errors of each member and of all together, and their difference from the first member's."""
     rows: list[tuple[Cell, ...]] = []
     for own in (*report["members"], {**report, "weights": "together", "network": "", "protocol": ""}):
         gap, low, high = own["top1_difference"]
@@ -119,6 +122,7 @@ def _error(figures: Mapping[str, Any], top: str, classes: int) -> str:
 
 
 def _plain(value: Any) -> str:
+    """A value as text: lists and mappings with commas, floats with four decimals."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A page in the browser: drop a picture, see what networks make of it, side by side."""
+"""A page in the browser: drop a picture and see the predictions of several networks side by side."""
 
 import base64
 import importlib
@@ -29,21 +29,21 @@ NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be
 
 @dataclass(frozen=True)
 class Drawing:
-    """How predictions of one kind are drawn: by which `component` of Gradio under which label, and its `value`."""
+    """How a kind of prediction is shown: `component` makes Gradio's component for a label, `value` what it shows."""
 
     component: Callable[[Any, str], Any]
     value: Callable[[Any], Any]
 
 
 def scores_by_class(prediction: Prediction) -> dict[str, float]:
-    """Softmax scores by class, control characters escaped; ImageNet has two classes of one name."""
+    """Softmax scores by class, with control characters escaped. ImageNet has two classes of the same name."""
     named: dict[str, float] = {}
     for name, score in ((visible(name), score) for name, score in prediction.top):
         named[f"{name} (another)" if name in named else name] = score
     return named
 
 
-# By the kind of predictor.
+# By the class of the predictor.
 DRAWINGS: dict[type, Drawing] = {
     Predictor: Drawing(lambda gradio, label: gradio.Label(num_top_classes=TOP, label=label), scores_by_class)
 }
@@ -61,21 +61,23 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Sight:
-    """What networks make of a picture: for each what its drawing shows; and the plot of layer responses as SVG."""
+    """The predictions for a picture, one per network, and the plot of layer responses as SVG."""
 
     drawn: tuple[Any, ...]
     responses: bytes | None
 
 
 def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> list[Exhibit]:
-    """The networks of `places` (as `deepres eval` takes them); `network` names those that do not say what they are.
+    """The networks of `places`, which are run folders or weights files; `network` names those that have no name.
 
-    They are called by their names, and where two have the same one, by their places.
+    The labels are the networks' names; networks of the same name are labelled by their places.
     """
+    # Names, places where they are alike, and numbers where these are alike, too.
     nets = [ready(place, say, network) for place in places]
     labels = [describe(net.name)[0] for net in nets]
     pairs = zip(places, labels, strict=True)
     named = [visible(place.stem) if labels.count(label) > 1 else label for place, label in pairs]
+    # A predictor for each network.
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
@@ -85,7 +87,7 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
 
 
 def look(shown: Sequence[Exhibit], file: Path) -> Sight:
-    """Show the picture `file` to all networks. Raises `InputError` where it is none, or they cannot take it."""
+    """Show the picture `file` to all networks. Raises `InputError` where one cannot take it."""
     drawings: list[Any] = []
     responses: list[Responses] = []
     for one in shown:
@@ -94,7 +96,7 @@ def look(shown: Sequence[Exhibit], file: Path) -> Sight:
         if found.fault is not None:
             raise InputError(f"this picture cannot be shown to {one.label}: {found.fault}")
         drawings.append(one.drawing.value(found))
-        # How strongly its layers respond, where it has layers that Fig. 7 is of.
+        # How strongly its 3x3 layers with batch normalization respond (Fig. 7), if it has such layers.
         values = [value for _, value in _responses(one.net, file)]
         _, depth, kind = describe(one.net.name)
         responses += [Responses(one.label, depth, kind, values)] * bool(values)
@@ -130,7 +132,7 @@ def page(shown: Sequence[Exhibit]) -> Any:
 def serve(blocks: Any, host: str, port: int) -> str:
     """Serve the page from a thread of its own and return its address; `blocks.block_thread()` waits for Ctrl-C.
 
-    Nothing is shared or sent elsewhere, and what visitors can make the server hold is bounded (`limits`). Raises
+    The page is not shared through Gradio's servers, and `limits` bounds what visitors can make the server keep. Raises
     `InputError` where the port is taken.
     """
     try:
@@ -149,7 +151,7 @@ def serve(blocks: Any, host: str, port: int) -> str:
 
 
 def newest_run(root: Path) -> Path:
-    """The run under `root` that was finished last. Raises `InputError` where there is none."""
+    """The run under `root` that finished last. Raises `InputError` where there is none."""
     done = sorted(root.rglob("done.json"), key=lambda file: file.stat().st_mtime)
     if not done:
         raise InputError(f"no weights are given, and {root}/ holds no finished run; give a run or a weights file")
@@ -157,7 +159,7 @@ def newest_run(root: Path) -> Path:
 
 
 def _responses(net: Network, file: Path) -> list[tuple[str, float]]:
-    """Responses to the centre of the picture."""
+    """The layer responses to the center crop of the picture; none where it does not decode."""
     pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
     if isinstance(pixels, str):
         return []

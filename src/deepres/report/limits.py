@@ -1,4 +1,4 @@
-"""Limits of what visitors of the demo page can make its server keep: bodies, files, sessions and messages."""
+"""Limits of what visitors of the demo page can make its server keep: request bodies, files, sessions and messages."""
 
 import asyncio
 import ctypes
@@ -10,12 +10,12 @@ from typing import Any
 PICTURE_BYTES = 64 * 2**20  # of an uploaded file
 BODY_BYTES = 2**20  # of any other request, and of what is around an uploaded file
 BODY_SECONDS = 60.0  # from the first to the last byte of a request
-KEPT_SECONDS = 600  # an uploaded file
-WAITING = 64  # requests in the queue; more are told to come again
+KEPT_SECONDS = 600  # that an uploaded file is kept
+WAITING = 64  # requests in the queue; further ones are refused
 SESSIONS = 64  # whose last answers are kept
 MESSAGES = 256  # sessions whose answers wait to be fetched
 SWEEP_SECONDS = 30.0
-EVENTS = 100  # finished requests, of which Gradio makes a table after each one
+EVENTS = 100  # finished requests that Gradio keeps for its statistics
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -23,7 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BodyLimits:
-    """ASGI middleware: a request whose body comes too slowly is answered with 408, a longer one with 413."""
+    """ASGI middleware: a request whose body comes too slowly gets the answer 408, one that is too long 413."""
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]):
         self.app = app
@@ -39,7 +39,7 @@ class BodyLimits:
 
         async def limited() -> Message:
             nonlocal received, whole
-            if whole:  # the next message says that the visitor has gone, which may take long
+            if whole:  # the next message only comes when the visitor leaves
                 return await receive()
             try:
                 async with asyncio.timeout_at(end):
@@ -58,7 +58,7 @@ class BodyLimits:
 def _refusal(status: int, detail: str) -> Exception:
     from starlette.exceptions import HTTPException  # comes with Gradio
 
-    return HTTPException(status, detail, {"Connection": "close"})  # else what is left of the body is waited for
+    return HTTPException(status, detail, {"Connection": "close"})  # otherwise the server waits for the rest of the body
 
 
 def launch_options(blocks: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ async def _sweep_for_ever(blocks: Any) -> None:
 
 
 def _forget_sessions(blocks: Any) -> None:
-    """Drop the sessions that wait for nothing or whose answers nobody fetched; Gradio's queue would keep them all."""
+    """Drop sessions that wait for nothing, or whose answers nobody fetched; Gradio's queue would keep them all."""
     events, messages = blocks._queue.pending_event_ids_session, blocks._queue.pending_messages_per_session
     while len(messages) > MESSAGES:
         messages.popitem(last=False)

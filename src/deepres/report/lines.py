@@ -1,4 +1,4 @@
-"""The lines that the panels of a figure show: their points, colours and looks, and what is said of each point."""
+"""The lines that the panels of a figure show: their points, colours and looks, and the text of each point."""
 
 import itertools
 import math
@@ -10,19 +10,19 @@ from deepres.findings import Curve, Figure, Panel, ResponsePanel, Responses
 from deepres.report.colours import line_colours
 from deepres.report.tables import in_order
 
-# The looks of lines: width and dashes. Figures of a test are bold; those of the training take the others in turn.
+# The looks of lines: width and dashes. Test figures are bold; training figures take the other looks in turn.
 LOOKS: dict[str, tuple[float, Any]] = {
     "bold": (2.2, "-"),
     "dashed": (1.0, (0, (4, 2.5))),
     "dotted": (1.0, (0, (1.2, 1.8))),
     "chained": (1.0, (0, (6, 2, 1.2, 2))),
 }
-SETTLED = 0.1  # the y axis is made for what comes after this share of the iterations
+SETTLED = 0.1  # the y axis fits the values after this share of the iterations
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line on the axes, in one of `LOOKS`, and what is said of its points."""
+    """One line on the axes, in one of `LOOKS`; `says` is the text of each point."""
 
     label: str
     x: Sequence[float]
@@ -35,13 +35,13 @@ class Line:
 
 
 def lines_of(figure: Figure) -> list[list[Line]]:
-    """The lines of each panel of a figure, those below first."""
+    """The lines of each panel of a figure, in the order in which they are drawn."""
     colours, looks = line_colours(figure), line_looks(figure)
     return [_panel_lines(panel, colours, looks) for panel in figure.panels]
 
 
 def line_looks(figure: Figure) -> dict[str, str]:
-    """The look of each series of a figure, by the name of the series: those of tests first."""
+    """The look of each series of a figure, by the name of the series; test series come first."""
     curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
     training = {name: series.training for curve in curves for name, series in curve.series.items()}
     broken = itertools.cycle([look for look in LOOKS if look != "bold"])
@@ -50,8 +50,8 @@ def line_looks(figure: Figure) -> dict[str, str]:
 
 
 def y_limits(figure: Figure) -> tuple[float, float]:
-    """One y axis for all panels: from zero where that wastes little, and not for the first iterations."""
-    # The values that the axis is made for.
+    """One y axis for all panels: from zero where that wastes little space, without the first iterations."""
+    # The values that the axis must fit.
     shown: list[float] = []
     for panel, lines in zip(figure.panels, lines_of(figure), strict=True):
         for line in lines:
@@ -69,7 +69,7 @@ def y_limits(figure: Figure) -> tuple[float, float]:
 
 
 def over_the_top(figure: Figure) -> bool:
-    """Whether some points lie above the y axis, which is made for the values after the first iterations."""
+    """Whether some points lie above the y axis, which fits the values after the first iterations."""
     top = y_limits(figure)[1]
     return any(value > top for lines in lines_of(figure) for line in lines for value in line.y)
 
@@ -84,7 +84,7 @@ def _panel_lines(panel: Panel | ResponsePanel, colours: Mapping[str, str], looks
 
 
 def _curve_lines(curve: Curve, unit: str, colour: str, looks: Mapping[str, str]) -> Iterator[Line]:
-    """A line a series; the label stands at those of tests, and where there are none at the first."""
+    """A line per series. The label stands at the test series, or at the first series where there is none."""
     drawn = [name for name, series in curve.series.items() if series.x]
     labelled = [name for name in drawn if not curve.series[name].training] or drawn[:1]
     unit = f" {unit}" if unit else ""

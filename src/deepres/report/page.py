@@ -1,4 +1,4 @@
-"""The report as one HTML page that holds all it needs: verdicts, figures, tables, settings."""
+"""The report as one self-contained HTML page: verdicts, figures, tables and settings."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,6 +22,7 @@ STATUSES: tuple[Status, ...] = ("held", "not held", "not tested")
 
 def render(findings: Findings) -> str:
     """The whole page as HTML; the same findings give the same text."""
+    # The template and its filters.
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -32,6 +33,7 @@ def render(findings: Findings) -> str:
     pages.finalize = _shown
     filters: dict[str, Any] = pages.filters
     filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
+    # The values that it shows.
     counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
     return pages.get_template("page.html.j2").render(
         findings=findings,
@@ -45,7 +47,7 @@ def render(findings: Findings) -> str:
 
 
 def write(findings: Findings, file: Path) -> Path:
-    """Write the page, atomically, and return `file`. Raises `InputError` where that is not possible."""
+    """Write the page atomically and return `file`. Raises `InputError` where it cannot be written."""
     if file.is_dir():
         raise InputError(f"{file} is a folder; give the page a file name, such as {file / 'report.html'}")
     try:
@@ -56,7 +58,7 @@ def write(findings: Findings, file: Path) -> Path:
 
 
 def state(run: RunSummary) -> str:
-    """How far a run came, in words."""
+    """The progress of a run in words."""
     if run.done is not None:
         return "finished"
     total = run.recipe.get("iterations")
@@ -64,7 +66,7 @@ def state(run: RunSummary) -> str:
 
 
 def setting(value: Any) -> str:
-    """A recorded setting as a person reads it: lists with commas, nested fields in one line."""
+    """A recorded setting as text: lists with commas, nested fields on one line."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -77,11 +79,12 @@ def setting(value: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What the template is given: a name from another encoding must not keep the page from being written."""
+    """A value for the template, with characters escaped that UTF-8 cannot encode: names of files may have them."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _settings(run: RunSummary) -> dict[str, Any]:
+    """The settings of a run, the most important ones first."""
     return {"network": run.network, "seed": run.seed, "data": run.data} | run.settings
 
 

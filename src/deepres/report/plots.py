@@ -1,4 +1,4 @@
-"""The paper's figures with matplotlib: one panel as inline SVG for the page, or a whole figure as a file."""
+"""The paper's figures with matplotlib: single panels as inline SVG for the page, or a whole figure as a file."""
 
 import io
 import math
@@ -23,9 +23,9 @@ from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import replacing
 
-WIDTH, HEIGHT = 400.0, 300.0  # of a panel, in points, which are the units of its SVG
+WIDTH, HEIGHT = 400.0, 300.0  # of a panel in points, the unit of its SVG
 LABEL_WIDTH = 82.0  # at the right, for the labels at the ends of the lines
-LABEL_LENGTH, LEGEND_LENGTH = 12, 28  # characters of a label that fit there, and into a legend
+LABEL_LENGTH, LEGEND_LENGTH = 12, 28  # characters of a label that fit there, and that fit into a legend
 STYLE: dict[str, Any] = {
     "font.size": 11.5,
     "text.parse_math": False,
@@ -65,7 +65,7 @@ def inline_panels(figure: Figure, prefix: str) -> list[str]:
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Write a figure as `.svg` or `.png`; returns `file`. Raises `InputError` for another ending."""
+    """Write a figure as `.svg` or `.png` and return `file`. Raises `InputError` for another ending."""
     kind = file.suffix.lower().removeprefix(".")
     if kind not in ("svg", "png"):
         raise InputError(f"a figure cannot be saved as {file.name}; end the name in .svg or .png")
@@ -106,7 +106,7 @@ def _style(more: Mapping[str, Any]) -> Generator[None]:
 
 
 def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) -> tuple[float, float, float, float]:
-    """Where the axes of a panel are: left, bottom, width, height as shares of the whole drawing."""
+    """The place of the axes of a panel: left, bottom, width and height as shares of the whole drawing."""
     left, above, below = 46.0, (34.0 if height > HEIGHT else 10.0), 42.0 + (height - HEIGHT) / 2
     right = LABEL_WIDTH if isinstance(panel, Panel) else 14.0
     return (
@@ -118,7 +118,7 @@ def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) ->
 
 
 def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limits: tuple[float, float]) -> None:
-    """Draw a panel."""
+    """Draw the axes, lines and labels of a panel."""
     _draw_axes(axes, panel, limits, max((max(line.x) for line in lines if line.x), default=1))
     for line in lines:
         (width, dashes), colour = LOOKS[line.look], LIGHT[line.colour]
@@ -127,7 +127,7 @@ def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limit
             axes.fill_between(line.x, *line.band, color=colour, alpha=0.13, lw=0)
     if isinstance(panel, Panel):
         _label_ends(axes, [line for line in lines if line.labelled and line.x])
-    elif lines:  # these lines end far from each other, where a label at the side would be far from its line
+    elif lines:  # these lines differ in length: labels at the side would be far from their ends
         axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
 
 
@@ -167,7 +167,7 @@ def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
             _short(line.label),
             xy=end,
             xycoords="axes fraction",
-            xytext=places.get(index, (end[0] + 0.02, end[1])),  # a run that is not finished ends inside
+            xytext=places.get(index, (end[0] + 0.02, end[1])),  # the line of an unfinished run ends inside the axes
             textcoords="axes fraction",
             color=colour,
             fontsize=11,
@@ -196,18 +196,18 @@ def _ten_thousands(value: float, _: int) -> str:
 
 
 def _end(line: Line) -> float:
-    finite = [y for y in line.y if math.isfinite(y)]
-    return finite[-1] if finite else 0.0
+    """The last finite value of a line."""
+    return next((y for y in reversed(line.y) if math.isfinite(y)), 0.0)
 
 
 def _short(label: str, length: int = LABEL_LENGTH) -> str:
-    """A label that fits beside the plot and that XML can hold; the tables have the whole of it."""
+    """A label cut to fit beside the plot, without characters that XML cannot hold; tables show it in full."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in label)
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def _marks(axes: Axes, line: Line) -> Iterator[Mark]:
-    """The points of a line that lie inside the axes, at most about a hundred, where they are in the SVG."""
+    """The marks of a line, at most about a hundred: points inside the axes, in the coordinates of the SVG."""
     low, high = axes.get_ylim()
     every = math.ceil(len(line.x) / 100)
     for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
@@ -218,7 +218,7 @@ def _marks(axes: Axes, line: Line) -> Iterator[Mark]:
 
 
 def _bytes(canvas: Canvas, kind: str) -> bytes:
-    """The drawing as a file without date and maker, so that the same records give the same bytes."""
+    """The drawing as an SVG or PNG file without date and creator, so that the same records give the same bytes."""
     stream = io.BytesIO()
     dates: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     canvas.savefig(stream, format=kind, dpi=72 if kind == "svg" else 144, metadata=dates)

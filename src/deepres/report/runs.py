@@ -1,4 +1,4 @@
-"""From folders to findings: those of a plan, with verdicts, or those of runs alone, without."""
+"""Findings from folders: those of a plan have verdicts, those of runs alone have none."""
 
 import json
 from collections.abc import Sequence
@@ -10,41 +10,44 @@ from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
 
-NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")  # fields in which the runs of one curve may differ
+NOT_OF_A_CURVE = (
+    "seed",
+    "data_path",
+    "start_path",
+    "division",
+)  # configuration fields in which the runs of one curve may differ
 
 PANELS: dict[Kind, str] = {"plain": "Plain networks", "residual": "Residual networks", "highway": "Highway networks"}
 
 
 def findings_of(places: Sequence[Path]) -> Findings:
-    """The findings of one plan folder, or of run folders.
+    """The findings of one plan folder, or of several run folders.
 
-    Raises `InputError` where a folder is neither, or where a plan is given together with others.
+    Raises `InputError` for a folder that is neither, and for a plan that is given together with other folders.
     """
     plans = [place for place in places if (place / "plan.json").exists()]
     if not plans:
         return findings_of_runs([Run(place) for place in places])
     if len(places) > 1:
         raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
-    from deepres.paper.plan import read_plan  # loads torch, which bare runs do without
+    from deepres.paper.plan import read_plan  # loads torch, which runs alone do not need
     from deepres.paper.reproduce import findings_of_plan
 
     return findings_of_plan(read_plan(plans[0]))
 
 
 def findings_of_runs(runs: Sequence[Run]) -> Findings:
-    """Curves, final errors and settings of `runs`; no verdicts, since bare runs test no claim of the paper.
+    """Curves, final errors and settings of `runs`, without verdicts on the paper's claims.
 
-    Runs that differ in the seed only are one curve, their mean. Raises `InputError` where one is not a run.
+    Runs that only differ in the seed make one curve, their mean. Raises `InputError` for a folder that is not a run.
     """
     if not runs:
         raise InputError("there is no run to report; give one run folder or more")
     # Curves by the kind of network, a panel each.
     summaries = [summary_of(run) for run in runs]
     curves = _curves(runs)
-    kinds: dict[Kind, list[Curve]] = {kind: [] for kind in PANELS}
-    for curve in curves:
-        kinds[curve.kind].append(curve)
-    panels = tuple(Panel(PANELS[kind], tuple(members)) for kind, members in kinds.items() if members)
+    groups = {title: tuple(curve for curve in curves if curve.kind == kind) for kind, title in PANELS.items()}
+    panels = tuple(Panel(title, members) for title, members in groups.items() if members)
     # One figure, the final errors, and the settings of all runs.
     caption = "Error against the iteration, laid out as in Figure 6 of the paper."
     return Findings(
@@ -57,7 +60,7 @@ def findings_of_runs(runs: Sequence[Run]) -> Findings:
 
 
 def _curves(runs: Sequence[Run]) -> list[Curve]:
-    """One curve for each configuration but for the seed; where two would share a label, the folder's name."""
+    """One curve for the runs of each configuration, over their seeds; curves of one label take the folder's name."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         same = {name: value for name, value in run.config.items() if name not in NOT_OF_A_CURVE}

@@ -1,4 +1,4 @@
-"""From matplotlib's SVG document to an element that stands in a page and follows its theme."""
+"""Turn matplotlib's SVG document into an element for the page that follows its light or dark theme."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ _NAME_OF = {colour: name for name, colour in LIGHT.items()}
 
 @dataclass(frozen=True)
 class Mark:
-    """A point that tells its numbers: its place in the drawing, its colour's name, its text."""
+    """A point that shows its numbers: its place in the drawing, the name of its colour, and its text."""
 
     x: float
     y: float
@@ -25,9 +25,10 @@ class Mark:
 def inline(document: str, prefix: str, label: str, marks: Iterable[Mark]) -> str:
     """The drawing as one `<svg>` element for a page.
 
-    Ids get `prefix`, theme colours become CSS variables, fonts are the page's, and what names other places
-    (document type, metadata, style sheet) is gone. Each mark becomes a circle with a `<title>`.
+    Ids get `prefix`, theme colours become CSS variables, and fonts are those of the page. Metadata and style sheets
+    are removed. Each mark becomes a circle with a `<title>`.
     """
+    # Remove metadata and style sheets, and rewrite all that is left.
     root = ET.fromstring(document)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -36,9 +37,11 @@ def inline(document: str, prefix: str, label: str, marks: Iterable[Mark]) -> str
     for element in root.iter():
         _rewrite(element, prefix)
         element.tag = element.tag.removeprefix(SVG)
+    # The size is left to the page.
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib |= {"class": "plot", "role": "img", "aria-label": label}
+    # The marks.
     group = ET.SubElement(root, "g", {"class": "marks"})
     for mark in marks:
         place = {"cx": f"{mark.x:g}", "cy": f"{mark.y:g}", "r": "5", "style": f"color: var(--{mark.colour})"}

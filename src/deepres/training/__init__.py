@@ -1,1 +1,1 @@
-"""Training: the recipe as a frozen value, schedules as pure functions, the loop, its checkpoints."""
+"""Training: the recipe as a frozen value, schedules as pure functions, the training loop and its checkpoints."""

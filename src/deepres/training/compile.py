@@ -1,4 +1,4 @@
-"""Whether a run compiles its blocks: where that is possible, and makes the whole run shorter."""
+"""Decide whether a run compiles its blocks: only where that is possible and makes the whole run shorter."""
 
 import copy
 import os
@@ -25,21 +25,23 @@ TIMED_STEPS = 3
 
 
 def resolve_compile(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
-    """Whether a run compiles its blocks; `auto`: where that makes the whole run shorter, by steps on a copy of `net`.
+    """Whether a run compiles its blocks. With `auto` it does where that makes the whole run shorter.
 
-    All else in `config` is resolved. Neither `net` nor
-    the random state changes. `say` is told what was measured, or why compiling is not possible. Raises `InputError`
-    for `on` where it is not.
+    `auto` times training steps on a copy of `net`, so neither `net` nor the random state changes. All other `auto`
+    values of `config` must be resolved before. `say` is told what was measured, or why compiling is not possible.
+    Raises `InputError` for an unknown value, and for `on` where compiling is not possible.
     """
     if config.compile not in COMPILE:
         raise InputError(f"unknown value {config.compile!r} of compile; give one of {', '.join(COMPILE)}")
+    # Some settings exclude compiling.
     conflict = _conflict(config, net)
     if config.compile == "off" or (config.compile == "auto" and conflict):
         return False
     if conflict:
         raise InputError(conflict)
+    # Try it on a copy of the network.
     try:
-        with torch.random.fork_rng(devices=[]):  # nothing in a step draws on a GPU
+        with torch.random.fork_rng(devices=[]):  # a step draws no random numbers on a GPU
             return _try_on(config, net, task, say)
     except CannotCompileError as error:
         if config.compile == "on":
@@ -49,11 +51,11 @@ def resolve_compile(config: Config, net: nn.Module, task: AnyTask, say: Say) -> 
 
 
 class CannotCompileError(Exception):
-    """Compiling is not possible here; the message says why."""
+    """Compiling is not possible on this machine; the message says why."""
 
 
 def _conflict(config: Config, net: nn.Module) -> str | None:
-    """What in `config` does not go together with compiling, as a sentence."""
+    """A sentence about the setting of `config` that excludes compiling; None where there is none."""
     if config.kernels == "on":
         return "kernels and compile cannot both be on, since both replace the blocks; turn one of them off"
     if config.memory_budget is not None:
@@ -66,7 +68,8 @@ def _conflict(config: Config, net: nn.Module) -> str | None:
 
 
 def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
-    """Train a copy of `net` for a few steps; False where compiling does not pay in time and `config` leaves it open."""
+    """Compile and train a copy of `net` for a few steps; with `auto`, False where compiling does not save time."""
+    # A copy of the network and one micro-batch.
     parts, device = config.recipe.accumulate, config.device
     steps = config.recipe.iterations * parts
     part = task.split(task.batch_at(0), parts)[0]
@@ -83,18 +86,20 @@ def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
             torch.cuda.synchronize()
         return time.monotonic() - started
 
+    # Steps without compiling; a short run cannot win back the time that compiling takes.
     eager = 0.0
     if config.compile == "auto":
-        if steps * seconds() < LEAST_SECONDS:  # the first step is the slowest: no need for more in a short run
+        if steps * seconds() < LEAST_SECONDS:  # the first step is the slowest: enough for a short run
             return False
         eager = min(seconds() for _ in range(TIMED_STEPS))
         if steps * eager < LEAST_SECONDS:
             return False
+    # The first compiled step compiles; the later ones tell the speed.
     _require_compiler(device)
     compile_blocks(trial)
     try:
         compiling = seconds()
-    except RuntimeError as error:  # the compiler's, PyTorch's own
+    except RuntimeError as error:  # raised by the compiler and by PyTorch
         raise CannotCompileError(_cause(error)) from error
     if config.compile == "on":
         return True
@@ -108,15 +113,15 @@ def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
 
 
 def _require_compiler(device: str) -> None:
-    """Raise `CannotCompileError` where PyTorch finds nothing to compile its code with."""
+    """Raise `CannotCompileError` where PyTorch finds no compiler for the code that it generates."""
     if device == "cuda" and find_spec("triton") is None:
         raise CannotCompileError("triton is not installed")
-    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as PyTorch looks for it
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # where PyTorch looks for it
     if device == "cpu" and shutil.which(name) is None:
         raise CannotCompileError(f"no C++ compiler was found ({name}, or CXX)")
 
 
 def _cause(error: RuntimeError) -> str:
-    """The first line of a compiler's output that speaks of an error, else the first line."""
+    """The first line of the compiler's output with "error:" in it, otherwise its first line."""
     lines = str(error).splitlines()
     return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__).strip()

@@ -1,4 +1,4 @@
-"""The configuration of a whole run, of any task, as a frozen value."""
+"""The configuration of a whole training run, for any task, as a frozen value."""
 
 import dataclasses
 import json
@@ -12,32 +12,32 @@ RECIPE = Recipe()
 
 @dataclass(frozen=True)
 class Config:
-    """All that re-creates a run of any task. What may be `auto` (`device` to `compile`) is recorded as resolved.
+    """All settings that a run of any task can be repeated from. Raises `InputError` for a value that makes no sense.
 
-    Raises `InputError` for a value that makes no sense.
+    The fields from `device` to `compile` may be `auto`; a run folder records the values that were chosen for them.
     """
 
     bounds: ClassVar[Bounds] = {"seed": (0, 2**63 - 1), "workers": (0, 1_024), "memory_budget": ABOVE_ZERO}
 
     network: str
     data: str
-    skip_bad: bool = False  # images that do not decode are left out, and counted
-    seed: int = 0  # of weights, order, augmentation and dropout
+    skip_bad: bool = False  # leave out images that do not decode, and count them
+    seed: int = 0  # of the start weights, the order of images, augmentation and dropout
     device: str = "auto"
     precision: str = "auto"
-    kernels: str = "auto"  # the residual block's own kernels: auto, on, off
-    compile: str = "auto"  # blocks compiled by PyTorch: auto, on, off
-    memory_budget: float | None = None  # GiB: activations kept, gradients and velocity; None: no limit
-    workers: int | None = None  # processes that decode pictures on disk; None: one a processor, eight at most
-    start: str | None = None  # the trained weights that the run begins with; None: start values
-    data_path: str | None = None  # where `data` was found, from whichever folder
-    start_path: str | None = None  # where `start` was
-    division: Literal["hash", "place"] = "hash"  # what divides data without a test part; `place`: as runs of before
-    freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay; `bn`: all BN
+    kernels: str = "auto"  # the project's own kernels for residual blocks: auto, on or off
+    compile: str = "auto"  # blocks compiled by PyTorch: auto, on or off
+    memory_budget: float | None = None  # GiB for kept activations, gradients and velocity; None: no limit
+    workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most eight
+    start: str | None = None  # trained weights that the run starts from; None: random start weights
+    data_path: str | None = None  # the absolute path of `data`
+    start_path: str | None = None  # the absolute path of `start`
+    division: Literal["hash", "place"] = "hash"  # how data without a test part is divided; `place`: the older rule
+    freeze: tuple[str, ...] | None = None  # stages whose parameters and BN statistics stay fixed; `bn`: all BN
     recipe: Recipe = RECIPE
 
     def __post_init__(self) -> None:
-        """Check what no other place checks."""
+        """Check the bounds of numbers, and fields that exclude each other."""
         for name, value in vars(self).items():
             require_bounds(name, value, self.bounds)
         average = self.recipe.bn_average

@@ -1,4 +1,4 @@
-"""What stays as it is while the rest of a network trains."""
+"""Frozen stages: their parameters and statistics stay as they are while the rest of the network trains."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,12 @@ BATCH_NORM = "bn"
 
 
 def freeze(net: Network, names: Sequence[str]) -> None:
-    """Let the parameters of the stages `names` (conv1, conv2_x, ...) stay; `set_training` does so for their statistics.
+    """Freeze the parameters of the stages `names` (conv1, conv2_x, ...); `set_training` freezes their statistics.
 
-    The name `bn` stands for all batch normalization of `net`: its scale, offset and statistics. Raises `InputError` for
-    a stage that `net` does not have, and where nothing is left to train.
+    The name `bn` stands for all batch normalization of `net`: scale, shift and running statistics. Raises `InputError`
+    for a stage that `net` does not have, and where nothing is left to train.
     """
+    # Stages without parameters (pooling) cannot be frozen.
     stages = {name: stage for name, stage in net.stages().items() if any(True for _ in stage.parameters())}
     for name in names:
         if name == BATCH_NORM:
@@ -32,7 +33,7 @@ def freeze(net: Network, names: Sequence[str]) -> None:
 
 
 def set_training(net: nn.Module) -> None:
-    """Put `net` into training mode, but what is frozen into evaluation mode, where BN takes its running statistics."""
+    """Put `net` into training mode, but its frozen layers into evaluation mode, so that BN uses running statistics."""
     net.train()
     for module in net.modules():
         own = list(module.parameters())

@@ -1,4 +1,4 @@
-"""The training loop: from a network, a recipe and batches to a run folder, resumable at any moment, bit by bit."""
+"""The training loop: from a network, a recipe and batches to a run folder. It resumes with the same bits."""
 
 import signal
 import time
@@ -36,22 +36,24 @@ class StoppedError(Exception):
 def train(
     net: Network, recipe: Recipe, task: AnyTask, run: Run, monitor: Monitor, how: Setup = PLAIN, ranks: Ranks = ALONE
 ) -> Json:
-    """Train `net` in place to the end of `recipe` and return the final figures, also written as `done.json`.
+    """Train `net` in place to the end of `recipe`; return the final figures, which are also written as `done.json`.
 
-    An existing run goes on from its newest whole checkpoint and ends with the same bits as one that was never
-    interrupted (same machine, same threads; on GPUs, which were not run, by the deterministic ones of the algorithms of
-    cuDNN). `net.mean` and `net.header` travel with the weights. Several `ranks` each call this with a task that gives
-    their part of the batches; all end with the same weights, and the first one writes. Raises `StoppedError` on SIGINT,
-    SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is not finite or the disk is full.
+    An existing run resumes from its newest intact checkpoint. It ends with the same bits as a run that was never
+    interrupted, on the same machine with the same number of threads (on a GPU, which was not run, with cuDNN's
+    deterministic algorithms). Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`,
+    each one calls this with a task that gives its part of the batches; all end with the same weights, and the first
+    rank writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is
+    not finite or the disk is full.
     """
     if run.done is not None:
         return run.done
     if ranks.first:
         run.path.mkdir(parents=True, exist_ok=True)
+    # Prepare the network for the device, the kernels and the memory budget.
     group_batch_norm(net, recipe.bn_group)
     set_training(net.to(device=how.device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
     if how.device == "cuda":
-        torch.backends.cudnn.deterministic = True  # or its gradients are other bits each time
+        torch.backends.cudnn.deterministic = True  # otherwise gradients differ in their bits from run to run
     if how.device == "cpu" and how.memory_budget is None:
         keep_freed_memory()
     if how.kernels:
@@ -61,6 +63,7 @@ def train(
     if how.memory_budget is not None:
         part = task.split(task.batch_at(0), recipe.accumulate)[0]
         _save_memory(net, task.images(part), how.memory_budget, how.precision, monitor)
+    # Resume from a checkpoint, if there is one, and train to the end.
     trainer = Trainer(net, recipe, task, run, how, ranks)
     trainer.resume(monitor)
     with stops.collected(ranks.world == 1):
@@ -69,14 +72,15 @@ def train(
 
 
 def _iterate(trainer: Trainer, monitor: Monitor) -> None:
-    """Iterations up to the last; checkpoints from time to time, and where training is told to stop."""
+    """Train to the last iteration; save a checkpoint from time to time, and where training is told to stop."""
     progress, ranks, last = trainer.progress, trainer.ranks, trainer.recipe.iterations
     saved, saved_at = time.monotonic(), progress.iteration
     often = variables.number("DEEPRES_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)
     while progress.iteration < last or progress.untested:
         started, asked, due = time.monotonic(), list[int](), False
+        # One step, its figures, and a test where one is due.
         try:
-            if not progress.untested:  # else a stop has cut the test of the newest iteration short
+            if not progress.untested:  # otherwise a stop interrupted the test of the newest iteration
                 with stops.waiting(ranks.world == 1):
                     batch = trainer.task.batch_at(progress.iteration)
                 trainer.train_step(batch)
@@ -87,20 +91,21 @@ def _iterate(trainer: Trainer, monitor: Monitor) -> None:
             if progress.untested:
                 trainer.test(monitor)
         except Stopping:
-            asked = stops.caught or [signal.SIGTERM]  # to another rank
+            asked = stops.caught or [signal.SIGTERM]  # another rank was told
         progress.seconds += time.monotonic() - started
         monitor.step(progress.iteration, progress.latest)
+        # A checkpoint at the end, after a while, and before stopping.
         complete = progress.iteration == last and not progress.untested
         if complete or due or (asked and progress.iteration > saved_at):
             trainer.save()
             saved, saved_at = time.monotonic(), progress.iteration
         if asked and not complete:
-            ranks.barrier()  # a rank that ends takes the others with it, so the checkpoint comes first
+            ranks.barrier()  # a rank that ends ends the others: the checkpoint must be written before
             raise StoppedError(progress.iteration, asked[0])
 
 
 def _save_memory(net: nn.Module, images: Tensor, budget: float, precision: str, monitor: Monitor) -> None:
-    """Cut the network into segments; say how many, what a step keeps then, and where that is too much."""
+    """Recompute segments of `net` to keep to the `budget` (GiB); say how many, and what a step keeps in memory."""
     kept = save_memory(net, images, int(budget * 2**30), precision)
     cut = f"{kept.segments} segments run twice to save memory" if kept.segments else "no block needs to run twice"
     monitor.say(f"{cut}; a step keeps up to {kept.peak / 2**30:.3g} GiB (activations, gradients, velocity)")

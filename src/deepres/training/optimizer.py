@@ -1,4 +1,4 @@
-"""The paper's SGD, and Muon, by which the recipe `fast` moves the kernels of convolutions."""
+"""The optimizers: the paper's SGD (Sec. 3.4, 4.2), and Muon for the convolutions of the recipe `fast`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,20 @@ from torch.optim.sgd import sgd
 from deepres.training.recipe import Recipe
 
 ROUNDS = 3
-SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # steep at 0, flat around 1
+SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # of a polynomial that is steep at 0 and flat around 1
 TINY = 1e-7
 
 
 class SGD:
     """Momentum SGD in the form of the original code: v = m * v + lr * (g + decay * w), w = w - v.
 
-    PyTorch keeps the rate out of its velocity u (u = m * u + g, w = w - lr * u), so that after a drop of the rate
-    the old velocity shrinks at once. Here v = lr * u keeps its size: u is scaled by old / new rate at every change.
-    With `nesterov` (not the paper's) the step is along m * v + lr * (g + decay * w).
-    Weight decay is on all parameters (the paper names no exception).
+    PyTorch's velocity u does not hold the learning rate (u = m * u + g, w = w - lr * u), so that a drop of the rate
+    shrinks the old velocity at once. Here v = lr * u keeps its size: u is scaled by old / new rate at every change.
+    With `nesterov` (not in the paper) the step is m * v + lr * (g + decay * w). Weight decay applies to all parameters,
+    since the paper names no exception.
 
-    It is PyTorch's function; PyTorch's class loads its compiler, which takes seconds. `velocity` is u for each
-    parameter, zero before the first step, and `lr` the rate of the last step.
+    This class calls PyTorch's function `sgd`: PyTorch's class SGD loads the compiler, which takes seconds. `velocity`
+    holds u for each parameter, zero before the first step, and `lr` is the learning rate of the last step.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class SGD:
 
     @torch.no_grad()
     def step_at(self, lr: float) -> None:
-        """One step at rate `lr` from the gradients of the last backward pass, which are then dropped."""
+        """One step at learning rate `lr` along the gradients of the last backward pass, which are then dropped."""
+        # After a change of the rate, v = lr * u keeps its size.
         if lr != self.lr:
             for u in self._carried():
                 u.mul_(self.lr / lr)
             self.lr = lr
+        # Step only parameters with a gradient: frozen ones have none.
         pairs = zip(self.parameters, self.velocity, strict=True)
         moved = [(own, own.grad, u) for own, u in pairs if own.grad is not None]
         if moved:
@@ -61,30 +63,30 @@ class SGD:
             parameter.grad = None
 
     def _carried(self) -> Iterable[Tensor]:
-        """The velocities that keep their size, in steps, when the rate changes."""
+        """The velocities u for which lr * u keeps its size when the learning rate changes."""
         return self.velocity
 
     def restore(self, lr: float, velocity: Sequence[Tensor]) -> None:
-        """Take over the rate and velocity of a checkpoint."""
+        """Copy the learning rate and the velocity from a checkpoint."""
         self.lr = lr
         for mine, saved in zip(self.velocity, velocity, strict=True):
             mine.copy_(saved)
 
 
 def optimizer_for(parameters: Iterable[nn.Parameter], recipe: Recipe) -> SGD:
-    """The optimizer that a recipe asks for."""
+    """The optimizer of a recipe."""
     if recipe.optimizer == "sgd":
         return SGD(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
     return Muon(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov, recipe.lr, recipe.kernel_lr)
 
 
 class Muon(SGD):
-    """SGD whose steps of convolutions' kernels are orthogonal matrices (Muon, Jordan et al. 2024). Not the paper's.
+    """SGD with orthogonal steps for the kernels of convolutions (Muon, Jordan et al. 2024). Not in the paper.
 
-    The velocity of a kernel (u = m * u + g), as a matrix of outputs by inputs, has its singular values brought near to
-    one, so that a step is of one size in all directions. It is `kernel_lr` times as long as the kernel, which then gets
-    its old length back: batch normalization makes lengths meaningless, and weight decay on kernels with them. All else
-    goes by SGD at the rate `lr`, and where a schedule gives a part of that, kernels go by the same part of `kernel_lr`.
+    The velocity of a kernel (u = m * u + g) is taken as a matrix of outputs by inputs, and its singular values are
+    brought near to one: the step is equally long in all directions. Its norm is `kernel_lr` times the norm of the
+    kernel, which then gets its old norm back: before batch normalization the norm does not matter, nor does weight
+    decay on it. All other parameters are stepped by SGD at the rate `lr`. A schedule scales `kernel_lr` like `lr`.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class Muon(SGD):
         self.kernel_lr_per_lr = kernel_lr / lr
 
     def step_at(self, lr: float) -> None:
-        """As `SGD.step_at`, kernels first."""
+        """Step the kernels by Muon, then all other parameters by SGD."""
+        # Kernels of one shape are stepped together.
         alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for parameter, velocity in zip(self.parameters, self.velocity, strict=True):
             if parameter.ndim == 4 and parameter.grad is not None:
@@ -108,35 +111,38 @@ class Muon(SGD):
         with torch.no_grad():
             for kernels in alike.values():
                 self._turn(kernels, self.kernel_lr_per_lr * lr)
-        super().step_at(lr)  # which leaves alone what has no gradient any more
+        super().step_at(lr)  # which skips the kernels: their gradients are dropped
 
     def _carried(self) -> Iterable[Tensor]:
-        """Those of all but kernels, whose steps are as long whatever the length of their velocity."""
+        """All velocities but those of kernels: the length of a kernel's step does not depend on its velocity."""
         return [velocity for velocity in self.velocity if velocity.ndim != 4]
 
     def _turn(self, kernels: Sequence[tuple[nn.Parameter, Tensor]], rate: float) -> None:
-        """One step of kernels of one shape, each with its velocity."""
+        """One Muon step of kernels of one shape, each given with its velocity."""
+        # The velocities as matrices.
         ahead: list[Tensor] = []
         for kernel, velocity in kernels:
             gradient = cast(Tensor, kernel.grad)
             velocity.mul_(self.momentum).add_(gradient)
             ahead.append(_matrix(gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity))
             kernel.grad = None
+        # Orthogonal steps, in proportion to the norm of each kernel, which then gets its old norm back.
         steps = orthogonal(torch.stack(ahead))
         weights = torch.stack([_matrix(kernel) for kernel, _ in kernels])
         length = _length(weights)
         weights = weights - rate * length * steps / _length(steps).clamp(min=TINY)
         weights *= length / _length(weights).clamp(min=TINY)
+        # The matrices as kernels again.
         for (kernel, _), new in zip(kernels, weights, strict=True):
             count, inputs, *size = kernel.shape
             kernel.copy_(new.view(count, *size, inputs).permute(0, 3, 1, 2))
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices (N, R, C) with the same singular vectors, and singular values of 0.68 to 1.21 in place of all that were
-    above a fiftieth of the matrix's length.
+    """Matrices (N, R, C) with the singular vectors of the given ones, and singular values near one.
 
-    Three rounds of Jordan's polynomial of the fifth degree, which needs products of matrices alone.
+    Singular values above a fiftieth of the matrix's Frobenius norm come to lie between 0.68 and 1.21. It takes three
+    rounds of Jordan's polynomial of the fifth degree, which only needs products of matrices.
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
@@ -148,9 +154,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def _matrix(kernel: Tensor) -> Tensor:
-    """A kernel (outputs, inputs, height, width) as (outputs, height * width * inputs), a view where channels-last."""
+    """A kernel (outputs, inputs, height, width) as (outputs, height * width * inputs): a view if channels-last."""
     return kernel.permute(0, 2, 3, 1).flatten(1)
 
 
 def _length(matrices: Tensor) -> Tensor:
+    """The Frobenius norm of each matrix (N, R, C), as (N, 1, 1)."""
     return torch.linalg.matrix_norm(matrices, keepdim=True)

@@ -1,4 +1,4 @@
-"""How a network is trained, whatever the task: rate, optimizer, batches and windows of figures, as a frozen value."""
+"""The part of a recipe that all tasks share: learning rate, optimizer, batches and tests, as a frozen value."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,33 +7,33 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from deepres.runtime.errors import InputError
 
-EVALUATE_AT_MOST_EVERY = 100  # in a short run, tests would else take most of the time
-AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches, which a short run's statistics and training errors are means of
+EVALUATE_AT_MOST_EVERY = 100  # iterations: more frequent tests would take most of the time of a short run
+AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches that BN statistics and training errors of a short run average over
 Warmup = Literal["none", "error", "linear"]
 Decay = Literal["steps", "linear", "plateau"]
 Optimizer = Literal["sgd", "muon"]
 
-SHOWN = 100  # characters
-LONG, LARGE = 10**9, 1e30  # no count of steps or images is above, and no rate
+SHOWN = 100  # characters of a value in an error message
+LONG, LARGE = 10**9, 1e30  # the largest count of steps or images, and the largest rate
 ABOVE_ZERO = (0.0, LARGE)
-MOST_MARKS = 1_000
-Bounds = Mapping[str, tuple[float, float]]  # the least and the most of a number, or, as of rates, more than 0
+MOST_MARKS = 1_000  # milestones, or epochs
+Bounds = Mapping[str, tuple[float, float]]  # the smallest and largest value of each field; ABOVE_ZERO excludes 0
 
 
 def require(holds: bool, field: str, value: object, what: str) -> None:
-    """Raise `InputError` that `field` must be `what`, unless it `holds`."""
+    """Raise `InputError`, which says that `field` must be `what`, unless the condition `holds`."""
     if not holds:
         raise InputError(f"{field} is {shown(value)}, but must be {what}")
 
 
 def shown(value: object) -> str:
-    """A value as a person is shown it: its first characters."""
+    """A value for an error message, cut to its first characters."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def require_bounds(field: str, value: Any, bounds: Bounds) -> None:
-    """Raise `InputError` where a field of a recipe or a configuration is a number outside of its `bounds`."""
+    """Raise `InputError` where a number of a recipe or a configuration, or one of several, is out of its `bounds`."""
     parts = value if isinstance(value, tuple) else () if value is None else (value,)
     require(len(parts) <= MOST_MARKS, field, f"{len(parts)} numbers", f"{MOST_MARKS:,} numbers at most")
     if field not in bounds:
@@ -48,27 +48,20 @@ def require_bounds(field: str, value: Any, bounds: Bounds) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained, whatever the task. The defaults are the paper's for CIFAR-10 (Sec. 4.2).
+    """How a network is trained, for any task. The defaults are the paper's for CIFAR-10 (Sec. 4.2).
 
-    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations, and go along
-    with their number, as do `epochs`, `bn_average` and `patience`; rates are those of v = momentum * v + lr * g. Raises
-    `InputError` for a value that makes no sense.
+    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations. Changing
+    `iterations` on the command line scales them all in proportion, also `epochs`, `bn_average` and `patience`. Learning
+    rates are those of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
     """
 
     bounds: ClassVar[Bounds] = {
-        "iterations": (1, LONG),
-        "batch_size": (1, 2**20),
-        "patience": (1, LONG),
+        **dict.fromkeys(("iterations", "milestones", "epochs", "patience", "evaluate_every"), (1, LONG)),
+        **dict.fromkeys(("warmup_iterations", "bn_average"), (0, LONG)),
+        **dict.fromkeys(("batch_size", "accumulate"), (1, 2**20)),
+        **dict.fromkeys(("warmup_error", "threshold"), (0, 100)),
         "window": (1, 10**6),
-        "evaluate_every": (1, LONG),
-        "accumulate": (1, 2**20),
-        "milestones": (1, LONG),
-        "epochs": (1, LONG),
-        "warmup_iterations": (0, LONG),
         "bn_group": (0, 2**20),
-        "bn_average": (0, LONG),
-        "warmup_error": (0, 100),
-        "threshold": (0, 100),
         "weight_decay": (0, LARGE),
         **dict.fromkeys(("lr", "warmup_lr", "gamma", "kernel_lr"), ABOVE_ZERO),
     }
@@ -77,27 +70,27 @@ class Recipe:
     iterations: int = 64_000
     batch_size: int = 128
     lr: float = 0.1
-    decay: Decay = "steps"  # `steps`: times `gamma` at each milestone; `linear`: in a straight line to 0 at the end;
-    # `plateau`: times `gamma` where the test error has not fallen by `threshold` points in `patience` tests
+    decay: Decay = "steps"  # `steps`: times `gamma` at each milestone; `linear`: falls in a straight line to 0;
+    # `plateau`: times `gamma` each time the test error has not fallen by `threshold` points in `patience` tests
     patience: int = 6
     threshold: float = 0.1
     milestones: tuple[int, ...] = (32_000, 48_000)
-    epochs: tuple[int, ...] = ()  # milestones in passes over the training images: they become iterations at the start
+    epochs: tuple[int, ...] = ()  # milestones in passes over the training images; turned into iterations at the start
     gamma: float = 0.1
-    optimizer: Optimizer = "sgd"  # `muon` moves kernels of convolutions at `kernel_lr`, a part of their length a step
+    optimizer: Optimizer = "sgd"  # `muon`: kernels of convolutions move by `kernel_lr` times their norm per step
     kernel_lr: float = 0.03
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
     warmup: Warmup = "none"
-    warmup_lr: float = 0.01  # `error`: the rate until the training error is under `warmup_error`
-    warmup_error: float = 80.0  # percent, over the last `window` iterations
-    warmup_iterations: int = 0  # `linear`: the rate rises to `lr` over so many
-    accumulate: int = 1  # parts in which a batch goes through the network; a batch statistic is over a part
-    bn_group: int = 0  # images a batch statistic is taken over; 0 is the whole batch
-    bn_average: int = 0  # training images over which BN's statistics for testing are averaged at the end; 0: running
-    window: int = 100  # training error and loss are means over so many iterations
-    evaluate_every: int = 2_000  # iterations between two tests
+    warmup_lr: float = 0.01  # `warmup=error`: the learning rate until the training error is below `warmup_error`
+    warmup_error: float = 80.0  # percent, averaged over the last `window` iterations
+    warmup_iterations: int = 0  # `warmup=linear`: iterations over which the learning rate rises to `lr`
+    accumulate: int = 1  # micro-batches per batch; batch statistics are taken over one micro-batch
+    bn_group: int = 0  # images that a batch statistic is taken over; 0: the whole batch
+    bn_average: int = 0  # training images that BN statistics are averaged over for the last test; 0: running statistics
+    window: int = 100  # iterations that the training error and loss are averaged over
+    evaluate_every: int = 2_000  # iterations from one test to the next
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -117,14 +110,15 @@ class Recipe:
         require(self.batch_size % self.accumulate == 0, "accumulate", self.accumulate, "a divisor of the batch size")
 
     def scaled(self, iterations: int) -> Self:
-        """The same recipe over `iterations`, all its marks moved in proportion."""
+        """The same recipe over `iterations` iterations, with all its marks moved in proportion."""
         require_bounds("iterations", iterations, self.bounds)
-        if iterations == self.iterations:  # or marks set by hand would be brought to what a scaled recipe has at least
+        if iterations == self.iterations:  # keeps marks below the least values of a scaled recipe
             return self
 
         def scale(mark: int) -> int:
             return max(1, round(mark * iterations / self.iterations)) if mark else 0
 
+        # Tests are not more frequent than in long runs; the patience spans the same part of the run.
         every = min(iterations, max(scale(self.evaluate_every), EVALUATE_AT_MOST_EVERY))
         span = scale(self.patience * self.evaluate_every)
         return dataclasses.replace(
@@ -140,14 +134,14 @@ class Recipe:
         )
 
     def in_iterations(self, images: int) -> Self:
-        """The same recipe for so many training images: `epochs` as milestones."""
+        """The same recipe for `images` training images, with `epochs` turned into milestones."""
         if not self.epochs:
             return self
         marks = tuple(round(epoch * images / self.batch_size) for epoch in self.epochs)
         return dataclasses.replace(self, epochs=(), milestones=marks).within()
 
     def within(self) -> Self:
-        """The same recipe. Raises `InputError` where the rate would fall after the end."""
+        """The recipe itself. Raises `InputError` where a milestone is later than the last iteration."""
         late = any(mark > self.iterations for mark in self.milestones)
         require(not late, "milestones", list(self.milestones), f"within the {self.iterations} iterations")
         return self

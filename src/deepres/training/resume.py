@@ -1,4 +1,4 @@
-"""What a run needs to go on from a checkpoint: a state that fits it, and its own rows up to there."""
+"""Resuming from a checkpoint: check that its state fits the run, and cut the records back to it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,46 +17,45 @@ from deepres.training.optimizer import SGD
 from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_damage
 from deepres.weights.state import misfits
 
-OTHERS = {"velocity", "lr", "random", "device_random"}
-OF_BEFORE = ("losses", "wrong")
+OTHERS = {"velocity", "lr", "random", "device_random"}  # fields of a state that are not of `Progress`
 
 
 @dataclass
 class Progress:
-    """The loop's own state: with the weights, the velocity and the random state, all that a resume needs."""
+    """The state of the training loop. A resume needs it, the weights, the velocity and the random state."""
 
-    window: Tensor  # (1 + figures, steps), of the unfinished window: a row for the loss, and one for each figure
+    window: Tensor  # (1 + figures, steps) of the unfinished window: the loss in row 0, then each figure
     iteration: int = 0
-    warm: bool = False
-    seconds: float = 0.0
-    best: float = math.inf  # test error in percent, of those that count for `plateau`
-    tests: int = 0  # since then
-    drops: int = 0  # of the rate
-    untested: bool = False  # the test at this iteration's mark is still to come
-    latest: dict[str, float] = field(default_factory=dict[str, float])
+    warm: bool = False  # the warm-up by training error is over
+    seconds: float = 0.0  # of work so far
+    best: float = math.inf  # lowest test error in percent that the decay `plateau` has counted
+    tests: int = 0  # since the best one
+    drops: int = 0  # of the learning rate, by the decay `plateau`
+    untested: bool = False  # the test that is due at this iteration has not been made
+    latest: dict[str, float] = field(default_factory=dict[str, float])  # the newest figures
 
     def as_state(self) -> dict[str, Any]:
-        """Its fields by name, as a checkpoint holds them."""
+        """The fields by name, as a checkpoint holds them."""
         return {own.name: getattr(self, own.name) for own in fields(self)}
 
     def take(self, state: Mapping[str, Any]) -> None:
-        """Go on from the fields in `state`, of which `unfit` found nothing wrong."""
+        """Take the fields of `state`, the state of a checkpoint that `unfit` has checked."""
         for name, value in state.items():
             setattr(self, name, value.to(self.window.device) if isinstance(value, Tensor) else value)
 
 
 def in_todays_form(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint, also of one that kept the losses and the shares of wrong answers of a window apart."""
+    """The state of a checkpoint. In older ones `losses` and `wrong` (shares of 1) become the rows of `window`."""
     found = dict(state)
-    losses, wrong = (found.get(name) for name in OF_BEFORE)
+    losses, wrong = found.get("losses"), found.get("wrong")
     if isinstance(losses, Tensor) and isinstance(wrong, Tensor) and losses.shape == wrong.shape:
-        found = {name: value for name, value in found.items() if name not in OF_BEFORE}
+        del found["losses"], found["wrong"]
         found["window"] = torch.stack([losses, 100 * wrong])
     return found
 
 
 class _Plain(TypedDict, total=False):
-    """The plain values of a state; older ones lack some."""
+    """The values of a state that are not tensors; older checkpoints lack some of them."""
 
     iteration: Required[Count]
     warm: bool
@@ -70,13 +69,15 @@ class _Plain(TypedDict, total=False):
 
 
 def unfit(saved: Checkpoint, net: nn.Module, optimizer: SGD, progress: Progress) -> str:
-    """What of a checkpoint does not fit the run at hand; "" where all does. Raises `InputError` for a foreign state."""
+    """What in a checkpoint does not fit this run, "" if all fits. Raises `InputError` for another program's state."""
+    # The plain values.
     state = in_todays_form(saved.state)
     known = {own.name for own in fields(Progress)} | OTHERS
     if other := sorted(str(name) for name in state if name not in known):
         return f"{STATE} holds {other[0]!r}, which is no part of it"
     plain = {name: value for name, value in state.items() if not isinstance(value, Tensor) and name != "velocity"}
     untrusted.convert(plain, _Plain, STATE, "it is of another program")
+    # The tensors: shapes and types are those of the run.
     velocity = state.get("velocity")
     if not isinstance(velocity, list) or len(velocity) != len(optimizer.velocity):
         return f"{STATE} has no velocity of {len(optimizer.velocity)} parameters"
@@ -95,19 +96,19 @@ def _unlike(pairs: list[tuple[str, Any, Tensor]]) -> Iterator[str]:
 
 
 def take_records(run: Run, saved: Checkpoint | None, say: Say) -> None:
-    """Bring the rows of `run` to those of the checkpoint that it goes on from, or to none; say where they differ."""
+    """Restore the rows that the checkpoint `saved` holds, or none; `say` is told of rows that the run did not write."""
     iteration = 0 if saved is None else saved.state["iteration"]
     kept = dict[str, bytes].fromkeys(RECORDS, b"") if saved is None else saved.records
     _take(run, kept, say, finished=False)
-    for name in set(RECORDS) - kept.keys():  # of an older checkpoint, which keeps none
+    for name in set(RECORDS) - kept.keys():  # older checkpoints hold no rows
         if (run.path / name).exists():
             cut_after(run.path / name, iteration)
 
 
 def mend_records(run: Run, say: Say) -> None:
-    """Bring the rows of a finished `run` to those of its last checkpoint where they are damaged, and say so.
+    """Restore damaged rows of a finished `run` from its last checkpoint, and say so.
 
-    Of a checkpoint that is damaged itself, say how to make it again.
+    Where a checkpoint itself is damaged, say how to make it again.
     """
     tell_damage(run.path / "checkpoints", say)
     known = (run.done or {}).get(DIGEST)
@@ -116,6 +117,7 @@ def mend_records(run: Run, say: Say) -> None:
 
 
 def _take(run: Run, kept: Mapping[str, bytes], say: Say, finished: bool) -> None:
+    """Write the `kept` rows into the files of `run`. Later rows of an unfinished run are cut in silence."""
     for name, rows in kept.items():
         file = run.path / name
         found = read_bytes(file) if file.exists() else b""

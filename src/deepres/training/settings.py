@@ -1,8 +1,9 @@
-"""Recipes and configurations from records, files and the command line."""
+"""Read recipes and configurations from records, files and the command line."""
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,39 +12,44 @@ from deepres.records import Run
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.training.config import Config
-from deepres.training.recipe import Bounds, Recipe, require_bounds, shown
+from deepres.training.recipe import Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
-BEFORE = {"division": "place"}  # what records of before do not tell
+BEFORE = {"division": "place"}  # fields that older records lack, with their values
 T = TypeVar("T")
-
-
 C = TypeVar("C", bound=Config)
 
 
+@contextmanager
+def _named(where: str) -> Generator[None]:
+    """Put `where` before the message of an `InputError` that is raised within the context."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def recipe_of(kind: type[Config]) -> type[Recipe]:
-    """The kind of recipe that a kind of configuration has."""
+    """The class of the recipe in a class of configurations."""
     return get_type_hints(kind)["recipe"]
 
 
 def from_json(record: Mapping[str, Any], where: str, kind: type[C]) -> C:
-    """A configuration of `kind` from its record; `where` names it in an `InputError` for a field that is wrong."""
+    """A configuration of class `kind` from its record. An `InputError` for a wrong field says `where`."""
     values = dict(record)
     recipe = build(recipe_of(kind), values.pop("recipe", {}), where)
     return dataclasses.replace(build(kind, values, where), recipe=recipe)
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A frozen value of `kind` from plain values, each checked against its field's type."""
+    """A dataclass `kind` from plain values. Raises `InputError` for an unknown field or a value of a wrong type."""
     hints = _fields(kind)
     for name in values:
         _require_known(name, hints, where)
     fields = {name: _convert(value, hints[name], name, where) for name, value in values.items()}
-    try:
+    with _named(where):
         return kind(**fields)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 class _Settings(TypedDict, total=False):
@@ -53,17 +59,19 @@ class _Settings(TypedDict, total=False):
 
 
 def read_settings(file: Path, kind: type[Config], others: Sequence[str] = ()) -> dict[str, Any]:
-    """Fields of `kind` from a JSON or TOML file, or from the recorded configuration of a run folder (`--like`).
+    """Fields of `kind` from a JSON or TOML file, or from the configuration that a run folder records (`--like`).
 
-    `others` are fields that a record has besides. Raises `InputError` for what cannot be read, and for a field that is
-    wrong by itself, whatever the others are.
+    `others` names further fields of a record, which are left out. Raises `InputError` for a file that cannot be read,
+    for an unknown field, and for a value that is of a wrong type or out of bounds.
     """
+    # The table of fields, from either place.
     if file.is_dir():
         read, where = BEFORE | Run(file).config, str(file / "config.json")
     else:
         hint = "give a JSON or TOML file or a run folder"
         read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
         untrusted.convert(read, _Settings, where, TABLE)
+    # Each field must make sense by itself.
     own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
     _require_sense(kind, {name: value for name, value in own.items() if name != "recipe"}, where)
     _require_sense(recipe_of(kind), own.get("recipe", {}), where)
@@ -77,26 +85,22 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _require_sense(kind: type[Config] | type[Recipe], values: Mapping[str, Any], where: str) -> None:
-    """Raise `InputError` for values that are none of a field of `kind`, whatever the others are."""
+    """Raise `InputError` for an unknown field, and for a value of a wrong type or out of bounds, each by itself."""
     hints = _fields(kind)
     for name, value in values.items():
         _require_known(name, hints, where)
-        _bounded(_convert(value, hints[name], name, where), name, where, kind.bounds)
-
-
-def _bounded(value: Any, name: str, where: str, bounds: Bounds) -> None:
-    try:
-        require_bounds(name, value, bounds)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        converted = _convert(value, hints[name], name, where)
+        with _named(where):
+            require_bounds(name, converted, kind.bounds)
 
 
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
-    """`settings` of a configuration of `kind` with `changes` laid over it; a name of the recipe's goes into `recipe`.
+    """The fields `settings` of a configuration of `kind`, with `changes`; fields of the recipe go into `recipe`.
 
-    A change of `iterations` scales all marks of the recipe that are not changed as well. `milestones` or `epochs` imply
-    the decay `steps`, and another decay has none. Raises `InputError` where both are changed and do not go together.
+    A change of `iterations` scales all marks of the recipe that are not changed themselves. `milestones` or `epochs`
+    imply the decay `steps`; another decay has none of them. Raises `InputError` for changes that contradict each other.
     """
+    # Divide the changes into those of the recipe and the others.
     made = recipe_of(kind)
     fields = _fields(made)
     known = {**_fields(kind), **fields}
@@ -105,13 +109,15 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
     merged = dict(settings)
     recipe = dict(merged.get("recipe", {}))
     ours = {name: value for name, value in changes.items() if name in fields}
+    # Scale the marks; some of them have a least number of batches.
     iterations = ours.get("iterations")
     if iterations is not None:
-        batch = {name: ours[name] for name in ours if name == "batch_size"}  # some marks are a least number of batches
+        batch = {name: ours[name] for name in ours if name == "batch_size"}
         length = _convert(iterations, int, "iterations", "the command line")
-        _bounded(length, "iterations", "the command line", made.bounds)
-        scaled = build(made, recipe | batch, "the command line").scaled(length)
-        recipe = dataclasses.asdict(scaled)
+        with _named("the command line"):
+            require_bounds("iterations", length, made.bounds)
+        recipe = dataclasses.asdict(build(made, recipe | batch, "the command line").scaled(length))
+    # Make the decay and its milestones agree.
     given = [name for name in DROPS if name in ours]
     steps = str(ours.get("decay", "steps" if given else recipe.get("decay", "steps"))) == "steps"
     if "decay" in ours and steps and not any(ours.get(name, recipe.get(name)) for name in DROPS):
@@ -126,12 +132,13 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
         ours = dict.fromkeys(DROPS, ()) | ours
     if ours.get("milestones"):
         build(made, recipe | ours, "the command line").within()
+    # Put both parts together.
     merged |= {name: value for name, value in changes.items() if name not in fields}
     return merged | {"recipe": recipe | ours}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The fields in which two records differ, as `name: old -> new`."""
+    """The fields in which the record `ours` differs from `theirs`, as lines `name: old -> new`."""
     found: list[str] = []
     for name in ours.keys() | theirs.keys():
         old, new = theirs.get(name), ours.get(name)
@@ -143,11 +150,13 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
 
 
 def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
-    """`value`, perhaps text from the command line, as the type of its field."""
+    """`value`, which may be text from the command line, converted to the type `hint` of the field `name`."""
+    # An optional field takes none.
     if get_origin(hint) in (Union, UnionType):
         if value is None or value in ("none", "null"):
             return None
         hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+    # All other types, each in its own way.
     origin = get_origin(hint)
     expected = "one of " + ", ".join(map(str, get_args(hint))) if origin is Literal else hint.__name__
     try:

@@ -1,4 +1,4 @@
-"""How training is told to stop: by SIGINT, SIGTERM or SIGHUP, in order, and at once where it waits or tests."""
+"""Stopping by SIGINT, SIGTERM or SIGHUP: after the current step, or at once where training waits or tests."""
 
 import _thread
 import os
@@ -10,15 +10,15 @@ from types import FrameType
 
 from deepres.runtime import ending
 
-GRACE_SECONDS = 10.0  # for data that a rank waits for when it is told to stop, so that all ranks can stop in order
+GRACE_SECONDS = 10.0  # that a rank which is told to stop waits for data, so that all ranks stop after the same step
 
 
 class Stopping(BaseException):
-    """Raised by a signal within `Stops.at_once`. Not an `Exception`, which would pass for a picture's damage."""
+    """Raised by a signal within `Stops.at_once`. Not an `Exception`, which would be taken for a damaged picture."""
 
 
 class Stops:
-    """The signals that the training loop of this process has caught, in place of dying of them."""
+    """The signals that this process has caught since training began, instead of ending at once."""
 
     def __init__(self):
         self.caught: list[int] = []
@@ -27,9 +27,9 @@ class Stops:
 
     @contextmanager
     def collected(self, alone: bool) -> Generator[None]:
-        """Within, signals are collected, but for those that are ignored; a second one of a kind acts as ever.
+        """Collect signals within the context, except ignored ones; a second signal of a kind ends the process as usual.
 
-        A rank that is not `alone` ends by the signal where it waits for data and they do not come for a while.
+        A rank that is not `alone` ends by the signal where it waits for data that do not come for `GRACE_SECONDS`.
         """
         before = {}
         self.caught.clear()
@@ -40,10 +40,10 @@ class Stops:
             if self._raises:
                 raise Stopping
             if not alone:
-                _thread.start_new_thread(self._insist, (number,))  # `threading` has a lock, which may be held
+                _thread.start_new_thread(self._insist, (number,))  # not `threading`, whose lock may be held
 
         for number in ending.SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as of SIGHUP under nohup
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
                 before[number] = signal.signal(number, note)
         try:
             yield
@@ -53,7 +53,7 @@ class Stops:
 
     @contextmanager
     def at_once(self) -> Generator[None]:
-        """Within, a signal raises `Stopping`, one that came before as well: for what can be left half-done."""
+        """Let a signal, or an earlier one, raise `Stopping` within the context: for work that may be left half-done."""
         self._raises = True
         try:
             if self.caught:
@@ -64,7 +64,7 @@ class Stops:
 
     @contextmanager
     def waiting(self, alone: bool) -> Generator[None]:
-        """Within, data are waited for: a process that trains `alone` stops at once, a rank after a while."""
+        """The context in which data are waited for: a process `alone` stops at once, one of several ranks later."""
         if alone:
             with self.at_once():
                 yield
@@ -76,7 +76,7 @@ class Stops:
             self._waits_since = None
 
     def _insist(self, number: int) -> None:
-        """Send the signal again where the data do not come: the other ranks wait for this one."""
+        """End this process by the signal where its data do not come: the other ranks would wait for it for ever."""
         while self._waits_since is None or time.monotonic() - self._waits_since < GRACE_SECONDS:
             time.sleep(GRACE_SECONDS / 20)
         os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""What the loop knows of a task: batches, a loss, figures and a test. Classification is one, detection another."""
+"""The interface of a task (classification, or detection): batches, a loss, figures and a test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -9,38 +9,38 @@ Batch = TypeVar("Batch")
 
 
 class Task(Protocol[Batch]):
-    """What is trained: the loop, checkpoints, ranks, records, resume, compilation and memory know this alone."""
+    """A training task. The loop, checkpoints, ranks, records, compilation and the memory budget use nothing else."""
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Names of the figures of a step beside its loss, whose means over a window of steps are recorded."""
+        """Names of the figures of a step, besides the loss; their means over a window of steps are recorded."""
         ...
 
     @property
     def watched(self) -> str | None:
-        """The figure of the test that a `plateau` watches, in percent; None where there is none."""
+        """The test figure, in percent, that the decay `plateau` watches; None where there is none."""
         ...
 
     def batch_at(self, step: int) -> Batch:
-        """The batch of a step (of this rank), on the device: a pure function of (seed, step)."""
+        """This rank's part of the batch of a step, on the device: a pure function of (seed, step)."""
         ...
 
     def split(self, batch: Batch, parts: int) -> Sequence[Batch]:
-        """`batch` in so many micro-batches of one size."""
+        """`batch` cut into `parts` micro-batches of equal size."""
         ...
 
     def images(self, batch: Batch) -> Tensor:
-        """The images (N, C, H, W) of a batch, for averages of BN's statistics and for the memory budget."""
+        """The images (N, C, H, W) of a batch, to average BN statistics over and to measure memory with."""
         ...
 
     def loss(self, net: nn.Module, part: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The mean loss of a micro-batch, and its `figures`, all of them scalars."""
+        """The mean loss of a micro-batch and its `figures` by name, all as scalar tensors."""
         ...
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
-        """The figures of a test of `net`, which is in evaluation mode; over all test images where `last`.
+        """The test figures of `net`, which is in evaluation mode; over all test images where `last`.
 
-        Every rank is given the same figures. Raises `Stopping` on all ranks where one is told to stop.
+        Every rank gets the same figures. Raises `Stopping` on all ranks where one is told to stop.
         """
         ...
 

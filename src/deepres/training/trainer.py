@@ -1,4 +1,4 @@
-"""The steps of training over one state, which checkpoints hold."""
+"""The trainer: the steps of the training loop, with the state that checkpoints hold."""
 
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -29,40 +29,38 @@ from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
 from deepres.weights.state import load_state
 
-WARMUP_FIGURE = "train_error"  # which ends a warm-up by `error`
+WARMUP_FIGURE = "train_error"  # the figure that ends the warm-up `error`
 
 
 class Monitor(Protocol):
-    """Who is told how the training goes on (a progress bar, plain lines)."""
+    """A progress bar, or plain lines, that show how training goes on."""
 
     def step(self, iteration: int, row: Mapping[str, Any]) -> None:
-        """One iteration is done; `row` holds the newest figures."""
-        ...
+        """Called after each iteration; `row` holds the newest figures."""
 
     def say(self, message: str) -> None:
-        """Something a person should know."""
-        ...
+        """Show a message."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how a network is trained, without changing what is: all resolved, nothing is `auto`."""
+    """The device and the way a network is trained on it; no value is `auto` any more."""
 
     device: str = "cpu"
     precision: str = "fp32"
-    kernels: bool = False  # blocks on the project's own kernels
-    compiled: bool = False  # blocks compiled by PyTorch
-    memory_budget: float | None = None  # GiB of activations, gradients and velocity; above it, blocks run twice
+    kernels: bool = False  # residual blocks run on the project's own kernels
+    compiled: bool = False  # blocks are compiled by PyTorch
+    memory_budget: float | None = None  # GiB for activations, gradients and velocity; blocks are recomputed to keep it
 
 
 class Trainer:
-    """The steps of the loop over one shared state."""
+    """The steps of the training loop over one shared state."""
 
     def __init__(self, net: Network, recipe: Recipe, task: AnyTask, run: Run, how: Setup, ranks: Ranks):
         self.net, self.recipe, self.task, self.run, self.ranks = net, recipe, task, run, ranks
         self.device, self.precision = how.device, how.precision
         self.parallel = ranks.wrap(net)
-        # The statistics of frozen stages stay.
+        # The running statistics that change: those of frozen stages do not.
         changing = [module for module in net.modules() if module.training]
         buffers = [buffer for module in changing for buffer in module.buffers(recurse=False)]
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -75,13 +73,14 @@ class Trainer:
         return self.progress.iteration % every == 0 or self.progress.iteration == self.recipe.iterations
 
     def train_step(self, batch: Any) -> None:
-        """Forward, backward, update; loss and figures stay on the device until their window ends."""
-        if self.ranks.world > 1:  # or all ranks would drop the same values
+        """Forward, backward, update. The loss and the figures stay on the device until their window ends."""
+        # Each rank seeds its dropout differently, and by the step.
+        if self.ranks.world > 1:
             place = (int(self.net.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
             torch.manual_seed(int(SeedSequence(place).generate_state(1, uint64)[0]) % 2**63)
         count, own = self.recipe.accumulate, self.progress.window[:, self.progress.iteration % self.recipe.window]
         own.zero_()
-        # Gradients are added up over the micro-batches, and exchanged among the ranks with the last one.
+        # Add up gradients over the micro-batches; the ranks exchange them with the last one.
         for number, part in enumerate(self.task.split(batch, count), 1):
             with self.ranks.exchange(self.parallel, number == count):
                 with autocast(self.precision, self.device):
@@ -91,59 +90,60 @@ class Trainer:
             own[0] += loss.detach()
             for row, name in enumerate(self.task.figures, 1):
                 own[row] += figures[name].detach() / count
+        # Update the weights.
         self.optimizer.step_at(self.rate(self.progress.iteration))
         self.progress.iteration += 1
 
     def rate(self, iteration: int) -> float:
-        """The learning rate of a step, as things stand."""
+        """The learning rate of step `iteration` at the present state of warm-up and plateaus."""
         return rate(self.recipe, iteration, warm=self.progress.warm, drops=self.progress.drops)
 
     def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
-        """Average the step's figures and the running statistics over the ranks; see `Ranks.agree`."""
+        """Average the figures of the last step and the running statistics over the ranks; see `Ranks.agree`."""
         newest = self.progress.window[:, (self.progress.iteration - 1) % self.recipe.window]
         answer = self.ranks.agree([newest, *self.statistics], caught, due)
-        if self.device == "cpu":  # elsewhere it would make every step wait for the device
+        if self.device == "cpu":  # on a GPU it would make every step wait for the device
             self.check_finite()
         return answer
 
     def check_finite(self) -> None:
-        """Stop the run where a loss of the window at hand is not finite."""
+        """Raise `InputError` where a loss of the current window is not finite."""
         last = self.progress.iteration - 1
         first = last // self.recipe.window * self.recipe.window
         bad = (~torch.isfinite(self.progress.window[0, : last - first + 1])).nonzero()
         if len(bad):
             iteration = first + int(bad[0])
-            lr = self.rate(iteration)
-            raise InputError(
-                f"the loss is not finite at iteration {iteration} (rate {lr:g}) of {self.run.path}; last good "
-                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
-            )
+            raise self.diverged(f"the loss is not finite at iteration {iteration} (rate {self.rate(iteration):g})")
+
+    def diverged(self, what: str) -> InputError:
+        """The error of a run whose loss or weights are not finite."""
+        last_good = f"last good checkpoint: {checkpoint.newest(self.folder)}"
+        return InputError(f"{what} of {self.run.path}; {last_good}; lower the rate or add a warm-up")
 
     def write_window(self) -> None:
-        """Means over the window that ends here, and the rate; a low training error ends the warm-up."""
+        """Record the means over the window that ends here, and the learning rate; a low error ends the warm-up."""
+        # Means over the window, which at the last iteration may be shorter.
         progress, recipe = self.progress, self.recipe
         count = progress.iteration % recipe.window or recipe.window
         self.check_finite()
         loss, *figures = (row.mean().item() for row in progress.window[:, :count].cpu().double())
-        row = {
-            "iteration": progress.iteration,
-            **dict(zip(self.task.figures, figures, strict=True)),
-            "train_loss": loss,
-        }
-        lr = self.rate(progress.iteration - 1)
+        means = dict(zip(self.task.figures, figures, strict=True))
+        row = {"iteration": progress.iteration, **means, "train_loss": loss}
+        # The learning rate is that of the last step, before the warm-up may end.
         if self.ranks.first:
-            append_line(self.run.path / METRICS, row | {"lr": lr})
+            append_line(self.run.path / METRICS, row | {"lr": self.rate(progress.iteration - 1)})
         progress.latest |= row
         progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
     def test(self, monitor: Monitor) -> None:
-        """The figures of a test now; at the last iteration of the network with averaged statistics.
+        """Test the network and record the figures; at the last iteration average the BN statistics before.
 
-        Where training is told to stop, all is left as it was before: what goes on from there averages and tests anew.
+        A stop during the test puts the network back as it was: a resumed run averages and tests again.
         """
         progress = self.progress
         last = progress.iteration == self.recipe.iterations
         running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
+        # Test, in evaluation mode.
         try:
             if last:
                 self.average_statistics(monitor)
@@ -157,6 +157,7 @@ class Trainer:
             raise
         finally:
             set_training(self.net)
+        # Record the figures; they may lower the learning rate.
         progress.untested = False
         progress.latest |= figures
         if self.recipe.decay == "plateau" and self.task.watched is not None:
@@ -164,11 +165,10 @@ class Trainer:
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
-        timing = {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)}
-        append_line(self.run.path / TIMING, timing)
+        append_line(self.run.path / TIMING, {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
-        """Let the rate drop where the test error has not fallen for too many tests."""
+        """Count the tests since the best one; after `patience` of them the learning rate drops (Sec. 3.4)."""
         progress = self.progress
         if error < progress.best - self.recipe.threshold:
             progress.best, progress.tests = error, 0
@@ -178,14 +178,14 @@ class Trainer:
             progress.tests, progress.drops = 0, progress.drops + 1
 
     def average_statistics(self, monitor: Monitor) -> None:
-        """Put a plain average over training images in place of BN's running statistics, where the recipe asks for it.
+        """Replace BN's running statistics by a plain average over training images, if the recipe asks for it.
 
-        The images are those of the steps after the last; all augmentation is on them. Sec. 3.4 is silent; the
-        authors' release says so. A batch goes through in the parts over which a statistic was taken in training.
+        The images are those of the steps that would come next, with augmentation. Sec. 3.4 does not mention it, but
+        the authors' release does. The images go through the network in groups of the same size as in training.
         """
         recipe, steps = self.recipe, -(-self.recipe.bn_average // self.recipe.batch_size)
+        # The images that one batch statistic was taken over in training.
         size = recipe.bn_group or recipe.batch_size // recipe.accumulate // self.ranks.world
-
         tick = every_so_often(monitor.say, "batches seen for the statistics of batch normalization")
 
         def parts() -> Generator[Tensor]:
@@ -194,25 +194,25 @@ class Trainer:
                 yield from self.task.images(self.task.batch_at(step)).split(size)
 
         if steps:
-            # Compiled blocks would be compiled anew, since a momentum of None is a branch of its own.
+            # Compiled blocks would be compiled again for the momentum None, which `update_bn` sets.
             eager = torch.compiler.set_stance("force_eager")
             with stops.waiting(self.ranks.world == 1), autocast(self.precision, self.device), eager:
                 update_bn(parts(), self.net)
             self.ranks.average(self.statistics)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint. Raises `InputError` where the loss or a weight is not finite."""
+        # Never save a network that is lost.
         progress = self.progress
         self.check_finite()
         if not all(value.isfinite().all() for value in self.net.state_dict().values()):
-            raise InputError(
-                f"the weights are not finite after iteration {progress.iteration} of {self.run.path}; last good "
-                f"checkpoint: {checkpoint.newest(self.folder)}; lower the rate or add a warm-up"
-            )
+            raise self.diverged(f"the weights are not finite after iteration {progress.iteration}")
         if not self.ranks.first:
             return
+        # The rows first: a power cut must not leave a checkpoint without the rows before it.
         for name in RECORDS:
-            flush(self.run.path / name)  # or a power cut may leave a checkpoint without the rows before it
+            flush(self.run.path / name)
+        # Weights, state and rows.
         header = self.net.header | {"iteration": progress.iteration}
         weights = weights_file.serialise(self.net.state_dict(), self.net.mean, header)
         optimizer = {"velocity": self.optimizer.velocity, "lr": self.optimizer.lr}
@@ -222,20 +222,23 @@ class Trainer:
         checkpoint.save(self.folder, progress.iteration, weights, state, records)
 
     def random(self) -> dict[str, Tensor]:
-        """The state of the generators that dropout draws from."""
+        """The state of the random generators that dropout draws from."""
         state = {"random": torch.get_rng_state()}
         if self.device != "cpu":
             state["device_random"] = torch.get_device_module(self.device).get_rng_state()
         return state
 
     def set_random(self, state: Mapping[str, Tensor]) -> None:
-        """Let the generators go on from what `random` gave."""
+        """Restore a state of the random generators that `random` returned."""
         torch.set_rng_state(state["random"])
         if self.device != "cpu":
             torch.get_device_module(self.device).set_rng_state(state["device_random"])
 
     def resume(self, monitor: Monitor) -> None:
-        """Go on from the newest whole checkpoint, if there is one; drop what was recorded after it."""
+        """Resume from the newest intact checkpoint, if there is one, and drop the rows that were recorded after it.
+
+        Raises `InputError` where several ranks find different checkpoints.
+        """
         fits = partial(unfit, net=self.net, optimizer=self.optimizer, progress=self.progress)
         saved = checkpoint.load_latest(self.folder, monitor.say, fits)
         if saved is not None:
@@ -245,6 +248,7 @@ class Trainer:
             self.set_random({name: state.pop(name) for name in self.random()})
             self.progress.take(state)
             monitor.say(f"going on from iteration {self.progress.iteration}")
+        # All ranks start at one iteration, and the first one restores the records.
         if not self.ranks.same(self.progress.iteration):
             raise InputError(
                 f"the ranks find different checkpoints in {self.run.path}; put it where all machines see it"
@@ -253,13 +257,12 @@ class Trainer:
             take_records(self.run, saved, monitor.say)
 
     def finish(self) -> Json:
-        """Write the `done` mark with the final figures: the last ones, never the best."""
+        """Write `done.json` with the final figures and return them: those of the last test, never of the best."""
         progress = self.progress
         images = progress.iteration * self.recipe.batch_size
         speed = round(images / progress.seconds, 1) if progress.seconds else None
-        done = {"iteration": progress.iteration} | progress.latest
-        done |= {"seconds": round(progress.seconds, 1), "images_per_second": speed}
-        done |= {DIGEST: digest(self.run.path / METRICS)}
+        times = {"seconds": round(progress.seconds, 1), "images_per_second": speed}
+        done = {"iteration": progress.iteration} | progress.latest | times | {DIGEST: digest(self.run.path / METRICS)}
         if self.ranks.first:
             write_json(self.run.path / DONE, done)
         self.ranks.barrier()
