@@ -22,6 +22,8 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import openvino
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
@@ -31,7 +33,6 @@ def one_thread(monkeypatch):
     monkeypatch.setattr(limits, "VALUES", 2**22)
 
 
-@pytest.mark.long
 def test_an_epoch_is_run_in_turn_by_all_and_the_ratios_are_those_of_the_pairs(deepres, folder, tmp_path):
     more = ("--data", folder, "--batch-size", 16, "--pairs", 3, "--no-compile", "--save", "records", "--json")
     result = deepres("bench", "train", "resnet8", *more)
@@ -57,7 +58,6 @@ def test_an_epoch_is_run_in_turn_by_all_and_the_ratios_are_those_of_the_pairs(de
     assert kept.splitlines()[2].endswith("| 1 |") and kept.splitlines()[4].startswith("1. `")
 
 
-@pytest.mark.long
 def test_the_recipe_fast_runs_beside_the_papers_where_it_is_asked_for(deepres, folder):
     more = ("--data", folder, "--batch-size", 16, "--pairs", 1, "--warm-up", 0)
     result = deepres("bench", "train", "resnet8", *more, "--against", "fast")
@@ -68,14 +68,12 @@ def test_the_recipe_fast_runs_beside_the_papers_where_it_is_asked_for(deepres, f
     assert "epochs alone" in refused.stderr
 
 
-@pytest.mark.long
 def test_loading_prints_a_table_with_a_row_for_each_contestant(deepres, folder):
     output = deepres("bench", "load", "--data", folder, "--part", 0.5, "--pairs", 1, "--warm-up", 0).stdout
     for word in ("ours", "textbook", "tuned", "0.5 of the images", "PIL, DataLoader with 2 workers"):
         assert word in output
 
 
-@pytest.mark.long
 def test_a_budget_lowers_the_peak_that_memory_measures():
     job = Job("memory", "resnet56", 64, memory_budget=0.01)
     record = contest(job, ["unlimited"], 1, 0, print)[0]
@@ -84,7 +82,6 @@ def test_a_budget_lowers_the_peak_that_memory_measures():
     assert record["ours"]["median"]["images"] == 128  # two steps of 64
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["textbook", "torchvision", "timm"])
 def test_rivals_take_a_training_step_at_224(name):
     if name == "timm":
@@ -92,7 +89,6 @@ def test_rivals_take_a_training_step_at_224(name):
     assert ready(name, Job("train", "resnet18", 2)).turn() == 2
 
 
-@pytest.mark.long
 def test_inference_states_how_far_the_scores_of_the_engine_are_from_the_networks(monkeypatch):
     monkeypatch.setattr(inference, "TURN_SECONDS", 0.01)
     monkeypatch.setitem(inference.serving.KINDS, "compile", inference.serving.KINDS["eager"])  # it takes half a minute
@@ -117,7 +113,6 @@ def test_by_default_those_take_part_who_have_the_network_and_the_precision(monke
         assert rivals(Job("infer", "resnet8", 1, precision="bf16")) == ["plain", *left]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
 def test_openvino_computes_in_the_precision_that_its_row_names(precision, hint, monkeypatch):
     """By itself it takes bf16 wherever the processor has it."""
@@ -162,7 +157,6 @@ def test_pictures_on_disk_become_batches_by_every_pipeline(tmp_path):
     assert rivals(job) == ["pil", "tensor", "decode"]
 
 
-@pytest.mark.long
 def test_training_from_pictures_on_disk_tells_how_long_it_waited(tmp_path):
     for part, count in (("train", 9), ("test", 1)):
         images.write_folder(tmp_path / part, {"only": count}, size=(70, 60))
@@ -215,7 +209,6 @@ def test_int8_has_no_share_of_limits_in_floating_point():
     assert reached({"work": {"precision": "fp32"}}) is None
 
 
-@pytest.mark.long
 def test_a_dead_contestant_is_named_with_its_last_words():
     process = Process("ours", Job("memory", "resnet8", 2))
     process.setup()

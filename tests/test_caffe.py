@@ -73,7 +73,10 @@ def released(depth):
     return net
 
 
-@pytest.mark.parametrize(("depth", "old"), [(50, False), (50, True), pytest.param(152, False, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("depth", "old"),
+    [(50, True), pytest.param(50, False, marks=pytest.mark.long), pytest.param(152, False, marks=pytest.mark.long)],
+)
 def test_the_authors_caffe_release_gives_its_outputs(deepres, tmp_path, depth, old):
     """On RGB in 0..1 what the Caffe network gives on BGR in 0..255 less the mean image."""
     net = released(depth)

@@ -132,6 +132,7 @@ def test_members_of_an_ensemble_are_matched_by_name_or_refused(deepres, refused,
     assert [member["top1_error"] for member in found["members"]] == [0, 0, 0] and "as --by-place has it" in said
 
 
+@pytest.mark.long
 def test_an_exported_file_is_matched_by_name_too(deepres, refused, weights, tmp_path):
     data = folder(tmp_path / "set", COLOURS)
     file = weights(["cat", "dog", "fish"], (2, 0, 1))

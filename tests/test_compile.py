@@ -31,7 +31,8 @@ from tasks import GivenTask
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 MARKS = ("--iterations", 6, "--batch-size", 8, "--lr", 0.05, "--set", "window=2", "--set", "evaluate_every=3")
 # PyTorch hides this warning of its own compiler, unless warnings are errors.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+grad_of_inputs = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+pytestmark = [pytest.mark.long, grad_of_inputs]
 CONFIG = Config("resnet8", "data", device="cpu", precision="fp32", kernels="off", recipe=Recipe(iterations=1000))
 
 
@@ -94,7 +95,6 @@ class Small(nn.Module):
         return self.fc(self.blocks(x.requires_grad_()).mean((2, 3)))
 
 
-@pytest.mark.long
 def test_compiled_blocks_train_as_the_plain_ones():
     """By PyTorch's real compiler: losses, weights and running statistics of five steps to 1e-4, relative."""
     torch.manual_seed(0)
@@ -113,7 +113,6 @@ def test_compiled_blocks_train_as_the_plain_ones():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.long
 def test_a_deep_network_compiles_as_many_graphs_as_a_shallow_one(traced):
     """Five shapes of blocks and the first layer, without a break; a copy of the network adds none."""
     graphs = {}
@@ -145,7 +144,6 @@ def test_evaluation_compiles_nothing(traced):
     assert traced() == 4
 
 
-@pytest.mark.long
 def test_batch_statistics_over_groups_and_gates_compile_as_well(traced):
     grouped, gated = resnet(), resnet("highway19")
     group_batch_norm(grouped, 4)
@@ -175,7 +173,6 @@ def recorded(run):
     return config["compile"], config["kernels"]
 
 
-@pytest.mark.long
 def test_a_compiled_run_goes_on_with_the_same_bits_by_its_record_alone(deepres, folder, tmp_path, traced, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole = tmp_path / "whole"
@@ -239,7 +236,6 @@ def test_a_run_from_before_there_was_compiling_goes_on_without(
     assert_same_bits(cut, tmp_path / "run")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("slow", ["eager", "compiled"])
 def test_auto_takes_what_makes_the_whole_run_shorter_and_touches_nothing(traced, long_run, slow):
     def dawdle(module, arguments):

@@ -61,6 +61,7 @@ def test_vgg_becomes_the_convolutions_of_its_paper():
     assert_same_scores(maps, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "crop", "size"), [("prelu-net", 64, (96, 112)), ("alexnet", 96, (128, 160))])
 def test_every_position_is_a_window_of_the_map_pooled_as_a_crop(name, crop, size):
     """Also where the bins do not divide the window, and overlap."""

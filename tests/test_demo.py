@@ -47,6 +47,7 @@ def picture(tmp_path, request):
         return tmp_path / "picture.jpg"
 
 
+@pytest.mark.long
 def test_a_picture_is_seen_by_each_network_with_its_layer_responses(two, picture, deepres):
     sight = demo.look(demo.exhibits(two, print), picture)
     for file, top in zip(two, sight.drawn, strict=True):

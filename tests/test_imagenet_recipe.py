@@ -122,6 +122,7 @@ def test_bad_input_is_one_sentence(refused, photographs):
     assert "augment" in refused(*arguments(photographs, "run", "--set", "augment=false"))
 
 
+@pytest.mark.long
 def test_test_images_that_do_not_decode_are_named_and_all_of_them_are_too_many(deepres, refused, photographs, tmp_path):
     copy_of = shutil.copytree(photographs, tmp_path / "copy")
     files = sorted((copy_of / "test").rglob("*.*"))
@@ -134,6 +135,7 @@ def test_test_images_that_do_not_decode_are_named_and_all_of_them_are_too_many(d
     assert "none of the test images decodes" in refused(*arguments(copy_of, "all", "--skip-bad", *short))
 
 
+@pytest.mark.long
 def test_a_run_does_not_go_on_with_other_test_images(deepres, refused, photographs, tmp_path):
     """They may change the rate, and always the figures."""
     copy_of = shutil.copytree(photographs, tmp_path / "copy")

@@ -12,6 +12,8 @@ from deepres.serving.engine import engine
 from deepres.serving.export import Inputs, export
 from networks import assert_same_scores, made, on_meta
 
+pytestmark = pytest.mark.long
+
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -34,7 +36,6 @@ def prelu_net():
     return net.eval()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["prelu-net", "googlenet", "highway8"])
 def test_the_onnx_of_a_network_gives_its_scores_for_any_number_of_images(name):
     net = prelu_net() if name == "prelu-net" else made(name)

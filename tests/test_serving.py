@@ -95,6 +95,7 @@ def test_folding_leaves_the_net_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "network", "size"),
     [
