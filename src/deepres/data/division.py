@@ -2,9 +2,11 @@
 
 import hashlib
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Literal
 
 from deepres.data.listing import Part, Picture, content_of
@@ -75,9 +77,5 @@ def _by_hash(pictures: list[tuple[int, int]]) -> list[Part]:
 
 def _by_place(labels: list[int]) -> list[Part]:
     """Every fifth picture of each class is a test picture, in the sorted order of the files."""
-    seen: dict[int, int] = {}
-    parts: list[Part] = []
-    for label in labels:
-        seen[label] = seen.get(label, 0) + 1
-        parts.append("test" if seen[label] % TEST_EVERY == 0 else "train")
-    return parts
+    places: defaultdict[int, Iterator[int]] = defaultdict(lambda: count(1))
+    return ["test" if next(places[label]) % TEST_EVERY == 0 else "train" for label in labels]

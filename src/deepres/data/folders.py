@@ -1,14 +1,13 @@
 """Image folders: the pictures in the class folders that `layouts` finds, torchvision's ImageNet among them."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from deepres.data.layouts import ClassFolders, Layout, layout_of
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import is_picture
-from deepres.data.walk import Walk, composed, names_of, unread_note
-from deepres.runtime.errors import InputError
+from deepres.data.walk import Walk, composed, names_of
+from deepres.runtime.errors import InputError, reason_of
 from deepres.runtime.files import require_regular
 
 IMAGENET_NAMES = "meta.bin"  # of `torchvision.datasets.ImageNet`: English names by WordNet id
@@ -22,7 +21,7 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
     that the training part does not have.
     """
     # Find the parts and their classes.
-    walk, unread = Walk(), Counter[str]()
+    walk = Walk()
     layout = layout_of(root, walk)
     classes = tuple(layout.test or () if layout.train is None else layout.train)
     if unknown := [name for name in layout.test or () if name not in set(classes)]:
@@ -35,12 +34,12 @@ def image_folder(root: Path, notes: tuple[str, ...] = ()) -> Listing:
     pictures = [
         Picture(composed(path.removeprefix(within)), label, part, Path(path), key)
         for part, folders in parts
-        for path, label, key in _files(folders or {}, classes, walk, unread)
+        for path, label, key in _files(folders or {}, classes, walk)
     ]
     names = root / IMAGENET_NAMES
     # The class names are read from `names`, so that the cache depends on it, too.
     every = (*(path for own in pictures if isinstance(path := own.content, Path)), *[names] * names.is_file())
-    told = (*notes, *layout.notes, *_left_out(layout, names, unread), *walk.notes())
+    told = (*notes, *layout.notes, *_left_out(layout, names, walk), *walk.notes())
     return Listing(root, every, lambda: (_named(names, classes), pictures), layout.test is None, told)
 
 
@@ -63,30 +62,27 @@ def is_image_folder(root: Path) -> bool:
     return len(filled) > 1 or (len(parts) > 1 and bool(filled))
 
 
-def pictures_below(folder: Path, walk: Walk, unread: Counter[str]) -> Iterator[str]:
-    """All picture files in and below a folder, in sorted order; `unread` counts the other files by suffix."""
+def pictures_below(folder: Path, walk: Walk) -> Iterator[str]:
+    """All picture files in and below a folder, in sorted order; `walk.unread` counts the other files by suffix."""
     for path in walk.files_below(folder):
         if is_picture(path):
             yield path
         else:
-            unread[Path(path).suffix.lower()] += 1
+            walk.unread[Path(path).suffix.lower()] += 1
 
 
-def _left_out(layout: Layout, names: Path, unread: Counter[str]) -> list[str]:
-    """Notes about what is not read: pictures beside the class folders by name, other files by suffix."""
+def _left_out(layout: Layout, names: Path, walk: Walk) -> list[str]:
+    """A note about pictures beside the class folders; `walk.unread` counts the other files there by suffix."""
     lost = [path.name for path in layout.beside if is_picture(path.name)]
-    notes = [f"not read, since they lie beside the class folders: {names_of(lost)}"] if lost else []
-    others = Counter(path.suffix.lower() for path in layout.beside if not is_picture(path.name) and path != names)
-    return [*notes, *unread_note(unread + others)]
+    walk.unread.update(path.suffix.lower() for path in layout.beside if not is_picture(path.name) and path != names)
+    return [f"not read, since they lie beside the class folders: {names_of(lost)}"] if lost else []
 
 
-def _files(
-    folders: ClassFolders, classes: tuple[str, ...], walk: Walk, unread: Counter[str]
-) -> Iterator[tuple[str, int, str]]:
+def _files(folders: ClassFolders, classes: tuple[str, ...], walk: Walk) -> Iterator[tuple[str, int, str]]:
     """The picture files of a part, class by class and sorted: path, label, and key (the class and the name in it)."""
     for label, name in enumerate(classes):
         own = folders.get(name, ())
-        found = [(folder, path) for folder in own for path in pictures_below(folder, walk, unread)]
+        found = [(folder, path) for folder in own for path in pictures_below(folder, walk)]
         if own and not found:
             raise InputError(f"the class folder {own[0]} has no pictures; fill it, or move it away")
         yield from ((path, label, name + path.removeprefix(str(folder))) for folder, path in found)
@@ -103,5 +99,4 @@ def _named(file: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
         english = archive.load(file)[0]
         return tuple(", ".join(english.get(name, (name,))) for name in classes)
     except Exception as error:  # what unpickling raises depends on the byte
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} does not hold ImageNet's class names ({reason}); remove it") from None
+        raise InputError(f"{file} does not hold ImageNet's class names ({reason_of(error)}); remove it") from None

@@ -12,7 +12,7 @@ from pyarrow import parquet as pq
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.names import TEST, TRAIN, VALIDATION
 from deepres.data.patterns import missing
-from deepres.data.walk import Walk, class_name, names_of, unread_note
+from deepres.data.walk import Walk, class_name, names_of
 from deepres.runtime import untrusted, variables
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
@@ -61,9 +61,9 @@ def parquet_folder(root: Path, tables: list[Path]) -> Listing:
     unused = [path.relative_to(root).as_posix() for path in tables if path not in set(paths)]
     notes = [f"Parquet files that are not read: {names_of(unused)}"] if unused else []
     walk = Walk()
-    others = Counter(Path(path).suffix.lower() for path in walk.files_below(root) if not path.lower().endswith(SUFFIX))
-    notes += [*unread_note(others), *walk.notes()]
-    return Listing(root, tuple(paths), scan, all(file.part == "train" for file in files), tuple(notes))
+    others = (Path(path).suffix.lower() for path in walk.files_below(root))
+    walk.unread.update(suffix for suffix in others if suffix != SUFFIX)
+    return Listing(root, tuple(paths), scan, all(file.part == "train" for file in files), (*notes, *walk.notes()))
 
 
 def _files(root: Path, tables: list[Path]) -> list[_File]:

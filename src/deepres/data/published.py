@@ -1,6 +1,5 @@
 """The data sets known by name, in torchvision's layouts, and how they are fetched."""
 
-import importlib
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from deepres.data import debian
 from deepres.data.listing import PARTS, Listing, Part, Picture
 from deepres.runtime.cache_folder import cache_folder
-from deepres.runtime.errors import InputError, Say, install
+from deepres.runtime.errors import InputError, Say, reason_of, require_packages
 
 NETWORK_SECONDS = 20.0
 ARCHIVES = (".gz", ".tgz")
@@ -104,26 +103,18 @@ def torchvision_folder(root: Path) -> Listing | None:
 
 def _scan(name: str, root: Path) -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
     published = PUBLISHED[name]
-    _require_packages(name)
+    require_packages(published.packages, f"{name} is read by", "datasets")
     try:  # torchvision verifies checksums of all files but the pictures
         sets: dict[Part, Any] = {part: published.reader(root, part) for part in PARTS}
         classes, of_test = (_class_names(sets[part]) for part in PARTS)
         if classes != of_test:  # a class missing in one part would shift the labels of the others
             raise ValueError("its two parts have other classes")
     except Exception as error:  # its readers raise almost any exception for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{root} is not a whole copy of {name} ({reason}); put {published.layout} again") from None
     pictures = _TorchvisionPictures(root, sets)
     are_files = any(isinstance(picture.content, Path) for picture in islice(pictures, 1))
     return classes, list(pictures) if are_files else pictures
-
-
-def _require_packages(name: str) -> None:
-    for package in PUBLISHED[name].packages:
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise InputError(f"{name} is read by the package {package}: {install('datasets')}") from None
 
 
 def _class_names(images: Any) -> tuple[str, ...] | None:
@@ -167,7 +158,8 @@ def fetch_published(name: str, say: Say) -> Path:
     that reads the data set is missing.
     """
     target, published = fetched_folder(name), PUBLISHED[name]
-    _require_packages(name)  # before the download of gigabytes that could not be read
+    # Before the download of gigabytes that could not be read.
+    require_packages(published.packages, f"{name} is read by", "datasets")
     ways: list[tuple[str, Callable[[Path], None]]] = [("torchvision", lambda root: _download(published, root))]
     if name == "fashion-mnist" and debian.available():
         ways.append((f"Debian's package {debian.PACKAGE}", lambda root: debian.unpack(root / published.places[0])))

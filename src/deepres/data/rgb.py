@@ -9,6 +9,7 @@ from deepres.data import heif
 from deepres.data.depth import DEEP_MODES, eight_bits
 from deepres.data.listing import MOST_BYTES, Content, Span
 from deepres.runtime import variables
+from deepres.runtime.errors import reason_of
 from deepres.runtime.files import require_regular
 
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels()` takes the place of Pillow's limit
@@ -85,7 +86,7 @@ def fault(error: Exception) -> str:
     """Why a picture does not decode, in a few words, without the memory address that Pillow puts in."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = reason_of(error)
     return "it is not a picture" if "cannot identify image file" in reason else reason
 
 

@@ -5,7 +5,6 @@ import os
 import posixpath
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,9 +16,9 @@ from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.data.members import Members
 from deepres.data.names import Split, is_picture, split_of
 from deepres.data.patterns import expand, files_of, missing
-from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of, unread_note
+from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError, Say
+from deepres.runtime.errors import InputError, Say, reason_of
 from deepres.runtime.files import lines_of, read_text, require_regular
 
 PREFIX = "wds:"
@@ -67,14 +66,6 @@ class _Shard:
         return [own.name for own in self.samples.values() if own.content and (own.label is None) is are]
 
 
-@dataclass
-class _LeftOut:
-    """What is not read of shards: hidden members, and the number of others by suffix."""
-
-    walk: Walk = field(default_factory=Walk)
-    unread: Counter[str] = field(default_factory=Counter[str])
-
-
 def shard_listing(pattern: str, say: Say) -> Listing:
     """The pictures of the tar shards of a `pattern` with braces and globs (see `data.patterns`), in its order.
 
@@ -101,12 +92,12 @@ def shard_listing(pattern: str, say: Say) -> Listing:
     divides = all(shard.part == "train" for shard in shards)
 
     def scan() -> tuple[tuple[str, ...] | None, Iterable[Picture]]:
-        left_out = _LeftOut()
+        left_out = Walk()
         for shard in shards:
             _scan(shard, left_out)
         whole = Path(f"{PREFIX}{pattern}")
         folders, told = _folders(shards, whole)
-        for note in (*told, *unread_note(left_out.unread), *left_out.walk.notes()):
+        for note in (*told, *left_out.notes()):
             say(f"{whole}: {note}")
         classes = _class_names(shards, folders, names)
         return classes, list(_pictures(shards, root, folders, classes or ()))
@@ -138,7 +129,7 @@ def _found(pattern: str) -> list[Path]:
     return list(paths)
 
 
-def _scan(shard: _Shard, left_out: _LeftOut) -> None:
+def _scan(shard: _Shard, left_out: Walk) -> None:
     """Set the samples of a shard, from the heads of its members. Of their contents only labels are read."""
     shard.samples.clear()
     end = 0
@@ -155,7 +146,7 @@ def _scan(shard: _Shard, left_out: _LeftOut) -> None:
                         "--hard-dereference"
                     )
     except (tarfile.TarError, _DamagedError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{shard.path} is not a whole, uncompressed tar shard ({reason}); make it again") from None
     if not _ends_at(shard.path, end):  # `tarfile` stops at damage without an error
         raise InputError(f"{shard.path} is damaged or cut short after {end:,} bytes; fetch it again")
@@ -176,12 +167,12 @@ def _normal(member: str) -> str:
     return posixpath.normpath(member).lstrip("/")
 
 
-def _enter(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, left_out: _LeftOut) -> None:
+def _enter(shard: _Shard, tar: tarfile.TarFile, member: tarfile.TarInfo, left_out: Walk) -> None:
     """Enter one member into its sample, or into `left_out`."""
     # Leave out what is hidden or no part of a sample.
     name = _normal(member.name)
     if _is_hidden(name):
-        left_out.walk.hidden.add(f"{shard.path}/{name}")
+        left_out.hidden.add(f"{shard.path}/{name}")
         return
     split = SAMPLE.fullmatch(name)
     if split is None or not (is_picture(split[2]) or split[2].lower() in ("cls", "json")):

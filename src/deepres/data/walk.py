@@ -42,11 +42,13 @@ class Inside(NamedTuple):
 class Walk:
     """A walk through folders. It remembers what it left out: `hidden` entries, and `links` to folders seen before.
 
+    Readers count in `unread`, by suffix, the files that they leave out because of their names.
     Names are sorted by their composed Unicode form. The methods raise `OSError` for a folder that cannot be read.
     """
 
     hidden: set[str] = field(default_factory=set[str])
     links: set[str] = field(default_factory=set[str])
+    unread: Counter[str] = field(default_factory=Counter[str])
 
     def inside(self, folder: Path) -> Inside:
         """The visible folders and files directly in a folder."""
@@ -75,11 +77,10 @@ class Walk:
 
     def notes(self) -> list[str]:
         """Sentences about what was left out: each kind with its count and the first names."""
-        notes: list[str] = []
+        notes = _unread_note(self.unread)
         if self.hidden:
-            notes.append(
-                f"not read, since hidden or made by a tool: {names_of(Path(path).name for path in self.hidden)}"
-            )
+            hidden = names_of(Path(path).name for path in self.hidden)
+            notes.append(f"not read, since hidden or made by a tool: {hidden}")
         if self.links:
             notes.append(f"not followed, since they lead to folders that are read already: {names_of(self.links)}")
         return notes
@@ -135,7 +136,7 @@ def names_of(names: Iterable[str]) -> str:
     return f"{len(found):,} ({', '.join(different[:SHOWN])}{', ...' if len(different) > SHOWN else ''})"
 
 
-def unread_note(unread: Counter[str]) -> list[str]:
+def _unread_note(unread: Counter[str]) -> list[str]:
     """A note about files left out because of their names: the counts of the most common suffixes and of the rest."""
     common = unread.most_common()
     kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in common[:SHOWN_KINDS]]

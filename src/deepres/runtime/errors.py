@@ -1,5 +1,6 @@
 """What the user is told: the one exception for bad input, and messages while the program works."""
 
+import importlib
 from collections.abc import Callable, Iterable
 
 SHOWN = 4  # names shown of a longer list
@@ -16,6 +17,20 @@ class InputError(Exception):
 def install(extra: str) -> str:
     """The command that installs the packages of an extra of this project."""
     return f"pip install -e '.[{extra}]' in the project's folder"
+
+
+def require_packages(packages: Iterable[str], needed: str, extra: str) -> None:
+    """Raise `InputError` where one of the `packages` of an extra is missing; `needed` says in its words what for."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise InputError(f"{needed} the package {package}: {install(extra)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of the message of an error, or the name of its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def few(names: Iterable[str]) -> str:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
-from deepres.runtime.errors import InputError, Say, install
+from deepres.runtime.errors import InputError, Say, install, require_packages
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import onnx, openvino, pytorch
 from deepres.serving.int8 import onnx_model
 from deepres.serving.outputs import SCORES, Outputs, Runner
-from deepres.serving.packages import require_packages
 
 PRECISIONS = ("fp32", "bf16", "int8")
 TURNS = 3  # timed turns of each candidate
@@ -126,7 +125,7 @@ def require(name: str, precision: str) -> None:
     kind = KINDS[name]
     if precision not in kind.precisions:
         raise InputError(f"{name} has no {precision}; give one of {', '.join(kind.precisions)}")
-    require_packages(kind.packages, precision == "int8", name)
+    require_packages((*kind.packages, *["onnxruntime"] * (precision == "int8")), f"{name} needs", "serve")
     if name == "openvino" and precision == "bf16" and not openvino.multiplies_bf16():
         raise InputError("openvino has no bf16 on this processor; take fp32, or the engine eager")
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
 from deepres.runtime import untrusted
-from deepres.runtime.errors import InputError, Say, silent
+from deepres.runtime.errors import InputError, Say, reason_of, require_packages, silent
 from deepres.runtime.files import require_regular
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Content, Facts, Form, digest, files_of, form_of
 from deepres.serving.outputs import Outputs, Runner
-from deepres.serving.packages import require_packages
 from deepres.serving.staging import staging
 
 LARGEST_CHANGE = 1e-4  # of a value in fp32, relative to the largest value of its output
@@ -100,7 +99,7 @@ def _require_writable(out: Path, form: Form, int8: bool) -> None:
         )
     if int8 and not FORMS[form].int8:
         raise InputError(f"{form} has no int8 here; give --format onnx or openvino")
-    require_packages(FORMS[form].packages, int8, f"--format {form}")
+    require_packages((*FORMS[form].packages, *["onnxruntime"] * int8), f"--format {form} needs", "serve")
 
 
 def _require_agreement(found: Agreement, int8: bool, out: Path) -> None:
@@ -132,8 +131,7 @@ def open_export(file: Path, say: Say = silent) -> tuple[Runner, Facts]:
     except InputError:
         raise
     except Exception as error:  # the runtimes raise errors of many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file} is no whole file of deepres export ({reason}); write it again") from None
+        raise InputError(f"{file} is no whole file of deepres export ({reason_of(error)}); write it again") from None
     # Check its metadata, and the weights beside it.
     if unsaid := [name for name in _Facts.__annotations__ if name not in facts]:
         raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
@@ -152,7 +150,7 @@ def _require_readable(file: Path, form: Form) -> None:
             raise InputError(f"there is no file {part}; write one with deepres export") from None
         except OSError as error:
             raise InputError(f"{part} is {error.strerror}; {ANEW}") from None
-    require_packages([FORMS[form].runtime], False, str(file))
+    require_packages([FORMS[form].runtime], f"{file} needs", "serve")
 
 
 def _check_weights(file: Path, weights: Path, recorded: Any, say: Say) -> None:

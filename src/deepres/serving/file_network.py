@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deepres.models.network import Network
-from deepres.runtime.errors import InputError, Say
+from deepres.runtime.errors import InputError, Say, reason_of
 from deepres.serving.export import open_export
 from deepres.serving.forms import ANEW
 from deepres.serving.outputs import SCORES, Runner
@@ -39,7 +39,7 @@ def open_file(file: Path, say: Say) -> FileNetwork:
     try:
         scores = run(torch.zeros(1, crop, crop, 3, dtype=torch.uint8))[SCORES]
     except Exception as error:  # each runtime raises errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise InputError(f"{file} does not take pictures of {crop} pixels, as it says ({reason}); {ANEW}") from None
     if scores.shape != (1, len(classes)):
         raise InputError(f"{file} names {len(classes)} classes, and gives scores {tuple(scores.shape[1:])}; {ANEW}")

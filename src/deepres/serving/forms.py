@@ -37,15 +37,11 @@ class Content:
     facts: Mapping[str, Any]
     calibrate: Iterable[Tensor] | None = None
 
-    def onnx_model(self) -> bytes:
-        """The network as an ONNX model, quantized with `calibrate`."""
-        return onnx_model(self.net, self.example, self.calibrate)
-
 
 def _write_onnx(content: Content, file: Path) -> None:
     import onnx as package
 
-    model = package.load_model_from_string(content.onnx_model())
+    model = package.load_model_from_string(onnx_model(content.net, content.example, content.calibrate))
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.facts.items()}
     package.helper.set_model_props(model, {f"{METADATA}.{key}": text for key, text in texts.items()})
     file.write_bytes(model.SerializeToString())
@@ -61,7 +57,7 @@ def _read_onnx(file: Path) -> tuple[Runner, Facts]:
 def _write_openvino(content: Content, file: Path) -> None:
     from openvino import Core, save_model
 
-    model = Core().read_model(content.onnx_model())
+    model = Core().read_model(onnx_model(content.net, content.example, content.calibrate))
     try:
         save_model(model, file, compress_to_fp16=False)
         # Saved once more with the digest of the weights, which lie in a file of their own that can be swapped.

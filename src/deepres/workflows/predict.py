@@ -1,6 +1,5 @@
 """The classes that a trained network predicts for pictures without labels."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from deepres.data.folders import pictures_below
 from deepres.data.listing import Picture
 from deepres.data.names import IMAGE_SUFFIXES
 from deepres.data.pictures import ahead
-from deepres.data.walk import Walk, on_disk, unread_note
+from deepres.data.walk import Walk, on_disk
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import listed_names
@@ -129,13 +128,13 @@ def pictures_under(folder: Path, say: Say = silent) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; check the path")
-    walk, unread = Walk(), Counter[str]()
+    walk = Walk()
     try:
-        found = [Path(path) for path in pictures_below(folder, walk, unread)]
+        found = [Path(path) for path in pictures_below(folder, walk)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error}); check its permissions") from None
     if not found:
         raise InputError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
-    for note in (*unread_note(unread), *walk.notes()):
+    for note in walk.notes():
         say(f"{folder}: {note}")
     return found
