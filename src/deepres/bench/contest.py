@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -21,7 +22,7 @@ class Process:
     def __init__(self, name: str, job: Job):
         self.name = name
         self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with the process
-        command = [sys.executable, "-m", "deepres.bench.worker", name, job.as_text()]
+        command = [sys.executable, "-m", "deepres.bench.worker", name, json.dumps(asdict(job))]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, encoding="utf-8")
 
@@ -86,7 +87,7 @@ def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say)
     ours = _side(OURS, settings[OURS], turns[OURS])
     return [
         {
-            "work": json.loads(job.as_text()) | {"epoch": is_epoch(job)},
+            "work": asdict(job) | {"epoch": is_epoch(job)},
             "ours": ours,
             "rival": _side(name, settings[name], turns[name]),
             "ratio": _ratio(turns[OURS], turns[name]),

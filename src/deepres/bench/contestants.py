@@ -8,6 +8,13 @@ from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 
 NO_RIVAL = (OURS, "fast")  # the recipe `fast` is ours, too: it takes part only when it is named
+
+
+def _of(module: str, *names: str) -> dict[str, str]:
+    """Contestants that are made by the functions of their names in one module."""
+    return {name: f"{module}:{name}" for name in names}
+
+
 # For each task: the contestants, each with the module and function of this package that make it.
 CONTESTANTS: dict[str, dict[str, str]] = {
     "train": {
@@ -18,24 +25,12 @@ CONTESTANTS: dict[str, dict[str, str]] = {
         "timm": "library_networks:timm",
         "fast": "ours:fast",
     },
-    "infer": {
-        OURS: "inference:ours",
-        "plain": "inference:plain",
-        "torchvision": "inference:torchvision",
-        "timm": "inference:timm",
-        "onnxruntime": "inference:onnxruntime",
-        "openvino": "inference:openvino",
-    },
+    "infer": _of("inference", OURS, "plain", "torchvision", "timm", "onnxruntime", "openvino"),
     "load": {OURS: "ours:load_batches", "textbook": "textbook:load_batches", "tuned": "tuned:load_batches"},
-    "pictures": {
-        OURS: "pictures:ours",
-        "pil": "pictures:pil",
-        "tensor": "pictures:tensor",
-        "decode": "pictures:decode",
-    },
-    "dense": {OURS: "dense:ours", "crops": "dense:crops"},
-    "photographs": {OURS: "photographs:ours", "torchvision": "photographs:torchvision"},
-    "memory": {OURS: "memory:ours", "unlimited": "memory:unlimited", "textbook": "memory:textbook"},
+    "pictures": _of("pictures", OURS, "pil", "tensor", "decode"),
+    "dense": _of("dense", OURS, "crops"),
+    "photographs": _of("photographs", OURS, "torchvision"),
+    "memory": _of("memory", OURS, "unlimited", "textbook"),
 }
 
 

@@ -5,9 +5,9 @@ has its stride on the 3x3, as torchvision's. A few passes in training mode set t
 normalization: without them the scores of an untrained deep network would be far too large.
 """
 
-import time
 from collections.abc import Callable
 from importlib import metadata
+from timeit import timeit
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,7 @@ from deepres.models.catalog import input_size
 from deepres.runtime.errors import InputError, install
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
-from deepres.serving.int8 import quantized
-from deepres.serving.onnx import exported
+from deepres.serving.int8 import onnx_model
 from deepres.weights.names import torchvision_state_dict
 from deepres.weights.state import load_state
 
@@ -138,9 +137,7 @@ def _exported(job: Job) -> bytes:
         net = torchvision_net(job)
     except InputError:
         net = network(job)
-    model = exported(net, batch_of(job)[0])
-    images = calibration(job)
-    return model if images is None else quantized(model, images)
+    return onnx_model(net, batch_of(job)[0], calibration(job))
 
 
 def _eager(net: nn.Module, job: Job, setting: str, order: torch.memory_format = torch.contiguous_format) -> Contestant:
@@ -160,9 +157,7 @@ def _repeated(
     """A contestant whose turn calls `run` as often as fills `TURN_SECONDS`."""
     # The second call tells the time of one.
     run()
-    start = time.perf_counter()
-    run()
-    count = max(1, round(TURN_SECONDS / (time.perf_counter() - start)))
+    count = max(1, round(TURN_SECONDS / timeit(run, number=1)))
 
     def turn() -> int:
         for _ in range(count):

@@ -1,10 +1,9 @@
 """A job to be measured, and a contestant that does it."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 OURS = "ours"
 Task = Literal["train", "infer", "load", "dense", "memory"]
@@ -31,15 +30,6 @@ class Job:
     precision: str = "fp32"
     memory_budget: float | None = None  # GiB
     compile: bool = True  # whether the `tuned` rival tries torch.compile
-
-    def as_text(self) -> str:
-        """The job as text, for the command line of a contestant's process."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        """The job that `as_text` wrote."""
-        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The limits of this machine, the work that a network asks for, and the share of the limits that it reaches."""
 
-import time
 from collections.abc import Callable
+from timeit import timeit
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,7 @@ def _best(run: Callable[[], object]) -> float:
     """The shortest time of a run, in seconds."""
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < PATIENCE:
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(timeit(run, number=1))
     return min(seconds)
 
 

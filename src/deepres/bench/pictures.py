@@ -28,10 +28,9 @@ from deepres.runtime.device import keep_freed_memory
 from deepres.runtime.errors import InputError, silent
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Eigenvectors and eigenvalues of ImageNet's colours, as popular code has them.
 AXES = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-SCALES = torch.tensor(
-    [0.2175, 0.0188, 0.0045]
-)  # with AXES: eigenvalues and eigenvectors of ImageNet's colours, as popular code has them
+SCALES = torch.tensor([0.2175, 0.0188, 0.0045])
 CROP, SIDES = IMAGENET.crop, list(range(IMAGENET.sides[0], IMAGENET.sides[1] + 1))
 
 
@@ -92,9 +91,7 @@ def tensor(job: Job) -> Contestant:
 
 def decode(job: Job) -> Contestant:
     """Decoding alone, the least that a pipeline of whole pictures takes."""
-    index, images_a_turn = files_of(job)
-    torch.set_num_threads(1)
-    files = _files(index)
+    files, images_a_turn = _on_one_thread(job)
 
     def turn() -> int:
         for file in islice(files, images_a_turn):
@@ -106,9 +103,8 @@ def decode(job: Job) -> Contestant:
 
 def _one_by_one(job: Job, load: Callable[[Path], Tensor], setting: str) -> Contestant:
     """A contestant that loads each picture of a batch by itself and stacks them."""
-    index, images_a_turn = files_of(job)
-    torch.set_num_threads(1)
-    files, steps = _files(index), max(1, images_a_turn // job.batch_size)
+    files, images_a_turn = _on_one_thread(job)
+    steps = max(1, images_a_turn // job.batch_size)
 
     def turn() -> int:
         for _ in range(steps):
@@ -126,7 +122,9 @@ def files_of(job: Job) -> tuple[Index, int]:
     return index, max(1, round(job.part * len(index)))
 
 
-def _files(index: Index) -> Iterator[Path]:
-    """The files in one random order, over and over."""
+def _on_one_thread(job: Job) -> tuple[Iterator[Path], int]:
+    """The files in one random order, over and over, and how many are of a turn. PyTorch then has one thread."""
+    torch.set_num_threads(1)
+    index, images_a_turn = files_of(job)
     order = np.random.default_rng(0).permutation(len(index))
-    return cycle([index.root / index.files[int(index.file[place])] for place in order])
+    return cycle([index.root / index.files[int(index.file[place])] for place in order]), images_a_turn

@@ -4,7 +4,7 @@ bf16 autocast where the processor multiplies bf16, channels-last, `torch.compile
 """
 
 import itertools
-import time
+import timeit
 from collections.abc import Callable
 from statistics import median
 
@@ -68,12 +68,7 @@ class Candidate:
         """The median time of a step, in seconds, after some steps of warm-up."""
         for _ in range(WARM_UP):
             self.step(images, labels)
-        times: list[float] = []
-        for _ in range(PROBES):
-            start = time.perf_counter()
-            self.step(images, labels)
-            times.append(time.perf_counter() - start)
-        return median(times)
+        return median(timeit.repeat(lambda: self.step(images, labels), number=1, repeat=PROBES))
 
 
 def best(job: Job) -> tuple[Candidate, dict[str, float | str]]:

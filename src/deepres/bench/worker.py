@@ -28,7 +28,7 @@ def main(name: str, text: str) -> None:
 
     # Set up, then work once per line.
     try:
-        contestant = ready(name, Job.from_text(text))
+        contestant = ready(name, Job(**json.loads(text)))
     except InputError as error:
         answer({"error": str(error)})
         return

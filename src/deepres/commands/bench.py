@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from deepres.bench.job import Job, Task, is_from_disk
-from deepres.commands.console import print_json, say
+from deepres.commands.console import print_json, print_lines, say
 from deepres.commands.options import AsJson, grouped, require_positive
 from deepres.records import Json, write_json
 from deepres.runtime.errors import InputError
@@ -103,10 +103,9 @@ def _print_job(records: list[Json]) -> None:
         table.add_row(
             rival["name"], seconds, speed, f"{ratio['median']:.2f}", f"{ratio['min']:.2f} to {ratio['max']:.2f}"
         )
-    out.print(what(records[0]["work"]), highlight=False, markup=False, soft_wrap=True)
+    print_lines(what(records[0]["work"]))
     out.print(table)
-    for side in (ours, *(record["rival"] for record in records)):
-        out.print(f"{side['name']}: {setting(side)}", highlight=False, markup=False, soft_wrap=True)
+    print_lines(*(f"{side['name']}: {setting(side)}" for side in (ours, *(record["rival"] for record in records))))
     share = reached(records[0])
     for line in ([f"ours reaches {share}"] if share else []) + conditions(records):
         out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -8,13 +8,11 @@ import typer
 
 from deepres.commands.console import counting, print_json, print_lines, say
 from deepres.commands.options import AsJson, ImageSize, SkipBad, Split
-from deepres.records import Json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import CommandGroup, Console
 
 if TYPE_CHECKING:
     from deepres.data.stream.check import Copies
-    from deepres.data.stream.statistics import Statistics
 
 MOST_COPIES = 20
 
@@ -107,16 +105,7 @@ def stats(
             reading=Reading(workers, skip_bad, say),
             progress=lambda done: tick(done, len(index)),
         )
-    facts = _statistics_facts(found, index.fingerprint)
-    if json:
-        print_json(facts)
-        return
-    for label, value in facts.items():
-        print_lines(f"{label.replace('_', ' ')}: {_as_text(value)}")
-
-
-def _statistics_facts(found: "Statistics", fingerprint: str) -> Json:
-    return {
+    facts = {
         "images": found.images,
         "skipped": list(found.skipped),
         "mean_image": list(found.mean.shape),
@@ -124,8 +113,13 @@ def _statistics_facts(found: "Statistics", fingerprint: str) -> Json:
         "channel_mean": found.channel_mean.tolist(),
         "eigenvalues": found.values.tolist(),
         "eigenvectors": found.vectors.T.tolist(),
-        "fingerprint": fingerprint,
+        "fingerprint": index.fingerprint,
     }
+    if json:
+        print_json(facts)
+        return
+    for label, value in facts.items():
+        print_lines(f"{label.replace('_', ' ')}: {_as_text(value)}")
 
 
 @app.command()

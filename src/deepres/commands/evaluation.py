@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import counting, print_json, sayer
-from deepres.commands.options import (
-    AsJson,
-    Device,
-    Flip,
-    NetworkName,
-    SkipBad,
-    TestPrecision,
-    grouped,
-    require_positive,
-)
+from deepres.commands.options import AsJson, Device, NetworkName, SkipBad, grouped, require_positive
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import refuse_input
 from deepres.runtime.printing import Console
@@ -45,7 +36,7 @@ class ProtocolOptions:
             help="Shorter sides of dense, one of center and 10-crop. Default for 224: 224,256,384,480,640, and 256."
         ),
     ] = None
-    flip: Flip = None
+    flip: Annotated[bool | None, typer.Option(help="Whether dense averages over the flips, too. Default: yes.")] = None
 
     def chosen(self) -> "Protocol | None":
         """The protocol of the options. Raises `InputError` for scales and flips where it has none."""
@@ -73,7 +64,10 @@ class ExecutionOptions:
 
     batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None
     device: Device = "auto"
-    precision: TestPrecision = "auto"
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32 (which auto is, everywhere) or bf16, whose scores move a little with the batch size."),
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -139,21 +133,17 @@ class OutputOptions:
         from deepres.report import console as tables
         from deepres.workflows import evaluate
 
-        trouble: InputError | None = None
         try:
             if self.save_scores is not None:
                 score_table.write_scores(self.save_scores, table)
             if self.wrong is not None:
                 score_table.write_wrong(self.wrong, table, self.shares)
-        except InputError as error:  # raised once the figures are printed
-            trouble = error
-        report = evaluate.report(table, self.shares)
-        if json:
-            print_json(report, allow_nan=False)
-        else:
-            tables.print_evaluation(Console(), report)
-        if trouble is not None:
-            raise trouble
+        finally:  # an error is shown after the figures
+            report = evaluate.report(table, self.shares)
+            if json:
+                print_json(report, allow_nan=False)
+            else:
+                tables.print_evaluation(Console(), report)
 
 
 @grouped

@@ -94,10 +94,11 @@ def _write_table(found: "Iterable[Prediction]") -> None:
     from deepres.findings import Cell, Table
     from deepres.report.console import print_tables
 
-    rows: list[tuple[Cell, ...]] = []
-    for one in found:
-        for rank, (name, score) in enumerate(one.top):
-            rows.append((one.name if rank == 0 else "", name, f"{100 * score:.2f}"))
+    rows: list[tuple[Cell, ...]] = [
+        ("" if rank else one.name, name, f"{100 * score:.2f}")
+        for one in found
+        for rank, (name, score) in enumerate(one.top)
+    ]
     if rows:
         print_tables(Console(), [Table("Predictions", "", ("picture", "class", "score %"), tuple(rows))])
 

@@ -119,9 +119,8 @@ def _lower_bytes(content: bytes, form: str, mode: str) -> Values:
     """The lower byte of each channel, (H, W, C), of a file that Pillow reads as the raw mode `mode`."""
     native = "L" if sys.byteorder == "little" else "B"
     order = mode[-1].replace("N", native)
-    other = (
-        "RGBA" if mode == "LA;16B" else mode[:-1] + {"L": "B", "B": "L"}[order]
-    )  # LA;16L is unknown to Pillow: all bytes
+    # LA;16L is unknown to Pillow, which reads all its bytes as RGBA.
+    other = "RGBA" if mode == "LA;16B" else mode[:-1] + {"L": "B", "B": "L"}[order]
     with Image.open(io.BytesIO(content), formats=[form]) as twin:
         tiles = _tiles(twin)
         swapped = [other if isinstance(tile.args, str) else (other, *tile.args[1:]) for tile in tiles]

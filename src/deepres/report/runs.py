@@ -10,13 +10,8 @@ from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
 
-NOT_OF_A_CURVE = (
-    "seed",
-    "data_path",
-    "start_path",
-    "division",
-)  # configuration fields in which the runs of one curve may differ
-
+# Fields of a configuration in which the runs of one curve may differ.
+NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")
 PANELS: dict[Kind, str] = {"plain": "Plain networks", "residual": "Residual networks", "highway": "Highway networks"}
 
 
