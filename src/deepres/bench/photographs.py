@@ -18,6 +18,8 @@ from deepres.bench.textbook import stock_step
 from deepres.runtime.errors import InputError
 
 WORKERS = 2
+AUGMENT = [v2.RandomResizedCrop(CROP), v2.RandomHorizontalFlip()]
+NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
 
 
 def ours(job: Job) -> Contestant:
@@ -43,15 +45,7 @@ def torchvision(job: Job) -> Contestant:
     """The loop of torchvision's references/classification: PIL, random crop and flip, DataLoader, fp32, eager, NCHW."""
     # The pipeline of pictures.
     index, images_a_turn = files_of(job)
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(CROP),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, DEVIATION),
-        ]
-    )
+    transform = v2.Compose([*AUGMENT, v2.PILToTensor(), *NORMALISE])
     folder = ImageFolder((index.root / index.files[0]).parents[1], transform)
     if len(folder) < job.batch_size:  # its loader drops an incomplete batch, so that nothing would be left
         raise InputError(f"{job.data} has {len(folder)} training pictures, fewer than --batch-size {job.batch_size}")

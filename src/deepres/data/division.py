@@ -41,10 +41,6 @@ class _Divided:
         for picture, part in zip(self.pictures, self._parts, strict=True):
             yield replace(picture, part=part)
 
-    def of(self, part: Part) -> Iterator[Picture]:
-        """The pictures of one part, which are in the same files as those of the other."""
-        return (picture for picture in self if picture.part == part)
-
     @cached_property
     def _parts(self) -> list[Part]:
         if self.rule == "place":

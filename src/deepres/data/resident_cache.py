@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -48,6 +49,16 @@ def _state(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def write_kept(file: Path, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and JSON facts atomically, and remove what killed processes left there.
+
+    Raises `OSError` and `SafetensorError`.
+    """
+    sweep(file.parent, DAY)
+    with replacing(file) as partial:
+        save_file(tensors, partial, {"facts": json.dumps(facts)})
+
+
 def read_decoded(file: Path, name: str, source: str, say: Say) -> Data | None:
     """The data set in a cache file; None where there is no such file, or where it is damaged or changed."""
     if not file.exists():
@@ -86,8 +97,6 @@ def write_decoded(file: Path, data: Data, say: Say) -> None:
         "skipped": {"train": data.train.skipped, "test": data.test.skipped},
     }
     try:
-        sweep(file.parent, DAY)
-        with replacing(file) as partial:
-            save_file(tensors, partial, {"facts": json.dumps(facts)})
+        write_kept(file, tensors, facts)
     except (OSError, SafetensorError) as error:
         say(f"{data.name}: the decoded images are not kept ({error}); the next start decodes again, or {REMEDY}")

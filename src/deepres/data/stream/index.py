@@ -12,7 +12,6 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from deepres.data import sources
@@ -20,11 +19,10 @@ from deepres.data.division import Division
 from deepres.data.listing import PARTS, Content, Listing, Picture, Span, check_label, digest_of, each, numbered
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.resident import per_class, tell_lacking
-from deepres.data.resident_cache import cache_file
+from deepres.data.resident_cache import cache_file, write_kept
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY
 from deepres.runtime.errors import InputError, Say
-from deepres.runtime.files import DAY, replacing, sweep
 
 TENSORS = ("digests", "labels", "file", "offset", "size")
 
@@ -191,9 +189,7 @@ def _write_index(file: Path, parts: Parts) -> None:
             strings = getattr(index, name)
             tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
-    sweep(file.parent, DAY)
-    with replacing(file) as partial:
-        save_file(tensors, partial, {"facts": json.dumps(facts)})
+    write_kept(file, tensors, facts)
 
 
 def _read_index(file: Path, root: Path) -> Parts | None:

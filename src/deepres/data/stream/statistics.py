@@ -10,11 +10,11 @@ from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
 from deepres.data.crops import center_crop
 from deepres.data.layouts import has_training_part
+from deepres.data.resident_cache import write_kept
 from deepres.data.rgb import max_pixels
 from deepres.data.stream.index import Index
 from deepres.data.stream.labelled import labelled
@@ -23,7 +23,6 @@ from deepres.data.walk import OWN
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY, cache_folder
 from deepres.runtime.errors import InputError, Say
-from deepres.runtime.files import DAY, replacing, sweep
 
 BATCH = 32
 FORMAT = 2  # raise it when the result changes
@@ -138,9 +137,7 @@ def _write_statistics(places: tuple[Path, ...], made: Statistics, say: Say) -> N
     tensors = {"mean": made.mean, "values": made.values.contiguous(), "vectors": made.vectors.contiguous()}
     for place in places:
         try:
-            sweep(place.parent, DAY)
-            with replacing(place) as partial_file:
-                partial_file.write_bytes(save(tensors, {"facts": json.dumps(facts)}))
+            write_kept(place, tensors, facts)
         except (OSError, SafetensorError):
             continue
         say(f"the statistics are kept in {place}")

@@ -12,12 +12,11 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
@@ -35,8 +34,7 @@ A = TypeVar("A")
 Work = Callable[[R], A]
 
 
-@dataclass(frozen=True)
-class _Worker:
+class _Worker(NamedTuple):
     """A worker process, and our end of its pipe."""
 
     process: BaseProcess
