@@ -78,7 +78,7 @@ def is_cropped(net: Network) -> bool:
     return said != "single" if said else "crop" in net.header or foreign
 
 
-def ends(net: Network) -> tuple[int, int]:
+def channels_and_classes(net: Network) -> tuple[int, int]:
     """Input channels and classes of a network, by its first and last parameter; of an exported file, by its header."""
     every = list(net.parameters())
     return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
@@ -94,7 +94,7 @@ def scorer(
     """
     execution = execution.resolved()
     mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(execution.device)
-    channels, views = ends(net)[0], protocol.views(crop)
+    channels, views = channels_and_classes(net)[0], protocol.views(crop)
     # The network, made fully convolutional for the dense protocol.
     dense = protocol.name == "dense"
     if dense and net.in_file:

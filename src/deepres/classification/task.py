@@ -14,7 +14,7 @@ from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
 from deepres.classification.loss import classification_loss
 from deepres.classification.recipe import ClassificationConfig
-from deepres.classification.source import Source, fingerprint_of
+from deepres.classification.source import Source, source_fingerprint
 from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
 from deepres.data.augment import CropFlip, channels_last, normalise
@@ -204,7 +204,7 @@ def _streamed(
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
     stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
     test = _StreamedTest(parts.test, config, mean, ranks, say)
-    known = (parts.train.classes, 3, fingerprint_of(parts), mean.cpu())
+    known = (parts.train.classes, 3, source_fingerprint(parts), mean.cpu())
     return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})
 
 
