@@ -52,7 +52,7 @@ class TestPart(Protocol):
     """The test images of this rank."""
 
     def hits(self, net: nn.Module, last: bool) -> list[int]:
-        """Images right in top 1, right in top 5, and tested; over all images where `last`, else over the curve's."""
+        """Counts (top-1 right, top-5 right, images): of all images where `last`, else of those for the curve."""
         ...
 
 
@@ -210,7 +210,7 @@ def _streamed(
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
     """The sums of the counts of all ranks. Raises `Stopping` on all ranks where one is told to stop before the end."""
-    own, stopped = [0, 0, 0], True
+    own, stopped = [0, 0, 0], True  # counted as stopped until the count is complete
     try:
         with stops.at_once():
             own, stopped = counts(), False
@@ -223,7 +223,7 @@ def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
 
 
 def _counts(scores: Scores) -> list[int]:
-    """Images right in top 1, right in top 5, and all."""
+    """Counts (top-1 right, top-5 right, images)."""
     return [scores.correct(), scores.correct(top=5), len(scores.labels)]
 
 

@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def learns_lengths(self) -> bool:
-        """Whether the length of some kernel matters, as no batch normalization follows it: highway gates have none."""
+        """Whether some convolution (of highway gates, too) is not followed by BN, so that its kernel's norm matters."""
         return not self.has_bn or self.kind == "highway"
 
 
