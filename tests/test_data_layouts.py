@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import images
-from deepres.data.names import part_name
+from deepres.data.part_names import part_name
 from deepres.data.sources import load_data_set
 from deepres.runtime.errors import InputError
 

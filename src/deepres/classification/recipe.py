@@ -102,10 +102,9 @@ def paper_recipe(depth: int, imagenet: bool = False) -> ClassificationRecipe:
 
 
 def rate_for(network: str, recipe: ClassificationRecipe) -> ClassificationRecipe:
-    """`recipe` for `network`: a tenth of the learning rate where the network has no batch normalization.
+    """`recipe` for `network`: without BN, recipes with crops and `finetune` take a tenth of the learning rate.
 
-    This holds for recipes with crops (Sec. 3.4) and for `finetune`; other recipes stay as they are. The paper's recipe
-    then has 0.01, the learning rate of VGG and PReLU-net in their own papers.
+    The paper's recipe (Sec. 3.4) then has 0.01, the learning rate of VGG and PReLU-net in their own papers.
     """
     lower = not entry(network).has_bn and (recipe.crop or recipe.name == FINETUNE.name)
     return dataclasses.replace(recipe, lr=recipe.lr / 10) if lower else recipe
@@ -125,5 +124,5 @@ class ClassificationConfig(Config):
     split: str | None = None  # such as `45k/5k`: the second part of the training images becomes the test set
     image_size: int | None = None  # side in pixels that every image is resized to; None: as it is
     in_channels: int | None = None  # channels of the input; None: as many as the images have
-    test_images: int = 0  # images, spread over the test set, of the tests before the last one; 0: all
+    test_images: int = 0  # test images for the curve, spread over the test set; 0: all; the last test always takes all
     recipe: ClassificationRecipe = CIFAR

@@ -1,4 +1,7 @@
-"""A trained network and a test protocol as one function from images to softmax scores."""
+"""A trained network and a test protocol as one function from images to softmax scores.
+
+The average over the views of an image is `views.score_views`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +27,7 @@ Scorer = Callable[[Sequence[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is run in a test: the batch size in views of the crop's size, the device, the precision.
+    """How a test runs a network: the batch size (in views of the crop's size), the device and the precision.
 
     None and `auto` are chosen for the machine. `batch_size` changes no figure beyond rounding.
     """
@@ -78,8 +81,11 @@ def is_cropped(net: Network) -> bool:
     return said != "single" if said else "crop" in net.header or foreign
 
 
-def ends(net: Network) -> tuple[int, int]:
-    """Input channels and classes of a network, by its first and last parameter; of an exported file, by its header."""
+def channels_and_classes(net: Network) -> tuple[int, int]:
+    """Input channels and classes of a network, by its first and last parameter.
+
+    An exported file has no parameters and tells them in its header.
+    """
     every = list(net.parameters())
     return (every[0].shape[1], len(every[-1])) if every else (net.header["in_channels"], net.header["num_classes"])
 
@@ -92,9 +98,10 @@ def scorer(
     With `engine`, which computes the same as the network, the views are scored by that. The function raises
     `InputError` for images that the network cannot take, and for scores that are not finite.
     """
+    # The mean image, the crop, the device, and the views of the protocol.
     execution = execution.resolved()
     mean, crop, place = require_mean(net, net.name), crop_of(net), torch.device(execution.device)
-    channels, views = ends(net)[0], protocol.views(crop)
+    channels, views = channels_and_classes(net)[0], protocol.views(crop)
     # The network, made fully convolutional for the dense protocol.
     dense = protocol.name == "dense"
     if dense and net.in_file:
@@ -102,6 +109,7 @@ def scorer(
     made = (fully_convolutional(net, crop) if dense else net).eval()
     made = made.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    # From views to the input of the network, and from images to scores.
     def prepare(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         images = images.to(place).contiguous(memory_format=torch.channels_last)

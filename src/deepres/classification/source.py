@@ -52,7 +52,7 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
     return source
 
 
-def fingerprint_of(source: Source) -> str:
+def source_fingerprint(source: Source) -> str:
     """The SHA-256 of training and test part that a run records; the test part counts, as its error may set the rate."""
     if isinstance(source, Data):
         return source.fingerprint

@@ -14,7 +14,7 @@ from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
 from deepres.classification.loss import classification_loss
 from deepres.classification.recipe import ClassificationConfig
-from deepres.classification.source import Source, fingerprint_of
+from deepres.classification.source import Source, source_fingerprint
 from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
 from deepres.data.augment import CropFlip, channels_last, normalise
@@ -52,7 +52,7 @@ class TestPart(Protocol):
     """The test images of this rank."""
 
     def hits(self, net: nn.Module, last: bool) -> list[int]:
-        """Images right in top 1, right in top 5, and tested; over all images where `last`, else over the curve's."""
+        """Counts (top-1 right, top-5 right, images): of all images where `last`, else of those for the curve."""
         ...
 
 
@@ -204,13 +204,13 @@ def _streamed(
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
     stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
     test = _StreamedTest(parts.test, config, mean, ranks, say)
-    known = (parts.train.classes, 3, fingerprint_of(parts), mean.cpu())
+    known = (parts.train.classes, 3, source_fingerprint(parts), mean.cpu())
     return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})
 
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
     """The sums of the counts of all ranks. Raises `Stopping` on all ranks where one is told to stop before the end."""
-    own, stopped = [0, 0, 0], True
+    own, stopped = [0, 0, 0], True  # counted as stopped until the count is complete
     try:
         with stops.at_once():
             own, stopped = counts(), False
@@ -223,7 +223,7 @@ def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
 
 
 def _counts(scores: Scores) -> list[int]:
-    """Images right in top 1, right in top 5, and all."""
+    """Counts (top-1 right, top-5 right, images)."""
     return [scores.correct(), scores.correct(top=5), len(scores.labels)]
 
 

@@ -27,10 +27,13 @@ CROP, SHORTER = 224, 256  # of networks for ImageNet; other networks have them i
 class Protocol:
     """How an image is tested; the scores of all its views are averaged after softmax.
 
-    `single`: the whole image as it is (Sec. 4.2). `center`: the centre of the image with its shorter side at
-    256. `10-crop`: the corners, the centre, and their flips. `dense`: the whole image at several `scales` of its
-    shorter side, with its flip if `flip`, for a network made fully convolutional. For a network of another crop than
-    224 the default sizes are in proportion; those of `dense` after the first, which is the crop, are rounded to
+    `single` takes the whole image as it is (Sec. 4.2).
+    `center` resizes the shorter side to 256 pixels and takes the crop in the middle.
+    `10-crop` resizes likewise and takes the crops in the corners and the middle, and their flips (Sec. 3.4).
+    `dense` resizes the shorter side to each of several `scales` and takes the whole image, and its flip if `flip`; the
+    network is made fully convolutional (Sec. 3.4).
+
+    These sizes are for networks with a crop of 224, and in proportion for others. Those of `dense` are the crop and
     multiples of 32. `scales` override the default sizes; `center` and `10-crop` take one.
     """
 
@@ -95,7 +98,7 @@ def center(image: Tensor, crop: int) -> Tensor:
     """The middle `crop` x `crop` pixels of an image (C, H, W), with black around one that is smaller."""
     height, width = image.shape[-2:]
     top, left = resizing.margin(height, crop), resizing.margin(width, crop)
-    return F.pad(image, (-left, left + crop - width, -top, top + crop - height))  # negative padding cuts off
+    return F.pad(image, (-left, left + crop - width, -top, top + crop - height))  # negative padding crops
 
 
 def ten_crops(image: Tensor, crop: int) -> list[Tensor]:

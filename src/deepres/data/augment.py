@@ -1,4 +1,7 @@
-"""The training augmentation of Sec. 4.2 on whole batches, as pure functions of images and random numbers."""
+"""The training augmentation of Sec. 4.2 on whole batches, as pure functions of images and random numbers.
+
+The augmentation of Sec. 3.4, by scale and crop, is in `crops.py`.
+"""
 
 from dataclasses import dataclass
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deepres.data.layouts import ClassFolders, Layout, layout_of
 from deepres.data.listing import Listing, Part, Picture
-from deepres.data.names import is_picture
+from deepres.data.part_names import is_picture
 from deepres.data.walk import Walk, composed, names_of
 from deepres.runtime.errors import InputError, reason_of
 from deepres.runtime.files import require_regular

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from deepres.data.names import PartName, is_filling, is_picture, part_name
+from deepres.data.part_names import PartName, is_filling, is_picture, part_name
 from deepres.data.walk import Inside, Walk, class_name, composed, names_of
 from deepres.runtime.errors import InputError
 

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
-from deepres.data.walk import Entry, Walk
+from deepres.data.walk import FolderEntry, Walk
 
 
 class Members(Walk):
@@ -26,8 +26,8 @@ class Members(Walk):
         """The names of all files in and below a folder."""
         return (path.removeprefix(f"{self.root}/") for path in self.files_below(folder))
 
-    def _visible(self, folder: str) -> Iterator[Entry]:
-        return (Entry(f"{folder}/{name}", kind) for name, kind in self._folders.get(folder, {}).items())
+    def _visible(self, folder: str) -> Iterator[FolderEntry]:
+        return (FolderEntry(f"{folder}/{name}", kind) for name, kind in self._folders.get(folder, {}).items())
 
     def _identity(self, folder: str) -> Hashable:
         return folder

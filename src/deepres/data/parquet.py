@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from deepres.data.listing import Listing, Part, Picture
-from deepres.data.names import TEST, TRAIN, VALIDATION
+from deepres.data.part_names import TEST, TRAIN, VALIDATION
 from deepres.data.patterns import missing
 from deepres.data.walk import Walk, class_name, names_of
 from deepres.runtime import untrusted, variables

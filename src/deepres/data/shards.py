@@ -14,7 +14,7 @@ from typing import Any, Self
 from deepres.data.layouts import inner_parts, layout_of
 from deepres.data.listing import Listing, Part, Picture, Span
 from deepres.data.members import Members
-from deepres.data.names import Split, is_picture, split_of
+from deepres.data.part_names import Split, is_picture, split_of
 from deepres.data.patterns import expand, files_of, missing
 from deepres.data.walk import Walk, class_name, composed, is_hidden, names_of
 from deepres.runtime import untrusted

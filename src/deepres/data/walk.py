@@ -24,7 +24,7 @@ OWN = ".deepres"  # the folder of our statistics beside the data
 SHOWN, SHOWN_KINDS = 5, 12
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """An entry of a folder: its path, and whether it is a folder or a link to one."""
 
     path: str
@@ -85,10 +85,10 @@ class Walk:
             notes.append(f"not followed, since they lead to folders that are read already: {names_of(self.links)}")
         return notes
 
-    def _below(self, folder: Path) -> Iterator[Entry]:
+    def _below(self, folder: Path) -> Iterator[FolderEntry]:
         """All entries below a folder, found with a stack, since folders may be nested deeper than recursion allows."""
         seen: set[Hashable] = set()
-        waiting = [Entry(str(folder), True)]
+        waiting = [FolderEntry(str(folder), True)]
         while waiting:
             entry = waiting.pop()
             if entry.is_folder:
@@ -100,7 +100,7 @@ class Walk:
                 waiting += reversed(_sorted(self._visible(entry.path)))
             yield entry
 
-    def _visible(self, folder: str) -> Iterator[Entry]:
+    def _visible(self, folder: str) -> Iterator[FolderEntry]:
         """The entries of a folder without hidden ones and without links to folders above it."""
         above: set[Hashable] | None = None
         with os.scandir(folder) as entries:
@@ -115,7 +115,7 @@ class Walk:
                     if self._identity(entry.path) in above:
                         self.links.add(entry.path)
                         continue
-                yield Entry(entry.path, is_folder)
+                yield FolderEntry(entry.path, is_folder)
 
     def _identity(self, folder: str) -> Hashable:
         """A key that is equal for all paths of the same folder."""
@@ -170,7 +170,7 @@ def on_disk(path: Path) -> Path:
         return path
 
 
-def _sorted(entries: Iterable[Entry]) -> list[Entry]:
+def _sorted(entries: Iterable[FolderEntry]) -> list[FolderEntry]:
     return sorted(entries, key=lambda entry: (composed(entry.path.rpartition(os.sep)[2]), entry.path))
 
 

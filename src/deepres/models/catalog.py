@@ -6,6 +6,8 @@ plain18 plain34            the same without shortcuts; -32px, too
 resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; option A, or -b, -c
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
 vgg16 googlenet ...        what the paper compares with: the rows of `registry.NETWORKS`
+
+For a new network, add a row there.
 """
 
 import difflib

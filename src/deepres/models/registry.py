@@ -23,7 +23,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """Weights that torchvision publishes, for a network whose tensors have the same names there.
 
     A tensor called `tensor` tells them; `mean` and `std` (RGB in 0..1) are those of the images that they take.
@@ -53,11 +53,11 @@ class Entry:
     has_bn: bool = True
     first: str = FIRST
     last: str = LAST
-    published: Published | None = None
+    published: PublishedWeights | None = None
 
     @property
     def learns_lengths(self) -> bool:
-        """Whether the length of some kernel matters, as no batch normalization follows it: highway gates have none."""
+        """Whether some convolution (of highway gates, too) is not followed by BN, so that its kernel's norm matters."""
         return not self.has_bn or self.kind == "highway"
 
 
@@ -83,8 +83,8 @@ SERIES = {
 
 _RIVALS = "deepres.models.rivals"  # loads torchvision, which takes seconds: only when such a network is built
 _FIRST = "features.0.weight"
-_features = partial(Entry, first=_FIRST, last="classifier.6.bias", published=Published(_FIRST))
-_INCEPTION = Published("inception3a.branch1.conv.weight", HALF, HALF)
+_features = partial(Entry, first=_FIRST, last="classifier.6.bias", published=PublishedWeights(_FIRST))
+_INCEPTION = PublishedWeights("inception3a.branch1.conv.weight", HALF, HALF)
 NETWORKS = {
     "alexnet": _features(8, "AlexNet", f"{_RIVALS}:AlexNet", has_bn=False),
     "vgg16": _features(16, "VGG-16", f"{_RIVALS}:vgg16", has_bn=False),

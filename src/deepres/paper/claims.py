@@ -1,4 +1,7 @@
-"""The paper's claims, and the verdict of finished runs on each: held, not held, or not tested."""
+"""The paper's claims, and the verdict of finished runs on each: held, not held, or not tested.
+
+Here are the kinds of claims; the claims themselves stand in the sheets, in `cifar.py` and `imagenet.py`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepres.analysis.responses import layer_responses
-from deepres.classification.scorer import crop_of, ends, with_channels
+from deepres.classification.scorer import channels_and_classes, crop_of, with_channels
 from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
@@ -164,7 +164,7 @@ def _responses(net: Network, file: Path) -> list[tuple[str, float]]:
     if isinstance(pixels, str):
         return []
     crop = crop_of(net)
-    view = with_channels(Protocol("center").views(crop)(pixels)[0], ends(net)[0])
+    view = with_channels(Protocol("center").views(crop)(pixels)[0], channels_and_classes(net)[0])
     device = next(net.parameters()).device
     images = normalise(view[None], fitted(require_mean(net, net.name), crop, crop)).to(device)
     return layer_responses(net, [images])

@@ -25,11 +25,11 @@ TIMED_STEPS = 3
 
 
 def resolve_compile(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
-    """Whether a run compiles its blocks. With `auto` it does where that makes the whole run shorter.
+    """Whether a run compiles its blocks; with `auto`, it does where that makes the whole run shorter.
 
-    `auto` times training steps on a copy of `net`, so neither `net` nor the random state changes. All other `auto`
-    values of `config` must be resolved before. `say` is told what was measured, or why compiling is not possible.
-    Raises `InputError` for an unknown value, and for `on` where compiling is not possible.
+    Training steps are timed on a copy of `net`, so that neither `net` nor the random state changes. No other value of
+    `config` may be `auto`. `say` is told what was measured, or why compiling is not possible. Raises `InputError`
+    for an unknown value, and for `on` where compiling is not possible.
     """
     if config.compile not in COMPILE:
         raise InputError(f"unknown value {config.compile!r} of compile; give one of {', '.join(COMPILE)}")

@@ -39,11 +39,11 @@ def train(
     """Train `net` in place to the end of `recipe`; return the final figures, which are also written as `done.json`.
 
     An existing run resumes from its newest intact checkpoint. It ends with the same bits as a run that was never
-    interrupted, on the same machine with the same number of threads (on a GPU, which was not run, with cuDNN's
-    deterministic algorithms). Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`,
-    each one calls this with a task that gives its part of the batches; all end with the same weights, and the first
-    rank writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is
-    not finite or the disk is full.
+    interrupted, on the same machine with the same number of threads; on GPUs with cuDNN's deterministic algorithms,
+    which was not run yet. Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`, each
+    one calls this with a task that gives its part of the batches; all end with the same weights, and the first rank
+    writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is not
+    finite or the disk is full.
     """
     if run.done is not None:
         return run.done
@@ -73,6 +73,7 @@ def train(
 
 def _iterate(trainer: Trainer, monitor: Monitor) -> None:
     """Train to the last iteration; save a checkpoint from time to time, and where training is told to stop."""
+    # Where training stands, and when a checkpoint was last saved.
     progress, ranks, last = trainer.progress, trainer.ranks, trainer.recipe.iterations
     saved, saved_at = time.monotonic(), progress.iteration
     often = variables.number("DEEPRES_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)

@@ -10,9 +10,9 @@ from torch.optim.sgd import sgd
 
 from deepres.training.recipe import Recipe
 
-ROUNDS = 3
-SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # of a polynomial that is steep at 0 and flat around 1
-TINY = 1e-7
+ROUNDS = 3  # of Jordan's polynomial
+SLOPE, CUBE, FIFTH = 3.4445, -4.7750, 2.0315  # coefficients of Jordan's polynomial: steep at 0 and flat around 1
+TINY = 1e-7  # least norm that is divided by
 
 
 class SGD:
@@ -86,7 +86,8 @@ class Muon(SGD):
     The velocity of a kernel (u = m * u + g) is taken as a matrix of outputs by inputs, and its singular values are
     brought near to one: the step is equally long in all directions. Its norm is `kernel_lr` times the norm of the
     kernel, which then gets its old norm back: before batch normalization the norm does not matter, nor does weight
-    decay on it. All other parameters are stepped by SGD at the rate `lr`. A schedule scales `kernel_lr` like `lr`.
+    decay on it. All other parameters are stepped by SGD at the rate `lr`. The schedule scales `kernel_lr` as it scales
+    `lr`.
     """
 
     def __init__(

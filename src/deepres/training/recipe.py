@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from deepres.runtime.errors import InputError
 
-EVALUATE_AT_MOST_EVERY = 100  # iterations: more frequent tests would take most of the time of a short run
-AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # batches that BN statistics and training errors of a short run average over
+EVALUATE_AT_MOST_EVERY = 100  # a short run is tested every 100 iterations at most: tests would take most of its time
+AVERAGE_AT_LEAST, WINDOW_AT_LEAST = 10, 10  # least number of batches for BN's average and for a window of a short run
 Warmup = Literal["none", "error", "linear"]
 Decay = Literal["steps", "linear", "plateau"]
 Optimizer = Literal["sgd", "muon"]
@@ -50,9 +50,9 @@ def require_bounds(field: str, value: Any, bounds: Bounds) -> None:
 class Recipe:
     """How a network is trained, for any task. The defaults are the paper's for CIFAR-10 (Sec. 4.2).
 
-    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations. Changing
-    `iterations` on the command line scales them all in proportion, also `epochs`, `bn_average` and `patience`. Learning
-    rates are those of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
+    Marks (`iterations`, `milestones`, `warmup_iterations`, `window`, `evaluate_every`) count iterations. On the
+    command line they all scale with `iterations`, as do `epochs`, `bn_average` and `patience`. Learning rates are those
+    of v = momentum * v + lr * g. Raises `InputError` for a value that makes no sense.
     """
 
     bounds: ClassVar[Bounds] = {
@@ -86,9 +86,9 @@ class Recipe:
     warmup_lr: float = 0.01  # `warmup=error`: the learning rate until the training error is below `warmup_error`
     warmup_error: float = 80.0  # percent, averaged over the last `window` iterations
     warmup_iterations: int = 0  # `warmup=linear`: iterations over which the learning rate rises to `lr`
-    accumulate: int = 1  # micro-batches per batch; batch statistics are taken over one micro-batch
+    accumulate: int = 1  # micro-batches that a batch is cut into; BN statistics are of one micro-batch
     bn_group: int = 0  # images that a batch statistic is taken over; 0: the whole batch
-    bn_average: int = 0  # training images that BN statistics are averaged over for the last test; 0: running statistics
+    bn_average: int = 0  # training images that BN's average for the last test is over; 0: keep the running statistics
     window: int = 100  # iterations that the training error and loss are averaged over
     evaluate_every: int = 2_000  # iterations from one test to the next
 

@@ -17,7 +17,8 @@ from deepres.training.optimizer import SGD
 from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_damage
 from deepres.weights.state import misfits
 
-OTHERS = {"velocity", "lr", "random", "device_random"}  # fields of a state that are not of `Progress`
+# Fields of a checkpoint's state beside those of `Progress`: of the optimizer and the random generators.
+OTHERS = {"velocity", "lr", "random", "device_random"}
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Progress:
     iteration: int = 0
     warm: bool = False  # the warm-up by training error is over
     seconds: float = 0.0  # of work so far
-    best: float = math.inf  # lowest test error in percent that the decay `plateau` has counted
-    tests: int = 0  # since the best one
-    drops: int = 0  # of the learning rate, by the decay `plateau`
+    best: float = math.inf  # best test error in percent that counts for the decay `plateau`
+    tests: int = 0  # tests since the best one
+    drops: int = 0  # drops of the learning rate so far, by the decay `plateau`
     untested: bool = False  # the test that is due at this iteration has not been made
     latest: dict[str, float] = field(default_factory=dict[str, float])  # the newest figures
 
@@ -121,6 +122,7 @@ def _take(run: Run, kept: Mapping[str, bytes], say: Say, finished: bool) -> None
     for name, rows in kept.items():
         file = run.path / name
         found = read_bytes(file) if file.exists() else b""
+        # Rows after the kept ones are of the same run, unless the file repeats its first row among them.
         twice = rows != b"" and rows[: rows.find(b"\n")] in found[len(rows) :]
         if not found.startswith(rows) or twice or (finished and found != rows):
             say(f"{file} is not what the run wrote; its rows are taken from the checkpoint")

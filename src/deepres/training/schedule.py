@@ -1,4 +1,7 @@
-"""Learning-rate schedules as pure functions of the iteration."""
+"""Learning-rate schedules as pure functions of the iteration.
+
+Which recipe warms up, and for how long, is in `classification/recipe.py`.
+"""
 
 from deepres.training.recipe import Recipe
 

@@ -16,7 +16,7 @@ from deepres.training.recipe import Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
-BEFORE = {"division": "place"}  # fields that older records lack, with their values
+BEFORE = {"division": "place"}  # fields that older records lack, with the values that such runs had
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
 
@@ -30,7 +30,7 @@ def _named(where: str) -> Generator[None]:
         raise InputError(f"{where}: {error}") from None
 
 
-def recipe_of(kind: type[Config]) -> type[Recipe]:
+def recipe_class(kind: type[Config]) -> type[Recipe]:
     """The class of the recipe in a class of configurations."""
     return get_type_hints(kind)["recipe"]
 
@@ -38,11 +38,11 @@ def recipe_of(kind: type[Config]) -> type[Recipe]:
 def from_json(record: Mapping[str, Any], where: str, kind: type[C]) -> C:
     """A configuration of class `kind` from its record. An `InputError` for a wrong field says `where`."""
     values = dict(record)
-    recipe = build(recipe_of(kind), values.pop("recipe", {}), where)
-    return dataclasses.replace(build(kind, values, where), recipe=recipe)
+    recipe = from_values(recipe_class(kind), values.pop("recipe", {}), where)
+    return dataclasses.replace(from_values(kind, values, where), recipe=recipe)
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def from_values(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """A dataclass `kind` from plain values. Raises `InputError` for an unknown field or a value of a wrong type."""
     hints = _fields(kind)
     for name in values:
@@ -74,7 +74,7 @@ def read_settings(file: Path, kind: type[Config], others: Sequence[str] = ()) ->
     # Each field must make sense by itself.
     own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
     _require_sense(kind, {name: value for name, value in own.items() if name != "recipe"}, where)
-    _require_sense(recipe_of(kind), own.get("recipe", {}), where)
+    _require_sense(recipe_class(kind), own.get("recipe", {}), where)
     return own
 
 
@@ -101,7 +101,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
     imply the decay `steps`; another decay has none of them. Raises `InputError` for changes that contradict each other.
     """
     # Divide the changes into those of the recipe and the others.
-    made = recipe_of(kind)
+    made = recipe_class(kind)
     fields = _fields(made)
     known = {**_fields(kind), **fields}
     for name in changes:
@@ -116,7 +116,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
         length = _convert(iterations, int, "iterations", "the command line")
         with _named("the command line"):
             require_bounds("iterations", length, made.bounds)
-        recipe = dataclasses.asdict(build(made, recipe | batch, "the command line").scaled(length))
+        recipe = dataclasses.asdict(from_values(made, recipe | batch, "the command line").scaled(length))
     # Make the decay and its milestones agree.
     given = [name for name in DROPS if name in ours]
     steps = str(ours.get("decay", "steps" if given else recipe.get("decay", "steps"))) == "steps"
@@ -131,7 +131,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
     if given or not steps:
         ours = dict.fromkeys(DROPS, ()) | ours
     if ours.get("milestones"):
-        build(made, recipe | ours, "the command line").within()
+        from_values(made, recipe | ours, "the command line").within()
     # Put both parts together.
     merged |= {name: value for name, value in changes.items() if name not in fields}
     return merged | {"recipe": recipe | ours}

@@ -44,7 +44,7 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True)
 class Setup:
-    """The device and the way a network is trained on it; no value is `auto` any more."""
+    """Where and how a network is trained: beyond rounding it does not change what is computed. Nothing is `auto`."""
 
     device: str = "cpu"
     precision: str = "fp32"
@@ -74,7 +74,7 @@ class Trainer:
 
     def train_step(self, batch: Any) -> None:
         """Forward, backward, update. The loss and the figures stay on the device until their window ends."""
-        # Each rank seeds its dropout differently, and by the step.
+        # Each rank seeds its dropout by the step and its number: else dropout would be the same on all ranks.
         if self.ranks.world > 1:
             place = (int(self.net.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
             torch.manual_seed(int(SeedSequence(place).generate_state(1, uint64)[0]) % 2**63)
@@ -136,7 +136,7 @@ class Trainer:
         progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
     def test(self, monitor: Monitor) -> None:
-        """Test the network and record the figures; at the last iteration average the BN statistics before.
+        """Test the network and record the figures; at the last iteration, test it with averaged BN statistics.
 
         A stop during the test puts the network back as it was: a resumed run averages and tests again.
         """
@@ -180,8 +180,8 @@ class Trainer:
     def average_statistics(self, monitor: Monitor) -> None:
         """Replace BN's running statistics by a plain average over training images, if the recipe asks for it.
 
-        The images are those of the steps that would come next, with augmentation. Sec. 3.4 does not mention it, but
-        the authors' release does. The images go through the network in groups of the same size as in training.
+        The images are the batches that would follow the last step, augmented. Sec. 3.4 does not mention the average,
+        but the authors' release does. The images go through the network in groups of the same size as in training.
         """
         recipe, steps = self.recipe, -(-self.recipe.bn_average // self.recipe.batch_size)
         # The images that one batch statistic was taken over in training.

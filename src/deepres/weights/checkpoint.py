@@ -30,7 +30,7 @@ from deepres.runtime.files import read_bytes
 from deepres.weights import file as weights_file
 
 WEIGHTS, STATE, SUMS = "weights.safetensors", "state.pt", "sha256.json"
-KEEP = 2
+KEEP = 2  # checkpoints
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def save(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(_disk_trouble(error, folder)) from None
-    # Remove older checkpoints, and later ones: they are damaged, or training would have gone on from them.
+    # Keep the last two up to this one. Later ones are damaged: otherwise the run would have resumed from them.
     places = [other for other in _places(folder) if other <= place]
     for other in _places(folder):
         if other not in places[-KEEP:]:
@@ -80,7 +80,7 @@ def save(
 
 
 def load_latest(folder: Path, warn: Say, unfit: Callable[[Checkpoint], str] = lambda saved: "") -> Checkpoint | None:
-    """The newest checkpoint under `folder` that is whole and from which training can go on; None if none exists yet.
+    """The newest checkpoint under `folder` that is whole and fits the run; None where there is no checkpoint yet.
 
     `unfit` returns why training cannot go on from a checkpoint, "" if it can. `warn` is told of each checkpoint that is
     damaged or unfit, and the one before it is tried. Raises `InputError`, with the way to train anew, if all are.

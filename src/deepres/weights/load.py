@@ -172,7 +172,7 @@ def network_with(weights: Weights, name: str | None, where: object) -> Network:
         raise InputError(f"{where}: these weights are not of {chosen}{hint}: {troubles}")
     if not any(key.startswith(AUXILIARY) for key in state):
         net.drop_auxiliary()
-    # Put the tensors into it; old files lack BN's batch counters.
+    # Put the tensors into it, with zeros for BN's batch counters, which older files lack.
     own = net.state_dict()
     counts = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
     net.load_state_dict({key: (counts | state)[key].to(own[key].dtype, copy=True) for key in own}, assign=True)

@@ -54,7 +54,7 @@ WEIAICUNZAI = Origin(
 class Hints:
     """What the user tells of weights whose file does not: the network, the padding of option A, one of several states.
 
-    `normalised` says that the user gives mean and std, so that none need be assumed.
+    `normalised`: the user gave mean and std, so that none are assumed.
     """
 
     network: str | None = None

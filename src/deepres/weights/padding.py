@@ -36,7 +36,7 @@ def padded_behind(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _orders(state: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    """For each stage, their channel for each of our channels; stage 1 is conv1."""
+    """For each stage, their channel number of each of our channels; stage 1 is conv1."""
     order = torch.arange(len(state["conv1.conv.weight"]))
     orders = {1: order}
     for stage in sorted({int(match["stage"]) for match in map(LAYER.fullmatch, state) if match}):

@@ -30,10 +30,11 @@ def require_batch(config: ClassificationConfig, source: Source, ranks: Ranks, st
 
 
 def _require_statistics(config: ClassificationConfig, source: Source, batch: int, start: Start | None) -> None:
+    """Raise `InputError` where batch normalization would see a single value of each channel."""
     recipe = config.recipe
     each = batch // recipe.accumulate
     group = recipe.bn_group or each
-    # Batches of one image occur in training, and where running statistics are averaged without micro-batches.
+    # Is one image ever alone: as a micro-batch, as the rest of one cut into groups, or as that of an averaged batch?
     if 1 not in (each, each % group, batch % group if recipe.bn_average else 0):
         return
     # Then the smallest map of the network must have more than one position.

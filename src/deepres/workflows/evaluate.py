@@ -15,7 +15,7 @@ from deepres.classification import score_table
 from deepres.classification.accuracy import Scores
 from deepres.classification.ensemble import average, member_weights
 from deepres.classification.score_table import Member, ScoreTable
-from deepres.classification.scorer import AUTO, Execution, crop_of, ends, is_cropped, pieces, scorer
+from deepres.classification.scorer import AUTO, Execution, channels_and_classes, crop_of, is_cropped, pieces, scorer
 from deepres.classification.views import Protocol
 from deepres.data.classes import classes_of, match
 from deepres.data.division import Division
@@ -159,7 +159,7 @@ def _test_networks(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick
     setting = replace(setting, protocol=protocol, image_size=size)
     pictures = _pictures(dict(by_path), setting, given, say, ranks)
     # Match the classes of the pictures with those of the networks.
-    known = [classes_of(str(path), net.header.get("classes"), ends(net)[1]) for path, net in by_path]
+    known = [classes_of(str(path), net.header.get("classes"), channels_and_classes(net)[1]) for path, net in by_path]
     matched = match(pictures.classes, pictures.name, known, setting.by_place, say)
     # Score the pictures: the scores of all ranks, in the order of the pictures.
     setting = replace(setting, execution=setting.execution.resolved())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepres.classification.scorer import crop_of, ends, with_channels
+from deepres.classification.scorer import channels_and_classes, crop_of, with_channels
 from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
@@ -49,7 +49,7 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
     ranges from other pictures of the folder. Raises `InputError` as `serving.export.export`, and for a folder without
     pictures.
     """
-    channels = ends(net)[0]
+    channels = channels_and_classes(net)[0]
     if options.int8 and options.calibrate is None:
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
     if options.preprocess and channels != 3:
@@ -91,7 +91,7 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
 
 def _facts(net: Network, options: ExportOptions) -> Json:
     """The metadata of the file."""
-    (channels, classes), crop = ends(net), crop_of(net)
+    (channels, classes), crop = channels_and_classes(net), crop_of(net)
     colours = "RGB" if channels == 3 else "gray"
     return {
         "network": net.name,

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.classification.scorer import AUTO, Execution, Scorer, crop_of, ends, pieces, scorer
+from deepres.classification.scorer import AUTO, Execution, Scorer, channels_and_classes, crop_of, pieces, scorer
 from deepres.classification.views import Protocol
 from deepres.data.decode import pixels_or_fault
 from deepres.data.folders import pictures_below
 from deepres.data.listing import Picture
-from deepres.data.names import IMAGE_SUFFIXES
+from deepres.data.part_names import IMAGE_SUFFIXES
 from deepres.data.pictures import ahead
 from deepres.data.walk import Walk, on_disk
 from deepres.models.network import Network
@@ -94,10 +94,10 @@ def predictor(
     # Make the engine, and the function from images to scores.
     views, run = execution.views(crop), None
     if fixed and engine != "eager":
-        example = torch.zeros(views, ends(net)[0], crop, crop)
+        example = torch.zeros(views, channels_and_classes(net)[0], crop, crop)
         run = made_engine(net, example, engine, execution.precision, say=say).scores
     score = scorer(net, protocol, execution, run)
-    classes = net.header.get("classes") or [str(label) for label in range(ends(net)[1])]
+    classes = net.header.get("classes") or [str(label) for label in range(channels_and_classes(net)[1])]
     return Predictor(tuple(classes), score, crop if protocol.name == "single" else None, min(views, AT_ONCE))
 
 

@@ -14,7 +14,7 @@ from deepres.classification.source import Source
 from deepres.data.folders import is_image_folder
 from deepres.data.layouts import has_training_part
 from deepres.data.manifest import Manifest, Strings
-from deepres.data.names import part_name
+from deepres.data.part_names import part_name
 from deepres.data.sources import placed
 from deepres.data.walk import is_hidden
 from deepres.records import Json, Run

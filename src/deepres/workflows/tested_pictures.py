@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepres.classification.source import fingerprint_of, load_source
+from deepres.classification.source import load_source, source_fingerprint
 from deepres.data.manifest import Manifest, manifest_of
 from deepres.data.pictures import Pictures
 from deepres.data.sources import placed
@@ -71,7 +71,7 @@ def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> No
             say(f"warning: {path} keeps no list of its pictures; these may be some that it was trained on")
     elif pictures.division or placed(config["data"]) != config["data"]:
         source = load_source(configure.configure([path], None, {}), lambda message: None)
-        if fingerprint_of(source) != config.get("fingerprint"):
+        if source_fingerprint(source) != config.get("fingerprint"):
             raise InputError(
                 f"{path} was trained on other pictures than {pictures.root} holds now, and keeps no list that would "
                 "tell its training pictures; give pictures that it has not seen with --data"

@@ -26,7 +26,7 @@ from deepres.workflows import run_pictures
 from deepres.workflows.batch import require_batch
 from deepres.workflows.configure import resolve, with_places
 
-# Data and start weights are compared by fingerprint and not by place; the other fields change no result.
+# Fields that may differ on resume: data and start weights are compared by fingerprint, the others change no result.
 ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_budget", "workers", "skip_bad")
 
 
@@ -110,6 +110,7 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
 
     Returns the commit of the code, and the final figures of a complete run.
     """
+    # A new run needs an empty folder.
     run, source, start = opened.run, opened.source, opened.start
     own = run_pictures.own_pictures(source, record["start_path"])
     if not run.exists and run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):

@@ -115,9 +115,10 @@ class _Epochs:
         self.newest: tuple[int, Tensor, Tensor] | None = None
 
     def request(self, step: int) -> Request:
-        pieces = self.order.pieces(step, self.total)
-        cut = [(places[piece], draws[piece]) for number, piece in pieces for places, draws in [self._epoch(number)]]
-        places, draws = (torch.cat(parts)[self.order.part] for parts in zip(*cut, strict=True))
+        # A batch may reach over the end of an epoch.
+        epochs = [(*self._epoch(number), piece) for number, piece in self.order.pieces(step, self.total)]
+        places = torch.cat([places[piece] for places, _, piece in epochs])[self.order.part]
+        draws = torch.cat([draws[piece] for _, draws, piece in epochs])[self.order.part]
         return Request(places.numpy(), draws.numpy())
 
     def _epoch(self, number: int) -> tuple[Tensor, Tensor]:
