@@ -17,7 +17,7 @@ from deepres.bench.contestants import CONTESTANTS, ready, rivals
 from deepres.bench.inputs import data_of
 from deepres.bench.job import OURS, Job
 from deepres.bench.limits import asked, machine_limits, shares
-from deepres.bench.tables import markdown, reached
+from deepres.bench.tables import best, conditions, markdown, reached
 from deepres.runtime.errors import InputError
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import openvino
@@ -207,6 +207,33 @@ def test_int8_has_no_share_of_limits_in_floating_point():
         old = record | {"share": {"multiply_adds": 0.5, "bytes": 0.1}}
         assert reached(old) == (share and "50% of the multiply-adds, 10% of the bytes a second")
     assert reached({"work": {"precision": "fp32"}}) is None
+
+
+def of_contest(rival, ratio, speed, started, command="deepres bench infer resnet8"):
+    """A record of scores of one image."""
+    work = {"task": "infer", "network": "resnet8", "batch_size": 1, "precision": "fp32"}
+    versions = dict.fromkeys(("torch", "torchvision", "python"), "1")
+    env = {"cpu": "Zen", "started": started, "command": command, "threads": 2, "versions": versions, "commit": "c"}
+    sides = {"ours": {"images_per_second": speed, "median": {}}, "rival": {"name": rival, "median": {}}}
+    return {"work": work, "environment": env, "ratio": {"median": ratio}} | sides
+
+
+def test_a_row_of_the_best_table_is_of_one_contest_and_our_own_other_ways_are_no_rivals():
+    """Our speed is that of the contest in which the ratios beside it were measured."""
+    monday = [of_contest(name, ratio, 7.5, "monday") for name, ratio in (("timm", 2), ("plain", 3), ("openvino", 1))]
+    tuesday = [of_contest(name, ratio, 8.5, "tuesday") for name, ratio in (("torchvision", 1.5), ("fast", 1.1))]
+    assert best(monday + tuesday).splitlines()[2:] == [
+        "| **Zen** |  |  |  |",
+        "| resnet8, scores of 1 image | fp32 | 7.5 | 1.00 openvino, 2.00 timm |",
+        "| resnet8, scores of 1 image | fp32 | 8.5 | 1.50 torchvision |",
+    ]
+
+
+def test_no_absolute_path_of_a_machine_is_shown():
+    """Where records were saved is told as it was given, or as the last part of an absolute path."""
+    for given, shown in (("/tmp/x/records", "records"), ("some/records", "some/records")):
+        (line,) = conditions([of_contest("timm", 1, 1, "monday", f"deepres bench infer --save {given}")])
+        assert line.startswith(f"`deepres bench infer --save {shown}`: Zen")
 
 
 def test_a_dead_contestant_is_named_with_its_last_words():

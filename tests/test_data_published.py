@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,30 @@ from deepres.data.stream.index import open_index
 from deepres.runtime.errors import InputError
 
 NAMES = tuple(standins.SETS)
-IN_FILES = ("imagenette", "flowers102", "oxford-pets", "food101")
-IMAGENETTE = ("tench, Tinca tinca", "church, church building")
-# class names, then the labels of the training and of the test pictures
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of a set in `standins`: its first two classes and its last, and the labels of its training and test pictures."""
+
+    classes: tuple[str, str, str]
+    train: list[int]
+    test: list[int]
+    channels: int = 3
+    in_files: bool = False  # each picture in a file of its own, not all in one
+
+
+CHURCH, LILY = "church, church building", "blackberry lily"
 FACTS = {
-    "mnist": (("0 - zero", "1 - one", "9 - nine"), [0, 1, 2, 3], [0, 1]),
-    "svhn": (("0", "1", "9"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], [3, 0, 1]),
-    "stl10": (("airplane", "bird", "car"), [1, 2, 1], [2, 1]),
-    "imagenette": ((*IMAGENETTE, IMAGENETTE[-1]), [0, 0, 0, 1, 1, 1], [0, 1]),
-    "flowers102": (("pink primrose", "hard-leaved pocket orchid", "blackberry lily"), [7, 1, 4], [3, 5, 6, 8, 9]),
-    "oxford-pets": (("Abyssinian", "Basset Hound", "Basset Hound"), [0, 1, 0, 1], [0, 1]),
-    "food101": (("apple_pie", "waffles", "waffles"), [0, 0, 1, 1], [0, 1]),
+    "mnist": Facts(("0 - zero", "1 - one", "9 - nine"), [0, 1, 2, 3], [0, 1], channels=1),
+    "svhn": Facts(("0", "1", "9"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], [3, 0, 1]),
+    "stl10": Facts(("airplane", "bird", "car"), [1, 2, 1], [2, 1]),
+    "imagenette": Facts(("tench, Tinca tinca", CHURCH, CHURCH), [0, 0, 0, 1, 1, 1], [0, 1], in_files=True),
+    "flowers102": Facts(
+        ("pink primrose", "hard-leaved pocket orchid", LILY), [7, 1, 4], [3, 5, 6, 8, 9], in_files=True
+    ),
+    "oxford-pets": Facts(("Abyssinian", "Basset Hound", "Basset Hound"), [0, 1, 0, 1], [0, 1], in_files=True),
+    "food101": Facts(("apple_pie", "waffles", "waffles"), [0, 0, 1, 1], [0, 1], in_files=True),
 }
 
 
@@ -56,10 +70,10 @@ def test_a_set_is_fetched_once_and_has_torchvisions_parts_labels_and_class_names
     """Whole images of one size; the second load needs no network; no archive is kept."""
     with served(name, monkeypatch):
         data = load_data_set(name, image_size=16)
-    classes, train, test = FACTS[name]
-    assert (*data.classes[:2], data.classes[-1]) == classes
-    assert data.train.labels.tolist() == train and data.test.labels.tolist() == test
-    assert data.channels == (1 if name == "mnist" else 3) and data.size == (16, 16)
+    facts = FACTS[name]
+    assert (*data.classes[:2], data.classes[-1]) == facts.classes
+    assert data.train.labels.tolist() == facts.train and data.test.labels.tolist() == facts.test
+    assert data.channels == facts.channels and data.size == (16, 16)
     assert load_data_set(name, image_size=16).fingerprint == data.fingerprint
     shutil.rmtree(cache / "decoded")
     assert load_data_set(name, image_size=16).fingerprint == data.fingerprint
@@ -80,13 +94,13 @@ def test_sets_of_images_of_one_size_need_no_size(monkeypatch: pytest.MonkeyPatch
         open_index(name, print)
 
 
-@pytest.mark.parametrize("name", IN_FILES)
+@pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if facts.in_files])
 def test_sets_of_pictures_in_files_are_streamed_from_them(monkeypatch: pytest.MonkeyPatch, cache: Path, name: str):
     """The index names the files of torchvision's folder, has their very bytes, and copies none of them."""
     with served(name, monkeypatch):
         parts = open_index(name, lambda message: None)
     root = cache / "datasets" / name
-    for index, labels in zip(parts, FACTS[name][1:], strict=True):
+    for index, labels in zip(parts, (FACTS[name].train, FACTS[name].test), strict=True):
         assert index.labels.tolist() == labels
         for place in range(len(index)):
             assert index.encoded(place) == (root / index.names[place]).read_bytes()
@@ -175,9 +189,8 @@ def test_a_copy_that_is_not_whole_is_refused(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_names_are_told_where_one_is_not_known(refused):
-    """In the order of the documentation."""
-    names = "cifar10, cifar100, fashion-mnist, mnist, svhn, stl10, imagenette, flowers102, oxford-pets, food101"
-    assert f"give {names}, a folder" in refused("data", "info", "zebra")
+    """All of them, in the order of their table."""
+    assert f"give {', '.join(published.PUBLISHED)}, a folder" in refused("data", "info", "zebra")
     assert "did you mean food101?" in refused("data", "info", "food-101")
 
 

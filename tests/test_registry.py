@@ -34,6 +34,14 @@ def toy(monkeypatch):
     monkeypatch.setitem(NETWORKS, "toynet", Entry(3, "ToyNet", Toy, family="cifar"))
 
 
+def test_a_maker_that_gives_no_network_of_ours_is_named_to_the_developer(monkeypatch):
+    """Before anything misses `backbone` or `stages` in it."""
+    odd = Entry(2, "Odd", lambda classes, channels: nn.Linear(channels, classes))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setitem(NETWORKS, "oddnet", odd)
+    with pytest.raises(TypeError, match=r"NETWORKS\['oddnet'\] gives a Linear, which is no Network"):
+        catalog.build("oddnet")
+
+
 @pytest.mark.usefixtures("toy")
 def test_a_row_of_the_table_is_a_network_everywhere(deepres, folder, tmp_path):
     """It builds, is listed, trains, is reported, and its weights are found again, with and without a header."""

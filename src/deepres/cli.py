@@ -94,10 +94,15 @@ class RunOptions:
     ] = "auto"
 
 
+app.command()(train)
+
+
 @app.command()
 @grouped
 def reproduce(
-    name: Annotated[str, typer.Argument(help="fig1, fig4, fig6, fig7, or table1 to table6.")],
+    name: Annotated[
+        str, typer.Argument(help="fig1, fig4, fig6, fig7, table1, table2, table3, table4, table5, table6.")
+    ],
     runs: RunOptions,
     scale: Annotated[
         Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
@@ -154,7 +159,6 @@ def report(
     print_lines(f"Page: {written.resolve()}")
 
 
-app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
@@ -180,9 +184,8 @@ def _wait_briefly() -> None:
 def main() -> None:
     """Run the command line; bad input is one sentence and exit code 2, never a traceback."""
     _wait_briefly()
-    alone = (
-        os.environ.get("WORLD_SIZE", "1") == "1"
-    )  # several ranks wait for each other in calls that only the signal itself ends
+    # Several ranks wait for each other in calls that only the signal itself ends.
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         with standard_streams(), ending.in_order() if alone else nullcontext():
             refuse_empty(sys.argv[1:])
@@ -190,8 +193,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has closed it
         sys.exit(1)
     except Exception as error:
-        told = _sentence(error)
-        if told is not None:
+        if (told := _sentence(error)) is not None:
             with suppress(OSError):  # standard error cannot be written: nobody can be told
                 err.print(Text.assemble(_rank(), ("error: ", "bold red"), brief(told)), soft_wrap=True)
             sys.exit(2)

@@ -1,5 +1,6 @@
 """Records of contests as tables, for a terminal and for the docs."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from deepres.bench.job import Job
@@ -74,7 +75,8 @@ def conditions(records: Sequence[Json]) -> list[str]:
     for record in records:
         env, limits = record["environment"], record.get("limits")
         versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("torch", "torchvision", "python"))
-        line = f"`{env['command']}`: {env['cpu']}, {env['threads']} threads, {versions}; commit {env['commit']}; "
+        command = re.sub(r"(?<=--save )/\S*/", "", env["command"])  # an absolute path is the machine's own affair
+        line = f"`{command}`: {env['cpu']}, {env['threads']} threads, {versions}; commit {env['commit']}; "
         line += env["started"][:10]
         if limits:
             kind = "bf16" if record["work"]["precision"] == "bf16" else "fp32"
@@ -103,20 +105,21 @@ def markdown(records: Sequence[Json]) -> str:
 
 
 def best(records: Sequence[Json]) -> str:
-    """For each machine, job and precision our best speed, and the median ratios to all rivals, the fastest first."""
-    # Group the contests; `plain` is our own network and no rival.
-    machines: dict[str, dict[tuple[str, str], list[Json]]] = {}
+    """For each machine a row a contest: our speed in it, and the median ratios to its rivals, the fastest first."""
+    # Group by contest: the records of one command were measured in turn, and ours is the same in all of them.
+    # `plain`, our network without an engine, and `fast`, our other recipe, are no rivals.
+    machines: dict[str, dict[tuple[str, str, str], list[Json]]] = {}
     for record in sorted(records, key=lambda record: record["ratio"]["median"]):
-        if record["rival"]["name"] != "plain":
-            work = record["work"]
-            works = machines.setdefault(record["environment"]["cpu"], {})
-            works.setdefault((what(work | {"part": 1}), work["precision"]), []).append(record)
-    # A line for each machine (first the one with the most vector extensions in its name), then a row per group.
+        if record["rival"]["name"] not in ("plain", "fast"):
+            work, env = record["work"], record["environment"]
+            contest = what(work | {"part": 1}), work["precision"], env["started"]
+            machines.setdefault(env["cpu"], {}).setdefault(contest, []).append(record)
+    # A line for each machine, the newest first by its name, then a row per contest.
     rows = []
-    for cpu, works in sorted(machines.items(), key=lambda machine: len(machine[0]), reverse=True):
+    for cpu, contests in sorted(machines.items(), reverse=True):
         rows.append([f"**{cpu}**", "", "", ""])
-        for (name, precision), found in sorted(works.items()):
-            speed = max(record["ours"]["images_per_second"] for record in found)
+        for (name, precision, _), found in sorted(contests.items()):
+            speed = found[0]["ours"]["images_per_second"]
             ratios = [f"{record['ratio']['median']:.2f} {record['rival']['name']}" for record in found]
             shown = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
             rows.append([name, precision, shown, ", ".join(ratios) + _peaks(found[0])])

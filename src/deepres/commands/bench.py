@@ -100,9 +100,8 @@ def _print_job(records: list[Json]) -> None:
     for record in records:
         rival, ratio = record["rival"], record["ratio"]
         seconds, speed = f"{rival['median']['seconds']:.3f}", f"{rival['images_per_second']:,.1f}"
-        table.add_row(
-            rival["name"], seconds, speed, f"{ratio['median']:.2f}", f"{ratio['min']:.2f} to {ratio['max']:.2f}"
-        )
+        spread = f"{ratio['min']:.2f} to {ratio['max']:.2f}"
+        table.add_row(rival["name"], seconds, speed, f"{ratio['median']:.2f}", spread)
     print_lines(what(records[0]["work"]))
     out.print(table)
     print_lines(*(f"{side['name']}: {setting(side)}" for side in (ours, *(record["rival"] for record in records))))

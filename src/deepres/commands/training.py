@@ -33,7 +33,10 @@ class ImageOptions:
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation. Default: 0.")] = None
     split: Split = None
     image_size: Annotated[
-        int | None, typer.Option(help="Resize every image to this many pixels a side; no crops are taken then.")
+        int | None,
+        typer.Option(
+            help="Resize every image to this many pixels a side; no crops: the default recipe is cifar for all."
+        ),
     ] = None
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None
 

@@ -36,7 +36,8 @@ def build(
     paper) or on its 3x3 (torchvision); other blocks ignore it. `residual_layers` is the number of 3x3 layers in F
     (Sec. 3.2); the depth stays, so fewer layers a block are more blocks. `pool_padding` is 1, or 0 for the max pool of
     the authors' release; networks without one ignore it. The header of the network records these arguments.
-    Raises `InputError` for an unknown name, or an argument that the network cannot have.
+    Raises `InputError` for an unknown name, or an argument that the network cannot have; `TypeError` where the maker of
+    a row of `NETWORKS` gives no `Network`.
     """
     known = entry(name)
     classes = CLASSES[known.family] if num_classes is None else num_classes
@@ -49,12 +50,12 @@ def build(
         raise InputError(f"pool_padding of {name} must be 1, or 0 (the authors' release), not {pool_padding!r}")
     structure = {"stride_on": stride_on, "residual_layers": residual_layers, "pool_padding": pool_padding}
     header = {"network": name, "num_classes": classes, "in_channels": in_channels} | structure
-    if name in NETWORKS:
-        if residual_layers != 2:
-            raise InputError(f"residual_layers cannot be chosen for {name}: it has no residual functions; leave it out")
-        structure = {}
+    if name in NETWORKS and residual_layers != 2:
+        raise InputError(f"residual_layers cannot be chosen for {name}: it has no residual functions; leave it out")
     make = resolve_name(known.make) if isinstance(known.make, str) else known.make
-    net = make(classes, in_channels, **structure)
+    net = make(classes, in_channels, **({} if name in NETWORKS else structure))
+    if not isinstance(net, Network):
+        raise TypeError(f"the maker of NETWORKS[{name!r}] gives a {type(net).__name__}, which is no Network")
     net.name, net.header = name, header
     give_scores_in_full(net)
     return net

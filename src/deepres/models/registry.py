@@ -39,7 +39,7 @@ class Entry:
     """One network.
 
     `depth` counts weighted layers on the longest way through, without projections; `label` is the name in reports.
-    `make` takes the numbers of classes and of input channels to the network with its start values; a text
+    `make` takes the numbers of classes and of input channels to a `Network` with its start values; a text
     "module:attribute" is imported when the network is built. `family` tells the images that the network is laid out
     for: 224x224 (imagenet) or 32x32 (cifar). `first` and `last` are the names of the first layer's weight, which tells
     the input channels, and of the last layer's bias, which tells the classes.

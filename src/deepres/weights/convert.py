@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,23 +133,33 @@ def _are_imagenets(mean: Tensor, std: Sequence[float]) -> bool:
 
 def _write(to: Path, content: Weights) -> None:
     """Write a weights file atomically, after checking that it reads back the same, bit for bit."""
-    serialised = _serialised(content)
     try:
         with replacing(to) as partial:
             if content.header:
-                partial.write_bytes(serialised)
+                partial.write_bytes(weights_file.serialise(content.state, content.mean, content.header))
             else:
                 buffer = io.BytesIO()  # torch.save into the file would report a full disk in other words
                 torch.save(content.state, buffer)
                 partial.write_bytes(buffer.getvalue())
-            if _serialised(weights_file.read_file(partial)) != serialised:
+            if not _same(weights_file.read_file(partial), content):
                 raise InputError(f"{to} could not be read back as it was written; check the disk")
     except OSError as error:
         raise InputError(f"{to} could not be written: {error}") from None
 
 
-def _serialised(content: Weights) -> bytes:
-    return weights_file.serialise(content.state, content.mean, content.header)
+def _same(one: Weights, other: Weights) -> bool:
+    """Whether two contents are equal to the last bit: NaN equals itself, and 0 is not -0."""
+    ones, others = (own.state | ({} if own.mean is None else {weights_file.MEAN: own.mean}) for own in (one, other))
+    return (
+        json.dumps(one.header) == json.dumps(other.header)
+        and ones.keys() == others.keys()
+        and all(mine.dtype == others[key].dtype and mine.shape == others[key].shape for key, mine in ones.items())
+        and all(_bytes(mine).equal(_bytes(others[key])) for key, mine in ones.items())
+    )
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view(torch.uint8)
 
 
 def _errors(source: Path, header: Json) -> Json:
