@@ -35,7 +35,7 @@ class ImageOptions:
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Resize every image to this many pixels a side; no crops: the default recipe is cifar for all."
+            help="Resize every image to this many pixels a side, without crops; the default recipe is then cifar."
         ),
     ] = None
     skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Leave out images that do not decode.")] = None
