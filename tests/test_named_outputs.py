@@ -10,6 +10,7 @@ from deepres.serving.agreement import agreement
 from deepres.serving.engine import engine
 from deepres.serving.export import Inputs, export, open_export
 
+pytestmark = pytest.mark.long
 FACTS = {"network": "boxed", "crop": 16, "classes": ["a", "b", "c"], "precision": "fp32", "protocol": "single"}
 
 

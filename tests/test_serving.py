@@ -21,6 +21,7 @@ from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.engine import engine
 from deepres.serving.int8 import quantized
 
+pytestmark = pytest.mark.long
 CLASSES = 10
 
 
@@ -95,7 +96,6 @@ def test_folding_leaves_the_net_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "network", "size"),
     [
@@ -118,7 +118,6 @@ def test_an_engine_gives_the_scores_of_the_net_for_any_number_of_images(silent, 
             assert largest(found - expected) <= 1e-5 * largest(expected)
 
 
-@pytest.mark.long
 def test_the_compiled_engine_gives_the_scores_of_the_net_for_any_number_of_images():
     net = warmed("plain8", 32)
     made = engine(net, pictures(2, 32), "compile")
@@ -128,7 +127,6 @@ def test_the_compiled_engine_gives_the_scores_of_the_net_for_any_number_of_image
         assert largest(made.scores(images) - expected) <= 1e-5 * largest(expected)
 
 
-@pytest.mark.long
 def test_the_compiled_engine_has_bf16():
     net = nn.Sequential(ConvBN(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 8, CLASSES)).eval()
     images = pictures(2, 8, seed=9)

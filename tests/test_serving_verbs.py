@@ -23,6 +23,7 @@ from deepres.weights import file as weights_file
 from deepres.weights.start import take
 from runs import last_weights, run_deepres, wait_for_checkpoint
 
+pytestmark = pytest.mark.long
 SMALL = ("--set", "crop=32", "--set", "sides=36,64", "--iterations", 12, "--batch-size", 8, "--lr", 0.01)
 MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "workers=0")
 STAGES = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc")
@@ -62,7 +63,6 @@ def finetuned(trained, folder, tmp_path_factory):
     return place / "run"
 
 
-@pytest.mark.long
 def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, finetuned):
     before, after = (weights_file.read_file(last_weights(run)).state for run in (trained, finetuned))
     for stage in STAGES:
@@ -72,7 +72,6 @@ def test_frozen_stages_stay_with_their_statistics_and_the_others_learn(trained, 
     assert not before[key].equal(after[key])
 
 
-@pytest.mark.long
 def test_other_classes_get_a_new_head_and_the_record_tells_the_start(trained, finetuned):
     config, kept = Run(finetuned).config, weights_file.read_file(last_weights(finetuned))
     assert kept.state["fc.weight"].shape == (3, 512)
@@ -100,7 +99,6 @@ def test_the_same_classes_keep_their_head(deepres, trained, photographs):
     assert torch.allclose(before["fc.weight"], after["fc.weight"], atol=1e-6)
 
 
-@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bits_without_the_weights_it_started_from(
     process, trained, folder, finetuned, tmp_path
 ):
@@ -129,7 +127,6 @@ def test_networks_for_whole_images_are_finetuned_on_whole_images(deepres, folder
     assert Run(Path("second")).config["recipe"]["crop"] == 0
 
 
-@pytest.mark.long
 def test_what_does_not_go_together_is_refused(refused, trained, finetuned, folder, photographs, tmp_path):
     assert "no stage 'conv9_x'" in refused(*finetuning(trained, folder, "run", "--freeze", "conv9_x"))
     assert "nothing is left to train" in refused(*finetuning(trained, folder, "run2", "--freeze", ",".join(STAGES)))
@@ -146,7 +143,6 @@ def lines(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-@pytest.mark.long
 def test_all_batch_normalization_can_be_frozen_while_the_convolutions_train(deepres, trained, folder, tmp_path):
     result = deepres(*finetuning(trained, folder, "run", "--freeze", "bn", "--lr", 1e-4))
     assert result.returncode == 0, result.stderr
@@ -203,7 +199,6 @@ def test_file_names_are_read_from_standard_input(deepres, refused, trained, phot
     assert "none came" in refused("predict", trained, "-")
 
 
-@pytest.mark.long
 def test_an_engine_gives_the_same_predictions(deepres, refused, trained, photographs):
     pytest.importorskip("onnxruntime")
     command = ("predict", trained, photographs / "test", "--format", "jsonl")
@@ -256,7 +251,6 @@ def run_program(file):
     return lambda images: program(torch.from_numpy(images)).detach().numpy(), json.loads(extra["deepres.json"])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "run", "package"),
     [("net.onnx", run_onnx, "onnxscript"), ("net.xml", run_openvino, "openvino"), ("net.pt2", run_program, "torch")],
@@ -279,7 +273,6 @@ def test_an_exported_file_takes_any_number_of_pictures_and_gives_the_scores_of_t
         assert np.abs(scores(images[:count]) - expected[:count]).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.long
 def test_without_preprocessing_a_file_takes_what_the_net_takes(deepres, trained, photographs, tmp_path):
     pytest.importorskip("onnxscript")
     result = deepres("export", trained, "--out", "net.onnx", "--calibrate", photographs / "test")
@@ -292,7 +285,6 @@ def test_without_preprocessing_a_file_takes_what_the_net_takes(deepres, trained,
     assert np.abs(run_onnx(tmp_path / "net.onnx")[0](images.numpy()) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.long
 def test_int8_takes_its_ranges_from_pictures_and_is_smaller(deepres, trained, photographs, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -313,7 +305,6 @@ def test_a_file_that_differs_from_the_net_is_not_kept(refused, trained, tmp_path
     assert (tmp_path / "net.pt2").read_text() == "the file before"
 
 
-@pytest.mark.long
 def test_an_export_that_is_told_to_end_leaves_nothing(process, trained, tmp_path):
     child = process("export", trained, "--out", "exports/net.pt2", wait=False)
     while not list(tmp_path.glob("exports/.net.pt2.*")):
