@@ -47,7 +47,7 @@ def write_folder(root: Path, counts: Mapping[str, int], **how: object) -> Path:
     for number, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for index in range(count):
-            picture(100 * number + index, **how).save(root / name / f"{index:03}.png")  # type: ignore[arg-type]
+            picture(100 * number + index, **how).save(root / name / f"{index:03}.png")
     return root
 
 
@@ -108,7 +108,7 @@ def write_parquet_set(root: Path, train: int = 10, test: int = 4, **how: object)
     """`train.parquet` and `test.parquet` of PNG noise in two classes in turn."""
     for start, (part, count) in enumerate({"train": train, "test": test}.items()):
         contents = [png(picture(1000 * start + index)) for index in range(count)]
-        write_parquet(root / f"{part}.parquet", contents, [index % 2 for index in range(count)], **how)  # type: ignore[arg-type]
+        write_parquet(root / f"{part}.parquet", contents, [index % 2 for index in range(count)], **how)
     return root
 
 

@@ -28,7 +28,7 @@ def pixels(image: Image.Image) -> torch.Tensor:
 
 def refusal(data: Path | str, **how: object) -> str:
     with pytest.raises(InputError) as caught:
-        load_data_set(str(data), **how)  # type: ignore[arg-type]
+        load_data_set(str(data), **how)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -61,7 +61,7 @@ def index(folder: Path) -> Index:
 def stream(
     index: Index, batch_size: int = 4, *, seed: int = 0, part: slice = slice(None), workers: int = 0, **how: object
 ) -> Stream[Batch]:
-    order, reading = Order(seed, batch_size, part), Reading(workers, **how)  # type: ignore[arg-type]
+    order, reading = Order(seed, batch_size, part), Reading(workers, **how)
     return Stream(labelled(index, MAKE, DRAWS), on_device(coloured(), CPU), order, reading)
 
 
@@ -103,7 +103,7 @@ def test_two_ranks_share_a_batch(index: Index):
     whole = batches(stream(index, 6), 0, 1, 2, 3)
     halves = [batches(stream(index, 6, part=part), 0, 1, 2, 3) for part in (slice(0, 3), slice(3, 6))]
     joined = [tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in zip(*halves, strict=True)]
-    assert same(joined, whole)  # type: ignore[arg-type]
+    assert same(joined, whole)
 
 
 def test_every_picture_is_seen_once_an_epoch_in_an_order_of_its_own(index: Index):

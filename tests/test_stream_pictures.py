@@ -28,7 +28,7 @@ def flat(*colour: int) -> Tensor:
 
 
 def clear(mode: str, colour: object) -> Image.Image:
-    return Image.new(mode, (8, 8), colour)  # type: ignore[arg-type]
+    return Image.new(mode, (8, 8), colour)
 
 
 def palette(transparency: int | None) -> bytes:

@@ -71,7 +71,7 @@ def scenes_of(index: Index, part: slice = slice(None), **how: object) -> Stream[
     """Batches of four, of which a rank makes its part."""
     sizes = [Image.open(io.BytesIO(index.encoded(place))).size for place in range(len(index))]
     samples = Samples(index, flipped, listed, partial(boxes_of, sizes), draws=2)
-    return Stream(samples, with_draws, Order(3, 4, part), Reading(**how))  # type: ignore[arg-type]
+    return Stream(samples, with_draws, Order(3, 4, part), Reading(**how))
 
 
 def taken(source: Stream[Scenes], *steps: int) -> list[Scenes]:

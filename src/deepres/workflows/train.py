@@ -127,7 +127,7 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
         )
     elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
         write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
-    # The start weights, the pictures, and the environment of this session of training.
+    # The start weights, the pictures, and the environment of this start.
     if start is not None:
         start.keep(run)
     if own is not None and not (run.path / run_pictures.FILE).exists():
