@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
@@ -29,6 +30,14 @@ def pytest_report_header():
     told = "" if VARIABLE not in os.environ else f" ({VARIABLE}={os.environ[VARIABLE]})"
     kind = "multiplies bf16" if multiplies_bf16() else "does not multiply bf16"
     return f"processor: {kind}{told}, vectors of {512 if WIDE else 256} bits or less"
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out, and say so, what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 @pytest.fixture(scope="session", autouse=True)

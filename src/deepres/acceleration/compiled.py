@@ -1,5 +1,6 @@
 """Blocks compiled by PyTorch, once for each shape: the same training with fewer passes over memory."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.models.blocks import Block, ConvBN
+from deepres.runtime.cache_folder import cache_folder
 
 # PyTorch stops compiling a function after 8 shapes by default, and the blocks of resnet50 alone have 8.
 SHAPES = 64
@@ -45,6 +47,9 @@ def compile_blocks(net: nn.Module) -> None:
 def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`forward` of a module, compiled for each shape of input; all modules share it, with parameters as arguments."""
     from torch._dynamo import config
+
+    # What is compiled is kept for later runs, beside our own kernels.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
     config.recompile_limit = SHAPES
     config.optimize_ddp = False  # it divides graphs for the exchange of gradients; blocks are small enough

@@ -38,10 +38,14 @@ Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 class TrainingBatches(Protocol):
-    """The source of training batches: `Batches` of resident images, or a `Stream` of pictures on disk."""
+    """A source of training batches: `Batches` of resident images, or a `Stream` of pictures on disk."""
 
-    def batch(self, step: int) -> Labelled:
-        """The batch of a step, a pure function of (seed, step)."""
+    def raw(self, step: int) -> tuple[Tensor, ...]:
+        """What the batch of a step follows from, on the device: a pure function of (seed, step)."""
+        ...
+
+    def ready(self, raw: tuple[Tensor, ...]) -> Labelled:
+        """The batch that follows from `raw`, by operations of the device alone."""
         ...
 
     def close(self) -> None:
@@ -77,7 +81,15 @@ class ClassificationTask:
 
     def batch_at(self, step: int) -> Labelled:
         """Images float32 (n, C, H, W), with the mean image subtracted, and labels int64 (n,), on the device."""
-        return self.batches.batch(step)
+        return self.ready(self.raw_at(step))
+
+    def raw_at(self, step: int) -> tuple[Tensor, ...]:
+        """What the batch of a step follows from: see `StaticTask`."""
+        return self.batches.raw(step)
+
+    def ready(self, raw: tuple[Tensor, ...]) -> Labelled:
+        """The batch that follows from `raw`."""
+        return self.batches.ready(raw)
 
     def split(self, batch: Labelled, parts: int) -> Sequence[Labelled]:
         """The batch as `parts` micro-batches of one size."""

@@ -1,7 +1,6 @@
 """Batches of a data set that is in the memory of the device."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,18 +8,6 @@ from torch import Tensor
 from deepres.data.augment import CropFlip, channels_last, crop_flip, normalise
 from deepres.data.order import Order
 from deepres.data.resident import ImageSet
-
-
-class _Epoch(NamedTuple):
-    """The random numbers of one epoch, (N,) each: which image is at each position, where it is cut, if it is flipped.
-
-    `places` are those of the images in the set, `rows` and `columns` those of the upper left corner of the crop.
-    """
-
-    places: Tensor
-    rows: Tensor
-    columns: Tensor
-    flips: Tensor
 
 
 class Batches:
@@ -43,29 +30,38 @@ class Batches:
         self.labels = images.labels.to(device)
         self.mean = channels_last(mean.to(device))
         self.order, self.device, self.augmentation = order, device, augmentation
-        self._newest: tuple[int, _Epoch] | None = None
+        self._newest: tuple[int, Tensor] | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 (n, C, H, W), channels-last in memory, and labels int64 (n,), n being the batch size.
 
         Where the order has a `part`, n is the length of this part.
         """
-        pieces = [
-            [draws[piece] for draws in self._draws(number)]
-            for number, piece in self.order.pieces(step, len(self.labels))
-        ]
-        places, rows, columns, flips = (torch.cat(parts)[self.order.part] for parts in zip(*pieces, strict=True))
+        return self.ready(self.raw(step))
+
+    def raw(self, step: int) -> tuple[Tensor]:
+        """What batch `step` follows from, int64 (4, n): the place of each image in the set, row, column and flip."""
+        pieces = self.order.pieces(step, len(self.labels))
+        parts = [self._draws(number)[:, piece] for number, piece in pieces]
+        return ((parts[0] if len(parts) == 1 else torch.cat(parts, 1))[:, self.order.part],)
+
+    def ready(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The batch that follows from `raw`, by operations of the device alone."""
+        places, rows, columns, flips = raw[0]
         images = self.images[places]
         if self.augmentation is not None:
-            images = crop_flip(images, rows, columns, flips, self.augmentation.pad)
+            images = crop_flip(images, rows, columns, flips.bool(), self.augmentation.pad)
         images = images.contiguous(memory_format=torch.channels_last)
         return normalise(images, self.mean), self.labels[places]
 
     def close(self) -> None:
         """Nothing is at work on the next batches."""
 
-    def _draws(self, number: int) -> _Epoch:
-        """The random numbers of an epoch, made for all positions at once; the newest epoch is kept."""
+    def _draws(self, number: int) -> Tensor:
+        """The random numbers of an epoch, int64 (4, N), made for all positions at once; the newest epoch is kept.
+
+        Its rows are the place of the image at each position, the upper left corner of its crop, and if it is flipped.
+        """
         if self._newest is None or self._newest[0] != number:
             generator, augmentation = self.order.generator(number), self.augmentation or CropFlip()
             total, offsets = len(self.labels), 2 * augmentation.pad + 1
@@ -76,8 +72,10 @@ class Batches:
             if augmentation.alternate_flips:
                 first = torch.randint(2, (total,), generator=self.order.generator(0))
                 flips = (first[places] + number) % 2
-            drawn = (places, rows, columns, flips.bool())
-            self._newest = number, _Epoch(*(draw.to(self.device) for draw in drawn))
+            drawn = torch.stack([places, rows, columns, flips])
+            if self.device.type == "cuda":  # from pinned memory, the copy does not wait for the steps under way
+                drawn = drawn.pin_memory()
+            self._newest = number, drawn.to(self.device, non_blocking=True)
         return self._newest[1]
 
 

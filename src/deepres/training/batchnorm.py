@@ -1,14 +1,22 @@
 """Batch normalization over groups of images: the paper's two GPUs held 64 images of each batch of 128 (Sec. 4.2)."""
 
 import math
+from collections.abc import Generator
 from contextlib import ExitStack
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
+from deepres.runtime.errors import Say
+from deepres.runtime.progress import every_so_often
+from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import set_training
+from deepres.training.recipe import Recipe
+from deepres.training.stop import stops
+from deepres.training.task import AnyTask
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -58,3 +66,26 @@ def smallest_map(net: nn.Module, images: Tensor) -> float:
                 hooks.enter_context(hook)
         net(images)
     return min(found)
+
+
+def average_statistics(net: nn.Module, recipe: Recipe, task: AnyTask, ranks: Ranks, say: Say) -> None:
+    """Replace the running statistics of `net` by a plain average over training images, if the recipe asks for it.
+
+    The images are the batches that would follow the last step, augmented. Sec. 3.4 does not mention the average, but
+    the authors' release does. The images go through the network in groups of the same size as in training. Each rank
+    averages over its own images.
+    """
+    steps = -(-recipe.bn_average // recipe.batch_size)
+    # The images that one batch statistic was taken over in training.
+    size = recipe.bn_group or recipe.batch_size // recipe.accumulate // ranks.world
+    tick = every_so_often(say, "batches seen for the statistics of batch normalization")
+
+    def parts() -> Generator[Tensor]:
+        for step in range(recipe.iterations, recipe.iterations + steps):
+            tick(step - recipe.iterations, steps)
+            yield from task.images(task.batch_at(step)).split(size)
+
+    if steps:
+        # Compiled blocks would be compiled again for the momentum None, which `update_bn` sets.
+        with stops.waiting(ranks.world == 1), torch.compiler.set_stance("force_eager"):
+            update_bn(parts(), net)

@@ -5,7 +5,10 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,13 +18,15 @@ from deepres.models.blocks import Block
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError, Say
 from deepres.training.batchnorm import group_batch_norm
+from deepres.training.captured import StaticStep
 from deepres.training.config import Config
-from deepres.training.task import AnyTask
+from deepres.training.task import AnyTask, StaticTask
 
 COMPILE = ("auto", "on", "off")
 # Six graphs (a CIFAR net) take about a minute on two cores and save a third of a step at best.
-LEAST_SECONDS = 180.0
+LEAST_SECONDS = {"cpu": 180.0, "cuda": 120.0}
 TIMED_STEPS = 3
+REPLAYS = 10  # of a captured step that are timed together
 
 
 def resolve_compile(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
@@ -69,38 +74,30 @@ def _conflict(config: Config, net: nn.Module) -> str | None:
 
 def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
     """Compile and train a copy of `net` for a few steps; with `auto`, False where compiling does not save time."""
-    # A copy of the network and one micro-batch.
-    parts, device = config.recipe.accumulate, config.device
-    steps = config.recipe.iterations * parts
-    part = task.split(task.batch_at(0), parts)[0]
+    # A copy of the network.
+    steps = config.recipe.iterations * config.recipe.accumulate
     trial = copy.deepcopy(net)
     group_batch_norm(trial, config.recipe.bn_group)
-    trial.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-
-    def seconds() -> float:
-        started = time.monotonic()
-        with autocast(config.precision, device):
-            loss, _ = task.loss(trial, part)
-        loss.backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.monotonic() - started
-
+    trial.to(device=config.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     # Steps without compiling; a short run cannot win back the time that compiling takes.
     eager = 0.0
     if config.compile == "auto":
-        if steps * seconds() < LEAST_SECONDS:  # the first step is the slowest: enough for a short run
+        seconds, least = _timer(config, trial, task), LEAST_SECONDS[config.device]
+        if steps * seconds() < least:  # the first step is the slowest: enough for a short run
             return False
         eager = min(seconds() for _ in range(TIMED_STEPS))
-        if steps * eager < LEAST_SECONDS:
+        if steps * eager < least:
             return False
     # The first compiled step compiles; the later ones tell the speed.
-    _require_compiler(device)
+    _require_compiler(config.device)
     compile_blocks(trial)
+    started = time.monotonic()
     try:
-        compiling = seconds()
+        seconds = _timer(config, trial, task)
+        seconds()
     except RuntimeError as error:  # raised by the compiler and by PyTorch
         raise CannotCompileError(_cause(error)) from error
+    compiling = time.monotonic() - started
     if config.compile == "on":
         return True
     compiled = min(seconds() for _ in range(TIMED_STEPS))
@@ -110,6 +107,37 @@ def _try_on(config: Config, net: nn.Module, task: AnyTask, say: Say) -> bool:
         f"training goes on {'compiled' if pays else 'without'}"
     )
     return pays
+
+
+def _timer(config: Config, trial: nn.Module, task: AnyTask) -> Callable[[], float]:
+    """A function that trains `trial` by a step on one micro-batch, without an update, and returns the seconds taken.
+
+    On a GPU the step is captured first, as training does: eager steps would show the time that launches take.
+    """
+    device = config.device
+
+    def step(batch: Any) -> None:
+        part = task.split(batch, config.recipe.accumulate)[0]
+        with autocast(config.precision, device):
+            loss, _ = task.loss(trial, part)
+        loss.backward()
+        for parameter in trial.parameters():
+            parameter.grad = None
+
+    if device == "cuda" and config.capture and isinstance(task, StaticTask):
+        static = StaticStep(lambda raw: step(task.ready(raw)), [*trial.parameters(), *trial.buffers()], task.raw_at(0))
+        return partial(_seconds, static, static.raw, device, REPLAYS)
+    return partial(_seconds, step, task.batch_at(0), device, 1)
+
+
+def _seconds(step: Callable[[Any], None], batch: Any, device: str, turns: int) -> float:
+    """The seconds of one of `turns` steps on `batch`."""
+    started = time.monotonic()
+    for _ in range(turns):
+        step(batch)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.monotonic() - started) / turns
 
 
 def _require_compiler(device: str) -> None:

@@ -27,6 +27,8 @@ class Config:
     precision: str = "auto"
     kernels: str = "auto"  # the project's own kernels for residual blocks: auto, on or off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on or off
+    capture: bool = True  # on a GPU, the whole training step is captured as a CUDA graph
+    deterministic: bool = True  # on a GPU, algorithms that give the same bits in every run; without, the fastest ones
     memory_budget: float | None = None  # GiB for kept activations, gradients and velocity; None: no limit
     workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most eight
     start: str | None = None  # trained weights that the run starts from; None: random start weights

@@ -39,36 +39,42 @@ def train(
     """Train `net` in place to the end of `recipe`; return the final figures, which are also written as `done.json`.
 
     An existing run resumes from its newest intact checkpoint. It ends with the same bits as a run that was never
-    interrupted, on the same machine with the same number of threads; on GPUs with cuDNN's deterministic algorithms,
-    which was not run yet. Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`, each
-    one calls this with a task that gives its part of the batches; all end with the same weights, and the first rank
-    writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is not
-    finite or the disk is full.
+    interrupted, on the same machine with the same number of threads; on a GPU of the same kind, unless
+    `how.deterministic` is off. Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`,
+    each one calls this with a task that gives its part of the batches; all end with the same weights, and the first
+    rank writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is
+    not finite or the disk is full.
     """
     if run.done is not None:
         return run.done
     if ranks.first:
         run.path.mkdir(parents=True, exist_ok=True)
-    # Prepare the network for the device, the kernels and the memory budget.
-    group_batch_norm(net, recipe.bn_group)
-    set_training(net.to(device=how.device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
-    if how.device == "cuda":
-        torch.backends.cudnn.deterministic = True  # otherwise gradients differ in their bits from run to run
-    if how.device == "cpu" and how.memory_budget is None:
-        keep_freed_memory()
-    if how.kernels:
-        accelerate(net)
-    if how.compiled:
-        compile_blocks(net)
+    prepare(net, recipe, how)
     if how.memory_budget is not None:
         part = task.split(task.batch_at(0), recipe.accumulate)[0]
         _save_memory(net, task.images(part), how.memory_budget, how.precision, monitor)
     # Resume from a checkpoint, if there is one, and train to the end.
     trainer = Trainer(net, recipe, task, run, how, ranks)
     trainer.resume(monitor)
+    if how.device == "cuda" and how.capture:
+        trainer.capture(monitor)
     with stops.collected(ranks.world == 1):
         _iterate(trainer, monitor)
     return trainer.finish()
+
+
+def prepare(net: nn.Module, recipe: Recipe, how: Setup) -> None:
+    """Put `net`, in place, on the device and into training mode, and on the kernels or compiled."""
+    group_batch_norm(net, recipe.bn_group)
+    set_training(net.to(device=how.device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+    if how.device == "cuda":  # the fastest algorithms give gradients that differ in their bits from run to run
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = how.deterministic, not how.deterministic
+    if how.device == "cpu" and how.memory_budget is None:
+        keep_freed_memory()
+    if how.kernels:
+        accelerate(net)
+    if how.compiled:
+        compile_blocks(net)
 
 
 def _iterate(trainer: Trainer, monitor: Monitor) -> None:
@@ -83,7 +89,7 @@ def _iterate(trainer: Trainer, monitor: Monitor) -> None:
         try:
             if not progress.untested:  # otherwise a stop interrupted the test of the newest iteration
                 with stops.waiting(ranks.world == 1):
-                    batch = trainer.task.batch_at(progress.iteration)
+                    batch = trainer.batch_at(progress.iteration)
                 trainer.train_step(batch)
                 asked, due = trainer.agree(stops.caught, time.monotonic() - saved > often)
                 if trainer.at_mark(trainer.recipe.window):

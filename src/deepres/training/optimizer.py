@@ -24,7 +24,8 @@ class SGD:
     since the paper names no exception.
 
     This class calls PyTorch's function `sgd`: PyTorch's class SGD loads the compiler, which takes seconds. `velocity`
-    holds u for each parameter, zero before the first step, and `lr` is the learning rate of the last step.
+    holds u for each parameter, zero before the first step, and `lr` is the learning rate of the last step. On a GPU all
+    parameters are stepped by one kernel that reads the rate from a tensor, so that a captured step takes any rate.
     """
 
     def __init__(
@@ -34,15 +35,30 @@ class SGD:
         self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
         self.lr = 1.0
+        self.fused = bool(self.parameters) and self.parameters[0].is_cuda
+        self.rate = torch.ones((), device=self.parameters[0].device) if self.fused else None
 
-    @torch.no_grad()
     def step_at(self, lr: float) -> None:
         """One step at learning rate `lr` along the gradients of the last backward pass, which are then dropped."""
-        # After a change of the rate, v = lr * u keeps its size.
+        self.set_rate(lr)
+        self.step()
+
+    @torch.no_grad()
+    def set_rate(self, lr: float) -> None:
+        """Take the learning rate of the next step; after a change, v = lr * u keeps its size."""
         if lr != self.lr:
             for u in self._carried():
                 u.mul_(self.lr / lr)
-            self.lr = lr
+            self._take(lr)
+
+    def _take(self, lr: float) -> None:
+        self.lr = lr
+        if self.rate is not None:
+            self.rate.fill_(lr)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step at the rate that was set, by operations of the device alone; the gradients are then dropped."""
         # Step only parameters with a gradient: frozen ones have none.
         pairs = zip(self.parameters, self.velocity, strict=True)
         moved = [(own, own.grad, u) for own, u in pairs if own.grad is not None]
@@ -54,13 +70,19 @@ class SGD:
                 velocity,
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
-                lr=lr,
+                lr=cast(float, self._rate),  # a tensor on a GPU
                 dampening=0.0,
                 nesterov=self.nesterov,
                 maximize=False,
+                fused=self.fused or None,
             )
         for parameter in self.parameters:
             parameter.grad = None
+
+    @property
+    def _rate(self) -> float | Tensor:
+        """The rate of the next step, as a tensor on a GPU."""
+        return self.lr if self.rate is None else self.rate
 
     def _carried(self) -> Iterable[Tensor]:
         """The velocities u for which lr * u keeps its size when the learning rate changes."""
@@ -68,7 +90,7 @@ class SGD:
 
     def restore(self, lr: float, velocity: Sequence[Tensor]) -> None:
         """Copy the learning rate and the velocity from a checkpoint."""
-        self.lr = lr
+        self._take(lr)
         for mine, saved in zip(self.velocity, velocity, strict=True):
             mine.copy_(saved)
 
@@ -102,23 +124,23 @@ class Muon(SGD):
         super().__init__(parameters, momentum, weight_decay, nesterov)
         self.kernel_lr_per_lr = kernel_lr / lr
 
-    def step_at(self, lr: float) -> None:
+    @torch.no_grad()
+    def step(self) -> None:
         """Step the kernels by Muon, then all other parameters by SGD."""
         # Kernels of one shape are stepped together.
         alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for parameter, velocity in zip(self.parameters, self.velocity, strict=True):
             if parameter.ndim == 4 and parameter.grad is not None:
                 alike[parameter.shape].append((parameter, velocity))
-        with torch.no_grad():
-            for kernels in alike.values():
-                self._turn(kernels, self.kernel_lr_per_lr * lr)
-        super().step_at(lr)  # which skips the kernels: their gradients are dropped
+        for kernels in alike.values():
+            self._turn(kernels, self.kernel_lr_per_lr * self._rate)
+        super().step()  # which skips the kernels: their gradients are dropped
 
     def _carried(self) -> Iterable[Tensor]:
         """All velocities but those of kernels: the length of a kernel's step does not depend on its velocity."""
         return [velocity for velocity in self.velocity if velocity.ndim != 4]
 
-    def _turn(self, kernels: Sequence[tuple[nn.Parameter, Tensor]], rate: float) -> None:
+    def _turn(self, kernels: Sequence[tuple[nn.Parameter, Tensor]], rate: float | Tensor) -> None:
         """One Muon step of kernels of one shape, each given with its velocity."""
         # The velocities as matrices.
         ahead: list[Tensor] = []

@@ -1,7 +1,7 @@
 """The interface of a task (classification, or detection): batches, a loss, figures and a test."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -42,6 +42,22 @@ class Task(Protocol[Batch]):
 
         Every rank gets the same figures. Raises `Stopping` on all ranks where one is told to stop.
         """
+        ...
+
+
+@runtime_checkable
+class StaticTask(Protocol):
+    """A task whose batches follow, by operations of the device alone, from tensors of the same shapes in every step.
+
+    Its whole step can be captured as a CUDA graph. `batch_at(step)` is `ready(raw_at(step))`.
+    """
+
+    def raw_at(self, step: int) -> tuple[Tensor, ...]:
+        """What the batch of a step follows from, on the device: its shapes and types are those of every step."""
+        ...
+
+    def ready(self, raw: tuple[Tensor, ...]) -> Any:
+        """The batch that follows from what `raw_at` gave: no value comes to the processor."""
         ...
 
 

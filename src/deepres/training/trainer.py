@@ -1,30 +1,31 @@
 """The trainer: the steps of the training loop, with the state that checkpoints hold."""
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from numpy import uint64
 from numpy.random import SeedSequence
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
 from deepres.models.network import Network
 from deepres.records import DIGEST, DONE, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
 from deepres.runtime.device import autocast
-from deepres.runtime.errors import InputError
-from deepres.runtime.progress import every_so_often
+from deepres.runtime.errors import InputError, reason_of
 from deepres.runtime.ranks import Ranks
+from deepres.training.batchnorm import average_statistics
+from deepres.training.captured import StaticStep
 from deepres.training.freeze import set_training
 from deepres.training.optimizer import optimizer_for
 from deepres.training.recipe import Recipe
 from deepres.training.resume import Progress, in_todays_form, take_records, unfit
 from deepres.training.schedule import rate
-from deepres.training.stop import Stopping, stops
-from deepres.training.task import AnyTask
+from deepres.training.stop import Stopping
+from deepres.training.task import AnyTask, StaticTask
 from deepres.weights import checkpoint
 from deepres.weights import file as weights_file
 from deepres.weights.state import load_state
@@ -51,6 +52,8 @@ class Setup:
     kernels: bool = False  # residual blocks run on the project's own kernels
     compiled: bool = False  # blocks are compiled by PyTorch
     memory_budget: float | None = None  # GiB for activations, gradients and velocity; blocks are recomputed to keep it
+    capture: bool = True  # on a GPU, the whole step is captured as a CUDA graph where the task allows it
+    deterministic: bool = True  # on a GPU, algorithms that give the same bits in every run
 
 
 class Trainer:
@@ -66,11 +69,34 @@ class Trainer:
         self.statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.optimizer = optimizer_for(net.parameters(), recipe)
         self.progress = Progress(torch.zeros(1 + len(task.figures), recipe.window, device=self.device))
+        self.column = torch.zeros(1, dtype=torch.int64, device=self.device)  # of the window, for the next step
         self.folder = run.path / "checkpoints"
+        self.captured: StaticStep | None = None
 
     def at_mark(self, every: int) -> bool:
         """Whether the iteration just done is a multiple of `every`, or the last one."""
         return self.progress.iteration % every == 0 or self.progress.iteration == self.recipe.iterations
+
+    def batch_at(self, step: int) -> Any:
+        """The batch of a step, or what it follows from where steps are captured."""
+        return self.task.batch_at(step) if self.captured is None else cast(StaticTask, self.task).raw_at(step)
+
+    def capture(self, monitor: Monitor) -> None:
+        """Capture the step as a CUDA graph where the task allows it; say how long that took, or why it cannot be."""
+        task = self.task
+        if not isinstance(task, StaticTask):
+            return
+        changes = [*self.net.parameters(), *self.net.buffers(), *self.optimizer.velocity]
+        state, started = [*changes, self.progress.window, self.column], time.monotonic()
+        raw = task.raw_at(self.progress.iteration)
+        try:
+            self.captured = StaticStep(lambda raw: self.compute(task.ready(raw)), state, raw, self.ranks.world > 1)
+        except RuntimeError as error:
+            monitor.say(f"the step cannot be captured as a CUDA graph: {reason_of(error)}; going on without")
+        else:
+            monitor.say(
+                f"the step is captured as a CUDA graph, {time.monotonic() - started:.1f} s to warm up and capture"
+            )
 
     def train_step(self, batch: Any) -> None:
         """Forward, backward, update. The loss and the figures stay on the device until their window ends."""
@@ -78,21 +104,29 @@ class Trainer:
         if self.ranks.world > 1:
             place = (int(self.net.header.get("seed", 0)), self.progress.iteration, self.ranks.rank)
             torch.manual_seed(int(SeedSequence(place).generate_state(1, uint64)[0]) % 2**63)
-        count, own = self.recipe.accumulate, self.progress.window[:, self.progress.iteration % self.recipe.window]
-        own.zero_()
+        self.optimizer.set_rate(self.rate(self.progress.iteration))
+        (self.compute if self.captured is None else self.captured)(batch)
+        self.progress.iteration += 1
+
+    def compute(self, batch: Any) -> None:
+        """The part of a step that the device does: no value comes to the processor, so that it can be captured."""
+        count, figures = self.recipe.accumulate, self.task.figures
+        own = torch.zeros(1 + len(figures), device=self.device)
         # Add up gradients over the micro-batches; the ranks exchange them with the last one.
         for number, part in enumerate(self.task.split(batch, count), 1):
             with self.ranks.exchange(self.parallel, number == count):
                 with autocast(self.precision, self.device):
-                    loss, figures = self.task.loss(self.parallel, part)
+                    loss, found = self.task.loss(self.parallel, part)
                 loss = loss / count
                 loss.backward()
-            own[0] += loss.detach()
-            for row, name in enumerate(self.task.figures, 1):
-                own[row] += figures[name].detach() / count
-        # Update the weights.
-        self.optimizer.step_at(self.rate(self.progress.iteration))
-        self.progress.iteration += 1
+            own += torch.stack([loss.detach(), *(found[name].detach() / count for name in figures)])
+        self.optimizer.step()
+        # Ranks on GPUs exchange all that they average on the device; others do so with their flags, see `agree`.
+        if self.device != "cpu":
+            self.ranks.average([own, *self.statistics])
+        # Put the figures into their column of the window.
+        self.progress.window.index_copy_(1, self.column, own[:, None])
+        self.column.add_(1).remainder_(self.recipe.window)
 
     def rate(self, iteration: int) -> float:
         """The learning rate of step `iteration` at the present state of warm-up and plateaus."""
@@ -100,10 +134,11 @@ class Trainer:
 
     def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
         """Average the figures of the last step and the running statistics over the ranks; see `Ranks.agree`."""
+        if self.device != "cpu":  # what is averaged was exchanged on the device, which this must not wait for
+            return self.ranks.agree([], caught, due)
         newest = self.progress.window[:, (self.progress.iteration - 1) % self.recipe.window]
         answer = self.ranks.agree([newest, *self.statistics], caught, due)
-        if self.device == "cpu":  # on a GPU it would make every step wait for the device
-            self.check_finite()
+        self.check_finite()
         return answer
 
     def check_finite(self) -> None:
@@ -146,7 +181,9 @@ class Trainer:
         # Test, in evaluation mode.
         try:
             if last:
-                self.average_statistics(monitor)
+                with autocast(self.precision, self.device):
+                    average_statistics(self.net, self.recipe, self.task, self.ranks, monitor.say)
+                self.ranks.average(self.statistics if self.recipe.bn_average else [])
             self.net.eval()
             with torch.no_grad():
                 figures = dict(self.task.evaluate(self.net, last))
@@ -176,29 +213,6 @@ class Trainer:
         progress.tests += 1
         if progress.tests == self.recipe.patience:
             progress.tests, progress.drops = 0, progress.drops + 1
-
-    def average_statistics(self, monitor: Monitor) -> None:
-        """Replace BN's running statistics by a plain average over training images, if the recipe asks for it.
-
-        The images are the batches that would follow the last step, augmented. Sec. 3.4 does not mention the average,
-        but the authors' release does. The images go through the network in groups of the same size as in training.
-        """
-        recipe, steps = self.recipe, -(-self.recipe.bn_average // self.recipe.batch_size)
-        # The images that one batch statistic was taken over in training.
-        size = recipe.bn_group or recipe.batch_size // recipe.accumulate // self.ranks.world
-        tick = every_so_often(monitor.say, "batches seen for the statistics of batch normalization")
-
-        def parts() -> Generator[Tensor]:
-            for step in range(recipe.iterations, recipe.iterations + steps):
-                tick(step - recipe.iterations, steps)
-                yield from self.task.images(self.task.batch_at(step)).split(size)
-
-        if steps:
-            # Compiled blocks would be compiled again for the momentum None, which `update_bn` sets.
-            eager = torch.compiler.set_stance("force_eager")
-            with stops.waiting(self.ranks.world == 1), autocast(self.precision, self.device), eager:
-                update_bn(parts(), self.net)
-            self.ranks.average(self.statistics)
 
     def save(self) -> None:
         """Write a checkpoint. Raises `InputError` where the loss or a weight is not finite."""
@@ -248,6 +262,7 @@ class Trainer:
             self.set_random({name: state.pop(name) for name in self.random()})
             self.progress.take(state)
             monitor.say(f"going on from iteration {self.progress.iteration}")
+        self.column.fill_(self.progress.iteration % self.recipe.window)
         # All ranks start at one iteration, and the first one restores the records.
         if not self.ranks.same(self.progress.iteration):
             raise InputError(

@@ -100,7 +100,13 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
         facts |= {"recipe": config.recipe.name, "seed": config.seed, "division": config.division}
         net.mean, net.header = task.mean, net.header | facts | task.facts | {"commit": commit}
         how = Setup(
-            config.device, config.precision, config.kernels == "on", config.compile == "on", config.memory_budget
+            config.device,
+            config.precision,
+            kernels=config.kernels == "on",
+            compiled=config.compile == "on",
+            memory_budget=config.memory_budget,
+            capture=config.capture,
+            deterministic=config.deterministic,
         )
         return train(net, config.recipe, task, run, monitor, how, ranks)
 
