@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from deepres.acceleration.batches import fused_cut
 from deepres.acceleration.folded import folded
 from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
@@ -156,7 +157,7 @@ def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
     augmentation = CropFlip(recipe.pad, recipe.alternate_flips) if recipe.augment else None
-    batches = Batches(data.train, mean, order, place, augmentation)
+    batches = Batches(data.train, mean, order, place, augmentation, fused_cut(config.device))
     test = _ResidentTest(data.test, spread(data.test, config.test_images), mean, place, ranks)
     known = (data.classes, data.channels, data.fingerprint, mean)
     return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing)

@@ -1,6 +1,6 @@
 """Batches of a data set that is in the memory of the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -8,6 +8,9 @@ from torch import Tensor
 from deepres.data.augment import CropFlip, channels_last, crop_flip, normalise
 from deepres.data.order import Order
 from deepres.data.resident import ImageSet
+
+# From images uint8 (N, C, H, W), labels (N,), `Batches.raw`, the mean image and the padding to a batch.
+Cut = Callable[[Tensor, Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 class Batches:
@@ -17,19 +20,25 @@ class Batches:
     an epoch, so that all have exactly `batch_size` images (popular code drops or shortens the last one; the paper does
     not say). The order of an epoch and the random numbers of the augmentation at a position (row and column 0 to 2*pad,
     flip) depend on (seed, epoch, position) alone: not on the batch size, and not on what was asked before, so that a
-    resumed run needs no state. Without an `augmentation` images are shown as they are.
+    resumed run needs no state. Without an `augmentation` images are shown as they are. `cut` augments as one operation.
 
     Raises `InputError` for a set without images or a batch size below 1.
     """
 
     def __init__(
-        self, images: ImageSet, mean: Tensor, order: Order, device: torch.device, augmentation: CropFlip | None
+        self,
+        images: ImageSet,
+        mean: Tensor,
+        order: Order,
+        device: torch.device,
+        augmentation: CropFlip | None,
+        cut: Cut | None = None,
     ):
         order.check(len(images))
         self.images = images.images.to(device)
         self.labels = images.labels.to(device)
         self.mean = channels_last(mean.to(device))
-        self.order, self.device, self.augmentation = order, device, augmentation
+        self.order, self.device, self.augmentation, self.cut = order, device, augmentation, cut
         self._newest: tuple[int, Tensor] | None = None
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -47,6 +56,8 @@ class Batches:
 
     def ready(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The batch that follows from `raw`, by operations of the device alone."""
+        if self.cut is not None and self.augmentation is not None:
+            return self.cut(self.images, self.labels, raw[0], self.mean, self.augmentation.pad)
         places, rows, columns, flips = raw[0]
         images = self.images[places]
         if self.augmentation is not None:

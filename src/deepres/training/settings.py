@@ -16,7 +16,8 @@ from deepres.training.recipe import Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
-BEFORE = {"division": "place"}  # fields that older records lack, with the values that such runs had
+# Fields that older records lack, with the values that such runs had or that change nothing for them.
+BEFORE = {"division": "place", "capture": True, "deterministic": True}
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
 
