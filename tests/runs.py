@@ -23,10 +23,10 @@ def run_deepres(place, *arguments, wait=True, **environment):
 
 
 @contextlib.contextmanager
-def torchrun(place, *arguments, restarts=0, **environment):
+def torchrun(place, *arguments, restarts=0, module="deepres", **environment):
     """The command line on two ranks; whatever is left of them is ended on leaving."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", restarts)
-    process = _start(place, (*launcher, "-m", "deepres", "--", *arguments), environment)
+    process = _start(place, (*launcher, "-m", module, "--", *arguments), environment)
     try:
         yield process
     finally:
@@ -35,9 +35,9 @@ def torchrun(place, *arguments, restarts=0, **environment):
             process.communicate(timeout=60)
 
 
-def run_two_ranks(place, *arguments, **environment):
+def run_two_ranks(place, *arguments, module="deepres", **environment):
     """The command line on two ranks, to its end."""
-    with torchrun(place, *arguments, **environment) as process:
+    with torchrun(place, *arguments, module=module, **environment) as process:
         output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 

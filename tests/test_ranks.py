@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from deepres.classification.accuracy import Scores
 from deepres.data.augment import CropFlip
@@ -61,6 +64,18 @@ def test_two_ranks_compute_the_training_of_one_rank_with_batch_statistics_over_h
     assert losses[:20] == pytest.approx([row["train_loss"] for row in theirs[:20]], rel=1e-5)
     assert [row["train_error"] for row in ours[:20]] == [row["train_error"] for row in theirs[:20]]
     assert len(set(losses)) > 20  # a loss that moves, or equality says nothing
+
+
+@pytest.mark.long
+def test_two_ranks_whose_steps_are_static_as_on_gpus_train_as_others_do(folder, undisturbed, tmp_path):
+    """Figures and running statistics are exchanged within the step, and flags alone outside of it."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    how = {"module": "static_steps", "DEEPRES_CACHE": str(tmp_path / "cache"), "PYTHONPATH": path}
+    result = run_two_ranks(tmp_path, *arguments(folder, "run"), **how)
+    assert result.returncode == 0, result.stderr
+    plain, static = (load_file(last_weights(run)) for run in (undisturbed[0], tmp_path / "run"))
+    assert all(torch.equal(plain[name], value) for name, value in static.items())
+    assert rows(tmp_path / "run", "train_loss") == rows(undisturbed[0], "train_loss")
 
 
 def test_the_parts_of_the_ranks_are_together_the_batch_of_one_rank(folder):

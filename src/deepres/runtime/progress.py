@@ -11,6 +11,7 @@ from deepres.runtime.errors import Say
 from deepres.runtime.printing import Console
 
 LINE_SECONDS = 30.0
+SHOWN_SECONDS = 0.1  # from one state of the bar to the next: a step on a GPU takes less time than drawing it
 
 
 class ConsoleMonitor:
@@ -21,7 +22,7 @@ class ConsoleMonitor:
         self.bar = _bar(console)
         self.task: TaskID | None = None
         self.first: tuple[int, float] | None = None
-        self.told = time.monotonic()
+        self.told, self.shown = time.monotonic(), 0.0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -38,6 +39,9 @@ class ConsoleMonitor:
         now = time.monotonic()
         if self.first is None:  # a resumed run starts its clock here
             self.first = (max(iteration - 1, 0), self.told)
+        if now - self.shown < SHOWN_SECONDS and iteration < self.total:
+            return
+        self.shown = now
         speed = (iteration - self.first[0]) / max(now - self.first[1], 1e-9)
         figures = _figures(row) + f"  {speed * self.batch_size:,.0f} images/s"
         if self.console.is_terminal:

@@ -78,7 +78,13 @@ class Ranks:
         """
         if self.world == 1:
             return net
-        with warnings.catch_warnings():  # PyTorch 2.14 renames the argument; older versions do not know the new name
+        # A step can be captured where this is made on another stream than the default one.
+        cuda = next(net.parameters()).is_cuda
+        stream = torch.cuda.stream(torch.cuda.Stream()) if cuda else nullcontext()
+        with (
+            stream,
+            warnings.catch_warnings(),
+        ):  # PyTorch 2.14 renames the argument; older versions do not know the new name
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             return Ddp(net, broadcast_buffers=False, gradient_as_bucket_view=True)
 

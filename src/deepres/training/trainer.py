@@ -71,6 +71,7 @@ class Trainer:
         self.progress = Progress(torch.zeros(1 + len(task.figures), recipe.window, device=self.device))
         self.column = torch.zeros(1, dtype=torch.int64, device=self.device)  # of the window, for the next step
         self.folder = run.path / "checkpoints"
+        self.static = False  # the step takes what it needs from tensors that stay where they are
         self.captured: StaticStep | None = None
 
     def at_mark(self, every: int) -> bool:
@@ -86,12 +87,14 @@ class Trainer:
         task = self.task
         if not isinstance(task, StaticTask):
             return
+        self.static = True
         changes = [*self.net.parameters(), *self.net.buffers(), *self.optimizer.velocity]
         state, started = [*changes, self.progress.window, self.column], time.monotonic()
         raw = task.raw_at(self.progress.iteration)
         try:
             self.captured = StaticStep(lambda raw: self.compute(task.ready(raw)), state, raw, self.ranks.world > 1)
         except RuntimeError as error:
+            self.static = False
             monitor.say(f"the step cannot be captured as a CUDA graph: {reason_of(error)}; going on without")
         else:
             monitor.say(
@@ -121,8 +124,8 @@ class Trainer:
                 loss.backward()
             own += torch.stack([loss.detach(), *(found[name].detach() / count for name in figures)])
         self.optimizer.step()
-        # Ranks on GPUs exchange all that they average on the device; others do so with their flags, see `agree`.
-        if self.device != "cpu":
+        # A step that is captured exchanges all that the ranks average; others do so with their flags, see `agree`.
+        if self.static:
             self.ranks.average([own, *self.statistics])
         # Put the figures into their column of the window.
         self.progress.window.index_copy_(1, self.column, own[:, None])
@@ -134,11 +137,11 @@ class Trainer:
 
     def agree(self, caught: Sequence[int], due: bool) -> tuple[Sequence[int], bool]:
         """Average the figures of the last step and the running statistics over the ranks; see `Ranks.agree`."""
-        if self.device != "cpu":  # what is averaged was exchanged on the device, which this must not wait for
-            return self.ranks.agree([], caught, due)
         newest = self.progress.window[:, (self.progress.iteration - 1) % self.recipe.window]
-        answer = self.ranks.agree([newest, *self.statistics], caught, due)
-        self.check_finite()
+        averaged = [] if self.static else [newest, *self.statistics]
+        answer = self.ranks.agree(averaged, caught, due)
+        if self.device == "cpu":  # on a GPU it would make every step wait for the device
+            self.check_finite()
         return answer
 
     def check_finite(self) -> None:
