@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,9 +17,9 @@ import deepres
 from deepres.acceleration.on_kernels import accelerate
 from deepres.classification.recipe import IMAGENET, paper_recipe
 from deepres.records import Run
-from deepres.runtime.errors import InputError
-from deepres.runtime.progress import ConsoleMonitor
+from deepres.runtime.errors import InputError, silent
 from deepres.runtime.ranks import ALONE
+from deepres.training.batchnorm import average_statistics
 from deepres.training.recipe import Recipe
 from deepres.training.schedule import rate
 from deepres.training.trainer import Setup, Trainer
@@ -203,8 +202,8 @@ def test_averaged_statistics_are_the_plain_mean_of_those_of_the_batches(tmp_path
         accelerate(net)
     recipe = dataclasses.replace(Recipe(iterations=5, batch_size=4), milestones=(), bn_average=10)
     batches = [torch.randn(4, 3, 16, 16) + step for step in range(8)]
-    ours = trainer(net, recipe, tmp_path, lambda step: (batches[step], torch.zeros(4).long()))
-    ours.average_statistics(ConsoleMonitor(Console(), "", 5, 4))
+    task = GivenTask(lambda step: (batches[step], torch.zeros(4).long()))
+    average_statistics(net, recipe, task, ALONE, silent)
     first = net.conv1
     maps = [first.conv(batches[step]) for step in (5, 6, 7)]  # ten images take three batches
     means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
