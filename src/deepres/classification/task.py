@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from deepres.acceleration.batches import fused_cut
 from deepres.acceleration.folded import folded
+from deepres.acceleration.fused import fused_cut
 from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.classification.accuracy import Scores, percent_wrong, score
-from deepres.classification.loss import classification_loss
+from deepres.classification.loss import loss_and_error
 from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.source import Source, source_fingerprint
 from deepres.classification.views import Protocol as TestProtocol
@@ -104,8 +104,8 @@ class ClassificationTask:
     def loss(self, net: nn.Module, part: Labelled) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The cross-entropy of a micro-batch, and its training error in percent."""
         images, labels = part
-        logits, loss = classification_loss(net(images), labels, self.label_smoothing)
-        return loss, {"train_error": 100 * (logits.detach().argmax(1) != labels).float().mean()}
+        loss, error = loss_and_error(net(images), labels, self.label_smoothing)
+        return loss, {"train_error": error}
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
         """Top-1 and top-5 test error in percent; the ranks share the images, and each image counts once."""
