@@ -28,7 +28,7 @@ def require_packages(packages: Iterable[str], needed: str, extra: str) -> None:
             raise InputError(f"{needed} the package {package}: {install(extra)}") from None
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of the message of an error, or the name of its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 

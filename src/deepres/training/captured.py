@@ -1,6 +1,8 @@
 """A training step captured as a CUDA graph: the GPU runs it again and again, without a launch from Python."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ class StaticStep:
 
     def _captured(self, warm_ups: int) -> torch.cuda.CUDAGraph:
         before, random = [own.clone() for own in self.state], torch.cuda.get_rng_state()
-        # Warm up on a stream of its own, as PyTorch asks for.
+        # Warm up on the stream that captures: autograd keeps to the one on which it first saw the parameters.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -46,9 +48,9 @@ class StaticStep:
                 for _ in range(warm_ups):
                     self.step(self.raw)
             torch.cuda.current_stream().wait_stream(stream)
-            # Capture: nothing runs yet. Other threads (of the loader) may go on using the GPU.
+            # Capture: nothing runs yet. Other threads (of the loader) may go on using the GPU, but nothing may be freed.
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with _no_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.step(self.raw)
         finally:
             with torch.no_grad():
@@ -56,3 +58,14 @@ class StaticStep:
                     own.copy_(old)
             torch.cuda.set_rng_state(random)
         return graph
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Collect garbage before, and none within the context: a tensor that is freed would end a capture."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

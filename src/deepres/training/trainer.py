@@ -95,7 +95,10 @@ class Trainer:
             self.captured = StaticStep(lambda raw: self.compute(task.ready(raw)), state, raw, self.ranks.world > 1)
         except RuntimeError as error:
             self.static = False
-            monitor.say(f"the step cannot be captured as a CUDA graph: {reason_of(error)}; going on without")
+            cause: BaseException = error
+            while cause.__context__ is not None:  # the first error, which ended the capture
+                cause = cause.__context__
+            monitor.say(f"the step cannot be captured as a CUDA graph: {reason_of(cause)}; going on without")
         else:
             monitor.say(
                 f"the step is captured as a CUDA graph, {time.monotonic() - started:.1f} s to warm up and capture"
