@@ -22,7 +22,7 @@ from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, Split, grouped
+from deepres.commands.options import AsJson, Device, ImageSize, Log, Split, grouped
 from deepres.commands.prediction import predict
 from deepres.commands.train import train
 from deepres.runtime import ending
@@ -118,6 +118,7 @@ def reproduce(
         typer.Option(help="Instead of the paper's, with commas; a name given twice is trained with two seeds."),
     ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
+    log: Log = None,
     json: AsJson = False,
 ):
     """Run one of the paper's figures or tables and make its page; goes on where it stopped.
@@ -129,10 +130,12 @@ def reproduce(
     from deepres.paper.sheet import Reproduction
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
+    from deepres.training.trackers import require_trackers
 
+    require_trackers(log or ())
     base = ClassificationConfig("", data or "", **vars(runs))
     folder, findings = experiment.reproduce(
-        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err))
+        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err), log or ())
     )
     file = page.write(findings, folder / "report.html")
     if json:

@@ -1,6 +1,7 @@
 """The trainer: the steps of the training loop, with the state that checkpoints hold."""
 
 import math
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -132,6 +133,7 @@ class Trainer:
         # The learning rate is that of the last step, before the warm-up may end.
         if self.ranks.first:
             append_line(self.run.path / METRICS, row | {"lr": self.rate(progress.iteration - 1)})
+            self.write_time(progress.seconds)
         progress.latest |= row
         progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
@@ -140,7 +142,7 @@ class Trainer:
 
         A stop during the test puts the network back as it was: a resumed run averages and tests again.
         """
-        progress = self.progress
+        progress, started = self.progress, time.monotonic()
         last = progress.iteration == self.recipe.iterations
         running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
         # Test, in evaluation mode.
@@ -165,7 +167,11 @@ class Trainer:
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
-        append_line(self.run.path / TIMING, {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)})
+        self.write_time(progress.seconds + time.monotonic() - started)
+
+    def write_time(self, seconds: float) -> None:
+        """Record the `seconds` of work up to here. A second row of an iteration stands behind its test."""
+        append_line(self.run.path / TIMING, {"iteration": self.progress.iteration, "seconds": round(seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
         """Count the tests since the best one; after `patience` of them the learning rate drops (Sec. 3.4)."""
