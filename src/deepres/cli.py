@@ -147,17 +147,30 @@ def reproduce(
 
 @app.command()
 def report(
-    places: Annotated[list[Path], typer.Argument(help="One plan folder of `reproduce`, or run folders.")],
+    places: Annotated[
+        list[Path], typer.Argument(help="One plan folder of `reproduce`, or run folders, or folders of them.")
+    ],
     file: Annotated[
         Path | None, typer.Option("--out", help="The page; default: report.html in the first folder.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the page up to date until all runs are finished.")
+    ] = False,
 ):
     """Make one self-contained HTML page of a plan or of runs.
+
+    With --watch it shows how far each run is, and reloads itself; runs that have not begun are waited for.
 
     Example: deepres report runs/fig6-quick-cifar10
     """
     from deepres.report import page, runs
+    from deepres.report import watch as watching
 
+    if watch:
+        place = file or watching.page_of(places)
+        print_lines(f"Page: {place.resolve()}")
+        watching.watch(places, place, say)
+        return
     written = page.write(runs.findings_of(places), file or places[0] / "report.html")
     print_lines(f"Page: {written.resolve()}")
 
