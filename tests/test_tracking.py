@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -304,6 +305,20 @@ def test_the_pace_leaves_tests_out_and_the_time_left_has_them():
     assert pace_of(timing, 1_000, 200) == Pace(pytest.approx(10.0), pytest.approx(60.0 + 3 * 5.0))
     assert pace_of(timing, 1_050, 200).seconds_left == pytest.approx(65.0 + 4 * 5.0)  # it is tested at the end, too
     assert pace_of(timing, 400, 200) == Pace(pytest.approx(10.0), 0.0)
+
+
+def test_the_time_of_a_test_stands_between_two_timing_rows(tmp_path):
+    def slow(net, last):
+        time.sleep(0.2)
+        return {"test_error": 50.0}
+
+    run = Run(tmp_path / "run")
+    run_loop(run, [], slow)
+    times = run.timing()
+    assert [row["iteration"] for row in times] == [2, 4, 4, 6, 8, 8, 10, 12, 12]
+    spans = [after["seconds"] - before["seconds"] for before, after in pairwise(times)]
+    assert [span >= 0.2 for span in spans] == [False, True, False, False, True, False, False, True]
+    assert run.done["seconds"] == pytest.approx(times[-1]["seconds"], abs=0.1)
 
 
 def test_the_pace_of_rows_that_do_not_tell_it():

@@ -68,6 +68,7 @@ class Trainer:
         self.optimizer = optimizer_for(net.parameters(), recipe)
         self.progress = Progress(torch.zeros(1 + len(task.figures), recipe.window, device=self.device))
         self.folder = run.path / "checkpoints"
+        self.began = time.monotonic()  # the present iteration
 
     def at_mark(self, every: int) -> bool:
         """Whether the iteration just done is a multiple of `every`, or the last one."""
@@ -133,7 +134,7 @@ class Trainer:
         # The learning rate is that of the last step, before the warm-up may end.
         if self.ranks.first:
             append_line(self.run.path / METRICS, row | {"lr": self.rate(progress.iteration - 1)})
-            self.write_time(progress.seconds)
+            self.write_time()
         progress.latest |= row
         progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
@@ -142,7 +143,7 @@ class Trainer:
 
         A stop during the test puts the network back as it was: a resumed run averages and tests again.
         """
-        progress, started = self.progress, time.monotonic()
+        progress = self.progress
         last = progress.iteration == self.recipe.iterations
         running, random = [buffer.clone() for buffer in self.net.buffers()], self.random()
         # Test, in evaluation mode.
@@ -167,10 +168,11 @@ class Trainer:
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
-        self.write_time(progress.seconds + time.monotonic() - started)
+        self.write_time()
 
-    def write_time(self, seconds: float) -> None:
-        """Record the `seconds` of work up to here. A second row of an iteration stands behind its test."""
+    def write_time(self) -> None:
+        """Record the seconds of work up to now. A second row of an iteration stands behind its test."""
+        seconds = self.progress.seconds + time.monotonic() - self.began
         append_line(self.run.path / TIMING, {"iteration": self.progress.iteration, "seconds": round(seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
