@@ -1,10 +1,12 @@
-"""Runs of the real command line: in a process of its own or on two ranks, and the checkpoints that they leave."""
+"""Runs: of the real command line in a process of its own or on two ranks, their checkpoints, and records as written."""
 
 import contextlib
 import os
 import subprocess
 import sys
 import time
+
+from deepres.records import Run, append_line, write_json
 
 
 def _start(place, command, environment):
@@ -55,3 +57,28 @@ def wait_for_checkpoint(process, run):
     while not checkpoints(run):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+
+
+def make_run(folder, network="resnet20", seed=0, done=True, shift=0.0, iterations=40):
+    """A run folder of these records; tests may change them."""
+    run = Run(folder)
+    recipe = {"name": "cifar", "iterations": 40, "batch_size": 8, "lr": 0.1, "milestones": [20, 30]}
+    write_json(folder / "config.json", {"network": network, "data": "cifar10", "seed": seed, "recipe": recipe})
+    write_json(folder / "environment.json", [{"started": "2026-01-01", "versions": {"torch": "2.9"}, "gpu": None}])
+    rows = []
+    for at in range(10, iterations + 1, 10):
+        rows.append({"iteration": at, "train_error": 80 - at + shift, "train_loss": 1.0, "lr": 0.1})
+        if at % 20 == 0:
+            rows.append({"iteration": at, "test_error": 85.123 - at + shift, "test_top5_error": 20.0})
+    for row in rows:
+        append_line(folder / "metrics.jsonl", row)
+    append_line(folder / "timing.jsonl", {"iteration": 20, "seconds": 3.0})
+    if done:
+        final = {
+            "train_error": 40.0 + shift,
+            "test_error": 45.123 + shift,
+            "test_top5_error": 20.0,
+            "seconds": 9.5,
+        }
+        write_json(folder / "done.json", {"iteration": 40} | final)
+    return run

@@ -22,11 +22,12 @@ from deepres.findings import (
     curve_of,
     describe,
 )
-from deepres.records import Run, append_line, write_json
+from deepres.records import write_json
 from deepres.report import page, plots, runs
 from deepres.report.colours import LINES, THEME, line_colours
 from deepres.report.lines import line_looks
 from deepres.runtime.errors import InputError
+from runs import make_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -69,30 +70,6 @@ class Page(HTMLParser):
         self.words += data
         if "td" in self.open[-2:] or "th" in self.open[-2:]:
             self.tables[-1][-1][-1] += data
-
-
-def make_run(folder, network="resnet20", seed=0, done=True, shift=0.0, iterations=40):
-    run = Run(folder)
-    recipe = {"name": "cifar", "iterations": 40, "batch_size": 8, "lr": 0.1, "milestones": [20, 30]}
-    write_json(folder / "config.json", {"network": network, "data": "cifar10", "seed": seed, "recipe": recipe})
-    write_json(folder / "environment.json", [{"started": "2026-01-01", "versions": {"torch": "2.9"}, "gpu": None}])
-    rows = []
-    for at in range(10, iterations + 1, 10):
-        rows.append({"iteration": at, "train_error": 80 - at + shift, "train_loss": 1.0, "lr": 0.1})
-        if at % 20 == 0:
-            rows.append({"iteration": at, "test_error": 85.123 - at + shift, "test_top5_error": 20.0})
-    for row in rows:
-        append_line(folder / "metrics.jsonl", row)
-    append_line(folder / "timing.jsonl", {"iteration": 20, "seconds": 3.0})
-    if done:
-        final = {
-            "train_error": 40.0 + shift,
-            "test_error": 45.123 + shift,
-            "test_top5_error": 20.0,
-            "seconds": 9.5,
-        }
-        write_json(folder / "done.json", {"iteration": 40} | final)
-    return run
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from deepres.commands.demo import demo
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, Split, grouped
+from deepres.commands.options import AsJson, Device, ImageSize, Log, Split, grouped
 from deepres.commands.prediction import predict
 from deepres.commands.train import train
 from deepres.runtime import ending
@@ -118,6 +118,7 @@ def reproduce(
         typer.Option(help="Instead of the paper's, with commas; a name given twice is trained with two seeds."),
     ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
+    log: Log = None,
     json: AsJson = False,
 ):
     """Run one of the paper's figures or tables and make its page; goes on where it stopped.
@@ -129,10 +130,12 @@ def reproduce(
     from deepres.paper.sheet import Reproduction
     from deepres.report import console, page
     from deepres.runtime.progress import ConsoleMonitor
+    from deepres.training.trackers import require_trackers
 
+    require_trackers(log or ())
     base = ClassificationConfig("", data or "", **vars(runs))
     folder, findings = experiment.reproduce(
-        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err))
+        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err), log or ())
     )
     file = page.write(findings, folder / "report.html")
     if json:
@@ -144,17 +147,30 @@ def reproduce(
 
 @app.command()
 def report(
-    places: Annotated[list[Path], typer.Argument(help="One plan folder of `reproduce`, or run folders.")],
+    places: Annotated[
+        list[Path], typer.Argument(help="One plan folder of `reproduce`, or run folders, or folders of them.")
+    ],
     file: Annotated[
         Path | None, typer.Option("--out", help="The page; default: report.html in the first folder.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the page up to date until all runs are finished.")
+    ] = False,
 ):
     """Make one self-contained HTML page of a plan or of runs.
+
+    With --watch it shows how far each run is, and reloads itself; runs that have not begun are waited for.
 
     Example: deepres report runs/fig6-quick-cifar10
     """
     from deepres.report import page, runs
+    from deepres.report import watch as watching
 
+    if watch:
+        place = file or watching.page_of(places)
+        print_lines(f"Page: {place.resolve()}")
+        watching.watch(places, place, say)
+        return
     written = page.write(runs.findings_of(places), file or places[0] / "report.html")
     print_lines(f"Page: {written.resolve()}")
 

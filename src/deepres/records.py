@@ -176,7 +176,7 @@ class Run:
         return [row["iteration"] for row in rows], [row[key] for row in rows]
 
     def timing(self) -> list[Json]:
-        """Rows of `timing.jsonl`, one per test: `iteration`, and `seconds` of work so far."""
+        """Rows of `timing.jsonl`: `iteration`, and `seconds` of work so far; a second row stands behind its test."""
         return read_lines(self.path / TIMING)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from deepres.commands.console import say
-from deepres.commands.options import AsJson, NetworkName, RunFolder, SetField, Trained, given, grouped
+from deepres.commands.options import AsJson, Log, NetworkName, RunFolder, SetField, Trained, given, grouped
 from deepres.commands.training import ImageOptions, MachineOptions, RecipeOptions, fields, run_to_the_end
 
 
@@ -22,6 +22,7 @@ def finetune(
     ] = None,
     network: NetworkName = None,
     set_field: SetField = None,
+    log: Log = None,
     json: AsJson = False,
 ) -> None:
     """Train trained weights further on your own images: a new head where the classes differ, a lower rate.
@@ -41,4 +42,4 @@ def finetune(
     gone = run is not None and not weights.exists() and Run(run).exists and Run(run).config.get("start") == str(weights)
     begun = start.of_run(Run(run), str(weights), say) if gone and run is not None else start.take(weights, say, network)
     config = finetune.finetune_config(begun, str(weights), run, changes | fields(set_field))
-    run_to_the_end(config, Run(run or finetune.default_run(config)), json, begun)
+    run_to_the_end(config, Run(run or finetune.default_run(config)), json, begun, log or ())

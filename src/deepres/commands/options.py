@@ -19,6 +19,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 SetField = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")]
 Data = Annotated[str | None, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")]
 RunFolder = Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")]
+Log = Annotated[
+    list[str] | None, typer.Option("--log", help="The figures also go to tensorboard, wandb or trackio; repeatable.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deepres.commands.options import AsJson, Data, RunFolder, SetField, given, grouped
+from deepres.commands.options import AsJson, Data, Log, RunFolder, SetField, given, grouped
 from deepres.commands.training import ImageOptions, MachineOptions, RecipeOptions, fields, run_to_the_end
 
 
@@ -69,6 +69,7 @@ def train(
     speed: SpeedOptions,
     run: RunFolder = None,
     set_field: SetField = None,
+    log: Log = None,
     json: AsJson = False,
 ) -> None:
     """Train a network; the same command goes on with a run that was interrupted.
@@ -83,4 +84,4 @@ def train(
     begun = run if run and Run(run).exists else None
     places = [path for path in (sources.like, sources.config, begun) if path]
     chosen = configure.configure(places, sources.recipe, changes)
-    run_to_the_end(chosen, Run(run or Path("runs") / configure.default_name(chosen)), json)
+    run_to_the_end(chosen, Run(run or Path("runs") / configure.default_name(chosen)), json, log=log or ())

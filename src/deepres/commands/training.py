@@ -59,13 +59,21 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
-def run_to_the_end(config: "ClassificationConfig", run: "Run", json: bool, start: "Start | None" = None) -> None:
-    """Train `config` into `run`, show its progress, and print the final figures; torchrun's ranks share the work."""
+def run_to_the_end(
+    config: "ClassificationConfig", run: "Run", json: bool, start: "Start | None" = None, log: Sequence[str] = ()
+) -> None:
+    """Train `config` into `run`, show its progress, and print the final figures; torchrun's ranks share the work.
+
+    The trackers of `log` follow the run, on the first rank alone.
+    """
     from deepres.classification.source import load_source
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.runtime.ranks import joined
+    from deepres.training.trackers import require_trackers
+    from deepres.training.tracking import Tracked
     from deepres.workflows import train
 
+    require_trackers(log)
     recipe = config.recipe
     # Say what is trained, load the images, and train.
     with joined(config.device, recipe.batch_size) as ranks:
@@ -77,7 +85,10 @@ def run_to_the_end(config: "ClassificationConfig", run: "Run", json: bool, start
             f"rate {recipe.lr:g}"
         )
         images = load_source(config, say, ranks)
-        with ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as monitor:
+        with (
+            ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as shown,
+            Tracked(shown, run, log if ranks.first else ()) as monitor,
+        ):
             done = train.train_run(config, run, images, monitor, ranks, start)
     # The final figures, by the first rank alone.
     if not ranks.first:

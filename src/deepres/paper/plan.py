@@ -1,7 +1,7 @@
 """A plan: the runs of a sheet at one scale. Carried out again, it resumes where it stopped."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from deepres.records import Run, write_json
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import missing, remove_empty
+from deepres.training.tracking import Tracked
 from deepres.training.trainer import Monitor
 from deepres.workflows.configure import slug
 from deepres.workflows.train import train_run
@@ -96,8 +97,10 @@ def read_plan(folder: Path) -> Plan:
     return Plan(**record, folder=folder)
 
 
-def carry_out(plan: Plan, recipes: Recipes, base: ClassificationConfig, data: Source, watch: Watch) -> None:
-    """Train the runs that are not finished; `watch` makes a monitor for each of them.
+def carry_out(
+    plan: Plan, recipes: Recipes, base: ClassificationConfig, data: Source, watch: Watch, log: Sequence[str] = ()
+) -> None:
+    """Train the runs that are not finished; `watch` makes a monitor for each of them, and `log` names its trackers.
 
     If the first run is refused, the plan's folder is removed again.
     """
@@ -106,7 +109,8 @@ def carry_out(plan: Plan, recipes: Recipes, base: ClassificationConfig, data: So
     try:
         for config, run in plan.configs(recipes, base):
             recipe = config.recipe
-            with watch(f"{config.network} seed {config.seed}", recipe.iterations, recipe.batch_size) as told:
+            label = f"{config.network} seed {config.seed}"
+            with watch(label, recipe.iterations, recipe.batch_size) as shown, Tracked(shown, run, log) as told:
                 train_run(config, run, data, told)
     except InputError:
         if not any(run.path.exists() for runs in plan.runs().values() for run in runs):

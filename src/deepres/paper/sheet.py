@@ -24,7 +24,7 @@ class Reproduction:
 
     `base` holds the data (empty: the sheet's own), the device and the precision of all runs. `networks` (names with
     commas) replaces the sheet's networks, and `seeds` its number of seeds. Plans and runs lie under `root`. `watch`
-    makes a monitor for each run and each test.
+    makes a monitor for each run and each test. `log` names the trackers that follow the runs.
     """
 
     scale: Scale
@@ -34,6 +34,7 @@ class Reproduction:
     seeds: int | None
     say: Say
     watch: Watch
+    log: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Experiment(Sheet):
         recipe = self.recipes(asked.scale, plan.networks[0])
         base = dataclasses.replace(asked.base, data=data, data_path=plan.data_path, recipe=recipe)
         source = load_source(base, asked.say)
-        carry_out(plan, self.recipes, base, source, asked.watch)
+        carry_out(plan, self.recipes, base, source, asked.watch, asked.log)
         self.measure(plan, source, asked)
         return plan.folder, self.findings(plan)
 

@@ -12,6 +12,7 @@ from deepres.findings import Figure, Findings, Panel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.lines import line_looks, over_the_top
+from deepres.report.live import Live, duration
 from deepres.report.plots import inline_panels
 from deepres.report.tables import data_table, is_number, numeric_columns, text
 from deepres.runtime.errors import InputError
@@ -20,8 +21,8 @@ from deepres.runtime.printing import visible
 STATUSES: tuple[Status, ...] = ("held", "not held", "not tested")
 
 
-def render(findings: Findings) -> str:
-    """The whole page as HTML; the same findings give the same text."""
+def render(findings: Findings, live: Live | None = None) -> str:
+    """The whole page as HTML; the same values give the same text. With `live` it is that of runs that go on."""
     # The template and its filters.
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -32,11 +33,12 @@ def render(findings: Findings) -> str:
     )
     pages.finalize = _shown
     filters: dict[str, Any] = pages.filters
-    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
+    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting, "duration": duration}
     # The values that it shows.
     counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
     return pages.get_template("page.html.j2").render(
         findings=findings,
+        live=live,
         counts=counts,
         figures=[_drawn(figure, f"f{index + 1}") for index, figure in enumerate(findings.figures)],
         unfinished=[run for run in findings.runs if run.done is None],
@@ -46,12 +48,12 @@ def render(findings: Findings) -> str:
     )
 
 
-def write(findings: Findings, file: Path) -> Path:
+def write(findings: Findings, file: Path, live: Live | None = None) -> Path:
     """Write the page atomically and return `file`. Raises `InputError` where it cannot be written."""
     if file.is_dir():
         raise InputError(f"{file} is a folder; give the page a file name, such as {file / 'report.html'}")
     try:
-        write_text(file, render(findings))
+        write_text(file, render(findings, live))
     except OSError as error:
         raise InputError(f"the page {file} cannot be written ({error.strerror}); give another place") from None
     return file

@@ -16,37 +16,66 @@ PANELS: dict[Kind, str] = {"plain": "Plain networks", "residual": "Residual netw
 
 
 def findings_of(places: Sequence[Path]) -> Findings:
-    """The findings of one plan folder, or of several run folders.
+    """The findings of one plan folder, or of run folders and folders of them.
 
-    Raises `InputError` for a folder that is neither, and for a plan that is given together with other folders.
+    Raises `InputError` for a folder that is none of these, and for a plan that is given together with other folders.
     """
-    plans = [place for place in places if (place / "plan.json").exists()]
-    if not plans:
-        return findings_of_runs([Run(place) for place in places])
-    if len(places) > 1:
-        raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
+    if (plan := plan_among(places)) is None:
+        return findings_of_runs(runs_of(places))
     from deepres.paper.plan import read_plan  # loads torch, which runs alone do not need
     from deepres.paper.reproduce import findings_of_plan
 
-    return findings_of_plan(read_plan(plans[0]))
+    return findings_of_plan(read_plan(plan))
 
 
-def findings_of_runs(runs: Sequence[Run]) -> Findings:
+def plan_among(places: Sequence[Path]) -> Path | None:
+    """The plan folder among `places`. Raises `InputError` where it is given together with other folders."""
+    plans = [place for place in places if (place / "plan.json").exists()]
+    if plans and len(places) > 1:
+        raise InputError(f"{plans[0]} is a plan and makes a page of its own; give it alone, or run folders only")
+    return plans[0] if plans else None
+
+
+def runs_of(places: Sequence[Path]) -> list[Run]:
+    """All runs of one plan folder; or the run folders among `places`, and those in the folders among them."""
+    if plan := plan_among(places):
+        from deepres.paper.plan import read_plan
+
+        return [run for its_runs in read_plan(plan).runs().values() for run in its_runs]
+    return [run for place in places for run in _within(place) or [Run(place)]]
+
+
+def holds_runs(place: Path) -> bool:
+    """Whether `place` is no run itself, but a folder with runs in it."""
+    return bool(_within(place))
+
+
+def _within(place: Path) -> list[Run]:
+    """The runs in the folder `place`, by name; none where it is a run itself."""
+    if not place.is_dir() or (place / "config.json").exists():
+        return []
+    files = ("config.json", "environment.json")  # a config.json alone may be another program's
+    return [Run(own) for own in sorted(place.iterdir()) if all((own / name).exists() for name in files)]
+
+
+def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
     """Curves, final errors and settings of `runs`, without verdicts on the paper's claims.
 
-    Runs that only differ in the seed make one curve, their mean. Raises `InputError` for a folder that is not a run.
+    Runs that only differ in the seed make one curve, their mean, unless they are to be shown `apart`. Raises
+    `InputError` for a folder that is not a run.
     """
     if not runs:
         raise InputError("there is no run to report; give one run folder or more")
     # Curves by the kind of network, a panel each.
     summaries = [summary_of(run) for run in runs]
-    curves = _curves(runs)
+    curves = _curves(runs, apart)
     groups = {title: tuple(curve for curve in curves if curve.kind == kind) for kind, title in PANELS.items()}
     panels = tuple(Panel(title, members) for title, members in groups.items() if members)
     # One figure, the final errors, and the settings of all runs.
     caption = "Error against the iteration, laid out as in Figure 6 of the paper."
+    what = "runs" if apart else "networks"
     return Findings(
-        title=f"Training of {curves[0].label}" if len(curves) == 1 else f"Training of {len(curves)} networks",
+        title=f"Training of {curves[0].label if len(curves) == 1 else f'{len(curves)} {what}'}",
         summary=_summary(summaries),
         figures=(Figure("Training and test error", caption, panels),),
         tables=(_final_errors(summaries),),
@@ -54,11 +83,15 @@ def findings_of_runs(runs: Sequence[Run]) -> Findings:
     )
 
 
-def _curves(runs: Sequence[Run]) -> list[Curve]:
-    """One curve for the runs of each configuration, over their seeds; curves of one label take the folder's name."""
+def _curves(runs: Sequence[Run], apart: bool) -> list[Curve]:
+    """One curve for the runs of each configuration, over their seeds, or one for each run where they stand `apart`.
+
+    Curves of one label take the folder's name.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         same = {name: value for name, value in run.config.items() if name not in NOT_OF_A_CURVE}
+        same |= {"run": str(run.path)} if apart else {}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
     curves = [curve_of(group) for group in groups.values()]
     labels = [curve.label for curve in curves]

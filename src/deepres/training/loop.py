@@ -84,7 +84,7 @@ def _iterate(trainer: Trainer, monitor: Monitor) -> None:
     saved, saved_at = time.monotonic(), progress.iteration
     often = variables.number("DEEPRES_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)
     while progress.iteration < last or progress.untested:
-        started, asked, due = time.monotonic(), list[int](), False
+        trainer.began, asked, due = time.monotonic(), list[int](), False
         # One step, its figures, and a test where one is due.
         try:
             if not progress.untested:  # otherwise a stop interrupted the test of the newest iteration
@@ -99,7 +99,7 @@ def _iterate(trainer: Trainer, monitor: Monitor) -> None:
                 trainer.test(monitor)
         except Stopping:
             asked = stops.caught or [signal.SIGTERM]  # another rank was told
-        progress.seconds += time.monotonic() - started
+        progress.seconds += time.monotonic() - trainer.began
         monitor.step(progress.iteration, progress.latest)
         # A checkpoint at the end, after a while, and before stopping.
         complete = progress.iteration == last and not progress.untested

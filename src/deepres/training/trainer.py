@@ -73,6 +73,7 @@ class Trainer:
         self.folder = run.path / "checkpoints"
         self.static = False  # the step takes what it needs from tensors that stay where they are
         self.captured: StaticStep | None = None
+        self.began = time.monotonic()  # the present iteration
 
     def at_mark(self, every: int) -> bool:
         """Whether the iteration just done is a multiple of `every`, or the last one."""
@@ -173,6 +174,7 @@ class Trainer:
         # The learning rate is that of the last step, before the warm-up may end.
         if self.ranks.first:
             append_line(self.run.path / METRICS, row | {"lr": self.rate(progress.iteration - 1)})
+            self.write_time()
         progress.latest |= row
         progress.warm = progress.warm or row.get(WARMUP_FIGURE, math.inf) < recipe.warmup_error
 
@@ -208,7 +210,12 @@ class Trainer:
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
-        append_line(self.run.path / TIMING, {"iteration": progress.iteration, "seconds": round(progress.seconds, 3)})
+        self.write_time()
+
+    def write_time(self) -> None:
+        """Record the seconds of work up to now. A second row of an iteration stands behind its test."""
+        seconds = self.progress.seconds + time.monotonic() - self.began
+        append_line(self.run.path / TIMING, {"iteration": self.progress.iteration, "seconds": round(seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
         """Count the tests since the best one; after `patience` of them the learning rate drops (Sec. 3.4)."""

@@ -1,0 +1,141 @@
+"""How far runs are, for a page that is watched: read from their records alone, so they may run on another machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepres.findings import describe, summary_of
+from deepres.pace import pace_of
+from deepres.records import METRICS, TIMING, Json, Run
+from deepres.runtime.errors import InputError
+
+FILES = ("config.json", METRICS, TIMING, "done.json")
+QUIET_SECONDS = 120.0  # without a new row before that is said, or five times what the row before it took
+START_SECONDS = 600.0  # the same before the first row: decoding and compiling come before it
+Signature = tuple[tuple[int, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is. Figures that are not recorded yet are None; `share` is from 0 to 1."""
+
+    name: str
+    network: str
+    state: str
+    done: bool = False
+    iteration: int = 0
+    iterations: int | None = None
+    share: float = 0.0
+    images_per_second: float | None = None
+    seconds_left: float | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    train_error: float | None = None
+    test_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a watched page shows beside its findings: all runs, the time of day, and after how many seconds it reloads.
+
+    `reload` is None on the last page, which stays as it is.
+    """
+
+    runs: tuple[RunProgress, ...]
+    at: str
+    reload: int | None
+
+    @property
+    def share(self) -> float:
+        """How much of all runs together is done, from 0 to 1."""
+        return sum(run.share for run in self.runs) / max(len(self.runs), 1)
+
+
+class Observer:
+    """Looks at runs again and again, and knows for how long each has not changed, by the clock of this machine."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
+        self.seen: dict[Path, tuple[Signature, float]] = {}
+
+    def quiet(self, run: Run) -> float:
+        """Seconds since the records of `run` were seen to change."""
+        now, signature = self.clock(), signature_of(run)
+        before = self.seen.get(run.path)
+        if before is None or before[0] != signature:
+            self.seen[run.path] = signature, now
+        return now - self.seen[run.path][1]
+
+    def progress(self, run: Run) -> RunProgress:
+        """How far `run` is; what cannot be read stands in its state."""
+        name = run.path.resolve().name
+        try:
+            if not run.exists:
+                return RunProgress(name, "", "has not begun")
+            return self._progress(run, name)
+        except (InputError, OSError) as error:
+            return RunProgress(name, "", str(error))
+
+    def _progress(self, run: Run, name: str) -> RunProgress:
+        # The newest figures.
+        summary, newest = summary_of(run), dict[str, float]()
+        for row in run.metrics():
+            newest |= row
+        recipe = summary.recipe
+        total = recipe.get("iterations")
+        # The pace, and what is left, unless the run seems to stand still.
+        pace = pace_of(run.timing(), total or 0, recipe.get("evaluate_every") or total or 1)
+        quiet, still = self.quiet(run), _stands_still_after(recipe, pace and pace.steps_per_second)
+        state = "trains" if summary.iteration else "begins"
+        if summary.done is not None:
+            state, pace = "finished", None
+        elif quiet > still:
+            state, pace = f"no new figures for {duration(quiet)}", None
+        return RunProgress(
+            name,
+            describe(summary.network)[0],
+            state,
+            summary.done is not None,
+            summary.iteration,
+            total,
+            1.0 if summary.done else min(summary.iteration / total, 1.0) if total else 0.0,
+            _images_per_second(summary.done, pace and pace.steps_per_second * recipe.get("batch_size", 0)),
+            pace and pace.seconds_left,
+            **{figure: newest.get(figure) for figure in ("lr", "train_loss", "train_error", "test_error")},
+        )
+
+
+def signature_of(run: Run) -> Signature:
+    """What changes whenever the records of `run` do: the time and size of each file."""
+    return tuple(_stat(run.path / name) for name in FILES)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, with the two largest units: `45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    for unit, size, less, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {less}" if rest else "")
+    return f"{whole} s"
+
+
+def _stat(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _stands_still_after(recipe: Json, steps_per_second: float | None) -> float:
+    """Seconds without a change after which a run seems to stand still."""
+    if not steps_per_second:
+        return START_SECONDS
+    return max(QUIET_SECONDS, 5 * recipe.get("window", 100) / steps_per_second)
+
+
+def _images_per_second(done: Json | None, now: float | None) -> float | None:
+    """Those of a finished run are over all its work."""
+    return done.get("images_per_second") if done else now
