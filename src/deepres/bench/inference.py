@@ -6,7 +6,6 @@ normalization: without them the scores of an untrained deep network would be far
 """
 
 from collections.abc import Callable
-from importlib import metadata
 from timeit import timeit
 
 import torch
@@ -16,6 +15,7 @@ from deepres.bench.inputs import batch_of, our_network, torchvision_name
 from deepres.bench.job import Contestant, Job
 from deepres.models.catalog import input_size
 from deepres.runtime.errors import InputError, install
+from deepres.runtime.versions import version
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import onnx_model
@@ -44,12 +44,12 @@ def plain(job: Job) -> Contestant:
 
 def torchvision(job: Job) -> Contestant:
     """torchvision's network, eager, in fp32."""
-    return _eager(torchvision_net(job), job, f"torchvision {metadata.version('torchvision')}, fp32 eager, NCHW")
+    return _eager(torchvision_net(job), job, f"torchvision {version('torchvision')}, fp32 eager, NCHW")
 
 
 def timm(job: Job) -> Contestant:
     """timm's network, eager, in fp32."""
-    return _eager(timm_net(job), job, f"timm {metadata.version('timm')}, fp32 eager, NCHW")
+    return _eager(timm_net(job), job, f"timm {version('timm')}, fp32 eager, NCHW")
 
 
 def onnxruntime(job: Job) -> Contestant:
