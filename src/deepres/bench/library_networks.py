@@ -20,5 +20,5 @@ def timm(job: Job) -> Contestant:
 
 
 def _step(net: nn.Module, job: Job, package: str) -> Contestant:
-    step = stock_step(net.train())
+    step = stock_step(net.train().to(job.device))
     return Contestant(on_a_batch(job, step), f"{package} {version(package)}, fp32 eager, NCHW")
