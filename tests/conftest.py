@@ -25,6 +25,22 @@ from deepres.runtime.processor import VARIABLE, WIDE, multiplies_bf16
 from runs import run_deepres
 
 
+def pytest_configure(config):
+    """Hide the GPU from the tests of the processor, for which `auto` is then what it is on a machine without a GPU."""
+    if "gpu" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked gpu are skipped where there is none, and in a run that does not ask for them by their mark."""
+    if os.environ.get("DEEPRES_TESTED_DEVICE") == "cpu" or torch.cuda.is_available():
+        return
+    reason = "no GPU is here" if "CUDA_VISIBLE_DEVICES" not in os.environ else "a GPU is shown to -m gpu alone"
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 def pytest_report_header():
     """As which kind of processor this one runs the tests."""
     told = "" if VARIABLE not in os.environ else f" ({VARIABLE}={os.environ[VARIABLE]})"

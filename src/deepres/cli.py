@@ -6,7 +6,6 @@ import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +28,7 @@ from deepres.runtime import ending
 from deepres.runtime.cache_folder import REMEDY, in_cache
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import CommandGroup, Console, brief, standard_streams
+from deepres.runtime.versions import version
 
 app = typer.Typer(
     name="deepres",
@@ -42,7 +42,7 @@ NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # in the errors of PyTorch
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print_lines(f"deepres {metadata.version('deepres')}, torch {metadata.version('torch')}")
+        print_lines(f"deepres {version('deepres')}, torch {version('torch')}")
         raise typer.Exit
 
 

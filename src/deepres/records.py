@@ -20,16 +20,16 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from filelock import FileLock, Timeout
-from msgspec import Meta
 
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import missing, remove_empty, replacing, sweep
+from deepres.runtime.untrusted import Meta
+from deepres.runtime.versions import version
 
 Json = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -240,20 +240,23 @@ def write_text(file: Path, text: str) -> None:
 
 def describe_environment() -> Json:
     """Versions, processor, threads, commit and command of this process."""
-    import psutil
     import torch
 
+    try:
+        import psutil
+    except ModuleNotFoundError:  # in a bare source tree
+        psutil = None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": " ".join(["deepres", *sys.argv[1:]]),
         "commit": _commit(),
-        "versions": {name: metadata.version(name) for name in ("deepres", "torch", "torchvision", "numpy")}
+        "versions": {name: version(name) for name in ("deepres", "torch", "torchvision", "numpy")}
         | {"python": platform.python_version()},
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "cores": psutil.cpu_count(logical=False),
+        "cores": None if psutil is None else psutil.cpu_count(logical=False),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": None if psutil is None else round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

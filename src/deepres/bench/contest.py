@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
@@ -15,19 +16,24 @@ from deepres.bench.job import OURS, Job, is_epoch
 from deepres.records import Json, describe_environment
 from deepres.runtime.errors import InputError, Say
 
+END_SECONDS = 10.0  # that a contestant has to leave nothing behind
+
 
 class Process:
     """A contestant in a process of its own, which is idle between its turns."""
 
-    def __init__(self, name: str, job: Job):
-        self.name = name
+    def __init__(self, name: str, job: Job, limit: float | None = None):
+        self.name, self.limit = name, limit
         self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with the process
         command = [sys.executable, "-m", "deepres.bench.worker", name, json.dumps(asdict(job))]
         pipe = subprocess.PIPE
         self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.complaints, encoding="utf-8")
 
     def setup(self) -> Json:
-        """Wait until it is ready; return its `setting` and `facts`. Raises `InputError` where it cannot take part."""
+        """Wait until it is ready; return its `setting` and `facts`.
+
+        Raises `InputError` where it cannot take part, and where it is not ready within its limit of seconds.
+        """
         answer = self._read()
         if "error" in answer:
             raise InputError(f"{self.name} cannot take part: {answer['error']}")
@@ -44,7 +50,15 @@ class Process:
     def _read(self) -> Json:
         """The next answer of the process, or its last words as an `InputError`."""
         assert self.child.stdout is not None
+        late = threading.Event()
+        timer = threading.Timer(self.limit, lambda: (late.set(), self.child.kill())) if self.limit else None
+        if timer is not None:
+            timer.start()
         line = self.child.stdout.readline()
+        if timer is not None:
+            timer.cancel()
+        if late.is_set():
+            raise InputError(f"{self.name} was not ready within {self.limit:.0f} s")
         if not line:
             self.complaints.seek(0)
             last = (self.complaints.read().strip().splitlines() or ["it said nothing"])[-1]
@@ -52,22 +66,28 @@ class Process:
         return json.loads(line)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: with the end of its input, or else by force."""
         assert self.child.stdin is not None and self.child.stdout is not None
-        self.child.kill()
-        self.child.wait()
-        self.child.stdout.close()
         with suppress(BrokenPipeError):
             self.child.stdin.close()
+        try:
+            self.child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+        self.child.stdout.close()
         self.complaints.close()
 
 
-def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say) -> list[Json]:
+def contest(
+    job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say, limit: float | None = None
+) -> list[Json]:
     """Measure ours and the rivals in turn for `pairs` rounds; return a record for each rival.
 
     `warm_up` rounds before them do not count; the task `memory` has none. A ratio is the rival's time over ours in the
-    same round: above 1, ours is faster. Raises `InputError` for less than one pair, a warm-up below 0, no rivals, and
-    for a contestant that cannot take part or dies.
+    same round: above 1, ours is faster. With a `limit` in seconds for each answer, a rival that cannot take part is
+    left out, and `say` is told why. Raises `InputError` for less than one pair, a warm-up below 0, no rivals, and for a
+    contestant that cannot take part or dies.
     """
     # Refuse what cannot be measured.
     if pairs < 1:
@@ -81,7 +101,7 @@ def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say)
         check(name, job)
     # Measure.
     fresh = job.task == "memory"
-    settings, turns = _fresh(job, names, pairs, say) if fresh else _standing(job, names, pairs, warm_up, say)
+    settings, turns = _fresh(job, names, pairs, say) if fresh else _standing(job, names, (pairs, warm_up), say, limit)
     # A record for each rival.
     environment = describe_environment()
     ours = _side(OURS, settings[OURS], turns[OURS])
@@ -94,6 +114,7 @@ def contest(job: Job, rivals: Sequence[str], pairs: int, warm_up: int, say: Say)
             "environment": environment,
         }
         for name in rivals
+        if name in settings
     ]
 
 
@@ -101,21 +122,29 @@ Turns = dict[str, list[Json]]
 Measured = tuple[dict[str, Json], Turns]  # the setup of each contestant, and its turns
 
 
-def _standing(job: Job, names: Sequence[str], pairs: int, warm_up: int, say: Say) -> Measured:
+def _standing(job: Job, names: Sequence[str], rounds: tuple[int, int], say: Say, limit: float | None) -> Measured:
     """Set up every contestant once; its process waits while the others work."""
     settings: dict[str, Json] = {}
-    turns: Turns = {name: [] for name in names}
+    turns: Turns = {}
+    pairs, warm_up = rounds
     with ExitStack() as stack:
         # One after the other: a contestant that sets up may measure time.
         processes: dict[str, Process] = {}
         for name in names:
-            processes[name] = stack.enter_context(closing(Process(name, job)))
-            settings[name] = processes[name].setup()
+            process = stack.enter_context(closing(Process(name, job, limit)))
+            try:
+                settings[name] = process.setup()
+            except InputError as error:
+                if limit is None or name == OURS:
+                    raise
+                say(f"left out: {error}")
+                continue
+            processes[name], turns[name] = process, []
             say(f"{name}: {settings[name]['setting']}")
         # The rounds.
         for round_ in range(warm_up + pairs):
-            for name in names:
-                turn = processes[name].turn()
+            for name, process in processes.items():
+                turn = process.turn()
                 if round_ >= warm_up:
                     turns[name].append(turn)
             _say_round(turns, say)

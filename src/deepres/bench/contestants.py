@@ -32,12 +32,25 @@ CONTESTANTS: dict[str, dict[str, str]] = {
     "photographs": _of("photographs", OURS, "torchvision"),
     "memory": _of("memory", OURS, "unlimited", "textbook"),
 }
+# The same on a GPU.
+ON_GPU: dict[str, dict[str, str]] = {
+    "train": {
+        OURS: "steady:train",
+        "textbook": "gpu_rivals:textbook",
+        "tuned": "tuned_gpu:train",
+        "torchvision": "library_networks:torchvision",
+        "timm": "library_networks:timm",
+    },
+    "infer": _of("inference", OURS, "plain", "torchvision", "timm") | {"tuned": "tuned_gpu:infer"},
+}
 
 
 def contestants(job: Job) -> dict[str, str]:
     """The contestants for a job, each with its module and function."""
     from_disk = {"load": "pictures", "train": "photographs"}
-    return CONTESTANTS[from_disk[job.task] if is_from_disk(job) else job.task]
+    if is_from_disk(job):
+        return CONTESTANTS[from_disk[job.task]]
+    return (CONTESTANTS if job.device == "cpu" else ON_GPU)[job.task]
 
 
 def rivals(job: Job) -> list[str]:

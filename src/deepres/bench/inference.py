@@ -6,16 +6,15 @@ normalization: without them the scores of an untrained deep network would be far
 """
 
 from collections.abc import Callable
-from importlib import metadata
-from timeit import timeit
 
 import torch
 from torch import Tensor, nn
 
-from deepres.bench.inputs import batch_of, our_network, torchvision_name
+from deepres.bench.inputs import batch_of, our_network, seconds_of, torchvision_name
 from deepres.bench.job import Contestant, Job
 from deepres.models.catalog import input_size
 from deepres.runtime.errors import InputError, install
+from deepres.runtime.versions import version
 from deepres.serving import engine as serving
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import onnx_model
@@ -44,12 +43,12 @@ def plain(job: Job) -> Contestant:
 
 def torchvision(job: Job) -> Contestant:
     """torchvision's network, eager, in fp32."""
-    return _eager(torchvision_net(job), job, f"torchvision {metadata.version('torchvision')}, fp32 eager, NCHW")
+    return _eager(torchvision_net(job), job, f"torchvision {version('torchvision')}, fp32 eager, NCHW")
 
 
 def timm(job: Job) -> Contestant:
     """timm's network, eager, in fp32."""
-    return _eager(timm_net(job), job, f"timm {metadata.version('timm')}, fp32 eager, NCHW")
+    return _eager(timm_net(job), job, f"timm {version('timm')}, fp32 eager, NCHW")
 
 
 def onnxruntime(job: Job) -> Contestant:
@@ -142,7 +141,7 @@ def _exported(job: Job) -> bytes:
 
 def _eager(net: nn.Module, job: Job, setting: str, order: torch.memory_format = torch.contiguous_format) -> Contestant:
     images = batch_of(job)[0].contiguous(memory_format=order)
-    net = net.to(memory_format=order)  # pyright: ignore[reportCallIssue]
+    net = net.to(job.device, memory_format=order)  # pyright: ignore[reportCallIssue]
 
     def scores() -> Tensor:
         with torch.no_grad():
@@ -155,9 +154,9 @@ def _repeated(
     run: Callable[[], object], job: Job, setting: str, facts: dict[str, float | str] | None = None
 ) -> Contestant:
     """A contestant whose turn calls `run` as often as fills `TURN_SECONDS`."""
-    # The second call tells the time of one.
-    run()
-    count = max(1, round(TURN_SECONDS / timeit(run, number=1)))
+    # The second call tells the time of one; the first one may set up and compile.
+    seconds_of(job, run)
+    count = max(1, round(TURN_SECONDS / seconds_of(job, run)))
 
     def turn() -> int:
         for _ in range(count):

@@ -1,6 +1,8 @@
 """The inputs that all contestants of a job share: the data of an epoch, a batch in memory, the network."""
 
 import dataclasses
+import gc
+import time
 from collections.abc import Callable
 
 import torch
@@ -12,6 +14,8 @@ from deepres.data.sources import load_data_set
 from deepres.models.catalog import build, family, input_size
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError
+
+TURN_SECONDS = 1.0  # about how long a turn on a GPU repeats a step
 
 
 def data_of(job: Job) -> Data:
@@ -36,18 +40,52 @@ def batch_of(job: Job) -> tuple[Tensor, Tensor]:
     size = input_size(job.network)
     classes = 10 if size == 32 else 1000
     images = torch.randn(job.batch_size, 3, size, size, generator=generator)
-    return images, torch.randint(classes, (job.batch_size,), generator=generator)
+    labels = torch.randint(classes, (job.batch_size,), generator=generator)
+    return images.to(job.device), labels.to(job.device)
 
 
 def on_a_batch(job: Job, step: Callable[[Tensor, Tensor], object]) -> Callable[[], int]:
-    """A turn that calls `step` with a batch in memory and returns its number of images."""
+    """A turn that calls `step` with a batch in memory and returns its number of images; on a GPU, many times."""
     images, labels = batch_of(job)
+    return many(job, lambda: step(images, labels))
+
+
+def many(job: Job, step: Callable[[], object]) -> Callable[[], int]:
+    """A turn that calls `step` once, or on a GPU as often as fills `TURN_SECONDS`; it returns the number of images."""
+    if job.device == "cpu":
+        count = 1
+    else:
+        seconds = min(seconds_of(job, step) for _ in range(3))  # the first one sets up and chooses algorithms
+        count = max(1, round(TURN_SECONDS / seconds))
 
     def turn() -> int:
-        step(images, labels)
-        return len(images)
+        for _ in range(count):
+            step()
+        return count * job.batch_size
 
     return turn
+
+
+def seconds_of(job: Job, run: Callable[[], object]) -> float:
+    """The time of a call until the device has done its work."""
+    synchronize(job.device)
+    start = time.perf_counter()
+    run()
+    synchronize(job.device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def release(device: str) -> None:
+    """Give memory of the GPU that is free, but kept by this process, back to the others."""
+    if device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def our_network(job: Job) -> Network:

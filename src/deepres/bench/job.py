@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from deepres.bench.turns import Turns
+
 OURS = "ours"
 Task = Literal["train", "infer", "load", "dense", "memory"]
 
@@ -14,8 +16,9 @@ class Job:
     """A job that every contestant does. The tasks are:
 
     train: For a network for 32-pixel images, an epoch over `part` of the training images of `data`, with loading,
-    augmentation and metrics, and the test over the same part of the test images. For a network for ImageNet, a step on
-    a batch in memory or, where `data` is a folder of pictures, steps over `part` of its training pictures.
+    augmentation and metrics, and the test over the same part of the test images; on a GPU, steps on augmented batches
+    of `data`, which lies in its memory. For a network for ImageNet, a step on a batch in memory or, where `data` is a
+    folder of pictures, steps over `part` of its training pictures.
     infer: Scores of a batch in memory.
     load: The batches of `part` of an epoch, without a network.
     dense: The test of pictures in memory by the dense protocol (Sec. 3.4).
@@ -30,6 +33,8 @@ class Job:
     precision: str = "fp32"
     memory_budget: float | None = None  # GiB
     compile: bool = True  # whether the `tuned` rival tries torch.compile
+    device: str = "cpu"  # or cuda
+    patience: float = 60.0  # seconds that a setting of the `tuned` rival may take until it works, on a GPU
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,29 @@ class Contestant:
     """A contestant that is set up: `turn()` does the job once and returns the number of images.
 
     `setting` says in a few words what runs; `facts` are further findings for the record. `figures()`, called after
-    each turn, returns other figures of that turn.
+    each turn, returns other figures of that turn, or its own `seconds`. One that cannot stop between its turns has
+    `work` instead, which answers all of them.
     """
 
     turn: Callable[[], int]
     setting: str
     facts: dict[str, float | str] = dataclasses.field(default_factory=dict[str, float | str])
     figures: Callable[[], dict[str, float]] = dict[str, float]
+    work: Callable[[Turns], None] | None = None
 
 
 def is_epoch(job: Job) -> bool:
     """Whether the job is an epoch of a data set, for a network for 32-pixel images."""
     from deepres.models.catalog import family
 
-    return job.task in ("train", "load") and family(job.network) == "cifar"
+    return job.task in ("train", "load") and job.device == "cpu" and family(job.network) == "cifar"
+
+
+def is_resident(job: Job) -> bool:
+    """Whether the job trains on a data set that lies in the memory of a GPU, for a network for 32-pixel images."""
+    from deepres.models.catalog import family
+
+    return job.task == "train" and job.device != "cpu" and family(job.network) == "cifar"
 
 
 def is_from_disk(job: Job) -> bool:

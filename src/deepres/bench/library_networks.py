@@ -1,13 +1,12 @@
 """The rivals `torchvision` and `timm` in training: their networks as users run them, in fp32, eager, NCHW."""
 
-from importlib import metadata
-
 from torch import nn
 
 from deepres.bench.inference import timm_net, torchvision_net
 from deepres.bench.inputs import on_a_batch
 from deepres.bench.job import Contestant, Job
 from deepres.bench.textbook import stock_step
+from deepres.runtime.versions import version
 
 
 def torchvision(job: Job) -> Contestant:
@@ -21,5 +20,5 @@ def timm(job: Job) -> Contestant:
 
 
 def _step(net: nn.Module, job: Job, package: str) -> Contestant:
-    step = stock_step(net.train())
-    return Contestant(on_a_batch(job, step), f"{package} {metadata.version(package)}, fp32 eager, NCHW")
+    step = stock_step(net.train().to(job.device))
+    return Contestant(on_a_batch(job, step), f"{package} {version(package)}, fp32 eager, NCHW")

@@ -17,7 +17,35 @@ from deepres.records import Json
 REPEATS = 7
 PATIENCE = 2.0  # seconds after which a product is not repeated: where bf16 is emulated, one takes ten seconds and more
 SIDE = 2048  # of the multiplied matrices
+GPU_SIDE, GPU_VALUES, GPU_REPEATS = 8192, 2**29, 10
 VALUES = 2**26  # of a streamed array: 256 MiB in fp32, far more than a cache holds
+
+
+def gpu_limits(precision: str) -> Json:
+    """The same of a GPU: a large matrix product and a copy within its memory, whose bytes are read and written."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    with torch.inference_mode():
+        first, second = torch.randn(2, GPU_SIDE, GPU_SIDE, dtype=kind, device="cuda")
+        product = GPU_SIDE**3 / _best(_repeated(lambda: first @ second)) * GPU_REPEATS
+        read, written = torch.zeros(2, GPU_VALUES, device="cuda")
+        stream = 2 * 4 * GPU_VALUES / _best(_repeated(lambda: written.copy_(read))) * GPU_REPEATS
+    return {"product_multiply_adds": product, "multiply_adds": product, "bytes": stream}
+
+
+def _repeated(run: Callable[[], object]) -> Callable[[], None]:
+    """Several runs one after the other, until the GPU has done them."""
+
+    def runs() -> None:
+        for _ in range(GPU_REPEATS):
+            run()
+        torch.cuda.synchronize()
+
+    return runs
+
+
+def limits_of(job: Job) -> Json:
+    """The limits of the device that does the job."""
+    return machine_limits(job.precision) if job.device == "cpu" else gpu_limits(job.precision)
 
 
 def machine_limits(precision: str) -> Json:

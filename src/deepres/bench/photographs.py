@@ -1,7 +1,6 @@
 """Training at 224 pixels from a folder of pictures: ours, and torchvision's reference loop."""
 
 import time
-from importlib import metadata
 from itertools import count, cycle, islice
 
 import torch
@@ -16,6 +15,7 @@ from deepres.bench.ours import make_step
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
 from deepres.bench.textbook import stock_step
 from deepres.runtime.errors import InputError
+from deepres.runtime.versions import version
 
 WORKERS = 2
 AUGMENT = [v2.RandomResizedCrop(CROP), v2.RandomHorizontalFlip()]
@@ -62,4 +62,4 @@ def torchvision(job: Job) -> Contestant:
             step(images, labels).topk(5)
         return steps * job.batch_size
 
-    return Contestant(turn, f"torchvision {metadata.version('torchvision')}, PIL, {WORKERS} workers, fp32 eager, NCHW")
+    return Contestant(turn, f"torchvision {version('torchvision')}, PIL, {WORKERS} workers, fp32 eager, NCHW")

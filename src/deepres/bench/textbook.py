@@ -66,7 +66,8 @@ def stock_step(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return step
 
 
-def _accuracy(scores: Tensor, labels: Tensor) -> float:
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """The share of the scores (N, K) whose largest is the label's (N,)."""
     return (scores.argmax(1) == labels).float().mean().item()
 
 
@@ -76,7 +77,7 @@ def train(job: Job) -> Contestant:
     take = stock_step(net)
 
     def step(images: Tensor, labels: Tensor) -> float:
-        return _accuracy(take(images, labels), labels)
+        return accuracy(take(images, labels), labels)
 
     if not is_epoch(job):
         return Contestant(on_a_batch(job, step), SETTING)
@@ -91,7 +92,7 @@ def train(job: Job) -> Contestant:
         net.eval()
         with torch.no_grad():
             for images, labels in testing:
-                _accuracy(net(images), labels)
+                accuracy(net(images), labels)
         return count
 
     return Contestant(epoch, SETTING)

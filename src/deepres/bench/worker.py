@@ -6,11 +6,10 @@ Each contestant has its own process, since settings of memory and threads hold f
 import json
 import os
 import sys
-import time
 import warnings
-from typing import Any
 
-from deepres.bench.job import Job
+from deepres.bench.job import Contestant, Job
+from deepres.bench.turns import Turns
 from deepres.runtime.errors import InputError
 
 
@@ -20,24 +19,38 @@ def main(name: str, text: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-
-    def answer(value: dict[str, Any]) -> None:
-        answers.write(json.dumps(value) + "\n")
+    turns, job = Turns(sys.stdin, answers), Job(**json.loads(text))
 
     from deepres.bench.contestants import ready
 
     # Set up, then work once per line.
     try:
-        contestant = ready(name, Job(**json.loads(text)))
+        contestant = ready(name, job)
+        if contestant.work is not None:
+            contestant.work(turns)
+            return
     except InputError as error:
-        answer({"error": str(error)})
+        turns.answer({"error": str(error)})
         return
-    answer({"setting": contestant.setting, "facts": contestant.facts})
-    for _ in sys.stdin:
-        start = time.perf_counter()
+    _work(contestant, job, turns)
+
+
+def _work(contestant: Contestant, job: Job, turns: Turns) -> None:
+    """Answer all turns. Between them a GPU is left to the others: nothing is under way, and no freed memory is kept."""
+    from deepres.bench.inputs import release, synchronize
+
+    def turn() -> int:
         images = contestant.turn()
-        seconds = time.perf_counter() - start
-        answer({"seconds": seconds, "images": images} | contestant.figures())
+        synchronize(job.device)
+        return images
+
+    def figures() -> dict[str, float]:
+        release(job.device)
+        return contestant.figures()
+
+    release(job.device)
+    turns.answer({"setting": contestant.setting, "facts": contestant.facts})
+    turns.work(turn, figures)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from deepres.records import Json
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.files import replacing
-from deepres.runtime.printing import marked
 
 HEADER = "deepres.scores"
 ANEW = "write it again with --save-scores"
@@ -107,6 +106,8 @@ def write_wrong(file: Path, table: ScoreTable, weights: Sequence[float] | None =
     Columns: image, true class, predicted class, and the scores of both, from 0 to 1; names that a spreadsheet would
     take for formulas are marked (`printing.marked`). Raises `InputError` where `file` cannot be written.
     """
+    from deepres.runtime.printing import marked
+
     # The misclassified images.
     shares = member_weights(len(table.members), weights)
     found = Scores(average([own.scores for own in table.members], shares), table.labels)

@@ -15,6 +15,7 @@ from deepres.records import Json, write_json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
+ON_GPU = ("train", "infer")  # the tasks that are also measured on a GPU
 BATCH: dict[str, dict[str, int]] = {
     "cifar": {"infer": 1},
     "imagenet": {"train": 32, "infer": 1, "load": 32, "dense": 1, "memory": 32},
@@ -35,6 +36,10 @@ class JobOptions:
         float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")
     ] = None
     compile: Annotated[bool, typer.Option(help="Let the tuned rival try torch.compile, which takes a while.")] = True
+    device: Annotated[str, typer.Option(help="auto (a GPU, if there is one, for train and infer), cpu or cuda.")] = (
+        "auto"
+    )
+    patience: Annotated[float, typer.Option(help="Seconds for each setting of the tuned rival, on a GPU.")] = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,13 @@ def _measured(job: Job, how: ContestOptions) -> list[Json]:
     """The record of the job against each rival, by default against all that take part; kept in the folder `save`."""
     from deepres.bench.contest import contest
     from deepres.bench.contestants import rivals
-    from deepres.bench.limits import asked, machine_limits, shares
+    from deepres.bench.limits import asked, limits_of, shares
 
     # The contest, and for speeds the share of what this machine could reach.
     chosen = list(dict.fromkeys(how.against or rivals(job)))
     records = contest(job, chosen, how.pairs, how.warm_up, say)
     if job.task in ("train", "infer"):
-        limits, need = machine_limits(job.precision), asked(job)
+        limits, need = limits_of(job), asked(job)
         records = [shares(record, limits, need) for record in records]
     for record in records:
         if how.save is not None:
@@ -112,8 +117,19 @@ def _print_job(records: list[Json]) -> None:
 
 def _file_stem(job: Job) -> str:
     precision = f"-{job.precision}" if job.precision != "fp32" else ""
+    precision += f"-{job.device}" if job.device != "cpu" else ""
     pictures = "-pictures" if is_from_disk(job) else ""
     return f"{job.task}-{job.network}-b{job.batch_size}{precision}{pictures}"
+
+
+def _device(task: Task, options: JobOptions) -> str:
+    """Where the job is done. Raises `InputError` for a device that has no such contest."""
+    from deepres.runtime.device import resolve_device
+
+    device = "cpu" if options.device == "auto" and task not in ON_GPU else resolve_device(options.device)
+    if device == "mps" or (device == "cuda" and task not in ON_GPU):
+        raise InputError(f"{task} is measured on the processor; give --device cpu")
+    return device
 
 
 def _job(task: Task, network: str, options: JobOptions) -> Job:
@@ -127,8 +143,8 @@ def _job(task: Task, network: str, options: JobOptions) -> Job:
         raise InputError(f"dense is for networks at 224 pixels, such as resnet18, not for {network}")
     size = BATCH[family(network)].get(task, 128) if options.batch_size is None else options.batch_size
     require_positive([("--batch-size", size)])
-    precision = options.precision
+    device, precision = _device(task, options), options.precision
     if precision == "int8" and task != "infer":
         raise InputError("int8 is for infer alone; give --precision fp32 or bf16")
-    resolved = precision if precision == "int8" else resolve_precision(precision, "cpu")
-    return Job(task, network, **vars(replace(options, batch_size=size, precision=resolved)))
+    resolved = precision if precision == "int8" else resolve_precision(precision, device)
+    return Job(task, network, **vars(replace(options, batch_size=size, precision=resolved, device=device)))

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from deepres.runtime.errors import InputError, Say
 
 
@@ -13,6 +11,8 @@ def fetch_from_hub(repository: str, say: Say) -> Path:
     A copy in the cache serves where the hub cannot be reached. Raises `InputError` where there is neither,
     for a name that the hub does not know, and for a data set without Parquet files.
     """
+    from huggingface_hub import snapshot_download
+
     say(f"hf:{repository}: fetching from the Hugging Face hub")
     try:
         folder = Path(snapshot_download(repository, repo_type="dataset", allow_patterns=["*.parquet"]))

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet as pq
-
 from deepres.data.listing import Listing, Part, Picture
 from deepres.data.part_names import TEST, TRAIN, VALIDATION
 from deepres.data.patterns import missing
@@ -117,12 +114,22 @@ def _home(path: Path, root: Path) -> Path:
     return folder.parent if folder != root and folder.name.lower().startswith("train") else folder
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: Path) -> Any:
+    pa = _arrow()
     try:
         require_regular(file)
-        return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
+        return pa.parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
+
+
+def _arrow() -> Any:
+    """The package that reads Parquet, loaded on first need. Raises `InputError` where it is missing."""
+    try:
+        import pyarrow.parquet  # pyright: ignore[reportUnusedImport]
+    except ModuleNotFoundError:
+        raise InputError("Parquet files are read by the package pyarrow, which is missing; install it") from None
+    return pyarrow
 
 
 def _damaged(file: Path, error: Exception) -> InputError:
@@ -149,7 +156,7 @@ def _rows(file: _File) -> Iterator[Picture]:
 
     Raises `InputError` for the label null and for a damaged file.
     """
-    row = 0
+    pa, row = _arrow(), 0
     with _open(file.path) as source:
         image, label = _columns(source.schema_arrow, file.path)
         try:
@@ -164,7 +171,7 @@ def _rows(file: _File) -> Iterator[Picture]:
             raise _damaged(file.path, error) from None
 
 
-def _batches(source: pq.ParquetFile, file: Path, content: str, label: str) -> Iterator[Any]:
+def _batches(source: Any, file: Path, content: str, label: str) -> Iterator[Any]:
     """The rows of a file in batches, whose size follows from the bytes that the row group declares.
 
     A single row may be as large as the whole group, since sizes differ and equal rows are stored once. Raises
@@ -202,6 +209,7 @@ def _has_labels(file: Path) -> bool:
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:
     """Names of the image column and the label column. Raises `InputError` where one is missing."""
+    pa = _arrow()
 
     def is_image(kind: Any) -> bool:
         if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:

@@ -1,14 +1,25 @@
 """What every network here has in common."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from deepres.runtime.errors import InputError
+
+if TYPE_CHECKING or find_spec("huggingface_hub"):
+    from huggingface_hub import ModelHubMixin
+else:
+
+    class ModelHubMixin:
+        """In a bare source tree without `huggingface_hub`, networks have no methods of the hub."""
+
+        def __init_subclass__(cls, **facts: str):
+            super().__init_subclass__()
+
 
 Layer = Callable[[Tensor], Tensor]  # a module, or a function without parameters such as ReLU
 

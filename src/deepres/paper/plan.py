@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from msgspec import Meta
-
 from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
 from deepres.classification.source import Source
 from deepres.models.catalog import depth
@@ -16,6 +14,7 @@ from deepres.records import Run, write_json
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import missing, remove_empty
+from deepres.runtime.untrusted import Meta
 from deepres.training.tracking import Tracked
 from deepres.training.trainer import Monitor
 from deepres.workflows.configure import slug

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 from deepres.runtime.errors import InputError
 
 VARIABLE = "DEEPRES_CACHE"
@@ -17,9 +15,18 @@ def cache_folder() -> Path:
     Raises `InputError` if there is neither, as for an unknown user without HOME.
     """
     try:
-        return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("deepres")).expanduser().absolute()
+        return Path(os.environ.get(VARIABLE) or _of_user()).expanduser().absolute()
     except RuntimeError:
         raise InputError(f"this user has no home folder, and so no place for what is kept; {REMEDY}") from None
+
+
+def _of_user() -> str:
+    """The user's cache folder, by the rules of this system; from a bare source tree, by those of Linux."""
+    try:
+        from platformdirs import user_cache_dir
+    except ModuleNotFoundError:
+        return "~/.cache/deepres"
+    return user_cache_dir("deepres")
 
 
 def in_cache(place: object) -> bool:

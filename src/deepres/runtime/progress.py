@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any, Self
 
 from deepres.runtime.errors import Say
-from deepres.runtime.printing import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from deepres.runtime.printing import Console
 
 LINE_SECONDS = 30.0
 SHOWN_SECONDS = 0.1  # from one state of the bar to the next: a step on a GPU takes less time than drawing it
@@ -17,7 +19,7 @@ SHOWN_SECONDS = 0.1  # from one state of the bar to the next: a step on a GPU ta
 class ConsoleMonitor:
     """Shows on a `rich` console the progress of a run of `total` iterations of `batch_size` images."""
 
-    def __init__(self, console: Console, label: str, total: int, batch_size: int):
+    def __init__(self, console: "Console", label: str, total: int, batch_size: int):
         self.console, self.label, self.total, self.batch_size = console, label, total, batch_size
         self.bar = _bar(console)
         self.task: TaskID | None = None
@@ -76,7 +78,9 @@ def every_so_often(say: Say, what: str) -> Callable[[int, int | None], None]:
     return tick
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: "Console") -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=24),

@@ -1,20 +1,42 @@
 """Reads JSON and TOML that strangers may have written: checked against a schema, with limits on size and depth.
 
 A schema is a type as `msgspec` knows them: `dict[str, float]`, `list[str]`, a dataclass, a `TypedDict`, with bounds by
-`Annotated[int, msgspec.Meta(ge=1, le=1000)]`. A value that does not fit raises one `InputError`.
+`Annotated[int, Meta(ge=1, le=1000)]`. A value that does not fit raises one `InputError`. Every installation has
+`msgspec`. A bare source tree may lack it: size, depth and numbers are then checked, but types are not.
 """
 
+import dataclasses
 import json
 import math
 import tomllib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepres.runtime import files
 from deepres.runtime.errors import InputError
+
+if TYPE_CHECKING or find_spec("msgspec"):
+    from msgspec import Meta, ValidationError  # pyright: ignore[reportUnusedImport]  (others take Meta from here)
+    from msgspec import convert as _converted
+else:
+
+    class ValidationError(Exception):
+        """Never raised: without `msgspec` types are not checked."""
+
+    class Meta:
+        """Bounds of a type, which are not checked without `msgspec`."""
+
+        def __init__(self, **bounds: float):
+            self.bounds = bounds
+
+    def _converted(value, kind):
+        """`value` as it is, but an object as the dataclass `kind`, if it is one."""
+        if not dataclasses.is_dataclass(kind):
+            return value
+        return kind(**{own.name: value[own.name] for own in dataclasses.fields(kind) if own.name in value})
+
 
 MOST_BYTES = 2**24  # of a text; its parsed value takes about thirty times the memory
 DEEPEST = 64  # levels of nested lists and objects, since a parser calls itself for each
@@ -77,8 +99,8 @@ def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST
 def convert(value: Any, kind: type[T], what: str, mend: str = MEND) -> T:
     """`value` (plain dicts, lists, texts and numbers) as the type `kind`. Raises `InputError` if it does not fit."""
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+        return _converted(value, kind)
+    except ValidationError as error:
         raise InputError(_sentence(what, *_plain(str(error)), mend)) from None
 
 

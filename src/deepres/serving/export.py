@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from msgspec import Meta
 from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError, Say, reason_of, require_packages, silent
 from deepres.runtime.files import require_regular
+from deepres.runtime.untrusted import Meta
 from deepres.serving.agreement import Agreement, agreement
 from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Content, Facts, Form, digest, files_of, form_of
 from deepres.serving.outputs import Outputs, Runner

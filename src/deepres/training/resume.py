@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Required, TypedDict
 
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 
 from deepres.records import DIGEST, METRICS, RECORDS, Count, Run, cut_after, digest
 from deepres.runtime import untrusted
 from deepres.runtime.errors import Say
 from deepres.runtime.files import read_bytes, replacing
+from deepres.runtime.untrusted import Meta
 from deepres.training.optimizer import SGD
 from deepres.weights.checkpoint import STATE, Checkpoint, kept_records, tell_damage
 from deepres.weights.state import misfits

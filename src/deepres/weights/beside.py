@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
-
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
 
@@ -28,12 +26,13 @@ OTHERS = ("test_input_size", "test_crop_pct", "resize_size", "model_args")
 # The architectures of timm that our networks compute. Others may have the same tensors and compute something else, as
 # resnetblur50 does.
 OURS = re.compile(r"(tv_|gluon_|ssl_|swsl_)?(resnet|vgg)\d+(_bn|_v1b)?")
-Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+Pixels = Annotated[int, untrusted.Meta(ge=1, le=2**14)]
 Side = Pixels | list[Pixels] | dict[str, Pixels | None]
-Divisor = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
+Divisor = Annotated[float, untrusted.Meta(ge=1e-6, le=1e6)]
 
 
-class _Config(msgspec.Struct):
+@dataclass(frozen=True)
+class _Config:
     """The fields of the JSON files that are used here, or that change what a network computes."""
 
     architecture: str | None = None

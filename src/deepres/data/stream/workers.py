@@ -18,7 +18,6 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple, TypeVar
 
-import psutil
 import torch
 
 from deepres.data.stream.transport import receive, send
@@ -137,6 +136,8 @@ def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
 
 
 def _state(process: BaseProcess) -> str:
+    import psutil
+
     try:
         return psutil.Process(process.pid).status()
     except psutil.Error:
