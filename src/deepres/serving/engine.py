@@ -146,7 +146,7 @@ def engine(
     # A named engine, or else the fastest of all.
     if name != "auto":
         chosen, seconds = _made(name, source)
-        if seconds > TOLD:
+        if seconds > TOLD and source.device == "cuda":
             say(f"the engine {name} was ready after {seconds:.0f} s")
         return chosen
     made: list[tuple[Engine, float]] = []
