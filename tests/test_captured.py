@@ -67,6 +67,15 @@ def test_a_shape_is_captured_when_it_comes_again_and_its_batches_are_padded():
     assert list(forward.graphs) == [(6, 3, 4, 4)]
 
 
+def test_a_graph_of_inference_mode_runs_outside_of_it_as_well():
+    forward = CapturedForward(Counting(), benchmark=True)
+    images = torch.randn(2, 1, 2, 2)
+    with torch.inference_mode():
+        forward(images)
+    assert forward(images).equal(images.flatten(1).sum(1))
+    assert not forward.training and not forward.net.training
+
+
 def test_outputs_are_kept_when_the_next_batch_comes():
     forward = CapturedForward(Counting(), benchmark=True)
     first, second = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)

@@ -48,12 +48,13 @@ class CapturedForward(nn.Module):
         self.graphs: dict[tuple[int, ...], _Graph] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._lock = Lock()
+        self.eval()
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Outputs:
         """The outputs of the network for `images`; nothing waits for the device."""
         count, shape = len(images), (padded(len(images), self.usual), *images.shape[1:])
-        with self._lock:
+        # Tensors made in inference mode could not be written to outside of it.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
             graph = self.graphs.get(shape) or self._captured(shape, images.device)
             if graph is None:
                 return self.net(images.to(self.dtype, memory_format=torch.channels_last))
@@ -103,7 +104,8 @@ class _Graph:
 @contextmanager
 def _timed_algorithms() -> Generator[None]:
     """cuDNN times its algorithms for each new shape inside the `with`."""
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
