@@ -38,7 +38,7 @@ def change(found, expected):
 
 def ready(name, size):
     """The net on the GPU, images there, and its scores by the processor."""
-    net, images = warmed(name, size, 10).eval(), torch.randn(7, 3, size, size)
+    net, images = warmed(name, size, 10), torch.rand(7, 3, size, size) - 0.5
     with torch.no_grad():
         expected = net(images)
     return net.cuda(), images.cuda(), expected
@@ -65,13 +65,13 @@ def test_other_batches_do_not_move_the_scores_of_an_image_beyond_rounding():
 
 
 def test_views_of_many_sizes_are_scored_by_graphs_and_plainly():
-    net = warmed("resnet18", 64, 10).eval().cuda()
+    net = warmed("resnet18", 64, 10).cuda()
     dense = fully_convolutional(net, 64)
     run = gpu.captured(folded(dense), "fp32")
     run.most = 2
     for _ in range(3):
         for side in (64, 96, 128):
-            images = torch.randn(2, 3, side, side + 32, device="cuda")
+            images = torch.rand(2, 3, side, side + 32, device="cuda") - 0.5
             with torch.no_grad():
                 assert change(run(images)["scores"], dense(images)) <= MOST["fp32"]
     assert len(run.graphs) == 2
@@ -80,7 +80,7 @@ def test_views_of_many_sizes_are_scored_by_graphs_and_plainly():
 def test_the_form_of_a_training_run_follows_weights_and_statistics():
     net, form = build("resnet20", 10).cuda(), EvaluationForm()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    images, labels = torch.randn(64, 3, 32, 32, device="cuda"), torch.randint(0, 10, (64,), device="cuda")
+    images, labels = torch.rand(64, 3, 32, 32, device="cuda") - 0.5, torch.randint(0, 10, (64,), device="cuda")
     for _ in range(4):
         net.train()
         F.cross_entropy(net(images), labels).backward()
@@ -126,7 +126,7 @@ def test_auto_times_what_runs_here_and_says_what_does_not(monkeypatch):
 
 @pytest.mark.parametrize("protocol", ["center", "10-crop", "dense"])
 def test_the_protocols_have_the_scores_of_the_processor(protocol):
-    net = warmed("resnet18", 64, 10).eval()
+    net = warmed("resnet18", 64, 10)
     net.mean, net.header = torch.full((3, 64, 64), 0.5), {"crop": 64, "num_classes": 10}
     random = torch.Generator().manual_seed(0)
     images = [

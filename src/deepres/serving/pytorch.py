@@ -26,6 +26,7 @@ class InPrecision(nn.Module):
         for module in self.net.modules():
             if isinstance(module, Classifier):
                 module.float()
+        self.eval()
 
     def forward(self, images: Tensor) -> Outputs:
         """The outputs by name."""
