@@ -13,22 +13,9 @@ from deepres.acceleration.folded import folded
 from deepres.acceleration.fused import FusedBlock, fused
 from deepres.classification.scorer import gpu_scores
 from deepres.models.blocks import ConvBN
-from deepres.models.catalog import build
 from deepres.models.convolutional import fully_convolutional
 from deepres.serving import gpu
-
-
-def trained(name, classes=10):
-    """The net `name` with statistics and parameters of BN that are not those of its start."""
-    torch.manual_seed(0)
-    net = build(name, classes)
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.5, 0.5)
-            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return net.eval()
+from networks import settled
 
 
 class Counting(nn.Module):
@@ -104,7 +91,7 @@ def test_with_a_benchmark_a_shape_is_captured_at_once_and_cudnn_is_left_as_it_wa
 
 @pytest.mark.parametrize("name", ["resnet8", "plain8", "resnet8-b", "highway7", "resnet18-32px", "resnet50"])
 def test_fused_blocks_have_the_scores_of_the_net(name):
-    net = trained(name)
+    net = settled(name)
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         expected = net(images)
@@ -115,7 +102,7 @@ def test_fused_blocks_have_the_scores_of_the_net(name):
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 3e-2), ("fp16", 5e-3)])
 def test_the_form_of_a_gpu_gives_float32_scores_in_each_precision(precision, most):
-    net = trained("resnet8")
+    net = settled("resnet8")
     run = gpu.captured(folded(net), precision)
     for _ in range(2):
         images = torch.randn(5, 3, 32, 32)
@@ -128,7 +115,7 @@ def test_the_form_of_a_gpu_gives_float32_scores_in_each_precision(precision, mos
 
 
 def test_the_dense_form_runs_captured_on_views_of_any_size():
-    net = trained("resnet8")
+    net = settled("resnet8")
     dense = fully_convolutional(net, 32)
     scores = gpu_scores(dense, "fp32")
     for side in (32, 40, 32, 40, 32):
@@ -138,7 +125,7 @@ def test_the_dense_form_runs_captured_on_views_of_any_size():
 
 
 def test_a_folded_copy_is_brought_up_to_date_in_place():
-    net, later = trained("resnet8-b"), trained("resnet8-b")
+    net, later = settled("resnet8-b"), settled("resnet8-b")
     for parameter in later.parameters():
         parameter.data.mul_(1.25)
     fast = folded(net)
@@ -152,7 +139,7 @@ def test_a_folded_copy_is_brought_up_to_date_in_place():
 def test_the_form_of_a_training_run_is_kept_and_follows_the_weights(monkeypatch):
     """As on a GPU, without the graphs."""
     monkeypatch.setattr(evaluation, "CAPTURES", ("cpu",))
-    net, form = trained("resnet8"), EvaluationForm()
+    net, form = settled("resnet8"), EvaluationForm()
     images = torch.randn(4, 3, 32, 32)
     kept = form.of(net)
     for _ in range(3):
@@ -166,7 +153,7 @@ def test_the_form_of_a_training_run_is_kept_and_follows_the_weights(monkeypatch)
 
 
 def test_on_a_processor_the_form_is_the_folded_net():
-    net = trained("resnet8")
+    net = settled("resnet8")
     made = EvaluationForm().of(net)
     assert type(made) is type(net) and not any(isinstance(layer, nn.BatchNorm2d) for layer in made.modules())
     assert any(isinstance(layer, ConvBN) for layer in made.modules())

@@ -19,7 +19,7 @@ from deepres.runtime.errors import InputError
 from deepres.serving import gpu
 from deepres.serving.engine import engine
 from deepres.weights.file import serialise
-from networks import warmed
+from networks import settled, warmed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 NETS = [("resnet20", 32), ("resnet20-b", 32), ("plain20", 32), ("highway19", 32), ("resnet50", 64), ("resnet34", 64)]
@@ -38,7 +38,7 @@ def change(found, expected):
 
 def ready(name, size):
     """The net on the GPU, images there, and its scores by the processor."""
-    net, images = warmed(name, size, 10), torch.rand(7, 3, size, size) - 0.5
+    net, images = settled(name), torch.rand(7, 3, size, size) - 0.5
     with torch.no_grad():
         expected = net(images)
     return net.cuda(), images.cuda(), expected

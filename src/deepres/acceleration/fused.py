@@ -33,11 +33,14 @@ def fused(net: nn.Module) -> nn.Module:
 def _conv_relu(layer: ConvBN, x: Tensor, added: Tensor | None = None) -> Tensor:
     """ReLU(convolution(x) + bias [+ added])."""
     conv = cast(nn.Conv2d, layer.conv)
-    if not (x.is_cuda and torch.version.cuda):
-        result = conv(x) if added is None else conv(x).add_(added)
-        return F.relu(result, inplace=True)
-    padding = cast(tuple[int, int], conv.padding)
-    how = (conv.bias, conv.stride, padding, conv.dilation, conv.groups)
-    if added is None:
-        return torch.cudnn_convolution_relu(x, conv.weight, *how)
-    return torch.cudnn_convolution_add_relu(x, conv.weight, added, 1, *how)
+    if x.is_cuda and torch.version.cuda:
+        padding = cast(tuple[int, int], conv.padding)
+        how = (conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+        try:
+            if added is None:
+                return torch.cudnn_convolution_relu(x, conv.weight, *how)
+            return torch.cudnn_convolution_add_relu(x, conv.weight, added, 1, *how)
+        except RuntimeError:
+            pass  # cuDNN has no such kernel for this shape and type
+    result = conv(x) if added is None else conv(x).add_(added)
+    return F.relu(result, inplace=True)
