@@ -48,14 +48,6 @@ def pytest_report_header():
     return f"processor: {kind}{told}, vectors of {512 if WIDE else 256} bits or less"
 
 
-def pytest_collection_modifyitems(items):
-    """Leave out, and say so, what needs a GPU where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def kernels(tmp_path_factory):
     """Where the compiled kernels are kept, PyTorch's as well: compiled once, whatever the number of test processes.

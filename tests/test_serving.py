@@ -255,8 +255,11 @@ def test_openvino_is_refused_in_bf16_where_it_would_take_fp32_without_a_word(res
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("tensorrt",), "unknown engine 'tensorrt'; give one of auto, eager, compile, onnxruntime, openvino"),
-        (("auto", "fp16"), "unknown precision 'fp16'; give one of fp32, bf16, int8"),
+        (("tvm",), "unknown engine 'tvm'; give one of auto, eager, compile, onnxruntime, tensorrt, openvino"),
+        (("auto", "fp8"), "unknown precision 'fp8'; give one of fp32, bf16, fp16, int8"),
+        (("auto", "fp16"), "no engine for fp16 can be had on cpu here"),
+        (("eager", "fp16"), "eager has no fp16; give one of fp32, bf16"),
+        (("tensorrt", "fp16"), "tensorrt does not run on cpu; give --device cuda"),
         (("eager", "int8", [torch.zeros(1, 3, 32, 32)]), "eager has no int8; give one of fp32, bf16"),
         (("onnxruntime", "int8"), "int8 takes its ranges from images"),
         (("onnxruntime", "bf16"), "onnxruntime has no bf16; give one of fp32, int8"),

@@ -1,44 +1,46 @@
-"""Parts of a training step that are one kernel of this project on a GPU: a batch is cut, and its loss is taken."""
+"""Folded networks on a GPU: a convolution, its bias, the shortcut's addition and the ReLU as one kernel of cuDNN."""
 
-import os
-from functools import cache
-from importlib.util import find_spec
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from deepres.data.resident_batches import Cut
-from deepres.runtime.cache_folder import cache_folder
-
-
-@cache
-def makes_kernels() -> bool:
-    """Whether Triton makes kernels for this machine's GPU; it takes a C compiler, too. The first call tries it."""
-    if not torch.cuda.is_available() or find_spec("triton") is None:
-        return False
-    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
-    from deepres.kernels.triton.cross_entropy import cross_entropy
-
-    try:
-        cross_entropy(torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda"))
-    except Exception:  # Triton raises almost any exception where its tools are missing
-        return False
-    return True
+from deepres.models.blocks import Block, ConvBN
+from deepres.models.shortcuts import NoShortcut, Sum
 
 
-def fused_cut(device: str) -> Cut | None:
-    """The kernel that cuts and flips the images of a batch, with the bits of PyTorch's operations; None without one."""
-    if device != "cuda" or not makes_kernels():
-        return None
-    from deepres.kernels.triton.augment import crop_flip_normalise
+class FusedBlock(Block):
+    """`Block` after folding, with one kernel a layer; the last one includes the addition and the ReLU."""
 
-    return crop_flip_normalise
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Block`."""
+        layers = [layer for layer in cast(nn.Sequential, self.residual) if isinstance(layer, ConvBN)]
+        carried = self.shortcut.carried(x) if isinstance(self.shortcut, Sum) else None
+        for layer in layers[:-1]:
+            x = _conv_relu(layer, x)
+        return _conv_relu(layers[-1], x, carried)
 
 
-def fused_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor] | None:
-    """The mean cross-entropy of logits (N, K), and the training error in percent; None where no kernel takes them."""
-    if not logits.is_cuda or not makes_kernels():
-        return None
-    from deepres.kernels.triton.cross_entropy import cross_entropy, fits
+def fused(net: nn.Module) -> nn.Module:
+    """Make the blocks of the folded `net` fused ones, in place, except gated ones; parameters and their names stay."""
+    for module in net.modules():
+        if isinstance(module, Block) and isinstance(module.shortcut, Sum | NoShortcut):
+            module.__class__ = FusedBlock
+    return net
 
-    return cross_entropy(logits, labels, label_smoothing) if fits(logits) else None
+
+def _conv_relu(layer: ConvBN, x: Tensor, added: Tensor | None = None) -> Tensor:
+    """ReLU(convolution(x) + bias [+ added])."""
+    conv = cast(nn.Conv2d, layer.conv)
+    if x.is_cuda and torch.version.cuda:
+        padding = cast(tuple[int, int], conv.padding)
+        how = (conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+        try:
+            if added is None:
+                return torch.cudnn_convolution_relu(x, conv.weight, *how)
+            return torch.cudnn_convolution_add_relu(x, conv.weight, added, 1, *how)
+        except RuntimeError:
+            pass  # cuDNN has no such kernel for this shape and type
+    result = conv(x) if added is None else conv(x).add_(added)
+    return F.relu(result, inplace=True)

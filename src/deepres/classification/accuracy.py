@@ -100,9 +100,9 @@ def score(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
     """
     was_training = net.training
     net.eval()
-    pairs = [(net(images).float().cpu(), labels.cpu()) for images, labels in batches]
+    pairs = [(net(images).float(), labels) for images, labels in batches]  # a GPU is waited for at the end alone
     net.train(was_training)
     if not pairs:
         raise ValueError("no images to score")
-    scores, labels = zip(*pairs, strict=True)
-    return Scores(torch.cat(scores), torch.cat(labels))
+    scores, labels = (torch.cat(parts).cpu() for parts in zip(*pairs, strict=True))
+    return Scores(scores, labels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepres.acceleration.fused import fused_loss
+from deepres.acceleration.step_kernels import fused_loss
 
 AUXILIARY_WEIGHT = 0.3  # Szegedy et al. 2015, Sec. 5
 

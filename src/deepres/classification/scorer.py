@@ -4,12 +4,14 @@ The average over the views of an image is `views.score_views`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from deepres.acceleration.folded import folded
 from deepres.classification.views import CROP, Protocol, fitted, score_views
 from deepres.data.augment import normalise
 from deepres.models.catalog import input_size
@@ -17,9 +19,12 @@ from deepres.models.convolutional import fully_convolutional
 from deepres.models.network import Network
 from deepres.runtime.device import autocast, precision_of_tests, resolve_device
 from deepres.runtime.errors import InputError
+from deepres.serving.gpu import captured
+from deepres.serving.outputs import SCORES
 from deepres.weights.find import require_mean
 
 BATCH_PIXELS = 32 * CROP * CROP
+GPU_BATCH = 4  # times as many pixels on a GPU
 DECODED_PIXELS = 2**26  # of the decoded pictures held at a time, at their own size: 200 MB
 T = TypeVar("T")
 Scorer = Callable[[Sequence[Tensor]], Tensor]
@@ -38,11 +43,13 @@ class Execution:
 
     def resolved(self) -> Self:
         """The same without `auto`, as chosen for this machine. Raises `InputError` for what is unknown."""
-        return replace(self, device=resolve_device(self.device), precision=precision_of_tests(self.precision))
+        device = resolve_device(self.device)
+        return replace(self, device=device, precision=precision_of_tests(self.precision, device))
 
     def pixels(self, crop: int) -> int:
         """The most pixels in a batch of views, for a network trained on crops of `crop` pixels a side."""
-        return self.batch_size * crop**2 if self.batch_size else BATCH_PIXELS
+        usual = BATCH_PIXELS * (GPU_BATCH if self.device == "cuda" else 1)
+        return self.batch_size * crop**2 if self.batch_size else usual
 
     def views(self, crop: int) -> int:
         """How many views of the size of the crop are in a batch."""
@@ -108,6 +115,9 @@ def scorer(
         raise InputError("a file takes views of one size, which the protocol dense has not; give another")
     made = (fully_convolutional(net, crop) if dense else net).eval()
     made = made.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    # On a GPU it is folded, and its forward pass captured; its weights then have the type of the precision.
+    on_gpu = execution.device == "cuda" and not net.in_file
+    run = engine or (gpu_scores(made, execution.precision) if on_gpu else made)
 
     # From views to the input of the network, and from images to scores.
     def prepare(images: Tensor) -> Tensor:
@@ -119,13 +129,24 @@ def scorer(
         images = [with_channels(image, channels) for image in images]
         if protocol.name == "single":
             _check_sizes(images, mean)
-        with autocast(execution.precision, execution.device):
-            scores = score_views(engine or made, images, views, prepare, execution.pixels(crop))
+        with nullcontext() if on_gpu else autocast(execution.precision, execution.device):
+            scores = score_views(run, images, views, prepare, execution.pixels(crop))
         if not scores.isfinite().all():
             raise InputError("the network gives scores that are not finite; its weights are damaged, give others")
         return scores
 
     return score
+
+
+def gpu_scores(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+    """The scores of `net`, which is not changed, for images on its GPU: folded, in `precision`, and captured."""
+    run = captured(folded(net), precision)
+
+    def scores(images: Tensor) -> Tensor:
+        outputs = run(images)
+        return outputs[SCORES]
+
+    return scores
 
 
 def with_channels(image: Tensor, channels: int) -> Tensor:

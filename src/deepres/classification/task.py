@@ -9,9 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from deepres.acceleration.folded import folded
-from deepres.acceleration.fused import fused_cut
-from deepres.acceleration.on_kernels import runs_on_kernels
+from deepres.acceleration.evaluation import EvaluationForm
+from deepres.acceleration.step_kernels import fused_cut
 from deepres.classification.accuracy import Scores, percent_wrong, score
 from deepres.classification.loss import loss_and_error
 from deepres.classification.recipe import ClassificationConfig
@@ -79,6 +78,7 @@ class ClassificationTask:
     facts: Json = dataclasses.field(default_factory=dict[str, object])
     figures: tuple[str, ...] = ("train_error",)
     watched: str | None = "test_error"
+    form: EvaluationForm = dataclasses.field(default_factory=EvaluationForm)
 
     def batch_at(self, step: int) -> Labelled:
         """Images float32 (n, C, H, W), with the mean image subtracted, and labels int64 (n,), on the device."""
@@ -109,8 +109,8 @@ class ClassificationTask:
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
         """Top-1 and top-5 test error in percent; the ranks share the images, and each image counts once."""
-        # In fp32 whatever the precision of training, and folded for speed as in `deepres eval`.
-        fast = net if runs_on_kernels(net) else folded(net)
+        # In fp32 whatever the precision of training.
+        fast = self.form.of(net)
         top1, top5, images = _summed(self.ranks, lambda: self.test.hits(fast, last))
         if not images:
             raise InputError("none of the test images decodes; see which with deepres data check")

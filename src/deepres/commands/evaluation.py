@@ -66,7 +66,9 @@ class ExecutionOptions:
     device: Device = "auto"
     precision: Annotated[
         str,
-        typer.Option(help="fp32 (which auto is, everywhere) or bf16, whose scores move a little with the batch size."),
+        typer.Option(
+            help="fp32 (which auto is, everywhere), or bf16 (on a GPU also fp16), whose scores move a little."
+        ),
     ] = "auto"
 
 

@@ -48,7 +48,10 @@ def predict(
     form: Annotated[Listing, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
     top: Annotated[int, typer.Option(help="So many classes a picture.")] = 5,
     engine: Annotated[
-        str, typer.Option(help="eager, compile, onnxruntime, openvino, or auto: all are timed, the fastest is kept.")
+        str,
+        typer.Option(
+            help="eager, compile, onnxruntime, tensorrt, openvino, or auto: all are timed, the fastest is kept."
+        ),
     ] = "eager",
     network: NetworkName = None,
 ) -> None:
@@ -63,7 +66,7 @@ def predict(
     # The network with its protocol and engine, and the pictures.
     require_positive([("--top", top), ("--batch-size", execution.batch_size)])
     how = protocol.chosen()
-    net = open_network(weights, say, network)
+    net = open_network(weights, say, network, execution.device)
     files = list(predict.files_of(pictures, lambda: sys.stdin.buffer.read() if sys.stdin else b"", say))
     predictor = predict.predictor(net, how, Execution(**vars(execution)), engine, say)
     # Predictions are written as they are made; pictures that cannot be read are told at the end.

@@ -1,17 +1,17 @@
-"""The last layer, which gives the logits: in float32, also under autocast."""
+"""The last layer, which gives the logits: in float32, also under autocast and behind maps of another type."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Classifier(nn.Linear):
-    """`nn.Linear` without autocast: logits that are rounded to bf16 tie, and then the first class would win."""
+    """`nn.Linear` in the type of its weights: logits rounded to bf16 tie, and then the first class would win."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
         device = input.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            return super().forward(input)
+            return super().forward(input.to(self.weight.dtype))
         with torch.autocast(device, enabled=False):
             return super().forward(input.to(self.weight.dtype))
 

@@ -17,8 +17,16 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, -1  # of <malloc.h>
 def resolve_device(device: str) -> str:
     """The device to use: for `auto` the best one of this machine, else `device` itself.
 
-    Raises `InputError` for a device that this machine does not have.
+    On a GPU, fp32 then is fp32 in this process: PyTorch's default for convolutions, TF32, rounds to 1e-3. Raises
+    `InputError` for a device that this machine does not have.
     """
+    chosen = _resolved(device)
+    if chosen == "cuda":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return chosen
+
+
+def _resolved(device: str) -> str:
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if here[name])
@@ -54,14 +62,15 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def precision_of_tests(precision: str) -> str:
-    """The precision of tests: for `auto` fp32 on every device, else `precision` itself.
+def precision_of_tests(precision: str, device: str = "cpu") -> str:
+    """The precision of tests: for `auto` fp32 on every device, else `precision` itself, which on a GPU may be fp16.
 
     In bf16 a score depends on the batch size (by up to 0.01), since sums are then taken in another order. Raises
     `InputError` for an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}; give one of {', '.join(PRECISIONS)}")
+    known = (*PRECISIONS, *["fp16"] * (device == "cuda"))
+    if precision not in known:
+        raise InputError(f"unknown precision {precision!r}; give one of {', '.join(known)}")
     return "fp32" if precision == "auto" else precision
 
 

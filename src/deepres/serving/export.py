@@ -83,7 +83,7 @@ def export(net: nn.Module, out: Path, form: Form, inputs: Inputs, facts: Mapping
             content = Content(inputs.of(folded(net).cpu()), inputs.batches[0], facts, inputs.calibrate)
             FORMS[form].write(content, staged)
             # Read back by its own runtime, and compared with the network as it was trained.
-            run, _ = FORMS[form].read(staged)
+            run, _ = FORMS[form].read(staged, "cpu")
             found = agreement(run, inputs.of(net.cpu().eval()), inputs.batches)
             _require_agreement(found, int8, out)
     except OSError as error:
@@ -117,8 +117,8 @@ def _require_agreement(found: Agreement, int8: bool, out: Path) -> None:
         )
 
 
-def open_export(file: Path, say: Say = silent) -> tuple[Runner, Facts]:
-    """An exported file as a function from images to outputs, computed by its runtime; and its metadata.
+def open_export(file: Path, say: Say = silent, device: str = "cpu") -> tuple[Runner, Facts]:
+    """An exported file as a function from images to outputs on `device`, computed by its runtime; and its metadata.
 
     Raises `InputError` where the runtime is missing, for a file that is damaged or was not written by `export`, and
     where the weights beside it belong to another file. `say` is told of an older export that does not name its weights.
@@ -127,7 +127,7 @@ def open_export(file: Path, say: Say = silent) -> tuple[Runner, Facts]:
     _require_readable(file, form)
     # Read the file.
     try:
-        run, facts = FORMS[form].read(file)
+        run, facts = FORMS[form].read(file, device)
     except InputError:
         raise
     except Exception as error:  # the runtimes raise errors of many kinds for a damaged file

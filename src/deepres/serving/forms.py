@@ -47,8 +47,8 @@ def _write_onnx(content: Content, file: Path) -> None:
     file.write_bytes(model.SerializeToString())
 
 
-def _read_onnx(file: Path) -> tuple[Runner, Facts]:
-    run, texts = onnx.onnxruntime_opened(file.read_bytes())
+def _read_onnx(file: Path, device: str) -> tuple[Runner, Facts]:
+    run, texts = onnx.onnxruntime_opened(file.read_bytes(), "cpu" if device == "cpu" else "cuda")
     facts: Facts = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
     values = {name: _decoded(facts[name], file) for name in ("classes", "crop") if name in facts}
     return run, facts | values
@@ -69,7 +69,7 @@ def _write_openvino(content: Content, file: Path) -> None:
         raise OSError(f"{str(error).splitlines()[0]} of OpenVINO, with {free:.0f} MiB free on the disk") from None
 
 
-def _read_openvino(file: Path) -> tuple[Runner, Facts]:
+def _read_openvino(file: Path, device: str) -> tuple[Runner, Facts]:
     from openvino import Core
 
     core = Core()
@@ -88,7 +88,7 @@ def _write_program(content: Content, file: Path) -> None:
     file.write_bytes(buffer.getvalue())
 
 
-def _read_program(file: Path) -> tuple[Runner, Facts]:
+def _read_program(file: Path, device: str) -> tuple[Runner, Facts]:
     extra = {f"{METADATA}.json": ""}
     program = torch.export.load(file, extra_files=extra).module()
     return lambda images: named(program(images)), _decoded(extra[f"{METADATA}.json"], file)
@@ -108,22 +108,28 @@ def digest(file: Path) -> str:
 
 @dataclass(frozen=True)
 class FormKind:
-    """A form: the suffix of its file and of files beside it, the packages it needs, and whether it has int8."""
+    """A form: the suffix of its file and of files beside it, the packages it needs, and whether it has int8.
+
+    `read` opens a file for a device: `cpu`, or `cuda` where `on_gpu` holds.
+    """
 
     suffix: str
     beside: tuple[str, ...]
     packages: tuple[str, ...]  # that write it
     runtime: str  # package that runs it
     int8: bool
+    on_gpu: bool
     write: Callable[[Content, Path], None]
-    read: Callable[[Path], tuple[Runner, Facts]]
+    read: Callable[[Path, str], tuple[Runner, Facts]]
 
 
 FORMS: dict[Form, FormKind] = {
-    "onnx": FormKind(".onnx", (), ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, _write_onnx, _read_onnx),
-    "torch-export": FormKind(".pt2", (), (), "torch", False, _write_program, _read_program),
+    "onnx": FormKind(
+        ".onnx", (), ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", True, True, _write_onnx, _read_onnx
+    ),
+    "torch-export": FormKind(".pt2", (), (), "torch", False, False, _write_program, _read_program),
     "openvino": FormKind(
-        ".xml", (".bin",), ("onnx", "onnxscript", "openvino"), "openvino", True, _write_openvino, _read_openvino
+        ".xml", (".bin",), ("onnx", "onnxscript", "openvino"), "openvino", True, False, _write_openvino, _read_openvino
     ),
 }
 

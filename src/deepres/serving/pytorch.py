@@ -5,13 +5,38 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from deepres.models.classifier import Classifier
 from deepres.runtime.errors import InputError
 from deepres.serving.outputs import Outputs, Runner, named
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class InPrecision(nn.Module):
+    """A copy of `net` in the type of `precision`, so that weights are not cast in every run, as autocast does.
+
+    It takes images (N, C, H, W) of any type to outputs by name, float32. The layer that gives a classifier's scores
+    stays in float32: scores that are rounded tie.
+    """
+
+    def __init__(self, net: nn.Module, precision: str):
+        super().__init__()
+        self.dtype = DTYPES[precision]
+        self.net = copy.deepcopy(net).to(self.dtype)
+        for module in self.net.modules():
+            if isinstance(module, Classifier):
+                module.float()
+        self.eval()
+
+    def forward(self, images: Tensor) -> Outputs:
+        """The outputs by name."""
+        outputs = named(self.net(images.to(self.dtype, memory_format=torch.channels_last)))
+        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
 
 
 def eager(net: nn.Module, precision: str) -> Runner:
     """The folded `net` from images (N, C, H, W) to float32 outputs; weights and maps are in `precision`."""
-    return _converting(*_in_precision(net, precision))
+    return InPrecision(net, precision)
 
 
 def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
@@ -20,18 +45,23 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     Raises `InputError` where PyTorch cannot compile, for example without a C++ compiler.
     """
     import torch._inductor.config as inductor
-    from torch._dynamo.exc import TorchDynamoException
 
-    fast, dtype = _in_precision(net, precision)
+    made = InPrecision(net, precision)
     # PyTorch counts compilations by the source of `forward`, which all networks share, and stops after eight.
-    fast.compile(isolate_recompiles=True)
-    converting = _converting(fast, dtype)
+    made.net.compile(isolate_recompiles=True)
 
     def run(images: Tensor) -> Outputs:
         # Freezing makes the weights constants of the graph. As an option of `compile` the tracer would not see it; so
         # it is set around each call, as each may compile.
         with inductor.patch(freezing=True):
-            return converting(images)
+            return made(images)
+
+    return compiling(run, example)
+
+
+def compiling(run: Runner, example: Tensor) -> Runner:
+    """`run` after a first call on the example, which compiles. Raises `InputError` where PyTorch cannot compile."""
+    from torch._dynamo.exc import TorchDynamoException
 
     try:
         with torch.inference_mode():
@@ -39,18 +69,4 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     except TorchDynamoException as error:
         cause = str(error).strip().partition("\n")[0]
         raise InputError(f"compile, which takes a C++ compiler, fails here; PyTorch says: {cause}") from error
-    return run
-
-
-def _in_precision(net: nn.Module, precision: str) -> tuple[nn.Module, torch.dtype]:
-    """A copy of `net` in the type of `precision`, so that weights are not cast in every run, as autocast does."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return copy.deepcopy(net).to(dtype), dtype
-
-
-def _converting(net: nn.Module, dtype: torch.dtype) -> Runner:
-    def run(images: Tensor) -> Outputs:
-        outputs = named(net(images.to(dtype, memory_format=torch.channels_last)))
-        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
-
     return run

@@ -150,7 +150,7 @@ def _error_figures(found: Scores, first: Scores) -> Json:
 def _test_networks(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks. Each rank decodes every `world`-th picture, once for all networks."""
     # Open the networks, and find the pictures to test on.
-    by_path = [(path, open_network(path, say, setting.network)) for path in paths]
+    by_path = [(path, open_network(path, say, setting.network, setting.execution.device)) for path in paths]
     nets = [net for _, net in by_path]
     given = setting.data is not None
     setting = _with_recorded_data(paths, setting, say)
@@ -213,7 +213,7 @@ def _use_kernels(nets: Sequence[Network], setting: Setting, say: Say) -> None:
 def _test_facts(net: Network, protocol: Protocol, how: Json) -> Json:
     """How a network was tested, for the record; `how` holds what all networks have in common."""
     facts = protocol.facts(crop_of(net)) | how | {"kernels": "on" if runs_on_kernels(net) else "off"}
-    return facts | ({"device": "cpu", "precision": net.header["precision"]} if net.in_file else {})
+    return facts | ({name: net.header[name] for name in ("device", "precision")} if net.in_file else {})
 
 
 def _score_pictures(

@@ -88,13 +88,15 @@ def predictor(
     # Refuse an engine that cannot score these views.
     if engine != "eager" and net.in_file:
         raise InputError(f"a file is run by its own runtime; leave --engine {engine} out")
-    fixed = protocol.name != "dense" and execution.device == "cpu"  # all views have one size
+    fixed = protocol.name != "dense" and execution.device != "mps"  # all views have one size
     if not fixed and engine not in ("auto", "eager"):
-        raise InputError(f"--engine {engine} takes views of one size on a processor; leave it out for this test")
+        raise InputError(
+            f"--engine {engine} takes views of one size on a processor or a GPU of NVIDIA; leave it out for this test"
+        )
     # Make the engine, and the function from images to scores.
     views, run = execution.views(crop), None
     if fixed and engine != "eager":
-        example = torch.zeros(views, channels_and_classes(net)[0], crop, crop)
+        example = torch.zeros(views, channels_and_classes(net)[0], crop, crop, device=execution.device)
         run = made_engine(net, example, engine, execution.precision, say=say).scores
     score = scorer(net, protocol, execution, run)
     classes = net.header.get("classes") or [str(label) for label in range(channels_and_classes(net)[1])]
