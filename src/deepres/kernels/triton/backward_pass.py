@@ -47,7 +47,7 @@ def _unpool(
         W=last.width,
         **constants,
         BM=tile.positions,
-        ROWS=tiles.ROWS,
+        ROWS=tile.rows(last.z.shape[2]),
         **tile.options,
     )
 
@@ -88,7 +88,7 @@ def _to_input(
         CS=conv.out_channels,
         STORED=through,
         BM=tile.positions,
-        ROWS=tiles.ROWS,
+        ROWS=tile.rows(conv.in_channels),
         UNROLL=tile.unroll,
         **tile.options,
     )

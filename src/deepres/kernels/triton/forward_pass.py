@@ -40,7 +40,7 @@ def run(backbone: Backbone, images: Tensor, maps: Sequence[Maps], scratch: Scrat
             **constants | ({} if layer.opens else {"SHORTCUT": 0}),
             WRITE=writes,
             BM=tile.positions,
-            ROWS=tiles.ROWS,
+            ROWS=tile.rows(conv.out_channels),
             UNROLL=tile.unroll,
             **tile.options,
         )
@@ -65,7 +65,7 @@ def _first(backbone: Backbone, images: Tensor, own: Maps, scratch: Scratch) -> N
         K=patch_size(conv),
         CO=conv.out_channels,
         BM=tile.positions,
-        ROWS=tiles.ROWS,
+        ROWS=tile.rows(conv.out_channels),
         **tile.options,
     )
 

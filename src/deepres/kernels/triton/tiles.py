@@ -11,9 +11,9 @@ class Tile:
 
     positions: int
     warps: int
-    stages: int = 2
+    stages: int = 3
     programs: int = 1024
-    unroll: bool = True
+    unroll: bool = False
 
     @property
     def options(self) -> dict[str, int]:
@@ -23,6 +23,10 @@ class Tile:
     def grid(self, positions: int) -> tuple[int]:
         """The number of programs for that many positions."""
         return (min(self.programs, -(-positions // self.positions)),)
+
+    def rows(self, channels: int) -> int:
+        """The number of programs whose sums are added at once: as many as the registers hold."""
+        return max(1, 512 * self.warps // channels)
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,16 @@ class Share:
 
 
 MOST_PROGRAMS = 1024
-ROWS = 128  # programs whose sums are added at once
 
 # By the channels of the output (of the input, for gradients).
-FORWARD = {16: Tile(256, 8), 32: Tile(128, 4), 64: Tile(64, 4)}
-INPUT_GRADIENT = {16: Tile(256, 8), 32: Tile(128, 4), 64: Tile(64, 4)}
+FORWARD = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
+INPUT_GRADIENT = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
 WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
 IMAGES = Tile(256, 4)
 IMAGES_GRADIENT = Share(128, 4, 16, 9, 128)
 POOL = Tile(64, 4)
 # In float32 products run on the ordinary units: for tests, not for speed.
-EXACT = Tile(32, 4, 1, MOST_PROGRAMS, False)
+EXACT = Tile(32, 4, 1)
 EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
 
 
