@@ -12,10 +12,12 @@ from deepres.models.blocks import Block, ConvBN
 from deepres.models.cifar import CifarNet
 from deepres.models.shortcuts import Identity, NoShortcut, PaddedIdentity
 from deepres.runtime.cache_folder import cache_folder
+from deepres.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from deepres.kernels.triton.chain import Backbone
 
+KIND = "the networks of Sec. 4.2 with shortcuts of option A or none, in blocks of two layers"
 MOST_IMAGE_CHANNELS = 4
 MOST_ELEMENTS = 2**31  # of a map: the kernels count in int32
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -34,14 +36,16 @@ class TritonCifarNet(CifarNet):
 
 
 def accelerate(net: nn.Module) -> None:
-    """Make `net` train on the kernels, in place, if it is of the kind they are for; parameters and names stay."""
-    if type(net) is CifarNet and of_kind(net):
-        os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
-        net.__class__ = TritonCifarNet
+    """Make `net` train on the kernels, in place; parameters and names stay. Raises `InputError` for another kind."""
+    if not of_kind(net):
+        name = getattr(net, "name", type(net).__name__)
+        raise InputError(f"the GPU kernels are for {KIND}, not for {name}; give --kernels off")
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
+    net.__class__ = TritonCifarNet
 
 
 def of_kind(net: nn.Module) -> bool:
-    """Whether the kernels are for `net`: a network of Sec. 4.2, plain or with option A, whose blocks have two layers."""
+    """Whether the kernels are for `net`: a network of Sec. 4.2, plain or of option A, in blocks of two layers."""
     if not isinstance(net, CifarNet):
         return False
     blocks = [block for stage in _stages(net) for block in stage]

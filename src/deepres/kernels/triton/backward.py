@@ -1,5 +1,6 @@
 """Backward pass to the maps: one kernel a convolution, from the gradient behind its BN to that behind the BN before."""
 
+# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
 import triton
 import triton.language as tl
 

@@ -1,5 +1,7 @@
 """The launches of the backward pass."""
 
+# pyright: reportArgumentType=false
+
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -24,9 +26,7 @@ def run(backbone: Backbone, images: Tensor, maps: Sequence[Maps], scratch: Scrat
     return result
 
 
-def _unpool(
-    backbone: Backbone, maps: Sequence[Maps], slopes: Sequence[Slopes], scratch: Scratch, grad: Tensor
-) -> None:
+def _unpool(backbone: Backbone, maps: Sequence[Maps], slopes: Sequence[Slopes], scratch: Scratch, grad: Tensor) -> None:
     """From the averages to dy behind the last BN."""
     last, own = maps[-1], slopes[-1]
     shortcut, constants = carried(backbone, maps, len(maps) - 1, (len(last.z) - 1) // 2)

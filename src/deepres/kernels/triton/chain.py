@@ -100,7 +100,7 @@ class Maps(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Of a stage: dy behind each BN (layers, M, C), what makes dz of it (layers, 3, C), dgamma and dbeta (layers, 2, C)."""
+    """Of a stage: dy behind each BN (layers, M, C), what makes it dz (layers, 3, C), dgamma and dbeta (layers, 2, C)."""
 
     dy: Tensor
     coefficients: Tensor
@@ -128,7 +128,7 @@ class Scratch(NamedTuple):
 
 
 def carried(backbone: Backbone, maps: Sequence[Maps], stage: int, block: int) -> tuple[Tensor, dict[str, Any]]:
-    """What the shortcut adds where the input number `block` of that stage is made: a map, and the kernels' constants."""
+    """What the shortcut adds to the input number `block` of that stage: a map, and the constants of the kernels."""
     own = maps[stage]
     if not backbone.carries or (stage == 0 and block == 0):
         return own.z, {"SHORTCUT": 0, "CS": own.z.shape[2], "HS": own.height, "WS": own.width}

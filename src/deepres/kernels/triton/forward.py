@@ -1,5 +1,6 @@
 """Forward pass: one kernel a convolution, which normalises its input as it reads it and adds up BN's sums."""
 
+# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
 import triton
 import triton.language as tl
 

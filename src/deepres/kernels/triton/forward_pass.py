@@ -1,5 +1,7 @@
 """The launches of the forward pass."""
 
+# pyright: reportArgumentType=false
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,8 +78,9 @@ def _averages(backbone: Backbone, maps: Sequence[Maps], batch: int) -> Tensor:
     result = last.statistics.new_empty((batch, last.z.shape[2]))
     shortcut, constants = carried(backbone, maps, len(maps) - 1, (len(last.z) - 1) // 2)
     how = {"BM": tiles.POOL.positions} | tiles.POOL.options
-    pool[(batch,)](last.z[-1], last.statistics[-1], shortcut, result, last.z.shape[2], last.height, last.width,
-        **constants, **how)
+    pool[(batch,)](
+        last.z[-1], last.statistics[-1], shortcut, result, last.z.shape[2], last.height, last.width, **constants, **how
+    )
     return result
 
 

@@ -3,6 +3,7 @@
 The order of the additions depends on the grid alone, so that a step gives the same bits each time.
 """
 
+# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
 import triton
 import triton.language as tl
 

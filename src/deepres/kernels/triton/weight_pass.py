@@ -1,5 +1,7 @@
 """The launches that compute the gradients of the kernels."""
 
+# pyright: reportArgumentType=false
+
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -26,9 +28,7 @@ def of_stage(
     return first + _of_shape(convs[1:], own, later, behind, int(number > 0) if backbone.carries else 2)
 
 
-def _of_shape(
-    convs: Sequence[nn.Conv2d], source: Maps, own: Maps, slopes: Slopes, from_x: int
-) -> list[Tensor]:
+def _of_shape(convs: Sequence[nn.Conv2d], source: Maps, own: Maps, slopes: Slopes, from_x: int) -> list[Tensor]:
     """Of convolutions of one shape, each of which takes the next map of `source` to the next one of `own`."""
     conv = convs[0]
     share = tiles.weight_gradient(conv.in_channels, own.z.dtype)

@@ -3,6 +3,7 @@
 A program adds up the products of its share of the positions; `torch.sum` adds the programs' results in a fixed order.
 """
 
+# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
 import triton
 import triton.language as tl
 
