@@ -6,6 +6,7 @@ import triton.language as tl
 
 from deepres.kernels.triton.forward import activation
 from deepres.kernels.triton.normalisation import MEAN, RSTD, SCALE, SHIFT, finish_gradients, is_last
+from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
@@ -51,13 +52,14 @@ def input_gradient(
     gamma_in, coefficients_in, grad_gamma_in, grad_beta_in, positions, s_out, s_in, s_h, s_w,
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr, SHORTCUT: tl.constexpr, CS: tl.constexpr, STORED: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
+    BM: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The gradient behind BN dy (of the output) to dy_in (of the input, before its ReLU), and the sums of BN's pass.
 
     SHORTCUT is the stride of the shortcut that began at this input, 0 for none; dx_carried, its gradient, is the
     gradient behind the BN at its end (N, ., ., CS). The ReLU's mask is that of x if STORED, else it is computed.
     """
+    wait_for_launch_before(OVERLAP)
     ci, co = tl.arange(0, CI), tl.arange(0, CO)
     a, b = tl.load(coefficients + co), tl.load(coefficients + CO + co)
     c = tl.load(coefficients + 2 * CO + co)
@@ -110,9 +112,10 @@ def unpool(
     grad, z, statistics, carried, dy, partial, counter, gamma, coefficients, grad_gamma, grad_beta, positions,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr,
+    BM: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The gradient (N, C) of the averages to dy behind the last BN, and the sums of its pass."""
+    wait_for_launch_before(OVERLAP)
     k = tl.arange(0, C)
     scale, shift = tl.load(statistics + SCALE * C + k), tl.load(statistics + SHIFT * C + k)
     sum_dy, sum_dy_xhat = tl.zeros([C], tl.float32), tl.zeros([C], tl.float32)

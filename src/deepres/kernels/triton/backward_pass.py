@@ -9,6 +9,7 @@ from torch import Tensor
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.backward import input_gradient, unpool
 from deepres.kernels.triton.chain import Backbone, Layer, Maps, Scratch, Slopes, carried
+from deepres.kernels.triton.overlap import overlap
 from deepres.kernels.triton.weight_pass import of_stage
 
 
@@ -49,6 +50,7 @@ def _unpool(backbone: Backbone, maps: Sequence[Maps], slopes: Sequence[Slopes], 
         BM=tile.positions,
         ROWS=tile.rows(last.z.shape[2]),
         **tile.options,
+        **overlap(last.z.device),
     )
 
 
@@ -91,4 +93,5 @@ def _to_input(
         ROWS=tile.rows(conv.in_channels),
         UNROLL=tile.unroll,
         **tile.options,
+        **overlap(own.z.device),
     )

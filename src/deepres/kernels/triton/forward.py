@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from deepres.kernels.triton.normalisation import SCALE, SHIFT, add_tile, finish_statistics, is_last
+from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
@@ -57,12 +58,13 @@ def convolve(
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr,
     SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, WRITE: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
+    BM: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """z = conv(relu(BN(z_in) + carried)), (positions, CO), and the statistics of its BN.
 
     With WRITE the input, which the next shortcut carries, is written to x_out.
     """
+    wait_for_launch_before(OVERLAP)
     ci, co = tl.arange(0, CI), tl.arange(0, CO)
     scale, shift = tl.load(statistics_in + SCALE * CI + ci), tl.load(statistics_in + SHIFT * CI + ci)
     mean, squares, seen = tl.zeros([CO], tl.float32), tl.zeros([CO], tl.float32), 0.0
@@ -114,9 +116,10 @@ def convolve_images(
     statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum,
     i_n, i_c, i_h, i_w, s_out, s_in, s_h, s_w,
     channels: tl.constexpr, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, CO: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr,
+    BM: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """z = conv(images), one product over all 9 taps, and the statistics of its BN."""
+    wait_for_launch_before(OVERLAP)
     k, co = tl.arange(0, K), tl.arange(0, CO)
     tap = k // channels
     at = weight + ((tap // 3) * s_h + (tap % 3) * s_w + (k % channels) * s_in)[:, None] + (co * s_out)[None, :]
@@ -140,9 +143,10 @@ def convolve_images(
 def pool(
     z, statistics, carried, pooled,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, BM: tl.constexpr,
+    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The average (N, C) over the last map, relu(BN(z) + carried); a program an image."""
+    wait_for_launch_before(OVERLAP)
     n, c = tl.program_id(0), tl.arange(0, C)
     scale, shift = tl.load(statistics + SCALE * C + c), tl.load(statistics + SHIFT * C + c)
     total = tl.zeros([C], tl.float32)

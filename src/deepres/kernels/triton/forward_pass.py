@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Scratch, carried
 from deepres.kernels.triton.forward import convolve, convolve_images, pool
+from deepres.kernels.triton.overlap import overlap
 
 
 def run(backbone: Backbone, images: Tensor, maps: Sequence[Maps], scratch: Scratch) -> Tensor:
@@ -45,6 +46,7 @@ def run(backbone: Backbone, images: Tensor, maps: Sequence[Maps], scratch: Scrat
             ROWS=tile.rows(conv.out_channels),
             UNROLL=tile.unroll,
             **tile.options,
+            **overlap(images.device),
         )
     return _averages(backbone, maps, len(images))
 
@@ -69,6 +71,7 @@ def _first(backbone: Backbone, images: Tensor, own: Maps, scratch: Scratch) -> N
         BM=tile.positions,
         ROWS=tile.rows(conv.out_channels),
         **tile.options,
+        **overlap(images.device),
     )
 
 
@@ -77,7 +80,7 @@ def _averages(backbone: Backbone, maps: Sequence[Maps], batch: int) -> Tensor:
     last = maps[-1]
     result = last.statistics.new_empty((batch, last.z.shape[2]))
     shortcut, constants = carried(backbone, maps, len(maps) - 1, (len(last.z) - 1) // 2)
-    how = {"BM": tiles.POOL.positions} | tiles.POOL.options
+    how = {"BM": tiles.POOL.positions} | tiles.POOL.options | overlap(result.device)
     pool[(batch,)](
         last.z[-1], last.statistics[-1], shortcut, result, last.z.shape[2], last.height, last.width, **constants, **how
     )

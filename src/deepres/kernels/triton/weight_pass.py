@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Slopes
 from deepres.kernels.triton.forward_pass import patch_size
+from deepres.kernels.triton.overlap import overlap
 from deepres.kernels.triton.weights import first_weight_gradient, weight_gradient
 
 
@@ -57,6 +58,7 @@ def _of_shape(convs: Sequence[nn.Conv2d], source: Maps, own: Maps, slopes: Slope
         VALID=share.valid,
         BM=share.positions,
         **share.options,
+        **overlap(own.z.device),
     )
     return [_shaped(row, conv.weight) for row in partial.sum(0)]
 
@@ -82,6 +84,7 @@ def _of_images(conv: nn.Conv2d, images: Tensor, own: Maps, slopes: Slopes) -> Te
         CO=conv.out_channels,
         BM=share.positions,
         **share.options,
+        **overlap(own.z.device),
     )
     return _shaped(partial.sum(0), conv.weight)
 

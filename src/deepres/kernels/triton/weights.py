@@ -10,6 +10,7 @@ import triton.language as tl
 from deepres.kernels.triton.backward import through_norm
 from deepres.kernels.triton.forward import patches
 from deepres.kernels.triton.normalisation import SCALE, SHIFT
+from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
@@ -17,13 +18,14 @@ def weight_gradient(
     z_in, statistics_in, x_in, dy, z, coefficients, grad, positions, split_size, layer_size, s_out, s_in, s_h, s_w,
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr, FROM_X: tl.constexpr, TAPS: tl.constexpr, VALID: tl.constexpr,
-    BM: tl.constexpr,
+    BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Program (split, group, layer): the gradient of VALID taps of one layer's kernel, over its share of positions.
 
     z_in, dy and z are maps of successive layers, (layers, positions, channels). Where FROM_X is 0 or 1, the layers of
     that parity begin a block: their inputs are the stored maps x_in. FROM_X is 2 where none does.
     """
+    wait_for_launch_before(OVERLAP)
     # The maps of this layer.
     split, group, layer = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     images = positions // (HO * WO)
@@ -70,9 +72,10 @@ def weight_gradient(
 @triton.jit
 def first_weight_gradient(
     images, dy, z, coefficients, grad, positions, split_size, i_n, i_c, i_h, i_w, s_out, s_in, s_h, s_w,
-    channels: tl.constexpr, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, CO: tl.constexpr, BM: tl.constexpr,
+    channels: tl.constexpr, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, CO: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the first layer's kernel, over this program's share of positions."""
+    wait_for_launch_before(OVERLAP)
     split, co = tl.program_id(0), tl.arange(0, CO)
     a, b = tl.load(coefficients + co), tl.load(coefficients + CO + co)
     c = tl.load(coefficients + 2 * CO + co)
