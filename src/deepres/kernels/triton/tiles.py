@@ -1,0 +1,85 @@
+"""How each kernel divides its work on a GPU: found by trying on an H100."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`positions` a tile, on `warps` warps, at most `programs` programs; `unroll`: all taps as straight code."""
+
+    positions: int
+    warps: int
+    stages: int = 3
+    programs: int = 1024
+    unroll: bool = False
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The launch options of Triton."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+    def grid(self, positions: int) -> tuple[int]:
+        """The number of programs for that many positions."""
+        return (min(self.programs, -(-positions // self.positions)),)
+
+    def rows(self, channels: int) -> int:
+        """The number of programs whose sums are added at once: as many as the registers hold."""
+        return max(1, 512 * self.warps // channels)
+
+
+@dataclass(frozen=True)
+class Share:
+    """As `Tile`, of a gradient of weights: `taps` of a kernel a program (`valid` of them used), `splits` programs."""
+
+    positions: int
+    warps: int
+    taps: int
+    valid: int
+    splits: int
+    stages: int = 2
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The launch options of Triton."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+
+MOST_PROGRAMS = 1024
+
+# By the channels of the output (of the input, for gradients).
+FORWARD = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
+INPUT_GRADIENT = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
+WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
+IMAGES = Tile(256, 4)
+IMAGES_GRADIENT = Share(128, 4, 16, 9, 128)
+POOL = Tile(64, 4)
+# In float32 products run on the ordinary units: for tests, not for speed.
+EXACT = Tile(32, 4, 1)
+EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
+
+
+def forward(channels: int, dtype: torch.dtype) -> Tile:
+    """For a convolution with that many channels of output."""
+    return EXACT if dtype == torch.float32 else FORWARD[channels]
+
+
+def input_gradient(channels: int, dtype: torch.dtype) -> Tile:
+    """For the gradient of an input with that many channels."""
+    return EXACT if dtype == torch.float32 else INPUT_GRADIENT[channels]
+
+
+def weight_gradient(channels: int, dtype: torch.dtype) -> Share:
+    """For the gradients of kernels with that many channels of input."""
+    return EXACT_SHARE if dtype == torch.float32 else WEIGHT_GRADIENT[channels]
+
+
+def of_images(dtype: torch.dtype) -> Tile:
+    """For conv1."""
+    return EXACT if dtype == torch.float32 else IMAGES
+
+
+def of_images_gradient(dtype: torch.dtype) -> Share:
+    """For the gradient of its kernel."""
+    return EXACT_SHARE if dtype == torch.float32 else IMAGES_GRADIENT

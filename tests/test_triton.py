@@ -1,0 +1,143 @@
+"""Training of CIFAR networks on the Triton kernels: by Triton's interpreter on a processor, and on a GPU."""
+
+import copy
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import deepres
+from deepres.acceleration.on_triton import TritonCifarNet, accelerate, fits, of_kind
+from deepres.runtime.errors import InputError
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+has_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+
+
+@has_triton
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["residual", "plain", "odd"])
+def test_the_kernels_compute_the_networks_gradients(case, tmp_path):
+    """In float32 against PyTorch in float64, to 1e-4: each parameter's gradient, and the running statistics."""
+    script = Path(__file__).with_name("interpreted_triton.py")
+    done = subprocess.run(
+        [sys.executable, script, case],
+        env=os.environ | {"TRITON_INTERPRET": "1", "DEEPRES_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "plain56", "resnet110"])
+def test_the_kernels_are_for_the_papers_cifar_networks(name):
+    assert of_kind(deepres.build(name))
+
+
+@pytest.mark.parametrize("name", ["resnet20-b", "highway19", "resnet18-32px", "resnet18", "alexnet"])
+def test_the_kernels_are_not_for_others(name):
+    assert not of_kind(deepres.build(name))
+    assert not of_kind(deepres.build("resnet20", residual_layers=3))
+
+
+def test_a_network_goes_the_plain_way_where_the_kernels_cannot():
+    """On a processor, and in evaluation; names and weights stay."""
+    net = deepres.build("resnet8", num_classes=4)
+    images = torch.randn(2, 3, 16, 16)
+    before, expected = list(net.state_dict()), copy.deepcopy(net)(images)
+    accelerate(net)
+    assert isinstance(net, TritonCifarNet) and list(net.state_dict()) == before
+    assert not fits(net, images)
+    assert torch.equal(net(images), expected)
+    other = deepres.build("resnet20-b")
+    with pytest.raises(InputError, match="resnet20-b"):
+        accelerate(other)
+
+
+def on_gpu(name, seed=0):
+    torch.manual_seed(seed)
+    return deepres.build(name).cuda().to(memory_format=torch.channels_last)
+
+
+def random_batch(count=128):
+    return torch.randn(count, 3, 32, 32, device="cuda"), torch.randint(10, (count,), device="cuda")
+
+
+def loss_of(net, images, labels, bf16=False):
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+        return F.cross_entropy(net(images), labels)
+
+
+def distance(mine, other):
+    pairs = [(mine[key].double(), other[key].double()) for key in other if "num_batches" not in key]
+    return (sum((a - b).square().sum() for a, b in pairs) / sum(b.square().sum() for _, b in pairs)).sqrt().item()
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", ["resnet20", "plain20"])
+def test_thirty_steps_in_fp32_are_those_of_the_plain_network(name, monkeypatch):
+    """Each from the plain network's state, since any change of rounding grows: losses and weights to 1e-4."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    plain, fast = on_gpu(name), on_gpu(name)
+    accelerate(fast)
+    ours, theirs = (torch.optim.SGD(net.parameters(), 0.01, 0.9, weight_decay=1e-4) for net in (fast, plain))
+    for _ in range(30):
+        fast.load_state_dict(plain.state_dict())
+        ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+        images, labels = random_batch(32)
+        assert fits(fast, images)
+        losses = []
+        for net, optimizer in ((fast, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            loss = loss_of(net, images, labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        assert distance(fast.state_dict(), plain.state_dict()) <= 1e-4
+
+
+def gradients(net):
+    return {name: weight.grad for name, weight in net.named_parameters()}
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gradients_in_bf16_are_as_near_as_those_of_the_plain_network():
+    """Both against the gradients in float64."""
+    exact, plain, fast = on_gpu("resnet20").double(), on_gpu("resnet20"), on_gpu("resnet20")
+    accelerate(fast)
+    images, labels = random_batch()
+    loss_of(exact, images.double(), labels).backward()
+    for net in (plain, fast):
+        loss_of(net, images, labels, bf16=True).backward()
+    assert distance(gradients(fast), gradients(exact)) <= 1.1 * distance(gradients(plain), gradients(exact))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_captured_pass_gives_the_bits_of_one_that_is_not():
+    net = on_gpu("resnet20")
+    accelerate(net)
+    images, labels = random_batch()
+    with torch.cuda.stream(torch.cuda.Stream()):  # as capturing asks for
+        for _ in range(2):
+            net.zero_grad()
+            loss_of(net, images, labels, bf16=True).backward()
+    torch.cuda.synchronize()
+    expected = {name: grad.clone() for name, grad in gradients(net).items()}
+    net.zero_grad()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss_of(net, images, labels, bf16=True).backward()
+    for _ in range(2):
+        graph.replay()
+        for name, grad in gradients(net).items():
+            assert torch.equal(grad, expected[name]), name
