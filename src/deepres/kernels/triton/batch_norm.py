@@ -68,6 +68,26 @@ def _normalise_all(of: Normalised, added: Tensor | None, found: Tensor | None, b
     return y
 
 
+class Target(NamedTuple):
+    """ReLU(BN(z) [+ shortcut]): `bits` as `normalise_add` gives them, and the projection if the shortcut is one."""
+
+    of: Normalised
+    bits: Tensor | None = None
+    projected: Normalised | None = None
+
+
+class Gradient(NamedTuple):
+    """The gradient of the argument of the ReLU of a `Target`, or (not `masked`) of its result; and sums of the former.
+
+    The sums (parts, 2 or 3, C) over parts of the rows are those of the gradient, and of its product with z - mean; the
+    third is the product with the projection's.
+    """
+
+    dy: Tensor
+    sums: Tensor
+    masked: bool
+
+
 class Slope(NamedTuple):
     """The gradient of z as a linear map of that behind BN, `map` (3, C), and those of BN's `weight` and `bias`."""
 
@@ -76,36 +96,24 @@ class Slope(NamedTuple):
     bias: Tensor
 
 
-def slope(of: Normalised, weight: Tensor, dy: Tensor) -> Slope:
-    """Of ReLU(BN(z)), from its gradient dy."""
-    rows, columns = _rows(of.z)
-    sums, parts = room_for_sums(of.z, 2)
-    on_gpu.sum_gradients[_grid_of_sums(columns, parts)](
-        dy, None, None, of.z, of.found, None, None, None, sums, rows, columns, SIGN, **_tile(columns, 8)
-    )
-    return finish_slope(sums, 1, of, weight)
+def sum_gradients(target: Target, dy: Tensor, other: Tensor | None = None) -> Gradient:
+    """The gradient behind the BN of `target` from dy [+ other], the gradients of its result.
 
-
-def slope_add(
-    of: Normalised, weight: Tensor, bits: Tensor, dy: Tensor, other: Tensor | None, projected: Normalised | None
-) -> tuple[Tensor, Tensor]:
-    """The gradient of ReLU's argument from dy [+ other], the gradients of its result; and its sums for `finish_slope`.
-
-    The sums (parts, 2 or 3, C) over parts of the rows are those of the gradient, and of its product with z - mean; the
-    third is the product with the projection's.
+    It is written where that is not dy itself, with the sign of BN's result as the mask.
     """
+    of, bits, projected = target
     rows, columns = _rows(of.z)
-    gradient = torch.empty_like(of.z)
+    written = bits is not None or other is not None
+    gradient = torch.empty_like(of.z) if written else None
     sums, parts = room_for_sums(of.z, 2 if projected is None else 3)
-    more = (None, None) if projected is None else projected
-    on_gpu.sum_gradients[_grid_of_sums(columns, parts)](
-        dy, other, bits, of.z, of.found, *more, gradient, sums, rows, columns, BITS, **_tile(columns, 8)
-    )
-    return gradient, sums
+    places = (dy, other, bits, *of, *(projected or (None, None)), gradient, sums)
+    how = SIGN if bits is None else BITS
+    on_gpu.sum_gradients[_grid_of_sums(columns, parts)](*places, rows, columns, how, **_tile(columns, 8))
+    return Gradient(dy if gradient is None else gradient, sums, written)
 
 
 def finish_slope(sums: Tensor, place: int, of: Normalised, weight: Tensor) -> Slope:
-    """The slope of one BN from sums as `slope_add` gives them; `place` is that of the product with its z."""
+    """The slope of one BN from the sums of a `Gradient`; `place` is that of the product with its z."""
     rows, columns = _rows(of.z)
     result = Slope(*torch.empty(5, columns, device=of.z.device).split_with_sizes((3, 1, 1)))
     on_gpu.finish_slope[_grid_of_finish(columns)](

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from deepres.kernels.triton import batch_norm
-from deepres.kernels.triton.batch_norm import Normalised
+from deepres.kernels.triton import batch_norm, pointwise
+from deepres.kernels.triton.batch_norm import Gradient, Normalised, Target
 from deepres.kernels.triton.convolution import Pair, convolve, differentiate
 
 
@@ -99,6 +99,21 @@ class Kept(NamedTuple):
         return Normalised(self.z, self.found)
 
 
+class Done(NamedTuple):
+    """What the backward pass of a block needs: its layers', its ReLU's bits, and the weights of BN by layer."""
+
+    unit: Unit
+    kept: list[Kept]
+    bits: Tensor | None
+    weights: list[Tensor]
+
+    @property
+    def target(self) -> Target:
+        """Its result."""
+        projected = self.kept[-1].normalised if isinstance(self.unit.shortcut, Layer) else None
+        return Target(self.kept[len(self.unit.layers) - 1].normalised, self.bits, projected)
+
+
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, units: Sequence[Unit], *parameters: Tensor) -> Tensor:
@@ -116,29 +131,33 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # What the forward pass has kept of each block.
         saved = iter(ctx.saved_tensors)
-        counts = [len(unit.all_layers()) for unit in ctx.units]
-        weights = [list(islice(saved, count)) for count in counts]
-        kept = [_read(unit, saved) for unit in ctx.units]
+        weights = [list(islice(saved, len(unit.all_layers()))) for unit in ctx.units]
+        blocks = [_read(unit, each, saved) for unit, each in zip(ctx.units, weights, strict=True)]
+        # From the last block to the first.
         found: list[tuple[Tensor, ...]] = []
-        dy: tuple[Tensor, Tensor | None] = gradients[0].contiguous(memory_format=torch.channels_last), None
-        # From the last block to the first; the gradient of a block's input comes in two parts.
-        for number in reversed(range(len(ctx.units))):
-            needed = number > 0 or ctx.needs_input_grad[0]
-            dy, parameters = _backward(ctx.units[number], *kept[number], weights[number], *dy, needed)
-            dy = _placed(*dy, ctx.units[number].picks, ctx.shapes[number]) if needed else dy
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        gradient = batch_norm.sum_gradients(blocks[-1].target, dy)
+        dx: Tensor | Gradient | None = None
+        for number in reversed(range(len(blocks))):
+            before = blocks[number - 1].target if number else None
+            dx, parameters = _backward(blocks[number], gradient, before, ctx.shapes[number], ctx.needs_input_grad[0])
             found[:0] = parameters
-        dx = None if not ctx.needs_input_grad[0] else dy[0] if dy[1] is None else dy[0].add_(dy[1])
-        return dx, None, *(gradient for layer in found for gradient in layer)
+            if isinstance(dx, Gradient):
+                gradient = dx
+        return cast(Tensor | None, dx), None, *(each for layer in found for each in layer)
 
 
 def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
     """One block; what its backward pass needs is appended to `saved`."""
 
     def normalised(layer: Layer, x: Tensor) -> Normalised:
-        kernel = next(kernels)
-        z = convolve(x, kernel, *unit.geometry(layer))
-        result = batch_norm.statistics(z, layer.bn)
+        kernel, (stride, padding) = next(kernels), unit.geometry(layer)
+        if pointwise.fits(x, kernel, stride):
+            result = pointwise.convolve(x, kernel, layer.bn)
+        else:
+            result = batch_norm.statistics(convolve(x, kernel, stride, padding), layer.bn)
         saved.extend((x, kernel, *result))
         return result
 
@@ -154,60 +173,70 @@ def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tenso
     return y
 
 
-def _read(unit: Unit, saved: Iterator[Tensor]) -> tuple[list[Kept], Tensor | None]:
-    """What `_forward` has saved: each layer's, and the bits of the ReLU behind the addition."""
-    kept = [Kept(*islice(saved, 4)) for _ in unit.all_layers()]
-    return kept, None if unit.shortcut is None else next(saved)
+def _read(unit: Unit, weights: list[Tensor], saved: Iterator[Tensor]) -> Done:
+    """What `_forward` has saved of a block."""
+    kept = [Kept(*islice(saved, 4)) for _ in weights]
+    return Done(unit, kept, None if unit.shortcut is None else next(saved), weights)
 
 
 def _backward(
-    unit: Unit,
-    kept: Sequence[Kept],
-    bits: Tensor | None,
-    weights: Sequence[Tensor],
-    dy: Tensor,
-    other: Tensor | None,
-    need_x: bool,
-) -> tuple[tuple[Tensor, Tensor | None], list[tuple[Tensor, ...]]]:
-    """From dy + other, the gradients of the block's input in two parts, and of the parameters by layer."""
-    count = len(unit.layers)
+    block: Done, gradient: Gradient, before: Target | None, shape: torch.Size, need_x: bool
+) -> tuple[Tensor | Gradient | None, list[tuple[Tensor, ...]]]:
+    """From the gradient behind the BN of a block's last layer: that of its input (`shape`), and of the parameters.
+
+    The first is that of the last layer of the block `before`, or, where there is none, of the input itself if needed.
+    """
+    unit, kept = block.unit, block.kept
+    need_x = need_x or before is not None
     found: list[tuple[Tensor, ...]] = []
-    # The last layer: behind the addition, or behind its own ReLU.
+    # The shortcut.
     passed = None
-    if bits is None:
-        dy = dy if other is None else dy + other
-        slope = batch_norm.slope(kept[count - 1].normalised, weights[count - 1], dy)
-    else:
-        projected = kept[-1].normalised if isinstance(unit.shortcut, Layer) else None
-        last = kept[count - 1].normalised
-        dy, sums = batch_norm.slope_add(last, weights[count - 1], bits, dy, other, projected)
-        slope = batch_norm.finish_slope(sums, 1, last, weights[count - 1])
-        # The shortcut.
-        if projected is not None:
-            of_shortcut = batch_norm.finish_slope(sums, 2, projected, weights[-1])
-            passed, parameters = _of_layer(unit, cast(Layer, unit.shortcut), kept[-1], of_shortcut, dy, False, need_x)
-            found.append(parameters)
-        elif need_x:
-            passed = _passed(cast(Padding | str, unit.shortcut), kept[0].x, dy)
-    # The layers of the residual function.
-    f = dy
-    for number in reversed(range(count)):
-        if number < count - 1:
-            slope = batch_norm.slope(kept[number].normalised, weights[number], f)
-        relu = number < count - 1 or bits is None
-        needed = number > 0 or need_x
-        dx, parameters = _of_layer(unit, unit.layers[number], kept[number], slope, f, relu, needed)
-        f = cast(Tensor, dx)
+    if isinstance(unit.shortcut, Layer):
+        passed, parameters = _of_layer(block, len(unit.layers), gradient, None, None, need_x)
+        found.append(parameters)
+    elif unit.shortcut is not None and need_x:
+        passed = _passed(unit.shortcut, kept[0].x, gradient.dy)
+    # The layers of the residual function; the gradients of both paths are added in the last step.
+    for number in reversed(range(1, len(unit.layers))):
+        of_layer, parameters = _of_layer(block, number, gradient, Target(kept[number - 1].normalised), None, True)
+        gradient = cast(Gradient, of_layer)
         found.insert(0, parameters)
-    return (f, passed), found
+    direct = before if unit.picks == 1 else None
+    dx, parameters = _of_layer(block, 0, gradient, direct, cast(Tensor | None, passed), need_x)
+    found.insert(0, parameters)
+    if dx is None or isinstance(dx, Gradient):
+        return dx, found
+    # Where x was picked, or no block is before.
+    dx = dx if passed is None else dx.add_(cast(Tensor, passed))
+    dx = _placed(dx, unit.picks, shape)
+    return dx if before is None else batch_norm.sum_gradients(before, dx), found
 
 
 def _of_layer(
-    unit: Unit, layer: Layer, kept: Kept, slope: batch_norm.Slope, dy: Tensor, relu: bool, need_x: bool
-) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-    """The gradients of a layer's input (if needed), and of its kernel and BN's weight and bias."""
-    dz = batch_norm.differentiate(kept.normalised, slope, dy, relu)
-    dx, dkernel = differentiate(dz, kept.x, kept.kernel, *unit.geometry(layer), need_x)
+    block: Done, number: int, gradient: Gradient, target: Target | None, other: Tensor | None, need_x: bool
+) -> tuple[Tensor | Gradient | None, tuple[Tensor, ...]]:
+    """The gradients of a layer's input, if needed, and of its kernel and BN's weight and bias.
+
+    With a `target`, whose result is the input, the first is the gradient behind its BN, and `other` is added to it.
+    """
+    layer, kept = block.unit.all_layers()[number], block.kept[number]
+    stride, padding = block.unit.geometry(layer)
+    place = 2 if layer is block.unit.shortcut else 1
+    slope = batch_norm.finish_slope(gradient.sums, place, kept.normalised, block.weights[number])
+    # The gradient of the convolution's result, and of its input.
+    if target is not None and pointwise.fits(kept.x, kept.kernel, stride):
+        if gradient.masked:
+            through = kept.normalised, slope
+            dz, dx = pointwise.differentiate(gradient.dy, kept.kernel, target, other, through)
+        else:
+            dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, True)
+            dz, dx = pointwise.differentiate(dz, kept.kernel, target, other)
+        dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, False)[1]
+    else:
+        dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, not gradient.masked)
+        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x)
+        if target is not None:
+            dx = batch_norm.sum_gradients(target, cast(Tensor, dx), other)
     return dx, (dkernel.to(layer.conv.weight.dtype), slope.weight, slope.bias)
 
 
@@ -232,10 +261,10 @@ def _passed(shortcut: Padding | str, x: Tensor, dy: Tensor) -> Tensor:
     return dx
 
 
-def _placed(dx: Tensor, other: Tensor | None, stride: int, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
-    """The gradient of x (`shape`) from that of x at every `stride`-th position; in two parts as it is for stride 1."""
+def _placed(dx: Tensor, stride: int, shape: torch.Size) -> Tensor:
+    """The gradient of x (`shape`) from that of x at every `stride`-th position."""
     if stride == 1:
-        return dx, other
+        return dx
     whole = torch.empty(shape, dtype=dx.dtype, device=dx.device, memory_format=torch.channels_last).zero_()
-    whole[:, :, ::stride, ::stride] = dx if other is None else dx.add_(other)
-    return whole, None
+    whole[:, :, ::stride, ::stride] = dx
+    return whole
