@@ -75,7 +75,7 @@ def multiply_back(
     """The gradient g = (dz @ weights (inner, columns) [+ other]) where the ReLU has passed, and its sums.
 
     dz is dy; or, where `own` (the product's result) is given, dy is the gradient behind its BN, and dz is written. The
-    sums over one part of the rows are those of g, of g * (z - mean), and of g * (projected - its mean) if that is given.
+    sums over one part of the rows are those of g, g * (z - mean), and g * (projected - its mean) if that is given.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     row, depth = tl.arange(0, ROWS), tl.arange(0, INNER)
