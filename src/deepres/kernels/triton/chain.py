@@ -118,7 +118,7 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, units: Sequence[Unit], *parameters: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        kernels = iter([kernel.to(x.dtype) for kernel in parameters[::3]])
+        kernels = iter(_converted(parameters[::3], x.dtype))
         saved: list[Tensor] = list(parameters[1::3])
         shapes: list[torch.Size] = []
         for unit in units:
@@ -146,7 +146,9 @@ class _Chain(torch.autograd.Function):
             found[:0] = parameters
             if isinstance(dx, Gradient):
                 gradient = dx
-        return cast(Tensor | None, dx), None, *(each for layer in found for each in layer)
+        dkernels = _converted([layer[0] for layer in found], weights[0][0].dtype)
+        parameters = [each for layer, dkernel in zip(found, dkernels, strict=True) for each in (dkernel, *layer[1:])]
+        return cast(Tensor | None, dx), None, *parameters
 
 
 def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
@@ -237,7 +239,16 @@ def _of_layer(
         dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x)
         if target is not None:
             dx = batch_norm.sum_gradients(target, cast(Tensor, dx), other)
-    return dx, (dkernel.to(layer.conv.weight.dtype), slope.weight, slope.bias)
+    return dx, (dkernel, slope.weight, slope.bias)
+
+
+def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    """Tensors of one type in another one, by one operation."""
+    if tensors[0].dtype == dtype:
+        return tensors
+    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(result, list(tensors))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return result
 
 
 def _carried(shortcut: Padding | str, x: Tensor) -> Tensor:

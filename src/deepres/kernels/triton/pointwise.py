@@ -48,9 +48,9 @@ def tile_back(inner: int, columns: int, through: bool) -> Tile:
 
 
 def fits(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
-    """Whether the kernels can run a convolution: 1x1 of stride 1, in bf16; in float32 only where Triton interprets."""
+    """Whether the kernels can run a convolution: 1x1 of stride 1 in bf16 (Triton's interpreter: in float32)."""
     product = kernel.shape[2:] == (1, 1) and stride == (1, 1) and all(size % MULTIPLE == 0 for size in kernel.shape[:2])
-    return product and (x.dtype == torch.bfloat16 or not x.is_cuda)
+    return product and x.dtype == (torch.bfloat16 if x.is_cuda else torch.float32)
 
 
 def convolve(x: Tensor, kernel: Tensor, bn: nn.BatchNorm2d) -> Normalised:
