@@ -19,7 +19,8 @@ def differentiate(
 ) -> tuple[Tensor | None, Tensor]:
     """The gradients of x (if needed) and of the kernel, from dz, that of the result."""
     if _is_product(kernel, stride):
-        dkernel = (_matrix(dz).t() @ _matrix(x)).view(*kernel.shape[:2], 1, 1)
+        # With the strides of the kernel, also where they have no meaning: the fused optimizer compares them.
+        dkernel = (_matrix(dz).t() @ _matrix(x)).as_strided(kernel.shape, kernel.stride())
         return _maps(_matrix(dz) @ _weights(kernel), x) if need_x else None, dkernel
     constants = (None, stride, padding, (1, 1), False, (0, 0), 1)
     dx, dkernel, _ = aten.convolution_backward(dz, x, kernel, *constants, (need_x, True, False))
