@@ -6,6 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
+from deepres.acceleration import on_gpu
 from deepres.acceleration.compiled import compile_blocks
 from deepres.acceleration.on_kernels import accelerate
 from deepres.acceleration.recomputed import save_memory
@@ -72,7 +73,7 @@ def prepare(net: nn.Module, recipe: Recipe, how: Setup) -> None:
     if how.device == "cpu" and how.memory_budget is None:
         keep_freed_memory()
     if how.kernels:
-        accelerate(net)
+        (on_gpu.accelerate if how.device == "cuda" else accelerate)(net)
     if how.compiled:
         compile_blocks(net)
 

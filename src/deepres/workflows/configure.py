@@ -3,9 +3,11 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deepres.acceleration.on_gpu import fits as fits_gpu
 from deepres.acceleration.on_kernels import resolve_kernels
 from deepres.classification.recipe import RECIPES, ClassificationConfig, paper_recipe, rate_for
 from deepres.data.sources import placed
@@ -93,5 +95,6 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
         asked = "off"  # a run that began without kernels goes on without them
     if compile == "on" and asked == "auto":
         asked = "off"
-    kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say) else "off"
+    on_gpu = partial(fits_gpu, config.network)
+    kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say, on_gpu) else "off"
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)

@@ -1,0 +1,281 @@
+"""The blocks of a stage as one operation: convolutions by PyTorch's libraries, all between them in few passes.
+
+Of each layer the convolution's input and output are kept, and a bit a value for the ReLU behind an addition; normalised
+maps are not. The gradients of a block's two paths are added in the pass that takes the sums for the block before it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from deepres.kernels.triton import batch_norm, pointwise
+from deepres.kernels.triton.batch_norm import Gradient, Normalised, Target
+from deepres.kernels.triton.convolution import Pair, convolve, differentiate
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution without bias, and its BN."""
+
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d
+
+    def parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The kernel, and BN's weight and bias."""
+        return self.conv.weight, self.bn.weight, self.bn.bias
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Option A where the shape changes: every `stride`-th position, with `channels` more channels of zeros."""
+
+    stride: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block: its layers, and its shortcut: none, the identity ("identity"), padded, or a projection."""
+
+    layers: tuple[Layer, ...]
+    shortcut: Layer | Padding | str | None
+
+    def all_layers(self) -> tuple[Layer, ...]:
+        """The layers of the residual function, then the projection."""
+        return (*self.layers, self.shortcut) if isinstance(self.shortcut, Layer) else self.layers
+
+    @property
+    def picks(self) -> int:
+        """The stride at which x is picked once, where all that reads x are 1x1 convolutions of that stride; else 1."""
+        readers = [self.layers[0]] if self.shortcut is None else [self.layers[0], self.shortcut]
+        strides = {_stride_of_product(reader) for reader in readers}
+        return strides.pop() if len(strides) == 1 else 1
+
+    def geometry(self, layer: Layer) -> tuple[Pair, Pair]:
+        """Stride and padding of the convolution of a layer."""
+        if self.picks > 1 and layer in (self.layers[0], self.shortcut):
+            return (1, 1), (0, 0)
+        return cast(Pair, layer.conv.stride), cast(Pair, layer.conv.padding)
+
+
+def _stride_of_product(reader: Layer | Padding | str) -> int:
+    """The stride of a 1x1 convolution; 1 for all else."""
+    if not isinstance(reader, Layer) or reader.conv.kernel_size != (1, 1) or len(set(reader.conv.stride)) > 1:
+        return 1
+    return reader.conv.stride[0]
+
+
+def run(units: Sequence[Unit], x: Tensor) -> Tensor:
+    """x through the blocks, with batch statistics; running statistics are updated as in PyTorch.
+
+    Maps are float32, or bf16 under autocast. All BN must be in training mode, with a momentum.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    layers = [layer for unit in units for layer in unit.all_layers()]
+    counts = [cast(Tensor, layer.bn.num_batches_tracked) for layer in layers]
+    torch._foreach_add_(counts, 1)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    return _Chain.apply(x, units, *parameters)  # pyright: ignore[reportReturnType]
+
+
+class Kept(NamedTuple):
+    """What the backward pass of a layer needs: the input and the kernel of its convolution, z, and its statistics."""
+
+    x: Tensor
+    kernel: Tensor
+    z: Tensor
+    found: Tensor
+
+    @property
+    def normalised(self) -> Normalised:
+        """z and its statistics."""
+        return Normalised(self.z, self.found)
+
+
+class Done(NamedTuple):
+    """What the backward pass of a block needs: its layers', its ReLU's bits, and the weights of BN by layer."""
+
+    unit: Unit
+    kept: list[Kept]
+    bits: Tensor | None
+    weights: list[Tensor]
+
+    @property
+    def target(self) -> Target:
+        """Its result."""
+        projected = self.kept[-1].normalised if isinstance(self.unit.shortcut, Layer) else None
+        return Target(self.kept[len(self.unit.layers) - 1].normalised, self.bits, projected)
+
+
+class _Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, units: Sequence[Unit], *parameters: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        kernels = iter(_converted(parameters[::3], x.dtype))
+        saved: list[Tensor] = list(parameters[1::3])
+        shapes: list[torch.Size] = []
+        for unit in units:
+            shapes.append(x.shape)
+            x = _forward(unit, x, kernels, saved)
+        ctx.units, ctx.shapes = units, shapes
+        ctx.save_for_backward(*saved)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # What the forward pass has kept of each block.
+        saved = iter(ctx.saved_tensors)
+        weights = [list(islice(saved, len(unit.all_layers()))) for unit in ctx.units]
+        blocks = [_read(unit, each, saved) for unit, each in zip(ctx.units, weights, strict=True)]
+        # From the last block to the first.
+        found: list[tuple[Tensor, ...]] = []
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        gradient = batch_norm.sum_gradients(blocks[-1].target, dy)
+        dx: Tensor | Gradient | None = None
+        for number in reversed(range(len(blocks))):
+            before = blocks[number - 1].target if number else None
+            dx, parameters = _backward(blocks[number], gradient, before, ctx.shapes[number], ctx.needs_input_grad[0])
+            found[:0] = parameters
+            if isinstance(dx, Gradient):
+                gradient = dx
+        dkernels = _converted([layer[0] for layer in found], weights[0][0].dtype)
+        parameters = [each for layer, dkernel in zip(found, dkernels, strict=True) for each in (dkernel, *layer[1:])]
+        return cast(Tensor | None, dx), None, *parameters
+
+
+def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
+    """One block; what its backward pass needs is appended to `saved`."""
+
+    def normalised(layer: Layer, x: Tensor) -> Normalised:
+        kernel, (stride, padding) = next(kernels), unit.geometry(layer)
+        if pointwise.fits(x, kernel, stride):
+            result = pointwise.convolve(x, kernel, layer.bn)
+        else:
+            result = batch_norm.statistics(convolve(x, kernel, stride, padding), layer.bn)
+        saved.extend((x, kernel, *result))
+        return result
+
+    f = x = _every(x, unit.picks)
+    for layer in unit.layers[:-1]:
+        f = batch_norm.normalise(normalised(layer, f))
+    last = normalised(unit.layers[-1], f)
+    if unit.shortcut is None:
+        return batch_norm.normalise(last)
+    carried = normalised(unit.shortcut, x) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
+    y, bits = batch_norm.normalise_add(last, carried)
+    saved.append(bits)
+    return y
+
+
+def _read(unit: Unit, weights: list[Tensor], saved: Iterator[Tensor]) -> Done:
+    """What `_forward` has saved of a block."""
+    kept = [Kept(*islice(saved, 4)) for _ in weights]
+    return Done(unit, kept, None if unit.shortcut is None else next(saved), weights)
+
+
+def _backward(
+    block: Done, gradient: Gradient, before: Target | None, shape: torch.Size, need_x: bool
+) -> tuple[Tensor | Gradient | None, list[tuple[Tensor, ...]]]:
+    """From the gradient behind the BN of a block's last layer: that of its input (`shape`), and of the parameters.
+
+    The first is that of the last layer of the block `before`, or, where there is none, of the input itself if needed.
+    """
+    unit, kept = block.unit, block.kept
+    need_x = need_x or before is not None
+    found: list[tuple[Tensor, ...]] = []
+    # The shortcut.
+    passed = None
+    if isinstance(unit.shortcut, Layer):
+        passed, parameters = _of_layer(block, len(unit.layers), gradient, None, None, need_x)
+        found.append(parameters)
+    elif unit.shortcut is not None and need_x:
+        passed = _passed(unit.shortcut, kept[0].x, gradient.dy)
+    # The layers of the residual function; the gradients of both paths are added in the last step.
+    for number in reversed(range(1, len(unit.layers))):
+        of_layer, parameters = _of_layer(block, number, gradient, Target(kept[number - 1].normalised), None, True)
+        gradient = cast(Gradient, of_layer)
+        found.insert(0, parameters)
+    direct = before if unit.picks == 1 else None
+    dx, parameters = _of_layer(block, 0, gradient, direct, cast(Tensor | None, passed), need_x)
+    found.insert(0, parameters)
+    if dx is None or isinstance(dx, Gradient):
+        return dx, found
+    # Where x was picked, or no block is before.
+    dx = dx if passed is None else dx.add_(cast(Tensor, passed))
+    dx = _placed(dx, unit.picks, shape)
+    return dx if before is None else batch_norm.sum_gradients(before, dx), found
+
+
+def _of_layer(
+    block: Done, number: int, gradient: Gradient, target: Target | None, other: Tensor | None, need_x: bool
+) -> tuple[Tensor | Gradient | None, tuple[Tensor, ...]]:
+    """The gradients of a layer's input, if needed, and of its kernel and BN's weight and bias.
+
+    With a `target`, whose result is the input, the first is the gradient behind its BN, and `other` is added to it.
+    """
+    layer, kept = block.unit.all_layers()[number], block.kept[number]
+    stride, padding = block.unit.geometry(layer)
+    place = 2 if layer is block.unit.shortcut else 1
+    slope = batch_norm.finish_slope(gradient.sums, place, kept.normalised, block.weights[number])
+    # The gradient of the convolution's result, and of its input.
+    if target is not None and pointwise.fits(kept.x, kept.kernel, stride):
+        if gradient.masked:
+            through = kept.normalised, slope
+            dz, dx = pointwise.differentiate(gradient.dy, kept.kernel, target, other, through)
+        else:
+            dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, True)
+            dz, dx = pointwise.differentiate(dz, kept.kernel, target, other)
+        dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, False)[1]
+    else:
+        dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, not gradient.masked)
+        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x)
+        if target is not None:
+            dx = batch_norm.sum_gradients(target, cast(Tensor, dx), other)
+    return dx, (dkernel, slope.weight, slope.bias)
+
+
+def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    """Tensors of one type in another one, by one operation."""
+    if tensors[0].dtype == dtype:
+        return tensors
+    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(result, list(tensors))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return result
+
+
+def _carried(shortcut: Padding | str, x: Tensor) -> Tensor:
+    """What a shortcut without parameters adds."""
+    if not isinstance(shortcut, Padding):
+        return x
+    return F.pad(_every(x, shortcut.stride), (0, 0, 0, 0, 0, shortcut.channels))
+
+
+def _every(x: Tensor, stride: int) -> Tensor:
+    """x at every `stride`-th position: an average over one pixel keeps channels_last."""
+    return x if stride == 1 else F.avg_pool2d(x, kernel_size=1, stride=stride)
+
+
+def _passed(shortcut: Padding | str, x: Tensor, dy: Tensor) -> Tensor:
+    """The gradient of x, from that of what the shortcut adds."""
+    if not isinstance(shortcut, Padding):
+        return dy
+    dx = torch.zeros_like(x)
+    dx[:, :, :: shortcut.stride, :: shortcut.stride] = dy[:, : x.shape[1]]
+    return dx
+
+
+def _placed(dx: Tensor, stride: int, shape: torch.Size) -> Tensor:
+    """The gradient of x (`shape`) from that of x at every `stride`-th position."""
+    if stride == 1:
+        return dx
+    whole = torch.empty(shape, dtype=dx.dtype, device=dx.device, memory_format=torch.channels_last).zero_()
+    whole[:, :, ::stride, ::stride] = dx
+    return whole

@@ -1,0 +1,141 @@
+"""Stages of blocks on Triton kernels train as the plain ones: by Triton's interpreter on a processor, and on a GPU."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import deepres
+from deepres.acceleration.on_triton_blocks import (
+    ImageNetOnTriton,
+    StageOnTriton,
+    accelerate_blocks,
+    fits_blocks,
+)
+from deepres.training.batchnorm import group_batch_norm
+
+pytest.importorskip("triton")
+CHANNELS_LAST = {"memory_format": torch.channels_last}
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """What `interpreted_blocks.py` reports."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE.parent / "src")}
+    script = [sys.executable, HERE / "interpreted_blocks.py"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.long
+def test_two_steps_are_those_of_the_plain_network(interpreted):
+    """Maps, gradients and running statistics against double precision: stages of all kinds, and both stems."""
+    differences = {name: value for name, value in interpreted.items() if name != "plain paths"}
+    assert len(differences) == 10
+    assert max(differences.values()) < 1e-4, differences
+    assert min(differences.values()) > 0
+
+
+@pytest.mark.long
+def test_evaluation_and_frozen_statistics_take_the_plain_path_and_infinity_is_seen(interpreted):
+    assert interpreted["plain paths"] == {"evaluation": True, "frozen": True, "not finite": True}
+
+
+def test_parameters_and_their_names_stay():
+    net = deepres.build("resnet50", num_classes=10)
+    fast = copy.deepcopy(net)
+    assert fits_blocks(fast)
+    accelerate_blocks(fast)
+    assert type(fast) is ImageNetOnTriton
+    assert sum(type(module) is StageOnTriton for module in fast.modules()) == 4
+    assert list(fast.state_dict()) == list(net.state_dict())
+    assert list(fast.backbone()) == list(net.backbone())
+
+
+def test_a_processor_takes_the_plain_path():
+    torch.manual_seed(0)
+    net = deepres.build("resnet18", num_classes=10).to(**CHANNELS_LAST)
+    fast = copy.deepcopy(net)
+    accelerate_blocks(fast)
+    images = torch.randn(2, 3, 64, 64).to(**CHANNELS_LAST)
+    for name in (None, "conv1", "conv2_x", "conv4_x"):
+        assert torch.equal(net.feature_map(images, name), fast.feature_map(images, name))
+
+
+def test_other_blocks_and_statistics_are_left_alone():
+    """Gates, batch statistics over groups, a cumulative average."""
+    grouped, averaged = deepres.build("resnet18"), deepres.build("resnet18")
+    group_batch_norm(grouped, 2)
+    for module in averaged.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    for net in (grouped, averaged):
+        assert not fits_blocks(net)
+        accelerate_blocks(net)
+        assert not any(isinstance(module, StageOnTriton) for module in net.modules())
+        assert type(net) is not ImageNetOnTriton
+    gated = deepres.build("highway19")
+    accelerate_blocks(gated)
+    assert type(gated.conv2_x) is nn.Sequential
+
+
+def losses(net, steps, precision, size=96):
+    """Of training on random images."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.002, 0.9)
+    found = []
+    for _ in range(steps):
+        images = torch.randn(32, 3, size, size, generator=generator).cuda().to(**CHANNELS_LAST)
+        labels = torch.randint(10, (32,), generator=generator).cuda()
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(net(images).float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Products in full float32, and deterministic convolutions."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", ["resnet50", "resnet18", "plain18"])
+def test_thirty_steps_on_a_gpu(name, exact):
+    torch.manual_seed(0)
+    plain = deepres.build(name, num_classes=10).cuda().to(**CHANNELS_LAST)
+    fast, again = copy.deepcopy(plain), copy.deepcopy(plain)
+    accelerate_blocks(fast)
+    accelerate_blocks(again)
+    expected, found = losses(plain, 30, "fp32"), losses(fast, 30, "fp32")
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert losses(again, 30, "fp32") == found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_bf16_on_a_gpu(exact):
+    """The products run in bf16 alone: the plain path's losses to rounding, and the same bits twice."""
+    torch.manual_seed(0)
+    plain = deepres.build("resnet50", num_classes=10).cuda().to(**CHANNELS_LAST)
+    fast, again = copy.deepcopy(plain), copy.deepcopy(plain)
+    accelerate_blocks(fast)
+    accelerate_blocks(again)
+    found = losses(fast, 5, "bf16")
+    assert found == pytest.approx(losses(plain, 5, "bf16"), rel=0.02)
+    assert losses(again, 5, "bf16") == found
