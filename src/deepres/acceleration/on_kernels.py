@@ -74,7 +74,9 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     return F.relu(result, inplace=True) if relu else result
 
 
-def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say, on_gpu: Callable[[], bool] | None = None) -> bool:
+def resolve_kernels(
+    kernels: str, device: str, bn_group: int, say: Say, on_gpu: Callable[[], bool] | None = None
+) -> bool:
     """Whether a run uses the kernels: with `auto` if they can run (BN over the whole micro-batch).
 
     On a CPU they are in C++, and on a GPU in Triton, for training alone: `on_gpu` tells whether they are for the

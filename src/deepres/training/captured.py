@@ -48,7 +48,7 @@ class StaticStep:
                 for _ in range(warm_ups):
                     self.step(self.raw)
             torch.cuda.current_stream().wait_stream(stream)
-            # Capture: nothing runs yet. Other threads (of the loader) may go on using the GPU, but nothing may be freed.
+            # Capture: nothing runs yet. Other threads may go on using the GPU, but nothing may be freed.
             graph = torch.cuda.CUDAGraph()
             with _no_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.step(self.raw)

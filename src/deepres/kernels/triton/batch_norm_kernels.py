@@ -1,5 +1,5 @@
 """The Triton kernels of `batch_norm`: maps are matrices of rows (positions of all images) and columns (channels)."""
-# ruff: noqa: N803 (constants of a compiled kernel are written in capitals)
+
 # pyright: basic, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false, reportAssignmentType=false
 
 from typing import Any

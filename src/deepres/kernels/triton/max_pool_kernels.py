@@ -1,5 +1,5 @@
 """The Triton kernels of `stem`: BN, ReLU and the 3x3 max pool of stride 2, on channels-last maps."""
-# ruff: noqa: N803 (constants of a compiled kernel are written in capitals)
+
 # pyright: basic, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false, reportAssignmentType=false
 
 from typing import Any

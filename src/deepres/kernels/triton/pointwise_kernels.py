@@ -3,7 +3,7 @@
 A program computes tiles of the same columns for one part of the rows, one after the other. WHOLE: a tile's channels are
 read at once, the weights stay, and the next tiles are on their way during a product; else in steps of INNER.
 """
-# ruff: noqa: N803 (constants of a compiled kernel are written in capitals)
+
 # pyright: basic, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false, reportAssignmentType=false
 
 from typing import Any
