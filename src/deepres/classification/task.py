@@ -17,14 +17,15 @@ from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.source import Source, source_fingerprint
 from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
-from deepres.data.augment import CropFlip, channels_last, normalise
-from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
+from deepres.data.augment import CropFlip, normalise
+from deepres.data.crops import center_crop
 from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.labelled import labelled, on_device
-from deepres.data.stream.loader import Reading, Stream, in_order
+from deepres.data.stream.labelled import labelled
+from deepres.data.stream.loader import Reading, in_order
+from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
@@ -38,7 +39,7 @@ Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 class TrainingBatches(Protocol):
-    """The source of training batches: `Batches` of resident images, or a `Stream` of pictures on disk."""
+    """The source of training batches: `Batches` of resident images, or `Photographs` on disk."""
 
     def batch(self, step: int) -> Labelled:
         """The batch of a step, a pure function of (seed, step)."""
@@ -197,15 +198,12 @@ def _streamed(
             parts.train, crop=crop, side=low, reading=reading, progress=lambda done: seen(done, len(parts.train))
         )
     mean = (found.mean if start_mean is None else fitted(start_mean, crop, crop)).to(place)
-    # Worker processes cut and flip; the colour is changed and the mean image subtracted on the device.
-    augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
-    axes = {"values": found.values, "vectors": found.vectors}
-    ready = partial(finish, mean=channels_last(mean), sigma=recipe.colour, **axes)
+    augmentation = CropColour(crop, (low, high), mean, found.values, found.vectors, recipe.colour)
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
-    stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
+    batches = Photographs(parts.train, augmentation, order, reading, place, config.decode)
     test = _StreamedTest(parts.test, config, mean, ranks, say)
     known = (parts.train.classes, 3, source_fingerprint(parts), mean.cpu())
-    return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})
+    return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing, {"crop": crop})
 
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
