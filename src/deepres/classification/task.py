@@ -23,6 +23,7 @@ from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
+from deepres.data.stream.jpegs import require_nvjpeg
 from deepres.data.stream.labelled import labelled
 from deepres.data.stream.loader import Reading, in_order
 from deepres.data.stream.photographs import CropColour, Photographs
@@ -189,6 +190,8 @@ def _streamed(
 ) -> ClassificationTask:
     """Crops of pictures on disk, augmented as in Sec. 3.4."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
+    if config.decode == "gpu":
+        require_nvjpeg(place)
     low, high = recipe.sides
     reading = Reading(config.workers, config.skip_bad, say)
     # One rank of each machine computes the mean image and the axes of the colour augmentation for all.

@@ -4,13 +4,16 @@ Pillow resamples the rows, rounds to eight bits, then resamples the columns, wit
 Triton kernel does a whole batch (`resampling_triton`); the plain code here does one picture at a time.
 """
 
+import os
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from deepres.data.filters import HALF, PRECISION, filters
+from deepres.runtime.cache_folder import cache_folder
 
 
 def resampled(pictures: Sequence[Tensor], boxes: Tensor, flips: Tensor, crop: int) -> Tensor:
@@ -22,7 +25,7 @@ def resampled(pictures: Sequence[Tensor], boxes: Tensor, flips: Tensor, crop: in
     device = pictures[0].device
     sizes = torch.tensor([(picture.shape[2], picture.shape[1]) for picture in pictures])
     own = filters(boxes, sizes, crop, device)
-    if device.type == "cuda" and find_spec("triton") is not None:
+    if device.type == "cuda" and _makes_kernels():
         from deepres.data.resampling_triton import resample
 
         return resample(pictures, sizes, own, flips, crop)
@@ -31,6 +34,23 @@ def resampled(pictures: Sequence[Tensor], boxes: Tensor, flips: Tensor, crop: in
         view = _one(picture, own.starts[number], own.weights[number])
         made[number] = (view.flip(2) if flips[number] else view).permute(1, 2, 0)
     return made.permute(0, 3, 1, 2)
+
+
+@cache
+def _makes_kernels() -> bool:
+    """Whether Triton makes kernels for this machine's GPU, which takes a C compiler, too. The first call tries it."""
+    if find_spec("triton") is None:
+        return False
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
+    from deepres.data.resampling_triton import resample
+
+    boxes, sizes, device = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2, 2]]), torch.device("cuda")
+    picture = torch.zeros(3, 2, 2, dtype=torch.uint8, device=device)
+    try:
+        resample([picture], sizes, filters(boxes, sizes, 1, device), torch.tensor([False]), 1)
+    except Exception:  # Triton raises almost any exception where its tools are missing
+        return False
+    return True
 
 
 def _one(picture: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The kernel that resamples the crops of a batch on a GPU: `resampling` says what it computes."""
 
+# pyright: basic, reportUnknownParameterType=false, reportGeneralTypeIssues=false, reportArgumentType=false
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -13,8 +13,8 @@ from deepres.data.filters import HALF, PRECISION, Filters
 
 @triton.jit(do_not_specialize=["reach"])
 def _resample_row(
-    pictures: Any, sizes: Any, starts: Any, taps: Any, weights: Any, flips: Any, made: Any,
-    crop: Any, reach: Any, block: tl.constexpr, bits: tl.constexpr, half: tl.constexpr,
+    pictures, sizes, starts, taps, weights, flips, made, crop, reach,
+    block: tl.constexpr, bits: tl.constexpr, half: tl.constexpr,
 ):  # fmt: skip
     """One row of one crop, all columns and colours."""
     number, row = tl.program_id(0), tl.program_id(1)
@@ -30,7 +30,7 @@ def _resample_row(
     flip = tl.load(flips + number)
     target = made + ((number * crop + row) * crop + tl.where(flip != 0, crop - 1 - column, column)) * 3
     # Each line of the picture is resampled along the width, rounded, and added along the height.
-    for colour in tl.static_range(3):  # pyright: ignore[reportGeneralTypeIssues]
+    for colour in tl.static_range(3):
         total = tl.full((block,), half, tl.int32)
         for y in range(taps_down):
             line = pixels + (colour * height + tl.minimum(top + y, height - 1)) * width
@@ -55,8 +55,7 @@ def resample(pictures: Sequence[Tensor], sizes: Tensor, filters: Filters, flips:
     addresses, sizes, flips = (one.to(device, non_blocking=True) for one in known)
     made = torch.empty((len(pictures), crop, crop, 3), dtype=torch.uint8, device=device)
     reach = filters.weights.shape[2]
-    launch: Any = _resample_row[(len(pictures), crop)]
-    launch(
+    _resample_row[(len(pictures), crop)](
         addresses, sizes, filters.starts, filters.taps, filters.weights, flips, made,
         crop, reach, block=triton.next_power_of_2(crop), bits=PRECISION, half=HALF,
     )  # fmt: skip

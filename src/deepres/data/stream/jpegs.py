@@ -90,7 +90,7 @@ def decoded(batch: Undecoded, device: torch.device) -> Tensor:
     if len(batch.crops):
         made[others.nonzero().flatten().to(device)] = batch.crops.to(device)
     # The files, as many at once as fit the memory.
-    files: Sequence[Tensor] = batch.files.split(batch.lengths.tolist())
+    files = list[Tensor](batch.files.split(batch.lengths.tolist()))
     for part in _parts(batch.sizes):
         pictures = _decode(files[part], device)
         made[batch.places[part].to(device)] = resampled(pictures, batch.boxes[part], batch.flips[part], crop)

@@ -12,7 +12,7 @@ from deepres.data.crops import DRAWS, colour_shift, finish, scale_crop_flip
 from deepres.data.order import Order
 from deepres.data.stream.ahead import Ahead, Raw, sent
 from deepres.data.stream.index import Index
-from deepres.data.stream.jpegs import DecodingError, Undecoded, decoded, require_nvjpeg, undecoded
+from deepres.data.stream.jpegs import DecodingError, Undecoded, decoded, undecoded
 from deepres.data.stream.labelled import Batch, labelled, shifted
 from deepres.data.stream.loader import Reading, Stream
 
@@ -39,7 +39,7 @@ class Photographs:
 
     With `decode="gpu"`, nvJPEG decodes most JPEG files and the GPU cuts them (`jpegs`); pixels then differ a little
     from those that the processor decodes. A batch with a file that the GPU does not decode is decoded by the processor.
-    Raises `InputError` where there is no nvJPEG.
+    `jpegs.require_nvjpeg` tells whether there is nvJPEG.
     """
 
     def __init__(
@@ -51,9 +51,8 @@ class Photographs:
         device: torch.device,
         decode: Decode = "cpu",
     ):
-        if decode == "gpu":
-            require_nvjpeg(device)
         own = augmentation
+        reading = replace(reading, pinned=device.type == "cuda")
         self._device, self._say, self._told = device, reading.say, False
         self._mean = channels_last(own.mean.to(device))
         shift = partial(colour_shift, values=own.values, vectors=own.vectors, sigma=own.sigma)
@@ -65,14 +64,14 @@ class Photographs:
         if decode == "gpu":
             samples = undecoded(index, own.crop, own.sides, DRAWS)
             self._files = Stream(samples, lambda batch, draws: (batch, shift(draws)), order, reading)
-        self._ahead = Ahead(self._make, device)
+        self._ahead = Ahead(device)
 
     def raw(self, step: int) -> Raw:
         """What the batch of a step follows from, on the device, of the same shapes in every step.
 
         Crops uint8 (n, 3, crop, crop), channels-last in memory, colour shifts float32 (n, 3), and labels int64 (n,).
         """
-        return self._ahead.raw(step)
+        return self._ahead.made(partial(self._make, step))
 
     def ready(self, raw: Raw) -> Batch:
         """Images float32 (n, 3, crop, crop) and labels, by operations of the device alone."""
