@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 import images
-from deepres.data.crops import center_crop, finish, pca_colour, scale_crop_flip, whole
+from deepres.data.crops import center_crop, colour_shift, finish, pca_colour, scale_crop_flip, whole
 
 
 def photograph(size: tuple[int, int]) -> Image.Image:
@@ -129,10 +129,10 @@ def test_a_batch_is_scaled_centred_and_shifted_by_one_colour_a_picture():
     values, vectors = torch.tensor([0.2, 0.1, 0.05], dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     draws = torch.rand(5, 7)
     draws[0] = 0
-    plain = finish(pixels, draws, mean=mean, values=values, vectors=vectors, sigma=0)
+    plain = finish(pixels, colour_shift(draws, values=values, vectors=vectors, sigma=0), mean)
     assert torch.equal(plain, pixels.float() / 255 - mean)
     assert plain.dtype == torch.float32 and plain.is_contiguous(memory_format=torch.channels_last)
-    shift = finish(pixels, draws, mean=mean, values=values, vectors=vectors) - plain
+    shift = finish(pixels, colour_shift(draws, values=values, vectors=vectors), mean) - plain
     assert shift.isfinite().all() and (shift.amax((2, 3)) - shift.amin((2, 3))).max() < 1e-5
     expected = 0.1 * torch.special.ndtri(draws[1:, 4:].double()) * values
     assert torch.allclose(shift[1:, :, 0, 0].double(), expected, atol=1e-6)
@@ -148,8 +148,10 @@ def test_real_photographs_fill_the_crop(real_data: Path):
 
 
 def test_colours_are_shifted_on_a_device_without_float64():
-    """Their draws and axes stay on the processor."""
+    """Their draws and axes stay on the processor; what goes to the device is float32."""
     pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8, device="meta")
     axes = {"values": torch.ones(3, dtype=torch.float64), "vectors": torch.eye(3, dtype=torch.float64)}
-    made = finish(pictures, torch.rand(2, 7), mean=torch.zeros(3, 8, 8, device="meta"), **axes)
+    shift = colour_shift(torch.rand(2, 7), **axes)
+    made = finish(pictures, shift.to("meta"), torch.zeros(3, 8, 8, device="meta"))
+    assert shift.dtype == torch.float32
     assert (made.device.type, made.dtype, made.shape) == ("meta", torch.float32, (2, 3, 8, 8))

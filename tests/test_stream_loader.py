@@ -14,17 +14,17 @@ from torch import Tensor
 
 import images
 from deepres.data.augment import CropFlip
-from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
+from deepres.data.crops import DRAWS, center_crop, scale_crop_flip
 from deepres.data.order import Order
 from deepres.data.resident import ImageSet
 from deepres.data.resident_batches import Batches
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.labelled import Batch, labelled, on_device
+from deepres.data.stream.labelled import Batch, labelled
 from deepres.data.stream.loader import Reading, Stream, default_workers, in_order
+from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.runtime.errors import InputError
 
 CPU = torch.device("cpu")
-MAKE = partial(scale_crop_flip, crop=8, sides=(9, 14))
 
 
 def labels_only(encoded: bytes, draws: list[float]) -> Tensor:
@@ -32,13 +32,13 @@ def labels_only(encoded: bytes, draws: list[float]) -> Tensor:
     return (torch.tensor(draws[:3]) * 256).to(torch.uint8)[:, None, None]
 
 
-def as_they_are(pictures: Tensor, draws: Tensor) -> Tensor:
-    return pictures
+def as_they_are(batch: Batch, draws: Tensor) -> Batch:
+    return batch
 
 
-def coloured() -> partial[Tensor]:
+def coloured() -> CropColour:
     values, vectors = torch.tensor([0.2, 0.1, 0.05], dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    return partial(finish, mean=torch.full((3, 8, 8), 0.5), values=values, vectors=vectors)
+    return CropColour(8, (9, 14), torch.full((3, 8, 8), 0.5), values, vectors)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,11 @@ def index(folder: Path) -> Index:
 
 def stream(
     index: Index, batch_size: int = 4, *, seed: int = 0, part: slice = slice(None), workers: int = 0, **how: object
-) -> Stream[Batch]:
-    order, reading = Order(seed, batch_size, part), Reading(workers, **how)
-    return Stream(labelled(index, MAKE, DRAWS), on_device(coloured(), CPU), order, reading)
+) -> Photographs:
+    return Photographs(index, coloured(), Order(seed, batch_size, part), Reading(workers, **how), CPU)
 
 
-def batches(source: Stream[Batch], *steps: int) -> list[Batch]:
+def batches(source: Photographs, *steps: int) -> list[Batch]:
     try:
         return [source.batch(step) for step in steps]
     finally:
@@ -110,7 +109,7 @@ def test_every_picture_is_seen_once_an_epoch_in_an_order_of_its_own(index: Index
     """Batches of 4 go on across the end of an epoch of 11; the seed enters the order and the draws."""
 
     def shown(seed: int) -> Tensor:
-        samples, finished = labelled(index, labels_only, draws=3), on_device(as_they_are, CPU)
+        samples, finished = labelled(index, labels_only, draws=3), as_they_are
         source = Stream(samples, finished, Order(seed, 11), Reading(workers=0))
         return torch.stack([source.batch(step)[0].flatten(1) for step in range(3)])
 
@@ -253,7 +252,7 @@ def test_tar_shards_and_parquet_stream_alike(tmp_path: Path):
 def test_real_photographs_stream(real_data: Path):
     """Views at the recipe's size, from the middle of an epoch."""
     index = open_index(str(real_data / "flowers"), lambda message: None).train
-    samples, finished = labelled(index, scale_crop_flip, DRAWS), on_device(as_they_are, CPU)
+    samples, finished = labelled(index, scale_crop_flip, DRAWS), as_they_are
     source = Stream(samples, finished, Order(0, 8), Reading(workers=2))
     pictures, labels = source.batch(200)
     source.close()

@@ -14,6 +14,7 @@ from deepres.bench.job import Contestant, Job
 from deepres.bench.ours import make_step
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
 from deepres.bench.textbook import stock_step
+from deepres.data.stream.loader import Reading
 from deepres.runtime.errors import InputError
 from deepres.runtime.versions import version
 
@@ -24,7 +25,7 @@ NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION
 
 def ours(job: Job) -> Contestant:
     """Our stream with the recipe `imagenet`, which decodes in worker processes, and our training step."""
-    source, images_a_turn = stream(job, WORKERS)
+    source, images_a_turn = stream(job, Reading(WORKERS), torch.device("cpu"))
     steps, numbers, waited = max(1, images_a_turn // job.batch_size), count(), [0.0]
     first, _ = source.batch(0)
     step, runs_on = make_step(job, first)

@@ -4,7 +4,6 @@ All read the same training pictures: shorter side from 256 to 480, crop, flip, c
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count, cycle, islice
 from pathlib import Path
 
@@ -17,12 +16,10 @@ from torchvision.transforms import v2
 
 from deepres.bench.job import Contestant, Job
 from deepres.classification.recipe import IMAGENET
-from deepres.data.augment import channels_last
-from deepres.data.crops import DRAWS, finish, scale_crop_flip
 from deepres.data.order import Order
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.labelled import Batch, labelled, on_device
-from deepres.data.stream.loader import Reading, Stream
+from deepres.data.stream.loader import Reading
+from deepres.data.stream.photographs import CropColour, Decode, Photographs
 from deepres.data.stream.statistics import statistics
 from deepres.runtime.device import keep_freed_memory
 from deepres.runtime.errors import InputError, silent
@@ -46,7 +43,7 @@ def ours(job: Job) -> Contestant:
     """Our stream with the recipe `imagenet`, which decodes in this process."""
     torch.set_num_threads(1)
     keep_freed_memory()  # like a training run
-    source, images_a_turn = stream(job, workers=0)
+    source, images_a_turn = stream(job, Reading(workers=0), torch.device("cpu"))
     steps, numbers = max(1, images_a_turn // job.batch_size), count()
 
     def turn() -> int:
@@ -57,15 +54,12 @@ def ours(job: Job) -> Contestant:
     return Contestant(turn, "the stream, one process, one thread")
 
 
-def stream(job: Job, workers: int) -> tuple[Stream[Batch], int]:
+def stream(job: Job, reading: Reading, device: torch.device, decode: Decode = "cpu") -> tuple[Photographs, int]:
     """The training batches of the recipe `imagenet`, and the number of pictures of a turn."""
     index, images_a_turn = files_of(job)
     found = statistics(index, reading=Reading(workers=2))
-    ready = partial(finish, mean=channels_last(found.mean), values=found.values, vectors=found.vectors)
-    augment = partial(scale_crop_flip, crop=CROP, sides=(SIDES[0], SIDES[-1]))
-    finished = on_device(ready, torch.device("cpu"))
-    order = Order(0, job.batch_size)
-    return Stream(labelled(index, augment, DRAWS), finished, order, Reading(workers)), images_a_turn
+    augmentation = CropColour(CROP, (SIDES[0], SIDES[-1]), found.mean, found.values, found.vectors)
+    return Photographs(index, augmentation, Order(0, job.batch_size), reading, device, decode), images_a_turn
 
 
 def pil(job: Job) -> Contestant:

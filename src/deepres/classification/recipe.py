@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from deepres.models.catalog import entry
 from deepres.training.config import Config
@@ -125,4 +125,10 @@ class ClassificationConfig(Config):
     image_size: int | None = None  # side in pixels that every image is resized to; None: as it is
     in_channels: int | None = None  # channels of the input; None: as many as the images have
     test_images: int = 0  # test images for the curve, spread over the test set; 0: all; the last test always takes all
+    decode: Literal["cpu", "gpu"] = "cpu"  # what decodes the JPEGs of training crops: the processor, or a GPU by nvJPEG
     recipe: ClassificationRecipe = CIFAR
+
+    def __post_init__(self) -> None:
+        """Check the fields of this class, too."""
+        super().__post_init__()
+        require(self.decode == "cpu" or self.recipe.crop > 0, "decode", "gpu", "cpu where no crops are taken (crop=0)")

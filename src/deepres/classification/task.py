@@ -17,14 +17,16 @@ from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.source import Source, source_fingerprint
 from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
-from deepres.data.augment import CropFlip, channels_last, normalise
-from deepres.data.crops import DRAWS, center_crop, finish, scale_crop_flip
+from deepres.data.augment import CropFlip, normalise
+from deepres.data.crops import center_crop
 from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.labelled import labelled, on_device
-from deepres.data.stream.loader import Reading, Stream, in_order
+from deepres.data.stream.jpegs import require_nvjpeg
+from deepres.data.stream.labelled import labelled
+from deepres.data.stream.loader import Reading, in_order
+from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.data.stream.statistics import statistics
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
@@ -38,7 +40,7 @@ Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W) and labels (N,)
 
 
 class TrainingBatches(Protocol):
-    """A source of training batches: `Batches` of resident images, or a `Stream` of pictures on disk."""
+    """The source of training batches: `Batches` of resident images, or `Photographs` on disk."""
 
     def raw(self, step: int) -> tuple[Tensor, ...]:
         """What the batch of a step follows from, on the device: a pure function of (seed, step)."""
@@ -201,6 +203,8 @@ def _streamed(
 ) -> ClassificationTask:
     """Crops of pictures on disk, augmented as in Sec. 3.4."""
     recipe, place, crop = config.recipe, torch.device(config.device), config.recipe.crop
+    if config.decode == "gpu":
+        require_nvjpeg(place)
     low, high = recipe.sides
     reading = Reading(config.workers, config.skip_bad, say)
     # One rank of each machine computes the mean image and the axes of the colour augmentation for all.
@@ -210,15 +214,12 @@ def _streamed(
             parts.train, crop=crop, side=low, reading=reading, progress=lambda done: seen(done, len(parts.train))
         )
     mean = (found.mean if start_mean is None else fitted(start_mean, crop, crop)).to(place)
-    # Worker processes cut and flip; the colour is changed and the mean image subtracted on the device.
-    augment = partial(scale_crop_flip, crop=crop, sides=(low, high))
-    axes = {"values": found.values, "vectors": found.vectors}
-    ready = partial(finish, mean=channels_last(mean), sigma=recipe.colour, **axes)
+    augmentation = CropColour(crop, (low, high), mean, found.values, found.vectors, recipe.colour)
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
-    stream = Stream(labelled(parts.train, augment, DRAWS), on_device(ready, place), order, reading)
+    batches = Photographs(parts.train, augmentation, order, reading, place, config.decode)
     test = _StreamedTest(parts.test, config, mean, ranks, say)
     known = (parts.train.classes, 3, source_fingerprint(parts), mean.cpu())
-    return ClassificationTask(*known, stream, test, ranks, recipe.label_smoothing, {"crop": crop})
+    return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing, {"crop": crop})
 
 
 def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:

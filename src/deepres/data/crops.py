@@ -12,6 +12,7 @@ from deepres.data.resizing import centered, margin, resized, scaled
 from deepres.data.rgb import open_picture, upright
 
 MOST_PIXELS = 2**23  # a picture with more pixels after resizing is not resized as a whole
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DRAWS = 7  # random numbers for each picture: scale, row, column, flip, and three for the colour
 
 
@@ -27,14 +28,30 @@ def scale_crop_flip(
     at a half, a quarter or an eighth. Raises what Pillow raises for a damaged picture, and `ValueError` for one with
     too many pixels. `crop` must not be above the least side.
     """
-    least, most = sides
-    side = least + int(draws[0] * (most - least + 1))
+    side = least_side(draws, sides)
     with open_picture(encoded) as opened:
         opened.draft(None, scaled(opened.size, side))
         image = upright(opened)
-        width, height = scaled(image.size, side)
-        row, column = int(draws[1] * (height - crop + 1)), int(draws[2] * (width - crop + 1))
-        return _cut(image, (width, height), (column, row), crop, flip=draws[3] < 0.5)
+        box = crop_box(image.size, draws, side, crop)
+        return _cut(image, box, crop, flip=is_flipped(draws))
+
+
+def least_side(draws: Sequence[float], sides: tuple[int, int]) -> int:
+    """The shorter side that a picture is resized to."""
+    least, most = sides
+    return least + int(draws[0] * (most - least + 1))
+
+
+def is_flipped(draws: Sequence[float]) -> bool:
+    """Whether a picture is flipped."""
+    return draws[3] < 0.5
+
+
+def crop_box(size: tuple[int, int], draws: Sequence[float], side: int, crop: int) -> Box:
+    """The part of a picture of `size` (width, height) that becomes the crop when its shorter side becomes `side`."""
+    width, height = scaled(size, side)
+    row, column = int(draws[1] * (height - crop + 1)), int(draws[2] * (width - crop + 1))
+    return _box(size, (width, height), (column, row), crop)
 
 
 def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
@@ -48,7 +65,7 @@ def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224,
         width, height = scaled(image.size, side)
         if width * height <= MOST_PIXELS:
             return _tensor(centered(resized(image, side), crop))
-        return _cut(image, (width, height), (margin(width, crop), margin(height, crop)), crop)
+        return _cut(image, _box(image.size, (width, height), (margin(width, crop), margin(height, crop)), crop), crop)
 
 
 def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
@@ -57,17 +74,22 @@ def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
         return _tensor(upright(opened))
 
 
-def finish(
-    images: Tensor, draws: Tensor, *, mean: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1
-) -> Tensor:
+def colour_shift(draws: Tensor, *, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:
+    """What `finish` adds to the colours of each picture, float32 (N, 3), from its uniform numbers `draws` (N, DRAWS).
+
+    The last three of them become the normal numbers of `pca_colour`, whose `values` and `vectors` these are. All are on
+    the processor, since some devices have no float64.
+    """
+    return pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma).float()
+
+
+def finish(images: Tensor, shift: Tensor, mean: Tensor) -> Tensor:
     """A batch for the network, float32 (N, 3, H, W): per-pixel mean subtracted, colours shifted.
 
-    `images` is uint8 (N, 3, H, W), `mean` (3, H, W) or (1, 3, H, W) in units of 0 to 1. The last three of the uniform
-    numbers of each picture, `draws` (N, DRAWS), become the normal numbers of its colour shift. `values` and `vectors`
-    are those of `pca_colour`; these and `draws` are on the CPU, since some devices have no float64.
+    `images` is uint8 (N, 3, H, W), `shift` float32 (N, 3) is that of `colour_shift`, and `mean` (3, H, W) or
+    (1, 3, H, W) is in units of 0 to 1; all are on one device.
     """
-    shift = pca_colour(torch.special.ndtri(draws[:, -3:].double().clamp(min=2**-25)), values, vectors, sigma)
-    return normalise(images, mean).add_(shift[:, :, None, None].float().to(images.device))
+    return normalise(images, mean).add_(shift[:, :, None, None])
 
 
 def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:
@@ -80,13 +102,15 @@ def pca_colour(normals: Tensor, values: Tensor, vectors: Tensor, sigma: float = 
     return sigma * (normals.to(vectors.dtype) * values) @ vectors.T
 
 
-def _cut(
-    image: Image.Image, size: tuple[int, int], corner: tuple[int, int], crop: int, *, flip: bool = False
-) -> Tensor:
-    """The square at `corner` (column, row) of the image resized to `size`, without resizing the rest."""
-    across, down = image.width / size[0], image.height / size[1]
+def _box(size: tuple[int, int], target: tuple[int, int], corner: tuple[int, int], crop: int) -> Box:
+    """The part of a picture of `size` that is the square at `corner` (column, row) of it when resized to `target`."""
+    across, down = size[0] / target[0], size[1] / target[1]
     left, top = corner[0] * across, corner[1] * down
-    box = (left, top, min(left + crop * across, image.width), min(top + crop * down, image.height))
+    return left, top, min(left + crop * across, size[0]), min(top + crop * down, size[1])
+
+
+def _cut(image: Image.Image, box: Box, crop: int, *, flip: bool = False) -> Tensor:
+    """The part `box` of the image, resized to a square, without resizing the rest."""
     view = _tensor(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
     return view.flip(-1) if flip else view
 

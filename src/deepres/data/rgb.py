@@ -60,6 +60,11 @@ def seen_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if sideways else (width, height)
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Whether `upright(image)` neither turns nor mirrors it."""
+    return _orientation(image) not in TURNS
+
+
 def is_gray(image: Image.Image) -> bool:
     """Whether `upright(image)` is of mode L."""
     return image.mode in ("1", "L", *DEEP_MODES) and not image.has_transparency_data

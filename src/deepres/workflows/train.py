@@ -145,7 +145,7 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
 
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
     """The fields of a recorded configuration that differ from `record`; of pictures which ones, where that is known."""
-    recorded = {"compile": "off"} | BEFORE | run.config  # older runs lack fields that were added later
+    recorded = {"compile": "off", "decode": "cpu"} | BEFORE | run.config  # older runs lack fields that were added later
     begun = ClassificationConfig(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
     fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
     if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:

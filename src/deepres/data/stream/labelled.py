@@ -21,12 +21,12 @@ def labelled(index: Index, view: View, draws: int = 0) -> Samples[tuple[Tensor, 
     return Samples(index, partial(_with_label, view), _stacked, index.label, draws)
 
 
-def on_device(finish: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> Callable[[Batch, Tensor], Batch]:
-    """What finishes batches of `labelled`: pictures by `finish(pictures, draws)`, and labels, both on `device`."""
+def shifted(shift: Callable[[Tensor], Tensor]) -> Callable[[Batch, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """What finishes batches of `labelled`: their pictures, the colour shift of each, `shift(draws)`, and labels."""
 
-    def finished(batch: Batch, draws: Tensor) -> Batch:
+    def finished(batch: Batch, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pictures, labels = batch
-        return finish(pictures.to(device), draws), labels.to(device)
+        return pictures, shift(draws), labels
 
     return finished
 

@@ -46,13 +46,15 @@ class Reading:
     """How pictures are read: `workers` processes (0: none) decode ahead; None is one for each processor, at most 8.
 
     A picture that does not decode raises `InputError`; with `skip_bad` it is left out. `say` is told of what is left
-    out, and of long waits. `context` is the start method of the processes, as `multiprocessing` names it.
+    out, and of long waits. `context` is the start method of the processes, as `multiprocessing` names it. Batches of
+    processes arrive in pinned memory, from which a GPU copies, where `pinned`.
     """
 
     workers: int | None = None
     skip_bad: bool = False
     say: Say = silent
     context: str | None = None
+    pinned: bool = False
 
     @property
     def count(self) -> int:
@@ -204,7 +206,8 @@ def default_workers() -> int:
 def _answers(work: _Answering[S, B], requests: Iterator[Request], reading: Reading) -> Generator[Answer[B]]:
     """The answers to the requests. Raises `InputError` for a picture that does not decode, unless `skip_bad`."""
     root = work.samples.index.root
-    with closing(answers(work, requests, reading.count, str(root), reading.say, reading.context)) as found:
+    how = (reading.count, str(root), reading.say, reading.context, reading.pinned)
+    with closing(answers(work, requests, *how)) as found:
         for answer in found:
             if answer.bad and not reading.skip_bad:
                 raise refusal(root, *answer.bad[0])

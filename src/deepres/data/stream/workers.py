@@ -5,6 +5,7 @@ end of the worker. `transport` moves the answers.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -41,14 +43,20 @@ class _Worker(NamedTuple):
 
 
 def answers(
-    work: Work[R, A], requests: Iterable[R], count: int, what: str, say: Say, context: str | None = None
+    work: Work[R, A],
+    requests: Iterable[R],
+    count: int,
+    what: str,
+    say: Say,
+    context: str | None = None,
+    pinned: bool = False,
 ) -> Generator[A]:
     """The answer of `work` to each request, any value that pickles, in the order of the requests.
 
     `count` worker processes (0: this process does the work) work on the next two requests each. They are ended with
     the generator, even in the middle of a request. `context` is their start method, as `multiprocessing` names it.
-    `say` is told of a long wait for `what`. Raises what `work` raises, and `InputError` where a worker is lost or none
-    can be started.
+    `say` is told of a long wait for `what`. Tensors arrive in `pinned` memory where a GPU takes them. Raises what
+    `work` raises, and `InputError` where a worker is lost or none can be started.
     """
     if not count:
         yield from map(work, requests)
@@ -56,9 +64,9 @@ def answers(
     crew: list[_Worker] = []
     end = Finalize(None, _end, (crew,), exitpriority=10)  # when Python exits, before it waits for the processes
     try:
-        with _endings_held():
+        with _endings_held(), _garbage_kept():
             _start(crew, work, count, context)
-        yield from _in_turn(crew, requests, what, say)
+        yield from _in_turn(crew, requests, partial(_receive, crew, what=what, say=say, pinned=pinned))
     finally:
         end()
 
@@ -91,7 +99,7 @@ def _end(crew: list[_Worker]) -> None:
     crew.clear()
 
 
-def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) -> Iterator[Any]:
+def _in_turn(crew: list[_Worker], requests: Iterable[Any], receive_from: Callable[[_Worker], Any]) -> Iterator[Any]:
     """The answers in the order of the requests. Request i goes to worker i modulo the number of workers."""
     # Large requests are sent one at a time, since sending two could wait for the worker.
     messages = map(pickle.dumps, requests)
@@ -110,13 +118,13 @@ def _in_turn(crew: list[_Worker], requests: Iterable[Any], what: str, say: Say) 
 
     given, asked = 0, ask(0, 0)
     while given < asked:
-        answer = _receive(crew, crew[given % len(crew)], what, say)
+        answer = receive_from(crew[given % len(crew)])
         given += 1
         asked = ask(asked, given)
         yield answer
 
 
-def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
+def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say, pinned: bool) -> Any:
     """The next answer of `worker`. Raises `InputError` where any worker has ended."""
     ends = [each.process.sentinel for each in crew]
     begun, patience = time.monotonic(), SAY_SECONDS
@@ -129,7 +137,7 @@ def _receive(crew: list[_Worker], worker: _Worker, what: str, say: Say) -> Any:
         patience *= 2
     if worker.pipe in ready:
         try:
-            return receive(worker.pipe)
+            return receive(worker.pipe, pinned)
         except (EOFError, ConnectionError):
             pass
     raise _lost(crew)
@@ -195,3 +203,13 @@ def _endings_held() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _garbage_kept() -> Generator[None]:
+    """Keep the collector of new processes away from what this one has: of a GPU, a forked process can free nothing."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
