@@ -169,14 +169,6 @@ class Stream(Generic[F]):
             raise InputError(f"{self._samples.index.root} has no picture that decodes; give a folder of images")
         return self._finish(answer.batch, answer.draws)
 
-    def raw(self, step: int) -> F:
-        """Batch `step`, which is finished: nothing is left to `ready`."""
-        return self.batch(step)
-
-    def ready(self, raw: F) -> F:
-        """The batch itself."""
-        return raw
-
     def close(self) -> None:
         """End the worker processes. A later `batch` starts new ones."""
         if self._answers is not None:
