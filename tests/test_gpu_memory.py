@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import deepres
 from deepres.acceleration.recomputed import Kept, fitted, save_memory
 from deepres.acceleration.recomputed import _peak_on_gpu as peak_on_gpu  # pyright: ignore[reportPrivateUsage]
+from deepres.models.catalog import build
 from deepres.runtime.device import autocast
 
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")]
@@ -57,7 +57,7 @@ def test_a_trial_leaves_statistics_and_gradients_as_they_were(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda device: next(held))
     for name in ("reset_peak_memory_stats", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *device: None)
-    net, images = deepres.build("resnet20", num_classes=4), torch.rand(2, 3, 32, 32)
+    net, images = build("resnet20", 4), torch.rand(2, 3, 32, 32)
     save_memory(net, images, 1)
     before = copy.deepcopy(net.state_dict())
     assert peak_on_gpu(net, images, "bf16") == 600  # of the second pass
@@ -79,7 +79,7 @@ def step(net, images, labels):
 def example(name, batch):
     """The network on the GPU, a batch, and its labels; the same algorithms in every run."""
     torch.manual_seed(0)
-    net = deepres.build(name, num_classes=10).to("cuda", memory_format=torch.channels_last)
+    net = build(name, 10).to("cuda", memory_format=torch.channels_last)
     images = torch.rand(batch, 3, 32, 32).to("cuda", memory_format=torch.channels_last)
     return net, images, torch.arange(batch, device="cuda") % 10
 
