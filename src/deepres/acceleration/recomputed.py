@@ -5,13 +5,14 @@ Segments of about sqrt(n) blocks need memory in proportion to sqrt(n), for a thi
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from deepres.models.blocks import Block
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
+
+MOST_TRIALS = 6  # steps by which the segments for a GPU are found
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Kept:
-    """A network in a number of `segments`; its training step keeps at most `peak` bytes, as `save_memory` counts."""
+    """A network in a number of `segments`; its training step keeps at most `peak` bytes, as `save_memory` tells."""
 
     segments: int
     peak: int
@@ -71,10 +74,12 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
     """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
     Counted are activations kept for the backward pass, gradients and velocity; not the working memory of operations,
-    nor fragmentation. As few blocks as possible run twice, those nearest the images first: their maps are the largest
-    for the same work. The results of the network do not change; running statistics are updated once. `example` is
-    (N, C, H, W); one image of it goes through `net` in `precision`. If no segments fit, those with the lowest peak are
-    taken, and the peak that is returned is above the budget. Raises `InputError` for a network without blocks.
+    nor fragmentation. On a GPU working memory counts as well: steps on `example` are tried, and the peak is that of the
+    allocator. As few blocks as possible run twice, those nearest the images first: their maps are the largest for the
+    same work. The results of the network do not change; running statistics are updated once. `example` is (N, C, H, W);
+    elsewhere than on a GPU one image of it goes through `net`, in `precision`. If no segments fit, those with the
+    lowest peak are taken, and the peak that is returned is above the budget. Raises `InputError` for a network without
+    blocks.
     """
     # Measure the blocks; gradients and velocity are as large as the parameters.
     stages, blocks = _stages(net)
@@ -83,17 +88,63 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
         raise InputError(f"{name} has no blocks that could run twice to save memory; leave the memory budget out")
     with autocast(precision, example.device.type):
         footprints, outside, fixed = measure(net, blocks, example[:1])
-    fixed += 2 * sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    # Choose the segments, and give each stage its own.
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
+    fixed += 2 * parameters
     counts = [sum(isinstance(child, Block) for child in stage) for stage in stages]
-    chosen = choose(footprints, (budget - fixed) // len(example) - outside, counts)
-    cuts = _cuts(counts, chosen.blocks, chosen.length)
-    for number, stage in enumerate(stages):
-        first = sum(counts[:number])
-        stage.__class__ = SegmentedStage
-        own = [stop - start for start, stop in cuts if first <= start < first + counts[number]]
-        cast(SegmentedStage, stage).segments = own
-    return Kept(len(cuts), fixed + len(example) * (outside + chosen.peak))
+
+    # Choose the segments within a number of bytes, and give each stage its own.
+    def cut(room: int) -> Kept:
+        chosen = choose(footprints, (room - fixed) // len(example) - outside, counts)
+        cuts = _cuts(counts, chosen.blocks, chosen.length)
+        for number, stage in enumerate(stages):
+            first = sum(counts[:number])
+            stage.__class__ = SegmentedStage
+            own = [stop - start for start, stop in cuts if first <= start < first + counts[number]]
+            cast(SegmentedStage, stage).segments = own
+        return Kept(len(cuts), fixed + len(example) * (outside + chosen.peak))
+
+    if example.device.type != "cuda":
+        return cut(budget)
+    return fitted(cut, lambda: parameters + _peak_on_gpu(net, example, precision), budget)
+
+
+def fitted(cut: Callable[[int], Kept], measured: Callable[[], int], budget: int) -> Kept:
+    """The segments of `cut(bytes)` for which a step keeps within `budget` bytes as `measured`, with that peak.
+
+    What a step takes beyond the count of `cut` (working memory) is left free at the next trial. If no trial fits, the
+    segments with the lowest peak are taken.
+    """
+    room, tried = budget, dict[Kept, int]()
+    while len(tried) < MOST_TRIALS and (kept := cut(room)) not in tried:  # else no cut keeps less
+        tried[kept] = measured()
+        if tried[kept] <= budget:
+            return Kept(kept.segments, tried[kept])
+        room = budget - (tried[kept] - kept.peak)  # below what was counted for this cut
+    best = min(tried, key=tried.__getitem__)
+    return Kept(cut(best.peak).segments, tried[best])
+
+
+def _peak_on_gpu(net: nn.Module, images: Tensor, precision: str) -> int:
+    """The most bytes that the allocator held in a forward and backward pass of `images`, beyond those before it.
+
+    That is activations, gradients and working memory. The first pass is not counted: algorithms are chosen in it.
+    """
+    device, peak = images.device, 0
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    for _ in range(2):
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        with autocast(precision, device.type):
+            scores = net(images)
+        scores.float().sum().backward()
+        del scores
+        peak = torch.cuda.max_memory_allocated(device) - held
+        net.zero_grad(set_to_none=True)
+    # Leave the running statistics, and the memory of the device, as they were.
+    for buffer, value in before:
+        buffer.copy_(value)
+    torch.cuda.empty_cache()
+    return peak
 
 
 def choose(footprints: Sequence[Footprint], budget: int, counts: Sequence[int]) -> Segments:

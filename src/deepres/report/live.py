@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from deepres.findings import describe, summary_of
@@ -11,8 +12,8 @@ from deepres.records import METRICS, TIMING, Json, Run
 from deepres.runtime.errors import InputError
 
 FILES = ("config.json", METRICS, TIMING, "done.json")
-QUIET_SECONDS = 120.0  # without a new row before that is said, or five times what the row before it took
-START_SECONDS = 600.0  # the same before the first row: decoding and compiling come before it
+QUIET_SECONDS = 120.0  # without a new row before that is said, or three times the longest pause so far
+START_SECONDS = 600.0  # the same before the second row: decoding and compiling come before the first
 Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -85,8 +86,10 @@ class Observer:
         recipe = summary.recipe
         total = recipe.get("iterations")
         # The pace, and what is left, unless the run seems to stand still.
-        pace = pace_of(run.timing(), total or 0, recipe.get("evaluate_every") or total or 1)
-        quiet, still = self.quiet(run), _stands_still_after(recipe, pace and pace.steps_per_second)
+        timing = run.timing()
+        pace = pace_of(timing, total or 0, recipe.get("evaluate_every") or total or 1)
+        pauses = [after["seconds"] - before["seconds"] for before, after in pairwise(timing)]
+        quiet, still = self.quiet(run), max(QUIET_SECONDS, 3 * max(pauses)) if pauses else START_SECONDS
         state = "trains" if summary.iteration else "begins"
         if summary.done is not None:
             state, pace = "finished", None
@@ -127,13 +130,6 @@ def _stat(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def _stands_still_after(recipe: Json, steps_per_second: float | None) -> float:
-    """Seconds without a change after which a run seems to stand still."""
-    if not steps_per_second:
-        return START_SECONDS
-    return max(QUIET_SECONDS, 5 * recipe.get("window", 100) / steps_per_second)
 
 
 def _images_per_second(done: Json | None, now: float | None) -> float | None:

@@ -84,6 +84,7 @@ class WeightsAndBiases:
                 name=run.path.resolve().name,
                 config=run.config,
                 resume="allow",
+                allow_val_change=True,  # data may lie elsewhere now
                 settings=wandb.Settings(console="off", silent=True),
             )
         except wandb.Error as error:
