@@ -134,7 +134,8 @@ def engine(
     """The engine `name` for `net`, made for batches like `example`, float32 (N, C, H, W); others of another N run, too.
 
     It computes where the example lies: on the processor, or on a GPU. `auto` makes each engine that this machine can
-    run, times them in turn on `example`, and keeps the fastest; `say` is told why the others cannot run. int8 takes the
+    run, times them in turn on `example`, and keeps the fastest; `say` is told why the others cannot run. On a GPU it
+    leaves out `compile`, which takes minutes and must be named. int8 takes the
     ranges of its maps from the batches (N, C, H, W) of `calibrate`.
     Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that
     cannot run here: its package or a compiler is missing, or it does not compute in that precision.
@@ -150,7 +151,9 @@ def engine(
             say(f"the engine {name} was ready after {seconds:.0f} s")
         return chosen
     made: list[tuple[Engine, float]] = []
-    for candidate in (name for name, kind in KINDS.items() if precision in kind.precisions.get(source.device, ())):
+    for candidate, kind in KINDS.items():
+        if precision not in kind.precisions.get(source.device, ()) or (candidate, source.device) == ("compile", "cuda"):
+            continue
         try:
             made.append(_made(candidate, source))
         except InputError as trouble:
