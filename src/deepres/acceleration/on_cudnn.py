@@ -11,7 +11,7 @@ from deepres.models.shortcuts import NoShortcut, Projection, Sum
 from deepres.models.staged import StagedNetwork
 
 
-class FusedConvBN(ConvBN):
+class CudnnConvBN(ConvBN):
     """`ConvBN` after folding, with the ReLU behind it."""
 
     with_relu = True
@@ -21,7 +21,7 @@ class FusedConvBN(ConvBN):
         return _conv_relu(cast(nn.Conv2d, self.conv), input)
 
 
-class FusedBlock(Block):
+class CudnnBlock(Block):
     """`Block` after folding, with one kernel a layer; the last one includes the addition and the ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,16 +41,16 @@ class FusedBlock(Block):
         return _fused(last, bias, x, carried)
 
 
-def fused(net: nn.Module) -> nn.Module:
+def on_cudnn(net: nn.Module) -> nn.Module:
     """Make the first layer and the blocks of the folded `net` fused ones, in place, except gated blocks.
 
     Parameters and their names stay.
     """
     for module in net.modules():
         if isinstance(module, Block) and isinstance(module.shortcut, Sum | NoShortcut):
-            module.__class__ = FusedBlock
+            module.__class__ = CudnnBlock
         elif isinstance(module, StagedNetwork) and isinstance(module.conv1, ConvBN):
-            module.conv1.__class__ = FusedConvBN
+            module.conv1.__class__ = CudnnConvBN
     return net
 
 
