@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
+from deepres.runtime.device import without_tf32
 from deepres.runtime.errors import InputError, Say, install, require_packages
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import gpu, onnx, openvino, pytorch
@@ -144,23 +145,31 @@ def engine(
     source = _Source(net, example, precision, calibrate)
     if precision == "bf16" and source.device == "cpu" and not multiplies_bf16():
         say("this processor does not multiply bf16: emulated, it is about ten times slower than fp32")
+    if source.device == "cuda":
+        without_tf32()
     # A named engine, or else the fastest of all.
     if name != "auto":
         chosen, seconds = _made(name, source)
         if seconds > TOLD and source.device == "cuda":
             say(f"the engine {name} was ready after {seconds:.0f} s")
         return chosen
-    made: list[tuple[Engine, float]] = []
-    for candidate, kind in KINDS.items():
-        if precision not in kind.precisions.get(source.device, ()) or (candidate, source.device) == ("compile", "cuda"):
-            continue
-        try:
-            made.append(_made(candidate, source))
-        except InputError as trouble:
-            say(f"passed over: {trouble}")
+    made = _all_made(source, say)
     if not made:
         raise InputError(f"no engine for {precision} can be had on {source.device} here: {install('serve')}")
     return _fastest(made, example, say)
+
+
+def _all_made(source: _Source, say: Say) -> list[tuple[Engine, float]]:
+    """Each engine that can be had here, with the seconds to make it."""
+    made: list[tuple[Engine, float]] = []
+    for name, kind in KINDS.items():
+        slow = name == "compile" and source.device == "cuda"
+        if source.precision in kind.precisions.get(source.device, ()) and not slow:
+            try:
+                made.append(_made(name, source))
+            except InputError as trouble:
+                say(f"passed over: {trouble}")
+    return made
 
 
 def require(name: str, precision: str, device: str = "cpu") -> None:
