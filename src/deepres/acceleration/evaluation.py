@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from deepres.acceleration.captured import CapturedForward
+from deepres.acceleration.captured_forward import CapturedForward
 from deepres.acceleration.folded import folded
-from deepres.acceleration.fused import fused
+from deepres.acceleration.on_cudnn import on_cudnn
 from deepres.acceleration.on_kernels import runs_on_kernels
 from deepres.models.blocks import ConvBN
 
@@ -33,7 +33,7 @@ class EvaluationForm:
         if next(net.parameters()).device.type not in CAPTURES:
             return folded(net)
         if self._kept is None or self._net is not net:
-            self._net, self._kept = net, CapturedForward(fused(folded(net)))
+            self._net, self._kept = net, CapturedForward(on_cudnn(folded(net)))
         else:
             refold(net, self._kept.net)
         return self._kept

@@ -117,7 +117,7 @@ def scorer(
     made = made.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     # On a GPU it is folded, and its forward pass captured; its weights then have the type of the precision.
     on_gpu = execution.device == "cuda" and not net.in_file
-    run = engine or (gpu_scores(made, execution.precision) if on_gpu else made)
+    run = engine or (gpu_scores(made, execution.precision, dense) if on_gpu else made)
 
     # From views to the input of the network, and from images to scores.
     def prepare(images: Tensor) -> Tensor:
@@ -138,9 +138,13 @@ def scorer(
     return score
 
 
-def gpu_scores(net: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
-    """The scores of `net`, which is not changed, for images on its GPU: folded, in `precision`, and captured."""
-    run = captured(folded(net), precision)
+def gpu_scores(net: nn.Module, precision: str, dense: bool = False) -> Callable[[Tensor], Tensor]:
+    """The scores of `net`, which is not changed, for images on its GPU: folded, in `precision`, and captured.
+
+    In fp32 the same scores come in every process. Otherwise cuDNN times its algorithms, but not for the many sizes of
+    views of the `dense` test.
+    """
+    run = captured(folded(net), precision, benchmark=precision != "fp32" and not dense)
 
     def scores(images: Tensor) -> Tensor:
         outputs = run(images)

@@ -17,6 +17,8 @@ class ConvBN(nn.Sequential):
     (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)), for an odd kernel.
     """
 
+    with_relu = False  # True of a faster form that includes the ReLU behind it
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1):
         conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels)))

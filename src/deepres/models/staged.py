@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepres.models.blocks import ConvBN
 from deepres.models.network import Layer, Network
 
 
@@ -17,7 +18,8 @@ class StagedNetwork(Network):
     def backbone(self) -> Mapping[str, Sequence[Layer]]:
         """conv1 with its ReLU, then each stage of blocks."""
         stages = {name: (child,) for name, child in self.named_children() if name.endswith("_x")}
-        return {"conv1": (self.conv1, _relu)} | stages
+        includes_relu = isinstance(self.conv1, ConvBN) and self.conv1.with_relu
+        return {"conv1": (self.conv1,) if includes_relu else (self.conv1, _relu)} | stages
 
     def classify(self, values: Tensor) -> Tensor:
         """Average values (N, C) to scores (N, num_classes)."""

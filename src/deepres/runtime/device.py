@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -17,13 +18,20 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, -1  # of <malloc.h>
 def resolve_device(device: str) -> str:
     """The device to use: for `auto` the best one of this machine, else `device` itself.
 
-    On a GPU, fp32 then is fp32 in this process: PyTorch's default for convolutions, TF32, rounds to 1e-3. Raises
-    `InputError` for a device that this machine does not have.
+    Where it is a GPU, `without_tf32` holds from then on. Raises `InputError` for a device that this machine does not
+    have.
     """
     chosen = _resolved(device)
     if chosen == "cuda":
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        without_tf32()
     return chosen
+
+
+def without_tf32() -> None:
+    """Let convolutions on GPUs compute fp32 as fp32 in this process: PyTorch's default, TF32, rounds to 1e-3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions warn of the name of the setting
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _resolved(device: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepres.acceleration.folded import folded
+from deepres.runtime.device import without_tf32
 from deepres.runtime.errors import InputError, Say, install, require_packages
 from deepres.runtime.processor import multiplies_bf16
 from deepres.serving import gpu, onnx, openvino, pytorch
@@ -134,7 +135,8 @@ def engine(
     """The engine `name` for `net`, made for batches like `example`, float32 (N, C, H, W); others of another N run, too.
 
     It computes where the example lies: on the processor, or on a GPU. `auto` makes each engine that this machine can
-    run, times them in turn on `example`, and keeps the fastest; `say` is told why the others cannot run. int8 takes the
+    run, times them in turn on `example`, and keeps the fastest; `say` is told why the others cannot run. On a GPU it
+    leaves out `compile`, which takes minutes and must be named. int8 takes the
     ranges of its maps from the batches (N, C, H, W) of `calibrate`.
     Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that
     cannot run here: its package or a compiler is missing, or it does not compute in that precision.
@@ -143,21 +145,31 @@ def engine(
     source = _Source(net, example, precision, calibrate)
     if precision == "bf16" and source.device == "cpu" and not multiplies_bf16():
         say("this processor does not multiply bf16: emulated, it is about ten times slower than fp32")
+    if source.device == "cuda":
+        without_tf32()
     # A named engine, or else the fastest of all.
     if name != "auto":
         chosen, seconds = _made(name, source)
         if seconds > TOLD and source.device == "cuda":
             say(f"the engine {name} was ready after {seconds:.0f} s")
         return chosen
-    made: list[tuple[Engine, float]] = []
-    for candidate in (name for name, kind in KINDS.items() if precision in kind.precisions.get(source.device, ())):
-        try:
-            made.append(_made(candidate, source))
-        except InputError as trouble:
-            say(f"passed over: {trouble}")
+    made = _all_made(source, say)
     if not made:
         raise InputError(f"no engine for {precision} can be had on {source.device} here: {install('serve')}")
     return _fastest(made, example, say)
+
+
+def _all_made(source: _Source, say: Say) -> list[tuple[Engine, float]]:
+    """Each engine that can be had here, with the seconds to make it."""
+    made: list[tuple[Engine, float]] = []
+    for name, kind in KINDS.items():
+        slow = name == "compile" and source.device == "cuda"
+        if source.precision in kind.precisions.get(source.device, ()) and not slow:
+            try:
+                made.append(_made(name, source))
+            except InputError as trouble:
+                say(f"passed over: {trouble}")
+    return made
 
 
 def require(name: str, precision: str, device: str = "cpu") -> None:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepres.acceleration.captured import CapturedForward
-from deepres.acceleration.fused import fused
+from deepres.acceleration.captured_forward import CapturedForward
+from deepres.acceleration.on_cudnn import on_cudnn
 from deepres.serving.outputs import Outputs, Runner
 from deepres.serving.pytorch import DTYPES, InPrecision, compiling
 
@@ -16,7 +16,7 @@ def captured(net: nn.Module, precision: str, usual: int = 0, benchmark: bool = F
     `usual` is the number of images of most batches, if that is known. `benchmark` lets cuDNN time its algorithms, as
     pays where few shapes come often; the rounding of scores may then differ from one process to the next.
     """
-    return CapturedForward(fused(InPrecision(net, precision)), usual, DTYPES[precision], benchmark=benchmark)
+    return CapturedForward(on_cudnn(InPrecision(net, precision)), usual, DTYPES[precision], benchmark=benchmark)
 
 
 def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:

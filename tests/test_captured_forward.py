@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from deepres.acceleration import evaluation
-from deepres.acceleration.captured import CapturedForward, padded
+from deepres.acceleration.captured_forward import CapturedForward, padded
 from deepres.acceleration.evaluation import EvaluationForm, refold
 from deepres.acceleration.folded import folded
-from deepres.acceleration.fused import FusedBlock, fused
+from deepres.acceleration.on_cudnn import CudnnBlock, on_cudnn
 from deepres.classification.scorer import gpu_scores
 from deepres.models.blocks import ConvBN
 from deepres.models.convolutional import fully_convolutional
@@ -95,9 +95,9 @@ def test_fused_blocks_have_the_scores_of_the_net(name):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         expected = net(images)
-        made = fused(folded(net))
+        made = on_cudnn(folded(net))
         torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    assert any(isinstance(module, FusedBlock) for module in made.modules()) or name == "highway7"
+    assert any(isinstance(module, CudnnBlock) for module in made.modules()) or name == "highway7"
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 3e-2), ("fp16", 5e-3)])
