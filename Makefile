@@ -4,7 +4,7 @@ DATA   ?= fashion-mnist
 JOBS   ?= 2
 BIN    := .venv/bin
 
-.PHONY: demo test fast check other-processor coverage lint slow clean
+.PHONY: demo test fast check other-processor floor coverage lint slow clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -20,6 +20,9 @@ check: .venv/ready lint
 
 other-processor: .venv/ready  # `check` on the other kind: with products of bf16 if this one has none, without if it has
 	env $$($(BIN)/python tools/other_processor.py) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
+
+floor: .venv-floor/ready  # `fast` with the lowest versions that pyproject.toml admits, in an environment of their own
+	.venv-floor/bin/pytest -m "not slow and not long" -n $(JOBS) --dist loadfile
 
 coverage: .venv/ready  # counting lines makes the tests half as long again
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term
@@ -39,5 +42,11 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+.venv-floor/ready: pyproject.toml tools/floor.py
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python tools/floor.py > .venv-floor/constraints.txt
+	.venv-floor/bin/python -m pip install --quiet --constraint .venv-floor/constraints.txt --editable '.[test]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache
+	rm -rf .venv .venv-floor build dist .coverage .pytest_cache .ruff_cache

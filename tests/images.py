@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from huggingface_hub import constants, file_download
 from PIL import Image
 from pyarrow import parquet as pq
 
@@ -28,6 +29,16 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     monkeypatch.delenv("DEEPRES_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "*")
     return folder / "cache"
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Let the hub's client look at an address, with a cache of its own."""
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)  # the copy of 0.36
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:

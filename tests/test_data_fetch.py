@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 import images
@@ -204,10 +203,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Let the hub's client look at an address, with a cache of its own."""
 
     def use(address: str) -> None:
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        images.use_hub(monkeypatch, address, tmp_path / "hub")
 
     return use
 

@@ -38,11 +38,12 @@ def test_a_tensor_that_repeats_one_number_is_refused(refused, tmp_path):
 @pytest.mark.parametrize("kind", ["sparse", "meta", "nested"])
 def test_tensors_without_their_values_are_refused_by_what_they_declare(tmp_path, kind):
     content = {
-        "sparse": lambda: torch.sparse_coo_tensor([[0]], [1.0], (10**9,), check_invariants=True),
+        "sparse": lambda: torch.sparse_coo_tensor([[0]], [1.0], (10**9,)),
         "meta": lambda: torch.empty(10**9, device="meta"),
         "nested": lambda: [{"deep": (torch.ones(1).expand(10**9),)}],
-    }[kind]()
-    torch.save({"w": content}, tmp_path / "w.pth")
+    }[kind]
+    with torch.sparse.check_sparse_tensor_invariants():  # or PyTorch 2.11 warns
+        torch.save({"w": content()}, tmp_path / "w.pth")
     assert "declares tensors of 4,000,000,000" in refusal(tmp_path / "w.pth")
 
 

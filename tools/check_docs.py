@@ -173,7 +173,7 @@ def main(write: bool) -> int:
         for module in MODULE.findall(text) if file.name != "CHANGELOG.md" else ():
             if not any((root / module).exists() for root in (ROOT, ROOT / "src" / "deepres")):
                 troubles.append(f"{file.relative_to(ROOT)}: there is no module {module}")
-    names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    names = {path.name for path in ROOT.rglob("*") if not {".venv", ".venv-floor"} & {*path.parts}}
     for entry in TREE.findall((ROOT / "README.md").read_text()):
         if entry.rstrip("/").split("/")[-1] not in names:
             troubles.append(f"README.md: the tree names {entry}, which is not there")

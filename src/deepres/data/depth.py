@@ -43,7 +43,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return image  # Pillow has kept the upper eight of 16 bits
     values = colours()
     parts = [values] if image.mode == "CMYK" else [values[..., :3], values[..., 3:]]
-    return Image.fromarray(np.concatenate([_eight(part, low, high) for part in parts if part.size], -1), image.mode)
+    scaled = np.concatenate([_eight(part, low, high) for part in parts if part.size], -1)
+    return Image.merge(image.mode, [Image.fromarray(band) for band in np.moveaxis(scaled, -1, 0)])
 
 
 def _eight(values: Values, low: float | None, high: float | None) -> Values:
