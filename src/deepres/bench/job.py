@@ -30,6 +30,7 @@ class Job:
     precision: str = "fp32"
     memory_budget: float | None = None  # GiB
     compile: bool = True  # whether the `tuned` rival tries torch.compile
+    device: str = "cpu"  # or cuda
 
 
 @dataclass(frozen=True)

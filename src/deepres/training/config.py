@@ -28,7 +28,7 @@ class Config:
     kernels: str = "auto"  # the project's own kernels for residual blocks: auto, on or off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on or off
     memory_budget: float | None = None  # GiB for kept activations, gradients and velocity; None: no limit
-    workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most eight
+    workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most sixteen
     start: str | None = None  # trained weights that the run starts from; None: random start weights
     data_path: str | None = None  # the absolute path of `data`
     start_path: str | None = None  # the absolute path of `start`
