@@ -2,8 +2,11 @@
 
 import importlib
 
+import torch
+
 from deepres.bench.inputs import torchvision_name
 from deepres.bench.job import OURS, Contestant, Job, is_from_disk
+from deepres.data.stream.jpegs import require_nvjpeg
 from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 
@@ -29,7 +32,7 @@ CONTESTANTS: dict[str, dict[str, str]] = {
     "load": {OURS: "ours:load_batches", "textbook": "textbook:load_batches", "tuned": "tuned:load_batches"},
     "pictures": _of("pictures", OURS, "pil", "tensor", "decode"),
     "dense": _of("dense", OURS, "crops"),
-    "photographs": _of("photographs", OURS, "torchvision"),
+    "photographs": _of("photographs", OURS, "torchvision", "nvjpeg"),
     "memory": _of("memory", OURS, "unlimited", "textbook"),
 }
 # The same on a GPU.
@@ -68,6 +71,8 @@ def check(name: str, job: Job) -> None:
         torchvision_name(job)
     elif name in ("onnxruntime", "openvino"):
         require(name, job.precision)
+    elif name == "nvjpeg":
+        require_nvjpeg(torch.device(job.device))
 
 
 def _takes_part(name: str, job: Job) -> bool:

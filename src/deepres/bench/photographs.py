@@ -12,9 +12,11 @@ from torchvision.transforms import v2
 from deepres.bench.inference import torchvision_net
 from deepres.bench.job import Contestant, Job
 from deepres.bench.ours import make_step
+from deepres.bench.photograph_runs import run
 from deepres.bench.pictures import CROP, DEVIATION, MEAN, files_of, stream
 from deepres.bench.textbook import stock_step
-from deepres.data.stream.loader import Reading
+from deepres.data.stream.loader import Reading, default_workers
+from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
 from deepres.runtime.versions import version
 
@@ -25,7 +27,9 @@ NORMALISE = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION
 
 def ours(job: Job) -> Contestant:
     """Our stream with the recipe `imagenet`, which decodes in worker processes, and our training step."""
-    source, images_a_turn = stream(job, Reading(WORKERS), torch.device("cpu"))
+    if job.device == "cuda":
+        return run(job, "cpu")
+    source, images_a_turn = stream(job, Reading(WORKERS))
     steps, numbers, waited = max(1, images_a_turn // job.batch_size), count(), [0.0]
     first, _ = source.batch(0)
     step, runs_on = make_step(job, first)
@@ -42,25 +46,48 @@ def ours(job: Job) -> Contestant:
     return Contestant(turn, f"the stream with {WORKERS} workers, {runs_on}", figures=lambda: {"waited": waited[0]})
 
 
+def nvjpeg(job: Job) -> Contestant:
+    """Our training on a GPU that decodes most JPEG files itself."""
+    return run(job, "gpu")
+
+
 def torchvision(job: Job) -> Contestant:
-    """The loop of torchvision's references/classification: PIL, random crop and flip, DataLoader, fp32, eager, NCHW."""
+    """The loop of torchvision's references/classification: PIL, random crop and flip, DataLoader, eager.
+
+    On a processor it is in fp32 and NCHW. On a GPU it is in the precision of the job, in channels-last memory, with
+    pinned memory and a worker for each processor.
+    """
     # The pipeline of pictures.
     index, images_a_turn = files_of(job)
     transform = v2.Compose([*AUGMENT, v2.PILToTensor(), *NORMALISE])
     folder = ImageFolder((index.root / index.files[0]).parents[1], transform)
     if len(folder) < job.batch_size:  # its loader drops an incomplete batch, so that nothing would be left
         raise InputError(f"{job.data} has {len(folder)} training pictures, fewer than --batch-size {job.batch_size}")
+    on_gpu = job.device == "cuda"
+    workers = default_workers() if on_gpu else WORKERS
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        folder, job.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
+        folder,
+        job.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=on_gpu,
+        drop_last=True,
+        persistent_workers=True,
     )
     # Steps on its batches, epoch after epoch.
-    step = stock_step(torchvision_net(job).train())
+    layout = torch.channels_last if on_gpu else torch.contiguous_format
+    net = torchvision_net(job).train().to(job.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+    step = stock_step(net)
     batches = (batch for epoch in cycle([loader]) for batch in epoch)
     steps = max(1, images_a_turn // job.batch_size)
 
     def turn() -> int:
         for images, labels in islice(batches, steps):
-            step(images, labels).topk(5)
+            images = images.to(job.device, memory_format=layout, non_blocking=True)
+            with autocast(job.precision if on_gpu else "fp32", job.device):
+                scores = step(images, labels.to(job.device, non_blocking=True))
+            scores.topk(5)
         return steps * job.batch_size
 
-    return Contestant(turn, f"torchvision {version('torchvision')}, PIL, {WORKERS} workers, fp32 eager, NCHW")
+    how = f"{job.precision} eager, channels-last, pinned memory" if on_gpu else "fp32 eager, NCHW"
+    return Contestant(turn, f"torchvision {version('torchvision')}, PIL, {workers} workers, {how}")

@@ -19,7 +19,7 @@ from deepres.classification.recipe import IMAGENET
 from deepres.data.order import Order
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Reading
-from deepres.data.stream.photographs import CropColour, Decode, Photographs
+from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.data.stream.statistics import statistics
 from deepres.runtime.device import keep_freed_memory
 from deepres.runtime.errors import InputError, silent
@@ -43,7 +43,7 @@ def ours(job: Job) -> Contestant:
     """Our stream with the recipe `imagenet`, which decodes in this process."""
     torch.set_num_threads(1)
     keep_freed_memory()  # like a training run
-    source, images_a_turn = stream(job, Reading(workers=0), torch.device("cpu"))
+    source, images_a_turn = stream(job, Reading(workers=0))
     steps, numbers = max(1, images_a_turn // job.batch_size), count()
 
     def turn() -> int:
@@ -54,12 +54,12 @@ def ours(job: Job) -> Contestant:
     return Contestant(turn, "the stream, one process, one thread")
 
 
-def stream(job: Job, reading: Reading, device: torch.device, decode: Decode = "cpu") -> tuple[Photographs, int]:
+def stream(job: Job, reading: Reading) -> tuple[Photographs, int]:
     """The training batches of the recipe `imagenet`, and the number of pictures of a turn."""
     index, images_a_turn = files_of(job)
     found = statistics(index, reading=Reading(workers=2))
     augmentation = CropColour(CROP, (SIDES[0], SIDES[-1]), found.mean, found.values, found.vectors)
-    return Photographs(index, augmentation, Order(0, job.batch_size), reading, device, decode), images_a_turn
+    return Photographs(index, augmentation, Order(0, job.batch_size), reading, torch.device("cpu")), images_a_turn
 
 
 def pil(job: Job) -> Contestant:

@@ -61,6 +61,8 @@ def setting(side: Json) -> str:
     peak, waited = side["median"].get("peak"), side["median"].get("waited")
     text = side["setting"] + (f"; peak {peak / GIB:.2f} GiB" if peak is not None else "")
     text += f"; waits for batches {waited / side['median']['seconds']:.1%} of the time" if waited is not None else ""
+    if (resident := side["median"].get("resident")) is not None:
+        text += f", {side['images_per_second'] / resident:.2f} of the {resident:,.0f} images/s of a batch in memory"
     facts = side["facts"]
     if "largest_change" in facts:
         text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"

@@ -37,7 +37,7 @@ DataName = Annotated[
     str, typer.Argument(help="A folder, a name such as food101, hf:owner/name, or wds:PATTERN of tar shards.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, eight at most.")
+    int | None, typer.Option(min=0, help="Processes that decode; default: one a processor, sixteen at most.")
 ]
 
 

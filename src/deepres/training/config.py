@@ -30,7 +30,7 @@ class Config:
     capture: bool = True  # on a GPU, the whole training step is captured as a CUDA graph
     deterministic: bool = True  # on a GPU, algorithms that give the same bits in every run; without, the fastest ones
     memory_budget: float | None = None  # GiB for kept activations, gradients and velocity; None: no limit
-    workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most eight
+    workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most sixteen
     start: str | None = None  # trained weights that the run starts from; None: random start weights
     data_path: str | None = None  # the absolute path of `data`
     start_path: str | None = None  # the absolute path of `start`

@@ -5,7 +5,7 @@ What nvJPEG does not decode, or not as Pillow does, is decoded by the workers as
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import JpegImagePlugin
@@ -103,7 +103,7 @@ def require_nvjpeg(device: torch.device) -> None:
 
     if device.type != "cuda":
         raise InputError(f"decode=gpu needs a GPU by CUDA, but the device is {device.type}; give --set decode=cpu")
-    sample = io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    sample: Any = io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8))
     try:
         _decode([sample], device)
     except DecodingError as error:

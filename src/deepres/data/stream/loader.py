@@ -43,7 +43,7 @@ class Samples(Generic[S, B]):
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read: `workers` processes (0: none) decode ahead; None is one for each processor, at most 8.
+    """How pictures are read: `workers` processes (0: none) decode ahead; None is one for each processor, at most 16.
 
     A picture that does not decode raises `InputError`; with `skip_bad` it is left out. `say` is told of what is left
     out, and of long waits. `context` is the start method of the processes, as `multiprocessing` names it. Batches of
@@ -191,8 +191,8 @@ def in_order(
 
 
 def default_workers() -> int:
-    """Worker processes where none are asked for: one for each processor that this process may use, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Worker processes where none are asked for: one for each processor that this process may use, at most 16."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _answers(work: _Answering[S, B], requests: Iterator[Request], reading: Reading) -> Generator[Answer[B]]:

@@ -83,7 +83,8 @@ def _tensor(memory: Any, dtype: torch.dtype, shape: Sequence[int], strides: Sequ
 def _pinned(file: int, size: int) -> Tensor:
     """The first `size` bytes of a file in pinned memory. Views of it keep it from being used again too early."""
     memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    rest = memoryview(memory.numpy())
+    flat: Any = memory.numpy()
+    rest = memoryview(flat)
     while rest:  # the system reads 2 GiB at a time at most
         rest = rest[os.preadv(file, [rest], size - len(rest)) :]
     return memory
