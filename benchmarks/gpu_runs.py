@@ -181,7 +181,7 @@ def fast(part) -> None:
 
 
 def resume(part) -> None:
-    """A run that was stopped and went on has the bits of one that was not; and what the deterministic algorithms cost."""
+    """A run that was stopped and went on has the bits of one that was not, and what deterministic algorithms cost."""
     folder = part.options.runs / f"resume-{os.getpid()}"
     for deterministic in ("true", "false") if has_deterministic() else ("",):
         own = ("--set", f"deterministic={deterministic}") if deterministic else ()

@@ -35,10 +35,9 @@ def pytest_collection_modifyitems(items):
     """Tests marked gpu are skipped where there is none, and in a run that does not ask for them by their mark."""
     if os.environ.get("DEEPRES_TESTED_DEVICE") == "cpu" or torch.cuda.is_available():
         return
-    reason = "no GPU is here" if "CUDA_VISIBLE_DEVICES" not in os.environ else "a GPU is shown to -m gpu alone"
     for item in items:
         if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, which is shown to the tests by -m gpu alone"))
 
 
 def pytest_report_header():
@@ -109,6 +108,12 @@ def refused(deepres):
         return last[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checked_types():
+    """For tests of the sentences about values of a wrong type."""
+    pytest.importorskip("msgspec", reason="types are checked by msgspec, which is not installed")
 
 
 @pytest.fixture

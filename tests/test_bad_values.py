@@ -77,6 +77,7 @@ def begun(folder, tmp_path_factory):
     return place
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -94,6 +95,7 @@ def test_a_wrong_field_of_a_run_is_blamed_on_its_file(refused, begun, tmp_path, 
     assert sentence in refused("train", "--run", "run", "--iterations", 2)
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize("name", ["c.json", "c.toml"])
 def test_a_configuration_of_another_shape_is_a_sentence(refused, folder, tmp_path, name):
     deep = "[" * 100_000 if name == "c.json" else "a = " + "[" * 100_000

@@ -186,6 +186,7 @@ def test_what_the_system_refuses_is_one_sentence(refused, folder, tmp_path):
     assert "the system refuses" in refused("train", "resnet8", *more, "--run", "file")
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -186,6 +186,7 @@ def test_a_state_that_is_foreign_or_does_not_fit_gives_way_to_the_checkpoint_bef
     assert (half / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.usefixtures("checked_types")
 def test_checksums_of_another_shape_are_damage(half):
     for number, text in enumerate(("[" * 100_000, "[]", '{"state.pt": null}', "\0")):
         (half / "checkpoints/000000008/sha256.json").write_text(text)
@@ -211,6 +212,7 @@ def test_what_a_dead_process_left_half_written_is_swept_at_the_next_start(deepre
         assert own.exists() and not any(file.exists() for file in left)
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("file", "text", "sentence"),
     [

@@ -273,6 +273,7 @@ def test_a_hostile_json_in_a_shard_is_no_label(tmp_path: Path, text: bytes):
     assert "a.png has no label; add a.cls" in refusal(f"wds:{tmp_path}/train.tar")
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("known", "said"),
     [

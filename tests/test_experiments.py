@@ -38,6 +38,7 @@ def test_networks_are_compared_at_the_seeds_that_both_have_finished():
     assert verdict.status == "not tested" and "no seed at which" in verdict.detail
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     "text", ["{}", "[]", '{"experiment": "fig9", "scale": "quick", "data": "x", "networks": [], "seeds": 1}', "{"]
 )
@@ -46,6 +47,7 @@ def test_a_damaged_plan_is_told_in_one_sentence(refused, tmp_path, text):
     assert "plan" in refused("report", ".")
 
 
+@pytest.mark.usefixtures("checked_types")
 def test_a_damaged_run_is_told_in_one_sentence(refused, tmp_path):
     (tmp_path / "config.json").write_text("[]")
     assert "expected object, got array" in refused("report", ".")

@@ -152,6 +152,7 @@ METADATA = {
 }
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize("what", METADATA)
 def test_onnx_metadata_of_another_shape_are_a_sentence(refused, photographs, tmp_path, what):
     pytest.importorskip("onnxruntime")
@@ -160,6 +161,7 @@ def test_onnx_metadata_of_another_shape_are_a_sentence(refused, photographs, tmp
     assert sentence.format("onnx") in refused("predict", "net.onnx", photographs / "test")
 
 
+@pytest.mark.usefixtures("checked_types")
 def test_openvino_metadata_of_another_shape_are_a_sentence(refused, photographs, tmp_path):
     openvino = pytest.importorskip("openvino")
     for change, sentence in (
@@ -175,6 +177,7 @@ def test_openvino_metadata_of_another_shape_are_a_sentence(refused, photographs,
         assert sentence in refused("predict", "net.xml", photographs / "test")
 
 
+@pytest.mark.usefixtures("checked_types")
 def test_scores_of_another_shape_are_a_sentence(refused, tmp_path):
     facts = {"network": "a", "weights": "a", "protocol": "single"}
     member = score_table.Member(facts, torch.full((2, 2), 0.5))
@@ -192,6 +195,7 @@ def test_scores_of_another_shape_are_a_sentence(refused, tmp_path):
         assert sentence in refused("eval", "s.json")
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -136,6 +136,7 @@ def test_a_foreign_pickle_or_a_file_that_is_none_is_refused(refused, tmp_path):
     assert "could not be written" in refused("convert", "net", "--to", "folder.safetensors")
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("header", "words"),
     [

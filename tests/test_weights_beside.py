@@ -166,6 +166,7 @@ def test_our_own_header_says_more_than_json_beside_it(tmp_path):
     assert (loaded.mean.flatten().tolist(), loaded.header) == ([0.25] * 3, net.header)
 
 
+@pytest.mark.usefixtures("checked_types")
 @pytest.mark.parametrize(
     ("files", "words"),
     [

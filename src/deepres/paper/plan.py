@@ -93,7 +93,7 @@ def read_plan(folder: Path) -> Plan:
     record = untrusted.read(file, _Record, "carry the plan out again", hint=hint, own=True)
     for name in record["networks"]:
         depth(name)  # refuse unknown names: they become names of folders
-    return Plan(**record, folder=folder)
+    return dataclasses.replace(Plan(**record, folder=folder), networks=tuple(record["networks"]))
 
 
 def carry_out(
