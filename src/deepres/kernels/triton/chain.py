@@ -1,8 +1,7 @@
 """The layers of a backbone as the kernels see them: stages of convolutions in a chain, and their maps.
 
-z is the output of a convolution, before its BN. The input x = relu(BN(z) + carried) of a block is written, since the
-shortcut carries it on; no other normalised map is. All z of a stage lie in one tensor, so that one launch can compute
-the gradients of all its kernels.
+z is the output of a convolution, before its BN; x = relu(BN(z) + carried) is what the next one takes. The maps of a
+stage lie in one tensor, so that one launch can compute the gradients of all its kernels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from deepres.kernels.triton.tiles import MOST_PROGRAMS
+from deepres.kernels.triton.normalisation import LANES
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,6 @@ class Layer(NamedTuple):
     source_stage: int
     source_row: int
     opens: bool  # whether it is the first one of a block
-
-    @property
-    def block(self) -> int:
-        """Which of the inputs of blocks of its source stage is its input, if it opens a block."""
-        return self.source_row // 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class Backbone:
 
 
 class Maps(NamedTuple):
-    """The maps of a stage, channels last: z (layers, M, C), and x, the inputs of blocks, (blocks, M, C).
+    """The maps z and x of a stage, channels last, (layers, M, C) each: of the positions of all images.
 
     `statistics` (layers, 4, C) holds of each z: mean, 1 / deviation, and the scale and shift that normalise it.
     """
@@ -83,6 +77,11 @@ class Maps(NamedTuple):
         """M, of all images."""
         return self.z.shape[1]
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.z.shape[2]
+
     @classmethod
     def room(cls, backbone: Backbone, images: Tensor, dtype: torch.dtype) -> list[Self]:
         """Memory for all maps of a forward pass."""
@@ -91,48 +90,70 @@ class Maps(NamedTuple):
         for number, stage in enumerate(backbone.stages):
             if number:
                 height, width = (height + 1) // 2, (width + 1) // 2
-            layers, positions = len(stage.convs), batch * height * width
-            z = images.new_empty((layers, positions, stage.channels), dtype=dtype)
-            x = images.new_empty(((layers + 1) // 2 * backbone.carries, positions, stage.channels), dtype=dtype)
-            statistics = images.new_empty((layers, 4, stage.channels), dtype=torch.float32)
+            shape = (len(stage.convs), batch * height * width, stage.channels)
+            z, x = images.new_empty(shape, dtype=dtype), images.new_empty(shape, dtype=dtype)
+            statistics = images.new_empty((len(stage.convs), 4, stage.channels), dtype=torch.float32)
             found.append(cls(height, width, z, x, statistics))
         return found
 
 
 class Slopes(NamedTuple):
-    """Of a stage: dy behind each BN (layers, M, C), what makes it dz (layers, 3, C), dgamma and dbeta (layers, 2, C)."""
+    """The gradients dy and dz of a stage, behind and before each BN, (layers, M, C); dgamma and dbeta (layers, 2, C)."""
 
     dy: Tensor
-    coefficients: Tensor
+    dz: Tensor
     norms: Tensor
 
     @classmethod
     def room(cls, maps: Maps) -> Self:
         """Memory for one stage."""
-        layers, _, channels = maps.z.shape
-        small = maps.statistics.new_empty
-        return cls(maps.z.new_empty(maps.z.shape), small((layers, 3, channels)), small((layers, 2, channels)))
+        norms = maps.statistics.new_empty((len(maps.z), 2, maps.channels))
+        return cls(maps.z.new_empty(maps.z.shape), maps.z.new_empty(maps.z.shape), norms)
 
 
-class Scratch(NamedTuple):
-    """The sums of each program of a launch, and how many have come to their end: zero between two launches."""
+class Sums(NamedTuple):
+    """The sums of BN in the forward and in the backward pass of a stage, (layers, copies, 3, C): zero before a pass."""
 
-    partial: Tensor
-    counter: Tensor
+    forward: Tensor
+    backward: Tensor
 
     @classmethod
-    def room(cls, images: Tensor) -> Self:
-        """Memory for one network."""
-        partial = images.new_empty(2 * MOST_PROGRAMS * 64, dtype=torch.float32)
-        return cls(partial, images.new_zeros(1, dtype=torch.int32))
+    def room(cls, maps: Sequence[Maps]) -> list[Self]:
+        """Memory for all stages, zeroed in one launch."""
+        sizes = [len(stage.z) * 3 * LANES for stage in maps]
+        flat = maps[0].z.new_zeros(2 * sum(sizes), dtype=torch.int64)
+        shaped = [
+            part.view(2, len(stage.z), -1) for part, stage in zip(flat.split([2 * s for s in sizes]), maps, strict=True)
+        ]
+        return [cls(*part) for part in shaped]
 
 
-def carried(backbone: Backbone, maps: Sequence[Maps], stage: int, block: int) -> tuple[Tensor, dict[str, Any]]:
-    """What the shortcut adds to the input number `block` of that stage: a map, and the constants of the kernels."""
+def packed(backbone: Backbone, images: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
+    """All kernels but the first one in the maps' type and channels last, (out, in, 3, 3) each, copied in one launch."""
+    weights = [[conv.weight.detach() for conv in stage.convs] for stage in backbone.stages]
+    flat = images.new_empty(sum(weight.numel() for stage in weights for weight in stage), dtype=dtype)
+    start, copies = 0, list[list[Tensor]]()
+    for stage in weights:
+        copies.append([])
+        for weight in stage:
+            out, width = weight.shape[:2]
+            copies[-1].append(flat.as_strided(weight.shape, (9 * width, 1, 3 * width, width), start))
+            start += weight.numel()
+    torch._foreach_copy_([copy for stage in copies for copy in stage], [w for stage in weights for w in stage])
+    return copies
+
+
+def carried(backbone: Backbone, maps: Sequence[Maps], stage: int, row: int) -> tuple[Tensor, dict[str, Any]]:
+    """What a shortcut adds to the BN of that layer, the last one of a block: a map, and the constants of the kernels."""
     own = maps[stage]
-    if not backbone.carries or (stage == 0 and block == 0):
-        return own.z, {"SHORTCUT": 0, "CS": own.z.shape[2], "HS": own.height, "WS": own.width}
-    if block:
-        return own.x[block - 1], {"SHORTCUT": 1, "CS": own.z.shape[2], "HS": own.height, "WS": own.width}
+    if not backbone.carries or (stage, row) == (0, 0):
+        return nothing(own)
+    if row > 1:
+        return own.x[row - 2], {"SHORTCUT": 1, "CS": own.channels, "HS": own.height, "WS": own.width}
     before = maps[stage - 1]
-    return before.x[-1], {"SHORTCUT": 2, "CS": before.z.shape[2], "HS": before.height, "WS": before.width}
+    return before.x[-1], {"SHORTCUT": 2, "CS": before.channels, "HS": before.height, "WS": before.width}
+
+
+def nothing(own: Maps) -> tuple[Tensor, dict[str, Any]]:
+    """As `carried`, where no shortcut ends."""
+    return own.z, {"SHORTCUT": 0, "CS": own.channels, "HS": own.height, "WS": own.width}

@@ -1,99 +1,83 @@
-"""Forward pass: one kernel a convolution, which normalises its input as it reads it and adds up BN's sums."""
+"""Forward pass: one kernel a convolution. Its programs normalise the input, multiply, and add up BN's sums.
 
-# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
+A program first writes the normalised input of its tile and of the rows around it; neighbours write those rows, too,
+with the same values. Then the nine taps read it.
+"""
+
+# pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 import triton
 import triton.language as tl
 
-from deepres.kernels.triton.normalisation import SCALE, SHIFT, add_tile, finish_statistics, is_last
+from deepres.kernels.triton.normalisation import add_outputs, batch_statistics, publish
 from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
 def activation(
-    z, carried, n, h, w, inside, scale, shift,
+    z, carried, m, inside, scale, shift,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
 ):  # fmt: skip
-    """relu(scale z + shift + carried) at the positions (n, h, w): (BM, C) in float32, zero outside the map.
+    """relu(scale z + shift + carried) at the positions m: (BM, C) in float32.
 
     SHORTCUT is the stride of the shortcut, 0 for none; it carries the map (N, HS, WS, CS), with zeros for new channels.
     """
     c = tl.arange(0, C)
-    at = ((n * H + h) * W + w) * C
-    y = tl.load(z + at[:, None] + c[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
+    y = tl.load(z + (m * C)[:, None] + c[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
     y = y * scale[None, :] + shift[None, :]
-    if SHORTCUT > 0:
-        at = ((n * HS + h * SHORTCUT) * WS + w * SHORTCUT) * CS
-        y += tl.load(carried + at[:, None] + c[None, :], mask=inside[:, None] & (c < CS)[None, :], other=0.0).to(
-            tl.float32
-        )
-    return tl.where(inside[:, None], tl.maximum(y, 0.0), 0.0)
-
-
-@triton.jit
-def tap_of_convolution(
-    tap, z, z_in, carried, x_out, weight, n, h, w, own, scale, shift, s_out, s_in, s_h, s_w,
-    H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr,
-    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, WRITE: tl.constexpr,
-):  # fmt: skip
-    """z plus one tap's product of the normalised input, which some taps write."""
-    ci, co = tl.arange(0, CI), tl.arange(0, CO)
-    row, column = tap // 3, tap % 3
-    hi, wi = h * STRIDE + (row - 1), w * STRIDE + (column - 1)
-    inside = own & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
-    x = activation(z_in, carried, n, hi, wi, inside, scale, shift, CI, H, W, SHORTCUT, CS, HS, WS)
-    kernel = tl.load(weight + ci[:, None] * s_in + co[None, :] * s_out + row * s_h + column * s_w)
-    x = x.to(z_in.dtype.element_ty)
-    if WRITE:
-        if (row > 0) & (row <= STRIDE) & (column > 0) & (column <= STRIDE):  # these cover each position once
-            at = ((n * H + hi) * W + wi) * CI
-            tl.store(x_out + at[:, None] + ci[None, :], x, mask=inside[:, None])
-    return tl.dot(x, kernel.to(x.dtype), z, input_precision="ieee")
+    if SHORTCUT == 1:
+        y += tl.load(carried + (m * C)[:, None] + c[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
+    if SHORTCUT > 1:
+        at = ((m // (H * W) * HS + m // W % H * SHORTCUT) * WS + m % W * SHORTCUT) * CS
+        own = inside[:, None] & (c < CS)[None, :]
+        y += tl.load(carried + at[:, None] + c[None, :], mask=own, other=0.0).to(tl.float32)
+    return tl.maximum(y, 0.0)
 
 
 @triton.jit
 def convolve(
-    z_in, statistics_in, carried, x_out, weight, z_out, partial, counter,
-    statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum, s_out, s_in, s_h, s_w,
+    z_in, sums_in, gamma_in, beta_in, statistics_in, running_mean, running_var, tracked, positions_in, eps, momentum,
+    carried, x, weight, z, sums, positions,
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
-    CI: tl.constexpr, CO: tl.constexpr,
-    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, WRITE: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr, OVERLAP: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr, COPIES_IN: tl.constexpr, COPIES: tl.constexpr,
+    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
+    BM: tl.constexpr, BAND: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """z = conv(relu(BN(z_in) + carried)), (positions, CO), and the statistics of its BN.
-
-    With WRITE the input, which the next shortcut carries, is written to x_out.
-    """
+    """x = relu(BN(z_in) + carried), (positions_in, CI); z = conv(x), (positions, CO); and the sums of its BN."""
     wait_for_launch_before(OVERLAP)
     ci, co = tl.arange(0, CI), tl.arange(0, CO)
-    scale, shift = tl.load(statistics_in + SCALE * CI + ci), tl.load(statistics_in + SHIFT * CI + ci)
-    mean, squares, seen = tl.zeros([CO], tl.float32), tl.zeros([CO], tl.float32), 0.0
+    mean, variance, rstd, scale, shift = batch_statistics(sums_in, gamma_in, beta_in, eps, CI, COPIES_IN)
+    if tl.program_id(0) == 0:
+        publish(
+            statistics_in, running_mean, running_var, tracked, mean, variance, rstd, scale, shift, positions_in,
+            momentum, CI,
+        )  # fmt: skip
     for tile in range(tl.program_id(0), tl.cdiv(positions, BM), tl.num_programs(0)):
-        m = tile * BM + tl.arange(0, BM)
+        # The rows that the tile's taps cover, normalised.
+        first, last = tile * BM, tl.minimum(tile * BM + BM, positions) - 1
+        top = first // (HO * WO) * H + tl.maximum(first // WO % HO * STRIDE - 1, 0)
+        bottom = last // (HO * WO) * H + tl.minimum(last // WO % HO * STRIDE + 1, H - 1)
+        for start in range(top * W, (bottom + 1) * W, BAND):
+            m = start + tl.arange(0, BAND)
+            inside = m < (bottom + 1) * W
+            y = activation(z_in, carried, m, inside, scale, shift, CI, H, W, SHORTCUT, CS, HS, WS)
+            tl.store(x + (m * CI)[:, None] + ci[None, :], y.to(x.dtype.element_ty), mask=inside[:, None])
+        tl.debug_barrier()
+        # The product of each tap.
+        m = first + tl.arange(0, BM)
         n, h, w, own = m // (HO * WO), m // WO % HO, m % WO, m < positions
-        z = tl.zeros([BM, CO], tl.float32)
-        if UNROLL:
-            for tap in tl.static_range(9):
-                z = tap_of_convolution(
-                    tap, z, z_in, carried, x_out, weight, n, h, w, own, scale, shift, s_out, s_in, s_h, s_w,
-                    H, W, STRIDE, CI, CO, SHORTCUT, CS, HS, WS, WRITE,
-                )  # fmt: skip
-        else:
-            for tap in range(9):
-                z = tap_of_convolution(
-                    tap, z, z_in, carried, x_out, weight, n, h, w, own, scale, shift, s_out, s_in, s_h, s_w,
-                    H, W, STRIDE, CI, CO, SHORTCUT, CS, HS, WS, WRITE,
-                )  # fmt: skip
+        product = tl.zeros([BM, CO], tl.float32)
+        for tap in range(9):
+            hi, wi = h * STRIDE + (tap // 3 - 1), w * STRIDE + (tap % 3 - 1)
+            inside = own & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
+            at = ((n * H + hi) * W + wi) * CI
+            part = tl.load(x + at[:, None] + ci[None, :], mask=inside[:, None], other=0.0)
+            kernel = tl.load(weight + ci[:, None] + co[None, :] * (9 * CI) + tap * CI)
+            product = tl.dot(part, kernel, product, input_precision="ieee")
         # The raw output, and its sums as it is stored.
-        rounded = z.to(z_out.dtype.element_ty)
-        tl.store(z_out + m[:, None] * CO + co[None, :], rounded, mask=(m < positions)[:, None])
-        mean, squares, seen = add_tile(rounded.to(tl.float32), m < positions, mean, squares, seen)
-    tl.store(partial + tl.program_id(0) * (2 * CO) + co, mean)
-    tl.store(partial + tl.program_id(0) * (2 * CO) + CO + co, squares)
-    if is_last(counter):
-        finish_statistics(
-            partial, statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum, CO, BM, ROWS
-        )
+        rounded = product.to(z.dtype.element_ty)
+        tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=own[:, None])
+        add_outputs(sums, rounded.to(tl.float32), own, positions, CO, COPIES)
 
 
 @triton.jit
@@ -112,46 +96,43 @@ def patches(
 
 @triton.jit
 def convolve_images(
-    images, weight, z_out, partial, counter,
-    statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum,
-    i_n, i_c, i_h, i_w, s_out, s_in, s_h, s_w,
+    images, weight, z, sums, positions, i_n, i_c, i_h, i_w, s_out, s_in, s_h, s_w,
     channels: tl.constexpr, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, CO: tl.constexpr,
-    BM: tl.constexpr, ROWS: tl.constexpr, OVERLAP: tl.constexpr,
+    COPIES: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """z = conv(images), one product over all 9 taps, and the statistics of its BN."""
+    """z = conv(images), one product over all 9 taps, and the sums of its BN."""
     wait_for_launch_before(OVERLAP)
     k, co = tl.arange(0, K), tl.arange(0, CO)
     tap = k // channels
     at = weight + ((tap // 3) * s_h + (tap % 3) * s_w + (k % channels) * s_in)[:, None] + (co * s_out)[None, :]
-    kernel = tl.load(at, mask=(tap < 9)[:, None], other=0.0).to(z_out.dtype.element_ty)
-    mean, squares, seen = tl.zeros([CO], tl.float32), tl.zeros([CO], tl.float32), 0.0
+    kernel = tl.load(at, mask=(tap < 9)[:, None], other=0.0).to(z.dtype.element_ty)
     for tile in range(tl.program_id(0), tl.cdiv(positions, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
-        x = patches(images, m, positions, i_n, i_c, i_h, i_w, channels, H, W, K).to(z_out.dtype.element_ty)
-        rounded = tl.dot(x, kernel, input_precision="ieee").to(z_out.dtype.element_ty)
-        tl.store(z_out + m[:, None] * CO + co[None, :], rounded, mask=(m < positions)[:, None])
-        mean, squares, seen = add_tile(rounded.to(tl.float32), m < positions, mean, squares, seen)
-    tl.store(partial + tl.program_id(0) * (2 * CO) + co, mean)
-    tl.store(partial + tl.program_id(0) * (2 * CO) + CO + co, squares)
-    if is_last(counter):
-        finish_statistics(
-            partial, statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum, CO, BM, ROWS
-        )
+        x = patches(images, m, positions, i_n, i_c, i_h, i_w, channels, H, W, K).to(z.dtype.element_ty)
+        rounded = tl.dot(x, kernel, input_precision="ieee").to(z.dtype.element_ty)
+        tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=(m < positions)[:, None])
+        add_outputs(sums, rounded.to(tl.float32), m < positions, positions, CO, COPIES)
 
 
 @triton.jit
 def pool(
-    z, statistics, carried, pooled,
-    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
+    z, sums, gamma, beta, statistics, running_mean, running_var, tracked, positions, eps, momentum, carried, pooled,
+    C: tl.constexpr, COPIES: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
+    BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The average (N, C) over the last map, relu(BN(z) + carried); a program an image."""
     wait_for_launch_before(OVERLAP)
     n, c = tl.program_id(0), tl.arange(0, C)
-    scale, shift = tl.load(statistics + SCALE * C + c), tl.load(statistics + SHIFT * C + c)
+    mean, variance, rstd, scale, shift = batch_statistics(sums, gamma, beta, eps, C, COPIES)
+    if n == 0:
+        publish(
+            statistics, running_mean, running_var, tracked, mean, variance, rstd, scale, shift, positions, momentum, C
+        )
     total = tl.zeros([C], tl.float32)
     for first in range(0, H * W, BM):
         m = first + tl.arange(0, BM)
-        x = activation(z, carried, n, m // W, m % W, m < H * W, scale, shift, C, H, W, SHORTCUT, CS, HS, WS)
-        total += tl.sum(x, 0)
+        inside = m < H * W
+        x = activation(z, carried, n * (H * W) + m, inside, scale, shift, C, H, W, SHORTCUT, CS, HS, WS)
+        total += tl.sum(tl.where(inside[:, None], x, 0.0), 0)
     tl.store(pooled + n * C + c, total / (H * W))

@@ -1,6 +1,6 @@
 """The launches of the forward pass."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,80 +9,91 @@ import triton
 from torch import Tensor, nn
 
 from deepres.kernels.triton import tiles
-from deepres.kernels.triton.chain import Backbone, Maps, Scratch, carried
+from deepres.kernels.triton.chain import Backbone, Maps, Sums, carried, nothing
 from deepres.kernels.triton.forward import convolve, convolve_images, pool
+from deepres.kernels.triton.normalisation import LANES
 from deepres.kernels.triton.overlap import overlap
 
 
-def run(backbone: Backbone, images: Tensor, maps: Sequence[Maps], scratch: Scratch) -> Tensor:
+def run(
+    backbone: Backbone, images: Tensor, maps: Sequence[Maps], sums: Sequence[Sums], kernels: Sequence[Sequence[Tensor]]
+) -> Tensor:
     """Fill `maps`, update the running statistics, and return the averages (N, C) of the last map, float32."""
-    _first(backbone, images, maps[0], scratch)
+    _first(backbone, images, maps[0], sums[0])
     for layer in backbone.layers():
-        own, source, stage = maps[layer.stage], maps[layer.source_stage], backbone.stages[layer.stage]
-        conv, norm = stage.convs[layer.row], stage.norms[layer.row]
-        shortcut, constants = carried(backbone, maps, layer.source_stage, layer.block)
-        writes = layer.opens and backbone.carries
-        tile = tiles.forward(stage.channels, own.z.dtype)
+        own, source = maps[layer.stage], maps[layer.source_stage]
+        shortcut, constants = nothing(source)
+        if layer.opens:
+            shortcut, constants = carried(backbone, maps, layer.source_stage, layer.source_row)
+        tile = tiles.forward(own.channels, own.z.dtype)
         convolve[tile.grid(own.positions)](
-            source.z[layer.source_row],
-            source.statistics[layer.source_row],
+            *_norm(backbone, maps, sums, layer.source_stage, layer.source_row),
             shortcut,
-            source.x[layer.block] if writes else source.z,
-            conv.weight,
+            source.x[layer.source_row],
+            kernels[layer.stage][layer.row],
             own.z[layer.row],
-            *scratch,
-            *_norm(norm, own.statistics[layer.row], own.positions),
-            *conv.weight.stride(),
+            sums[layer.stage].forward[layer.row],
+            own.positions,
             H=source.height,
             W=source.width,
             HO=own.height,
             WO=own.width,
-            STRIDE=conv.stride[0],
-            CI=conv.in_channels,
-            CO=conv.out_channels,
-            **constants | ({} if layer.opens else {"SHORTCUT": 0}),
-            WRITE=writes,
+            STRIDE=1 + (layer.stage != layer.source_stage),
+            CI=source.channels,
+            CO=own.channels,
+            COPIES_IN=LANES // source.channels,
+            COPIES=LANES // own.channels,
+            **constants,
             BM=tile.positions,
-            ROWS=tile.rows(conv.out_channels),
-            UNROLL=tile.unroll,
+            BAND=tile.band,
             **tile.options,
             **overlap(images.device),
         )
-    return _averages(backbone, maps, len(images))
+    return _averages(backbone, maps, sums, len(images))
 
 
-def _first(backbone: Backbone, images: Tensor, own: Maps, scratch: Scratch) -> None:
+def _first(backbone: Backbone, images: Tensor, own: Maps, sums: Sums) -> None:
     """conv1, which reads images of any memory format."""
-    conv, norm = backbone.stages[0].convs[0], backbone.stages[0].norms[0]
+    conv = backbone.stages[0].convs[0]
     tile = tiles.of_images(own.z.dtype)
     convolve_images[tile.grid(own.positions)](
         images,
         conv.weight,
         own.z[0],
-        *scratch,
-        *_norm(norm, own.statistics[0], own.positions),
+        sums.forward[0],
+        own.positions,
         *images.stride(),
         *conv.weight.stride(),
         channels=conv.in_channels,
         H=own.height,
         W=own.width,
         K=patch_size(conv),
-        CO=conv.out_channels,
+        CO=own.channels,
+        COPIES=LANES // own.channels,
         BM=tile.positions,
-        ROWS=tile.rows(conv.out_channels),
         **tile.options,
         **overlap(images.device),
     )
 
 
-def _averages(backbone: Backbone, maps: Sequence[Maps], batch: int) -> Tensor:
+def _averages(backbone: Backbone, maps: Sequence[Maps], sums: Sequence[Sums], batch: int) -> Tensor:
     """Global average pooling of the last block's output."""
-    last = maps[-1]
-    result = last.statistics.new_empty((batch, last.z.shape[2]))
-    shortcut, constants = carried(backbone, maps, len(maps) - 1, (len(last.z) - 1) // 2)
-    how = {"BM": tiles.POOL.positions} | tiles.POOL.options | overlap(result.device)
+    last, stage, row = maps[-1], len(maps) - 1, len(maps[-1].z) - 1
+    result = last.statistics.new_empty((batch, last.channels))
+    shortcut, constants = carried(backbone, maps, stage, row)
+    tile = tiles.POOL
     pool[(batch,)](
-        last.z[-1], last.statistics[-1], shortcut, result, last.z.shape[2], last.height, last.width, **constants, **how
+        *_norm(backbone, maps, sums, stage, row),
+        shortcut,
+        result,
+        C=last.channels,
+        COPIES=LANES // last.channels,
+        H=last.height,
+        W=last.width,
+        **constants,
+        BM=tile.positions,
+        **tile.options,
+        **overlap(result.device),
     )
     return result
 
@@ -92,7 +103,10 @@ def patch_size(conv: nn.Conv2d) -> int:
     return max(16, triton.next_power_of_2(9 * conv.in_channels))
 
 
-def _norm(norm: nn.BatchNorm2d, statistics: Tensor, positions: int) -> tuple[Any, ...]:
-    """The arguments of `finish_statistics`."""
+def _norm(backbone: Backbone, maps: Sequence[Maps], sums: Sequence[Sums], stage: int, row: int) -> tuple[Any, ...]:
+    """A layer's output and its BN, as the kernel that normalises it takes them."""
+    norm, own = backbone.stages[stage].norms[row], maps[stage]
     running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
-    return (statistics, norm.weight, norm.bias, *running, positions, norm.eps, norm.momentum)
+    learned = (norm.weight, norm.bias)
+    how = (own.positions, norm.eps, norm.momentum)
+    return (own.z[row], sums[stage].forward[row], *learned, own.statistics[row], *running, *how)

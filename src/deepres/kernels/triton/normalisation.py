@@ -1,6 +1,9 @@
-"""Batch normalization's sums inside the kernels of the convolutions: every program adds up its own, the last one all.
+"""Batch normalization's sums across the programs of a launch, as whole numbers, so that their order does not matter.
 
-The order of the additions depends on the grid alone, so that a step gives the same bits each time.
+Every program adds its own sums by atomic additions in fixed point. Of a layer there are `copies` of the sums, to
+which the programs add in turn, each of 3 rows: two sums, and whether one left the range of fixed point (or was not
+finite), which makes the result not a number. The next kernel's programs take the statistics from them; its first one
+writes down what others need.
 """
 
 # pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
@@ -8,65 +11,73 @@ import triton
 import triton.language as tl
 
 MEAN, RSTD, SCALE, SHIFT = (tl.constexpr(row) for row in range(4))  # the rows of `statistics` (4, C)
+LANES = 128  # copies * C
+# In float64; the largest values are 2**62 units.
+UNITS_OF_MEAN = tl.constexpr(2.0**40)
+UNITS_OF_SQUARE = tl.constexpr(2.0**36)
+UNITS_OF_GRADIENT = tl.constexpr(2.0**40)
+MOST = tl.constexpr(2.0**62)
 
 
 @triton.jit
-def is_last(counter):
-    """Whether this program is the last one to come here; the others' stores before it are visible then."""
-    tl.debug_barrier()
-    arrived = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
-    last = arrived == tl.num_programs(0) - 1
-    if last:
-        tl.store(counter, 0)  # ready for the next launch
-    return last
-
-
-@triton.jit
-def add_tile(values, inside, mean, squares, seen):
-    """Mean and sum of squared deviations (C,) of `seen` positions, together with those of a tile (BM, C)."""
-    size = tl.sum(inside.to(tl.float32))
-    own = tl.sum(tl.where(inside[:, None], values, 0.0), 0) / size
-    off = tl.where(inside[:, None], values - own[None, :], 0.0)
-    total = seen + size
-    step = own - mean
-    squares += tl.sum(off * off, 0) + step * step * (seen * size / total)
-    return mean + step * (size / total), squares, total
-
-
-@triton.jit
-def finish_statistics(
-    partial, statistics, gamma, beta, running_mean, running_var, tracked, positions, eps, momentum,
-    C: tl.constexpr, BM: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """All programs' means and squares to the layer's statistics, and the running ones as `nn.BatchNorm2d` does."""
-    # Sums in float64: the mean may be far from zero.
-    programs = tl.num_programs(0)
-    tiles = tl.cdiv(positions, BM)
+def add_sums(sums, first, second, share, C: tl.constexpr, COPIES: tl.constexpr):
+    """Add `first` and `second` (C,), in units, to the layer's sums; `share` of all positions may use its range."""
     c = tl.arange(0, C)
-    total = tl.zeros([C], tl.float64)
-    squares = tl.zeros([C], tl.float64)
-    for first in range(0, programs, ROWS):
-        row = first + tl.arange(0, ROWS)
-        own = row[:, None] < programs
-        at = partial + row[:, None] * (2 * C) + c[None, :]
-        mean = tl.load(at, mask=own, other=0.0, cache_modifier=".cg").to(tl.float64)
-        square = tl.load(at + C, mask=own, other=0.0, cache_modifier=".cg").to(tl.float64)
-        size = (tiles - row + programs - 1) // programs * BM
-        size = tl.where(row == (tiles - 1) % programs, size - (tiles * BM - positions), size).to(tl.float64)
-        total += tl.sum(size[:, None] * mean, 0)
-        squares += tl.sum(square + size[:, None] * mean * mean, 0)
-    # Batch statistics.
-    count = positions.to(tl.float64)
-    average = total / count
-    variance = tl.maximum(squares / count - average * average, 0.0)
-    mean = average.to(tl.float32)
+    at = sums + (tl.program_id(0) % COPIES) * (3 * C) + c
+    fine = (tl.abs(first) < share * MOST) & (tl.abs(second) < share * MOST)
+    tl.atomic_add(at, tl.floor(tl.where(fine, first, 0.0) + 0.5).to(tl.int64), sem="relaxed")
+    tl.atomic_add(at + C, tl.floor(tl.where(fine, second, 0.0) + 0.5).to(tl.int64), sem="relaxed")
+    tl.store(at + 2 * C, tl.full([C], 1, tl.int64), mask=~fine)
+
+
+@triton.jit
+def total(sums, C: tl.constexpr, COPIES: tl.constexpr):
+    """Both sums of a layer (C,), float64 in units; not a number where one left the range."""
+    at = sums + tl.arange(0, COPIES)[:, None] * (3 * C) + tl.arange(0, C)[None, :]
+    first = tl.sum(tl.load(at), 0).to(tl.float64)
+    second = tl.sum(tl.load(at + C), 0).to(tl.float64)
+    spoilt = tl.sum(tl.load(at + 2 * C), 0) > 0
+    return tl.where(spoilt, float("nan"), first), tl.where(spoilt, float("nan"), second)
+
+
+@triton.jit
+def add_outputs(sums, z, inside, positions, C: tl.constexpr, COPIES: tl.constexpr):
+    """Add a tile (BM, C) of a convolution's output to the sums of z and of z * z, taken about the tile's mean."""
+    size = tl.sum(inside.to(tl.float32))
+    mean = tl.sum(tl.where(inside[:, None], z, 0.0), 0) / size
+    off = tl.where(inside[:, None], z - mean[None, :], 0.0)
+    squares = tl.sum(off * off, 0).to(tl.float64)
+    share, mean = size.to(tl.float64) / positions, mean.to(tl.float64)
+    square = (squares / positions + share * mean * mean) * UNITS_OF_SQUARE
+    add_sums(sums, share * mean * UNITS_OF_MEAN, square, share, C, COPIES)
+
+
+@triton.jit
+def batch_statistics(sums, gamma, beta, eps, C: tl.constexpr, COPIES: tl.constexpr):
+    """Mean, variance (float64), 1 / deviation, and the scale and shift that normalise z, (C,) each."""
+    mean, square = total(sums, C, COPIES)
+    mean, square = mean / UNITS_OF_MEAN, square / UNITS_OF_SQUARE
+    difference = square - mean * mean
+    variance = tl.where(difference < 0.0, 0.0, difference)  # keeps what is not a number
+    mean = mean.to(tl.float32)
     rstd = 1.0 / tl.sqrt((variance + eps).to(tl.float32))
+    c = tl.arange(0, C)
     scale = tl.load(gamma + c) * rstd
+    return mean, variance, rstd, scale, tl.load(beta + c) - mean * scale
+
+
+@triton.jit
+def publish(
+    statistics, running_mean, running_var, tracked, mean, variance, rstd, scale, shift, positions, momentum,
+    C: tl.constexpr,
+):  # fmt: skip
+    """Write the statistics for later kernels, and the running ones as `nn.BatchNorm2d` does."""
+    c = tl.arange(0, C)
     tl.store(statistics + MEAN * C + c, mean)
     tl.store(statistics + RSTD * C + c, rstd)
     tl.store(statistics + SCALE * C + c, scale)
-    tl.store(statistics + SHIFT * C + c, tl.load(beta + c) - mean * scale)
-    # Running statistics; the variance there is the unbiased one.
+    tl.store(statistics + SHIFT * C + c, shift)
+    count = positions.to(tl.float64)
     unbiased = (variance * (count / (count - 1.0))).to(tl.float32)
     tl.store(running_mean + c, tl.load(running_mean + c) * (1.0 - momentum) + mean * momentum)
     tl.store(running_var + c, tl.load(running_var + c) * (1.0 - momentum) + unbiased * momentum)
@@ -74,28 +85,28 @@ def finish_statistics(
 
 
 @triton.jit
-def finish_gradients(
-    partial, statistics, gamma, coefficients, grad_gamma, grad_beta, positions, C: tl.constexpr, ROWS: tl.constexpr
-):
-    """All programs' sums of dy and of dy * xhat to the gradients of gamma and beta, and to dz = a dy + b z + c."""
-    programs = tl.num_programs(0)
+def add_gradients(sums, dy, z, inside, positions, statistics, C: tl.constexpr, COPIES: tl.constexpr):
+    """Add a tile (BM, C) of the gradient behind BN to the sums of dy and of dy * xhat."""
     c = tl.arange(0, C)
-    first_sum = tl.zeros([C], tl.float64)
-    second_sum = tl.zeros([C], tl.float64)
-    for first in range(0, programs, ROWS):
-        row = first + tl.arange(0, ROWS)
-        own = row[:, None] < programs
-        at = partial + row[:, None] * (2 * C) + c[None, :]
-        first_sum += tl.sum(tl.load(at, mask=own, other=0.0, cache_modifier=".cg").to(tl.float64), 0)
-        second_sum += tl.sum(tl.load(at + C, mask=own, other=0.0, cache_modifier=".cg").to(tl.float64), 0)
-    tl.store(grad_beta + c, first_sum.to(tl.float32))
-    tl.store(grad_gamma + c, second_sum.to(tl.float32))
+    mean, rstd = tl.load(statistics + MEAN * C + c), tl.load(statistics + RSTD * C + c)
+    first = tl.sum(dy, 0)
+    second = tl.sum(dy * (z - mean[None, :]), 0) * rstd
+    share = tl.sum(inside.to(tl.float32)).to(tl.float64) / positions
+    first, second = first.to(tl.float64) * UNITS_OF_GRADIENT, second.to(tl.float64) * UNITS_OF_GRADIENT
+    add_sums(sums, first, second, share, C, COPIES)
+
+
+@triton.jit
+def slopes(sums, statistics, gamma, grad_gamma, grad_beta, publishes, positions, C: tl.constexpr, COPIES: tl.constexpr):
+    """a, b, c of dz = a dy + b z + c, BN's backward pass; where it `publishes`, the gradients of gamma and beta."""
     # dz = gamma rstd (dy - mean(dy) - xhat mean(dy xhat)), written as a function of dy and z.
-    count = positions.to(tl.float64)
-    mean = tl.load(statistics + MEAN * C + c)
-    rstd = tl.load(statistics + RSTD * C + c)
-    a = tl.load(gamma + c) * rstd
-    b = -a * rstd * (second_sum / count).to(tl.float32)
-    tl.store(coefficients + c, a)
-    tl.store(coefficients + C + c, b)
-    tl.store(coefficients + 2 * C + c, -a * (first_sum / count).to(tl.float32) - b * mean)
+    k = tl.arange(0, C)
+    first, second = total(sums, C, COPIES)
+    first, second = first / UNITS_OF_GRADIENT, second / UNITS_OF_GRADIENT
+    if publishes:
+        tl.store(grad_beta + k, first.to(tl.float32))
+        tl.store(grad_gamma + k, second.to(tl.float32))
+    mean, rstd = tl.load(statistics + MEAN * C + k), tl.load(statistics + RSTD * C + k)
+    a = tl.load(gamma + k) * rstd
+    b = -a * rstd * (second / positions).to(tl.float32)
+    return a, b, -a * (first / positions).to(tl.float32) - b * mean

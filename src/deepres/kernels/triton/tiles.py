@@ -7,13 +7,13 @@ import torch
 
 @dataclass(frozen=True)
 class Tile:
-    """`positions` a tile, on `warps` warps, at most `programs` programs; `unroll`: all taps as straight code."""
+    """`positions` a tile, on `warps` warps; `band` positions are normalised at once, on at most `programs` programs."""
 
     positions: int
     warps: int
+    band: int
     stages: int = 3
     programs: int = 1024
-    unroll: bool = False
 
     @property
     def options(self) -> dict[str, int]:
@@ -23,10 +23,6 @@ class Tile:
     def grid(self, positions: int) -> tuple[int]:
         """The number of programs for that many positions."""
         return (min(self.programs, -(-positions // self.positions)),)
-
-    def rows(self, channels: int) -> int:
-        """The number of programs whose sums are added at once: as many as the registers hold."""
-        return max(1, 512 * self.warps // channels)
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,15 @@ class Share:
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-MOST_PROGRAMS = 1024
-
 # By the channels of the output (of the input, for gradients).
-FORWARD = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
-INPUT_GRADIENT = {16: Tile(128, 4), 32: Tile(128, 4), 64: Tile(64, 4)}
-WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
-IMAGES = Tile(256, 4)
+FORWARD = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
+INPUT_GRADIENT = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
+WEIGHT_GRADIENT = {16: Share(64, 4, 16, 9, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
+IMAGES = Tile(256, 4, 0)
 IMAGES_GRADIENT = Share(128, 4, 16, 9, 128)
-POOL = Tile(64, 4)
+POOL = Tile(64, 4, 0)
 # In float32 products run on the ordinary units: for tests, not for speed.
-EXACT = Tile(32, 4, 1)
+EXACT = Tile(32, 4, 64, 1)
 EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
 
 

@@ -1,92 +1,96 @@
 """The launches that compute the gradients of the kernels."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from deepres.kernels.triton import tiles
-from deepres.kernels.triton.chain import Backbone, Maps, Slopes
+from deepres.kernels.triton.chain import Backbone, Maps, Slopes, Sums
 from deepres.kernels.triton.forward_pass import patch_size
+from deepres.kernels.triton.normalisation import LANES
 from deepres.kernels.triton.overlap import overlap
 from deepres.kernels.triton.weights import first_weight_gradient, weight_gradient
 
 
 def of_stage(
-    backbone: Backbone, number: int, images: Tensor, maps: Sequence[Maps], slopes: Sequence[Slopes]
+    backbone: Backbone,
+    number: int,
+    images: Tensor,
+    maps: Sequence[Maps],
+    slopes: Sequence[Slopes],
+    sums: Sequence[Sums],
 ) -> list[Tensor]:
     """The gradients of the kernels of a stage: of its first one, then of all others, which have one shape, at once."""
-    convs, own = backbone.stages[number].convs, maps[number]
+    convs, own, dz = backbone.stages[number].convs, maps[number], slopes[number].dz
     if number:
         before = maps[number - 1]
-        source = before._replace(z=before.z[-1:], x=before.x[-1:], statistics=before.statistics[-1:])
-        first = _of_shape(convs[:1], source, own, slopes[number], 0 if backbone.carries else 2)
+        first = _of_shape(convs[:1], before._replace(x=before.x[-1:]), own, dz)
     else:
-        first = [_of_images(convs[0], images, own, slopes[0])]
-    behind = Slopes(*(tensor[1:] for tensor in slopes[number]))
-    later = own._replace(z=own.z[1:])
-    return first + _of_shape(convs[1:], own, later, behind, int(number > 0) if backbone.carries else 2)
+        first = [_of_images(backbone, images, own, slopes[0], sums[0])]
+    return first + _of_shape(convs[1:], own, own, dz[1:])
 
 
-def _of_shape(convs: Sequence[nn.Conv2d], source: Maps, own: Maps, slopes: Slopes, from_x: int) -> list[Tensor]:
-    """Of convolutions of one shape, each of which takes the next map of `source` to the next one of `own`."""
-    conv = convs[0]
-    share = tiles.weight_gradient(conv.in_channels, own.z.dtype)
-    partial = own.statistics.new_empty((share.splits, len(convs), conv.weight.numel()))
+def _of_shape(convs: Sequence[nn.Conv2d], source: Maps, own: Maps, dz: Tensor) -> list[Tensor]:
+    """Of convolutions of one shape, each of which takes the next x of `source`; `dz` is the gradient of the outputs."""
+    weight = convs[0].weight
+    share = tiles.weight_gradient(source.channels, own.z.dtype)
+    partial = own.statistics.new_empty((share.splits, len(convs), weight.numel()))
     weight_gradient[(share.splits, -(-9 // share.valid), len(convs))](
-        source.z,
-        source.statistics,
-        source.x if from_x < 2 else source.z,
-        slopes.dy,
-        own.z,
-        slopes.coefficients,
+        source.x,
+        dz,
         partial,
+        source.positions,
         own.positions,
         partial.stride(0),
         partial.stride(1),
-        *conv.weight.stride(),
+        *weight.stride(),
         H=source.height,
         W=source.width,
         HO=own.height,
         WO=own.width,
-        STRIDE=conv.stride[0],
-        CI=conv.in_channels,
-        CO=conv.out_channels,
-        FROM_X=from_x,
+        STRIDE=convs[0].stride[0],
+        CI=source.channels,
+        CO=own.channels,
         TAPS=share.taps,
         VALID=share.valid,
         BM=share.positions,
         **share.options,
-        **overlap(own.z.device),
+        **overlap(dz.device),
     )
-    return [_shaped(row, conv.weight) for row in partial.sum(0)]
+    return [_shaped(row, weight) for row in partial.sum(0)]
 
 
-def _of_images(conv: nn.Conv2d, images: Tensor, own: Maps, slopes: Slopes) -> Tensor:
-    """Of conv1."""
+def _of_images(backbone: Backbone, images: Tensor, own: Maps, slopes: Slopes, sums: Sums) -> Tensor:
+    """Of conv1, whose dz is not kept."""
+    weight = backbone.stages[0].convs[0].weight
     share = tiles.of_images_gradient(own.z.dtype)
-    partial = own.statistics.new_empty((share.splits, conv.weight.numel()))
+    partial = own.statistics.new_empty((share.splits, weight.numel()))
     first_weight_gradient[(share.splits,)](
         images,
         slopes.dy,
         own.z,
-        slopes.coefficients,
+        sums.backward,
+        own.statistics,
+        backbone.stages[0].norms[0].weight,
+        *slopes.norms[0],
         partial,
         own.positions,
         partial.stride(0),
         *images.stride(),
-        *conv.weight.stride(),
-        channels=conv.in_channels,
+        *weight.stride(),
+        channels=weight.shape[1],
         H=own.height,
         W=own.width,
-        K=patch_size(conv),
-        CO=conv.out_channels,
+        K=patch_size(backbone.stages[0].convs[0]),
+        CO=own.channels,
+        COPIES=LANES // own.channels,
         BM=share.positions,
         **share.options,
-        **overlap(own.z.device),
+        **overlap(images.device),
     )
-    return _shaped(partial.sum(0), conv.weight)
+    return _shaped(partial.sum(0), weight)
 
 
 def _shaped(values: Tensor, weight: Tensor) -> Tensor:
