@@ -95,6 +95,10 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
         asked = "off"  # a run that began without kernels goes on without them
     if compile == "on" and asked == "auto":
         asked = "off"
+    if device == "cuda" and config.memory_budget is not None:  # segments are cut out of plain blocks
+        if asked == "on":
+            raise InputError("kernels cannot be on beside a memory budget on a GPU; leave one of them out")
+        asked = "off"
     on_gpu = partial(fits_gpu, config.network)
     kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say, on_gpu) else "off"
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
