@@ -50,9 +50,19 @@ def input_gradient(
             values = through_norm(dy, z, m, inside, a, b, c, CO).to(dz.dtype.element_ty)
             tl.store(dz + (m * CO)[:, None] + co[None, :], values, mask=inside[:, None])
         tl.debug_barrier()
-        # What comes back through each tap, from the output that the tap takes the position to.
+        # What the end of this tile needs, asked for early.
         m = first + tl.arange(0, BM)
         n, h, w, own = m // (H * W), m // W % H, m % W, m < positions_in
+        at = m[:, None] * CI + ci[None, :]
+        active = tl.load(x + at, mask=own[:, None], other=0.0)
+        raw = tl.load(z_in + at, mask=own[:, None], other=0.0)
+        if SHORTCUT > 0:
+            on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
+            hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
+            ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
+            end = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
+            back = tl.load(dx_carried + end[:, None] + ci[None, :], mask=on[:, None], other=0.0)
+        # What comes back through each tap, from the output that the tap takes the position to.
         dx = tl.zeros([BM, CI], tl.float32)
         for tap in range(9):
             ho, wo = h + (1 - tap // 3), w + (1 - tap % 3)
@@ -61,24 +71,18 @@ def input_gradient(
                 inside = inside & (ho % STRIDE == 0) & (wo % STRIDE == 0)
                 ho, wo = ho // STRIDE, wo // STRIDE
             inside = inside & (ho < HO) & (wo < WO)
-            at = ((n * HO + ho) * WO + wo) * CO
-            part = tl.load(dz + at[:, None] + co[None, :], mask=inside[:, None], other=0.0)
+            taken = ((n * HO + ho) * WO + wo) * CO
+            part = tl.load(dz + taken[:, None] + co[None, :], mask=inside[:, None], other=0.0)
             kernel = tl.load(weight + co[:, None] * (9 * CI) + ci[None, :] + tap * CI)
-            dx = tl.dot(part, kernel, dx, input_precision="ieee")
-        # What comes back through the shortcut.
+            dx = tl.dot(part, kernel, dx, input_precision="tf32x3")
+        # What comes back through the shortcut, and the ReLU of the input; the sums for its BN.
         if SHORTCUT > 0:
-            on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
-            hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
-            ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
-            at = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
-            dx += tl.load(dx_carried + at[:, None] + ci[None, :], mask=on[:, None], other=0.0).to(tl.float32)
-        # The ReLU of the input, and the sums for its BN.
-        at = m[:, None] * CI + ci[None, :]
-        active = tl.load(x + at, mask=own[:, None], other=0.0).to(tl.float32) > 0
-        dx = tl.where(active, dx, 0.0).to(dy_in.dtype.element_ty)
+            dx += back.to(tl.float32)
+        dx = tl.where(active.to(tl.float32) > 0, dx, 0.0).to(dy_in.dtype.element_ty)
         tl.store(dy_in + at, dx, mask=own[:, None])
-        raw = tl.load(z_in + at, mask=own[:, None], other=0.0).to(tl.float32)
-        add_gradients(sums_in, dx.to(tl.float32), raw, own, positions_in, statistics_in, CI, COPIES_IN)
+        add_gradients(
+            sums_in, dx.to(tl.float32), raw.to(tl.float32), first, positions_in, statistics_in, CI, COPIES_IN, BM
+        )
 
 
 @triton.jit
@@ -102,4 +106,4 @@ def unpool(
         at = m[:, None] * C + k[None, :]
         tl.store(dy + at, dx, mask=own[:, None])
         raw = tl.load(z + at, mask=own[:, None], other=0.0).to(tl.float32)
-        add_gradients(sums, dx.to(tl.float32), raw, own, positions, statistics, C, COPIES)
+        add_gradients(sums, dx.to(tl.float32), raw, tile * BM, positions, statistics, C, COPIES, BM)

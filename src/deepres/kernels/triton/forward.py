@@ -73,11 +73,11 @@ def convolve(
             at = ((n * H + hi) * W + wi) * CI
             part = tl.load(x + at[:, None] + ci[None, :], mask=inside[:, None], other=0.0)
             kernel = tl.load(weight + ci[:, None] + co[None, :] * (9 * CI) + tap * CI)
-            product = tl.dot(part, kernel, product, input_precision="ieee")
+            product = tl.dot(part, kernel, product, input_precision="tf32x3")
         # The raw output, and its sums as it is stored.
         rounded = product.to(z.dtype.element_ty)
         tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=own[:, None])
-        add_outputs(sums, rounded.to(tl.float32), own, positions, CO, COPIES)
+        add_outputs(sums, rounded.to(tl.float32), first, positions, CO, COPIES, BM)
 
 
 @triton.jit
@@ -109,9 +109,9 @@ def convolve_images(
     for tile in range(tl.program_id(0), tl.cdiv(positions, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
         x = patches(images, m, positions, i_n, i_c, i_h, i_w, channels, H, W, K).to(z.dtype.element_ty)
-        rounded = tl.dot(x, kernel, input_precision="ieee").to(z.dtype.element_ty)
+        rounded = tl.dot(x, kernel, input_precision="tf32x3").to(z.dtype.element_ty)
         tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=(m < positions)[:, None])
-        add_outputs(sums, rounded.to(tl.float32), m < positions, positions, CO, COPIES)
+        add_outputs(sums, rounded.to(tl.float32), tile * BM, positions, CO, COPIES, BM)
 
 
 @triton.jit

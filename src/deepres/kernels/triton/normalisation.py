@@ -1,9 +1,9 @@
 """Batch normalization's sums across the programs of a launch, as whole numbers, so that their order does not matter.
 
-Every program adds its own sums by atomic additions in fixed point. Of a layer there are `copies` of the sums, to
-which the programs add in turn, each of 3 rows: two sums, and whether one left the range of fixed point (or was not
-finite), which makes the result not a number. The next kernel's programs take the statistics from them; its first one
-writes down what others need.
+Every program adds its own sums by atomic additions in fixed point. Of a layer there are `copies` of both sums, to
+which the programs add in turn; behind them is a row that tells where a sum left the range of fixed point (or was not
+finite), which makes the result not a number. The next kernel's programs take the statistics from the sums; its first
+one writes down what others need.
 """
 
 # pyright: basic, reportUnknownParameterType=false, reportOperatorIssue=false
@@ -23,32 +23,35 @@ MOST = tl.constexpr(2.0**62)
 def add_sums(sums, first, second, share, C: tl.constexpr, COPIES: tl.constexpr):
     """Add `first` and `second` (C,), in units, to the layer's sums; `share` of all positions may use its range."""
     c = tl.arange(0, C)
-    at = sums + (tl.program_id(0) % COPIES) * (3 * C) + c
+    at = sums + (tl.program_id(0) % COPIES) * (2 * C) + c
     fine = (tl.abs(first) < share * MOST) & (tl.abs(second) < share * MOST)
     tl.atomic_add(at, tl.floor(tl.where(fine, first, 0.0) + 0.5).to(tl.int64), sem="relaxed")
     tl.atomic_add(at + C, tl.floor(tl.where(fine, second, 0.0) + 0.5).to(tl.int64), sem="relaxed")
-    tl.store(at + 2 * C, tl.full([C], 1, tl.int64), mask=~fine)
+    tl.store(sums + COPIES * (2 * C) + c, tl.full([C], 1, tl.int64), mask=~fine)
 
 
 @triton.jit
 def total(sums, C: tl.constexpr, COPIES: tl.constexpr):
     """Both sums of a layer (C,), float64 in units; not a number where one left the range."""
-    at = sums + tl.arange(0, COPIES)[:, None] * (3 * C) + tl.arange(0, C)[None, :]
-    first = tl.sum(tl.load(at), 0).to(tl.float64)
-    second = tl.sum(tl.load(at + C), 0).to(tl.float64)
-    spoilt = tl.sum(tl.load(at + 2 * C), 0) > 0
-    return tl.where(spoilt, float("nan"), first), tl.where(spoilt, float("nan"), second)
+    c = tl.arange(0, C)
+    at = sums + tl.arange(0, COPIES)[:, None] * (2 * C) + c[None, :]
+    first, second = tl.sum(tl.load(at), 0).to(tl.float64), tl.sum(tl.load(at + C), 0).to(tl.float64)
+    fine = tl.load(sums + COPIES * (2 * C) + c) == 0
+    return tl.where(fine, first, float("nan")), tl.where(fine, second, float("nan"))
 
 
 @triton.jit
-def add_outputs(sums, z, inside, positions, C: tl.constexpr, COPIES: tl.constexpr):
-    """Add a tile (BM, C) of a convolution's output to the sums of z and of z * z, taken about the tile's mean."""
-    size = tl.sum(inside.to(tl.float32))
-    mean = tl.sum(tl.where(inside[:, None], z, 0.0), 0) / size
-    off = tl.where(inside[:, None], z - mean[None, :], 0.0)
+def add_outputs(sums, z, first, positions, C: tl.constexpr, COPIES: tl.constexpr, BM: tl.constexpr):
+    """Add a tile (BM, C) of a convolution's output, from position `first` on, to the sums of z and of z * z."""
+    # About the tile's own mean: that of all may be far from zero.
+    size = tl.minimum(positions - first, BM)
+    inside = (tl.arange(0, BM) < size)[:, None]
+    mean = tl.sum(tl.where(inside, z, 0.0), 0) / size
+    off = tl.where(inside, z - mean[None, :], 0.0)
     squares = tl.sum(off * off, 0).to(tl.float64)
-    share, mean = size.to(tl.float64) / positions, mean.to(tl.float64)
-    square = (squares / positions + share * mean * mean) * UNITS_OF_SQUARE
+    part, mean = 1.0 / positions.to(tl.float64), mean.to(tl.float64)
+    share = size.to(tl.float64) * part
+    square = (squares * part + share * mean * mean) * UNITS_OF_SQUARE
     add_sums(sums, share * mean * UNITS_OF_MEAN, square, share, C, COPIES)
 
 
@@ -85,15 +88,14 @@ def publish(
 
 
 @triton.jit
-def add_gradients(sums, dy, z, inside, positions, statistics, C: tl.constexpr, COPIES: tl.constexpr):
-    """Add a tile (BM, C) of the gradient behind BN to the sums of dy and of dy * xhat."""
+def add_gradients(sums, dy, z, first, positions, statistics, C: tl.constexpr, COPIES: tl.constexpr, BM: tl.constexpr):
+    """Add a tile (BM, C) of the gradient behind BN, zero behind the end, to the sums of dy and of dy * xhat."""
     c = tl.arange(0, C)
     mean, rstd = tl.load(statistics + MEAN * C + c), tl.load(statistics + RSTD * C + c)
-    first = tl.sum(dy, 0)
-    second = tl.sum(dy * (z - mean[None, :]), 0) * rstd
-    share = tl.sum(inside.to(tl.float32)).to(tl.float64) / positions
-    first, second = first.to(tl.float64) * UNITS_OF_GRADIENT, second.to(tl.float64) * UNITS_OF_GRADIENT
-    add_sums(sums, first, second, share, C, COPIES)
+    sum_dy = tl.sum(dy, 0).to(tl.float64)
+    sum_dy_xhat = (tl.sum(dy * (z - mean[None, :]), 0) * rstd).to(tl.float64)
+    share = tl.minimum(positions - first, BM).to(tl.float64) / positions
+    add_sums(sums, sum_dy * UNITS_OF_GRADIENT, sum_dy_xhat * UNITS_OF_GRADIENT, share, C, COPIES)
 
 
 @triton.jit
@@ -108,5 +110,6 @@ def slopes(sums, statistics, gamma, grad_gamma, grad_beta, publishes, positions,
         tl.store(grad_gamma + k, second.to(tl.float32))
     mean, rstd = tl.load(statistics + MEAN * C + k), tl.load(statistics + RSTD * C + k)
     a = tl.load(gamma + k) * rstd
-    b = -a * rstd * (second / positions).to(tl.float32)
-    return a, b, -a * (first / positions).to(tl.float32) - b * mean
+    part = 1.0 / positions.to(tl.float64)
+    b = -a * rstd * (second * part).to(tl.float32)
+    return a, b, -a * (first * part).to(tl.float32) - b * mean

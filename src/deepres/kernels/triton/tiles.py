@@ -46,11 +46,11 @@ class Share:
 FORWARD = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
 INPUT_GRADIENT = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
 WEIGHT_GRADIENT = {16: Share(64, 4, 16, 9, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
-IMAGES = Tile(256, 4, 0)
+IMAGES = Tile(128, 4, 0, 1)
 IMAGES_GRADIENT = Share(128, 4, 16, 9, 128)
-POOL = Tile(64, 4, 0)
-# In float32 products run on the ordinary units: for tests, not for speed.
-EXACT = Tile(32, 4, 64, 1)
+POOL = Tile(64, 4, 0, 1)
+# In float32, where each product is three of shorter numbers.
+EXACT = Tile(64, 4, 64, 1)
 EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
 
 

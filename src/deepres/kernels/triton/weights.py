@@ -44,7 +44,7 @@ def weight_gradient(
         part = tl.load(x + at[:, :, None] + ci[None, None, :], mask=inside[:, :, None], other=0.0)
         part = tl.reshape(part, [BM, TAPS * CI])
         own_dz = tl.load(dz + (m * CO)[:, None] + co[None, :], mask=own[:, None], other=0.0)
-        result = tl.dot(tl.trans(part), own_dz, result, input_precision="ieee")
+        result = tl.dot(tl.trans(part), own_dz, result, input_precision="tf32x3")
     # Where the kernel's weights lie.
     row = tl.arange(0, TAPS * CI)
     tap = group * VALID + row // CI
@@ -70,7 +70,7 @@ def first_weight_gradient(
         m = tile * BM + tl.arange(0, BM)
         dz = through_norm(dy, z, m, m < positions, a, b, c, CO).to(z.dtype.element_ty)
         x = patches(images, m, positions, i_n, i_c, i_h, i_w, channels, H, W, K).to(dz.dtype)
-        result = tl.dot(tl.trans(x), dz, result, input_precision="ieee")
+        result = tl.dot(tl.trans(x), dz, result, input_precision="tf32x3")
     k = tl.arange(0, K)
     tap = k // channels
     at = grad + split * split_size + (tap // 3) * s_h + (tap % 3) * s_w + (k % channels) * s_in
