@@ -209,9 +209,10 @@ def _backward(
     if dx is None or isinstance(dx, Gradient):
         return dx, found
     # Where x was picked, or no block is before.
+    if before is not None:
+        return batch_norm.sum_gradients(before, dx, cast(Tensor | None, passed), unit.picks), found
     dx = dx if passed is None else dx.add_(cast(Tensor, passed))
-    dx = _placed(dx, unit.picks, shape)
-    return dx if before is None else batch_norm.sum_gradients(before, dx), found
+    return _placed(dx, unit.picks, shape), found
 
 
 def _of_layer(

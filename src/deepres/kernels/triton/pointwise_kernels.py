@@ -11,12 +11,12 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from deepres.kernels.triton.batch_norm_kernels import BITS, SIGN, passed_by_bits
+from deepres.kernels.triton.batch_norm_kernels import BITS, COUNTS, SIGN, passed_by_bits
 
 jit: Any = triton.jit  # a kernel's launch takes a grid, and ints for its constants
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def multiply(
     x, weights, z, sums, rows, inner, columns,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, WHOLE: tl.constexpr,
@@ -66,7 +66,7 @@ def own_gradient(dy, own, found, line, places, inside, depth, inner):
     return tl.where(inside, g * factor - offset - (value - mean) * pull, 0).to(dy.dtype.element_ty)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def multiply_back(
     dy, own, own_found, line, dz, weights, other, bits, z, found, projected, projected_found, gradient, sums,
     rows, inner, columns, PASSED: tl.constexpr,
