@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from deepres.models.blocks import Block, ConvBN
 from deepres.models.imagenet import ImageNetNet
@@ -35,15 +36,19 @@ class ImageNetOnTriton(ImageNetNet):
 
     def feature_map(self, x: Tensor, until: str | None = None, since: str | None = None) -> Tensor:
         """As `ImageNetNet`."""
-        stage, pool = self.conv2_x, self.conv2_x[0]
-        if since is not None or until == "conv1" or not _runs(self.conv1, x) or not _runs(stage, x):
+        stages = [layers[0] for layers in self._between(since, until).values()]
+        if since is not None or until == "conv1" or not all(_runs(cast(nn.Module, stage), x) for stage in stages):
             return super().feature_map(x, until, since)
         from deepres.kernels.triton.stem import run
 
         conv, bn = cast(nn.Conv2d, self.conv1.conv), cast(nn.BatchNorm2d, self.conv1.bn)
-        x = run(conv, bn, cast(nn.MaxPool2d, pool), self.large_enough(x))
-        x = through(cast(Sequence[Block], list(stage.children())[1:]), x)
-        return super().feature_map(x, until, since="conv2_x")
+        x = run(conv, bn, cast(nn.MaxPool2d, self.conv2_x[0]), x)
+        # All blocks as one operation; of several processes by stages, so that gradients are exchanged meanwhile.
+        chains = [[block for block in cast(nn.Sequential, stage) if isinstance(block, Block)] for stage in stages[1:]]
+        together = not (distributed.is_available() and distributed.is_initialized())
+        for blocks in [list(chain.from_iterable(chains))] if together else chains:
+            x = through(blocks, x)
+        return x
 
 
 def through(blocks: Sequence[Block], x: Tensor) -> Tensor:
@@ -63,7 +68,11 @@ def accelerate_blocks(net: nn.Module) -> None:
     for module in net.modules():
         if _is_stage(module):
             module.__class__ = StageOnTriton
-    if type(net) is ImageNetNet and _fits_stem(net):
+    if (
+        type(net) is ImageNetNet
+        and _fits_stem(net)
+        and all(type(net.get_submodule(name)) is StageOnTriton for name in list(net.backbone())[1:])
+    ):
         net.__class__ = ImageNetOnTriton
 
 

@@ -28,7 +28,7 @@ def statistics(z: Tensor, bn: nn.BatchNorm2d) -> Normalised:
     """Batch statistics of z; the running ones of `bn` are updated, but not its count of batches."""
     rows, columns = _rows(z)
     sums, parts = room_for_sums(z, 2)
-    on_gpu.sum_rows[_grid_of_sums(columns, parts)](z, sums, rows, columns, **_tile(columns, 8))
+    on_gpu.sum_rows[_grid_of_sums(columns, parts)](z, sums, rows, columns, **_tile(columns))
     return finish_statistics(z, sums, bn)
 
 
@@ -96,19 +96,21 @@ class Slope(NamedTuple):
     bias: Tensor
 
 
-def sum_gradients(target: Target, dy: Tensor, other: Tensor | None = None) -> Gradient:
-    """The gradient behind the BN of `target` from dy [+ other], the gradients of its result.
+def sum_gradients(target: Target, dy: Tensor, other: Tensor | None = None, every: int = 1) -> Gradient:
+    """The gradient behind the BN of `target` from dy [+ other], the gradients of its result (at `every`-th positions).
 
     It is written where that is not dy itself, with the sign of BN's result as the mask.
     """
     of, bits, projected = target
     rows, columns = _rows(of.z)
-    written = bits is not None or other is not None
+    written = bits is not None or other is not None or every > 1
     gradient = torch.empty_like(of.z) if written else None
     sums, parts = room_for_sums(of.z, 2 if projected is None else 3)
     places = (dy, other, bits, *of, *(projected or (None, None)), gradient, sums)
     how = SIGN if bits is None else BITS
-    on_gpu.sum_gradients[_grid_of_sums(columns, parts)](*places, rows, columns, how, **_tile(columns, 8))
+    sizes = rows, columns, *of.z.shape[2:]
+    taken = ROWS if projected is None else ROWS // 2  # or too few programs run at once: three sums take registers
+    on_gpu.sum_gradients[_grid_of_sums(columns, parts)](*places, *sizes, how, every, **_tile(columns, taken))
     return Gradient(dy if gradient is None else gradient, sums, written)
 
 
@@ -141,8 +143,8 @@ def _rows(z: Tensor) -> tuple[int, int]:
     return z.numel() // z.shape[1], z.shape[1]
 
 
-def _tile(columns: int, warps: int = 8) -> dict[str, int]:
-    return {"ROWS": ROWS, "COLUMNS": min(COLUMNS, triton.next_power_of_2(columns)), "num_warps": warps}
+def _tile(columns: int, rows: int = ROWS) -> dict[str, int]:
+    return {"ROWS": rows, "COLUMNS": min(COLUMNS, triton.next_power_of_2(columns)), "num_warps": 8}
 
 
 def room_for_sums(z: Tensor, kinds: int) -> tuple[Tensor, int]:

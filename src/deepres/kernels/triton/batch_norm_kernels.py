@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 jit: Any = triton.jit  # a kernel's launch takes a grid, and ints for its constants
+COUNTS = ["parts", "kinds", "place", "rows", "height", "width"]  # a kernel is not compiled anew for each of these
 
 NOTHING, SIGN, BITS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
@@ -21,7 +22,7 @@ def passed_by_bits(bits, row, column, columns, inside, ROWS: tl.constexpr, COLUM
     return tl.reshape(spread, (ROWS, COLUMNS)) != 0
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def sum_rows(z, sums, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The sums of z and of its squares over one part of the rows."""
     part, parts = tl.program_id(1), tl.num_programs(1)
@@ -54,7 +55,7 @@ def sum_parts(sums, kind, kinds, parts, column, columns, PARTS: tl.constexpr, CO
     return tl.sum(total, 0)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def finish_statistics(
     sums, weight, bias, running_mean, running_variance, found, parts, rows, columns, eps, momentum,
     PARTS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -85,7 +86,7 @@ def finish_statistics(
     tl.store(running_variance + column, old + momentum * (unbiased - old), mask=within)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def normalise(
     z, found, added, added_found, y, bits, rows, columns, ADDED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -120,14 +121,15 @@ def normalise(
     tl.store(y + start + places, tl.where(value < 0, 0.0, value), mask=mask)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def sum_gradients(
-    dy, other, bits, z, found, projected, projected_found, gradient, sums, rows, columns, PASSED: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    dy, other, bits, z, found, projected, projected_found, gradient, sums, rows, columns, height, width,
+    PASSED: tl.constexpr, EVERY: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Over one part of the rows: sums of the gradient g = (dy [+ other]) where the ReLU has passed, and g * (z - mean).
 
-    Where they are given, g is written to `gradient`, and the third sum is that of g * (projected - its mean).
+    Where they are given, g is written to `gradient`, and the third sum is that of g * (projected - its mean). The maps
+    dy and other are those of every EVERY-th position; the gradient of the others is 0.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     left = tl.program_id(0) * COLUMNS
@@ -151,9 +153,15 @@ def sum_gradients(
         places = row[:, None] * columns + column[None, :]
         # The gradient of the ReLU's argument.
         value = tl.load(z + start + places, mask=mask, other=0).to(tl.float32)
-        g = tl.load(dy + start + places, mask=mask, other=0).to(tl.float32)
+        given, source = mask, start + places
+        if EVERY > 1:
+            h, w, image = (first + row) // width % height, (first + row) % width, (first + row) // (width * height)
+            given = mask & ((h % EVERY == 0) & (w % EVERY == 0))[:, None]
+            at = (image * tl.cdiv(height, EVERY) + h // EVERY) * tl.cdiv(width, EVERY) + w // EVERY
+            source = at.to(tl.int64)[:, None] * columns + column[None, :]
+        g = tl.load(dy + source, mask=given, other=0).to(tl.float32)
         if other is not None:
-            g += tl.load(other + start + places, mask=mask, other=0).to(tl.float32)
+            g += tl.load(other + source, mask=given, other=0).to(tl.float32)
         if PASSED == SIGN:
             g = tl.where(value * scale + shift > 0, g, 0)
         if PASSED == BITS:
@@ -174,7 +182,7 @@ def sum_gradients(
         tl.store(out + 2 * columns, tl.sum(projected_product, 0), mask=within)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def finish_slope(
     sums, weight, found, line, dweight, dbias, parts, kinds, place, rows, columns,
     PARTS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -193,7 +201,7 @@ def finish_slope(
     tl.store(line + 2 * columns + column, factor * inverse * inverse * product / rows, mask=within)
 
 
-@jit
+@jit(do_not_specialize=COUNTS)
 def differentiate(
     dy, z, found, line, dz, rows, columns, PASSED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):

@@ -154,19 +154,21 @@ class _Chain(torch.autograd.Function):
 def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
     """One block; what its backward pass needs is appended to `saved`."""
 
-    def normalised(layer: Layer, x: Tensor) -> Normalised:
+    def normalised(layer: Layer, x: Tensor | Normalised) -> Normalised:
         kernel, (stride, padding) = next(kernels), unit.geometry(layer)
-        if pointwise.fits(x, kernel, stride):
-            result = pointwise.convolve(x, kernel, layer.bn)
+        given = x.z if isinstance(x, Normalised) else x
+        if pointwise.fits(given, kernel, stride):
+            result = pointwise.convolve(x, kernel, layer.bn)  # a map before it is normalised on the way
         else:
-            result = batch_norm.statistics(convolve(x, kernel, stride, padding), layer.bn)
-        saved.extend((x, kernel, *result))
+            given = batch_norm.normalise(x) if isinstance(x, Normalised) else x
+            result = batch_norm.statistics(convolve(given, kernel, stride, padding), layer.bn)
+        saved.extend((given, kernel, *result))
         return result
 
-    f = x = _every(x, unit.picks)
-    for layer in unit.layers[:-1]:
-        f = batch_norm.normalise(normalised(layer, f))
-    last = normalised(unit.layers[-1], f)
+    x = _every(x, unit.picks)
+    last = normalised(unit.layers[0], x)
+    for layer in unit.layers[1:]:
+        last = normalised(layer, last)
     if unit.shortcut is None:
         return batch_norm.normalise(last)
     carried = normalised(unit.shortcut, x) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
@@ -209,9 +211,10 @@ def _backward(
     if dx is None or isinstance(dx, Gradient):
         return dx, found
     # Where x was picked, or no block is before.
+    if before is not None:
+        return batch_norm.sum_gradients(before, dx, cast(Tensor | None, passed), unit.picks), found
     dx = dx if passed is None else dx.add_(cast(Tensor, passed))
-    dx = _placed(dx, unit.picks, shape)
-    return dx if before is None else batch_norm.sum_gradients(before, dx), found
+    return _placed(dx, unit.picks, shape), found
 
 
 def _of_layer(
@@ -225,29 +228,34 @@ def _of_layer(
     stride, padding = block.unit.geometry(layer)
     place = 2 if layer is block.unit.shortcut else 1
     slope = batch_norm.finish_slope(gradient.sums, place, kept.normalised, block.weights[number])
+    product, dkernel = pointwise.fits(kept.x, kept.kernel, stride), None
     # The gradient of the convolution's result, and of its input.
-    if target is not None and pointwise.fits(kept.x, kept.kernel, stride):
-        if gradient.masked:
-            through = kept.normalised, slope
-            dz, dx = pointwise.differentiate(gradient.dy, kept.kernel, target, other, through)
-        else:
-            dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, True)
-            dz, dx = pointwise.differentiate(dz, kept.kernel, target, other)
-        dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, False)[1]
+    if target is not None and product:
+        dz, dx = pointwise.differentiate(gradient, kept.normalised, slope, kept.kernel, target, other)
     else:
         dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, not gradient.masked)
-        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x)
+        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x, not product)
         if target is not None:
             dx = batch_norm.sum_gradients(target, cast(Tensor, dx), other)
-    return dx, (dkernel, slope.weight, slope.bias)
+    # The gradient of the kernel.
+    if product:
+        dkernel = pointwise.differentiate_kernel(dz, _input(block, number), kept.kernel)
+    return dx, (cast(Tensor, dkernel), slope.weight, slope.bias)
+
+
+def _input(block: Done, number: int) -> Tensor | Normalised:
+    """The input of a layer, or the result of the layer before where its normalised map was not written."""
+    x = block.kept[number].x
+    before = block.kept[number - 1].normalised
+    return before if 0 < number < len(block.unit.layers) and x.data_ptr() == before.z.data_ptr() else x
 
 
 def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
-    """Tensors of one type in another one, by one operation."""
-    if tensors[0].dtype == dtype:
-        return tensors
-    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-    torch._foreach_copy_(result, list(tensors))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    """Tensors in one type; those of another one are converted by one operation."""
+    result = [each if each.dtype == dtype else torch.empty_like(each, dtype=dtype) for each in tensors]
+    pairs = [(new, old) for new, old in zip(result, tensors, strict=True) if new is not old]
+    if pairs:
+        torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))  # pyright: ignore
     return result
 
 

@@ -13,6 +13,8 @@ from deepres.kernels.triton.batch_norm import BITS, SIGN, Gradient, Normalised, 
 PROGRAMS = 264  # two on each of the 132 multiprocessors of an H100
 MULTIPLE = 64  # of which channels are multiples
 WHOLE = 128  # most channels that are read at once
+PASSES = 2  # most tiles of columns, each of which computes the gradient of a product from that behind its BN
+BLOCK = 1024  # of a kernel's gradient
 
 
 class Tile(NamedTuple):
@@ -38,13 +40,21 @@ def tile_forward(inner: int, columns: int) -> Tile:
     return Tile(128, 128, 64, False, 8, 4) if columns % 128 == 0 else Tile(128, 64, 64, False, 4, 4)
 
 
-def tile_back(inner: int, columns: int, through: bool) -> Tile:
-    """The tile of `differentiate` for these channels; `through`: the gradient of z is computed on the way."""
-    if through:
-        return Tile(64, 128 if columns % 128 == 0 else 64, 64, False, 4, 3)
-    if inner <= WHOLE:
-        return Tile(64, 128 if columns % 128 == 0 else 64, inner, True, 4, 3)
-    return Tile(64, 128 if columns % 128 == 0 else 64, 64, False, 4, 3)
+def tile_back(inner: int, columns: int) -> Tile:
+    """The tile of `differentiate` for these channels."""
+    across = 128 if columns % 128 == 0 else 64
+    return Tile(64, across, inner, True, 4, 3) if inner <= WHOLE else Tile(64, across, 64, False, 4, 3)
+
+
+def tile_kernel(inner: int, columns: int) -> Tile:
+    """The tile of `differentiate_kernel`: of `inner` x `columns` channels, in steps of rows."""
+    if columns % 128:
+        return Tile(64, 64, 256 if inner % 256 == 0 else 64, False, 8, 3)
+    return (
+        Tile(64, 256 if columns % 256 == 0 else 128, 64, False, 8, 3)
+        if inner % 128
+        else Tile(64, 128, 128, False, 8, 3)
+    )
 
 
 def fits(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
@@ -53,41 +63,63 @@ def fits(x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> bool:
     return product and x.dtype == (torch.bfloat16 if x.is_cuda else torch.float32)
 
 
-def convolve(x: Tensor, kernel: Tensor, bn: nn.BatchNorm2d) -> Normalised:
-    """x * kernel with its batch statistics; the running ones are updated as by `batch_norm.statistics`."""
+def convolve(x: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d) -> Normalised:
+    """x * kernel with its batch statistics; the running ones are updated as by `batch_norm.statistics`.
+
+    Where x is the output of a convolution with statistics, its input is ReLU(BN(x)), computed on the way.
+    """
     columns, inner = kernel.shape[:2]
+    x, given = x if isinstance(x, Normalised) else (x, None)
     z = _empty(x, columns)
     tile = tile_forward(inner, columns)
     sums, grid = _room(z, 2, tile)
-    on_gpu.multiply[grid](x, kernel, z, sums, z.numel() // columns, inner, columns, **tile.constants())
+    on_gpu.multiply[grid](x, given, kernel, z, sums, z.numel() // columns, inner, columns, **tile.constants())
     return batch_norm.finish_statistics(z, sums, bn)
 
 
 def differentiate(
-    dz: Tensor, kernel: Tensor, target: Target, other: Tensor | None, through: tuple[Normalised, Slope] | None = None
+    gradient: Gradient, of: Normalised, slope: Slope, kernel: Tensor, target: Target, other: Tensor | None
 ) -> tuple[Tensor, Gradient]:
-    """The gradient of z, and that behind the BN of `target`, whose result [with gradient `other`, too] is the input.
+    """From the gradient behind BN: that of the product `of`, and that behind the BN of `target`, which is its input.
 
-    `dz` is the first already; with `through`, z and its slope, it is the gradient behind z's BN.
+    `other`, if given, is added to the gradient of the input: that of a shortcut.
     """
     inner, columns = kernel.shape[:2]
-    tile = tile_back(inner, columns, through is not None)
-    # Where the gradient of z is computed on the way, it is written.
-    dy, own = dz, (None, None, None)
-    dz = dy if through is None else torch.empty_like(dy)
-    if through is not None:
-        own = (*through[0], through[1].map)
+    masked, own = gradient.masked, (*of, slope.map)
+    # With many tiles of columns, each of which would compute it, the gradient of the product is a pass of its own.
+    dz = torch.empty_like(gradient.dy)
+    tile = tile_back(inner, columns)
+    if columns // tile.columns > PASSES:
+        dz, own = batch_norm.differentiate(of, slope, gradient.dy, not masked), (None, None, None)
+        gradient = gradient._replace(dy=dz)
     # The product.
-    of, bits, projected = target
-    gradient = torch.empty_like(of.z)
-    sums, grid = _room(gradient, 2 if projected is None else 3, tile)
-    places = (other, bits, *of, *(projected or (None, None)), gradient, sums)
-    sizes = (gradient.numel() // columns, inner, columns)
-    how = SIGN if bits is None else BITS
+    result = torch.empty_like(target.of.z)
+    sums, grid = _room(result, 2 if target.projected is None else 3, tile)
+    before = (other, target.bits, *target.of, *(target.projected or (None, None)))
+    how = SIGN if target.bits is None else BITS
+    sizes = (result.numel() // columns, inner, columns)
     on_gpu.multiply_back[grid](
-        dy, *own, None if through is None else dz, kernel, *places, *sizes, how, **tile.constants()
+        gradient.dy, *own, dz, kernel, *before, result, sums, *sizes, masked, how, **tile.constants()
     )
-    return dz, Gradient(gradient, sums, True)
+    return dz, Gradient(result, sums, True)
+
+
+def differentiate_kernel(dz: Tensor, x: Tensor | Normalised, like: Tensor) -> Tensor:
+    """The gradient of the kernel, in float32, from those of the product and the input; x as in `convolve`."""
+    inner, columns = like.shape[:2]
+    x, given = x if isinstance(x, Normalised) else (x, None)
+    tile = tile_kernel(inner, columns)
+    tiles, rows = inner // tile.inner * (columns // tile.columns), dz.numel() // inner
+    parts = min(triton.cdiv(rows, tile.rows), max(1, PROGRAMS // tiles))
+    sums = torch.empty(parts, inner, columns, device=dz.device)
+    constants = {"ROWS": tile.rows, "INNER": tile.inner, "COLUMNS": tile.columns}
+    how = {"num_warps": tile.warps, "num_stages": tile.stages}
+    on_gpu.multiply_rows[tiles, parts](dz, x, given, sums, rows, inner, columns, **constants, **how)
+    # The sum over the parts, with the strides of the kernel.
+    result = torch.empty_like(like, dtype=torch.float32)
+    size = inner * columns
+    on_gpu.add_parts[(triton.cdiv(size, BLOCK),)](sums, result, parts, size, BLOCK=BLOCK)
+    return result
 
 
 def _empty(x: Tensor, columns: int) -> Tensor:

@@ -72,8 +72,8 @@ class _Stem(torch.autograd.Function):
         dz = torch.empty_like(z)
         on_gpu.differentiate[_grid(z)](dy, chosen, z, found, slope.map, dz, *ctx.sizes, **TILE)
         stride, padding = ctx.geometry
-        dx, dkernel = differentiate_convolution(dz, x, kernel, stride, padding, ctx.needs_input_grad[0])
-        return dx, dkernel.to(weight.dtype), slope.weight, slope.bias, None, None, None
+        dx, dkernel = differentiate_convolution(dz, x, kernel, stride, padding, ctx.needs_input_grad[0], True)
+        return dx, cast(Tensor, dkernel).to(weight.dtype), slope.weight, slope.bias, None, None, None
 
 
 def _pooled(size: int, padding: int, ceil_mode: bool) -> int:
