@@ -60,6 +60,7 @@ def kernels(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPRES_CACHE", str(place))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(place / "inductor"))  # the user's may hold what a kill left broken
+        patch.setenv("TRITON_CACHE_DIR", str(place / "triton"))
         yield place / "kernels"
 
 
