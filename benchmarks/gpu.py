@@ -51,6 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or ROOT / "build/gpu"))
     parser.add_argument("--runs", type=Path, help="the folder of the run folders; default: build/gpu/runs")
     parser.add_argument("--packed", type=Path, help="a folder with the runs of an earlier call as .tar, to go on with")
+    parser.add_argument("--data", default="cifar10", help="what is trained on; Table 6 and fast want cifar10")
     parser.add_argument("--networks", help="of contests, or of Table 6, with commas")
     parser.add_argument("--pairs", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--patience", type=float, default=40.0, help="seconds for each setting of tuned")
@@ -173,17 +174,17 @@ def row_of(records: list[dict]) -> tuple[str, str]:
     )
 
 
-def data_set(folder: Path) -> str:
-    """CIFAR-10, where it is found; else generated images of its form in `folder`, and so it is said."""
+def data_set(data: str, folder: Path) -> str:
+    """`data`, where it is found; else generated images of 32 pixels in `folder`, and so it is said."""
     from deepres.data.sources import load_data_set
     from deepres.runtime.errors import InputError
 
     try:
-        load_data_set("cifar10", progress=say)
+        load_data_set(data, progress=say)
     except InputError as error:
-        say(f"CIFAR-10 was not found ({error}); contests are on generated images, and Table 6 and fast are left out")
+        say(f"{data} was not found ({error}); contests are on generated images, and Table 6 and fast are left out")
         return gpu_runs.generated(folder)
-    return "cifar10"
+    return data
 
 
 DO = {
@@ -206,8 +207,8 @@ def carry_out(name: str, options: argparse.Namespace, data: str) -> dict:
     say(f"{name}:")
     if lacking:
         part.row(name, f"left out: this Python lacks {', '.join(lacking)}")
-    elif data != "cifar10" and name in ("fast", "table6") and options.scale == "paper":
-        part.row(name, "left out: CIFAR-10 was not found")
+    elif data != options.data and name in ("fast", "table6"):
+        part.row(name, f"left out: {options.data} was not found")
     else:
         try:
             DO[name](part)
@@ -233,7 +234,7 @@ def main(given: list[str] | None = None) -> None:
     from deepres.records import describe_environment
 
     needs_data = not lacking_core() and any(part != "limits" for part in options.parts)
-    data = data_set(ROOT / "build/gpu/generated") if needs_data else ""
+    data = data_set(options.data, ROOT / "build/gpu/generated") if needs_data else ""
     found = {"environment": describe_environment(), "data": data, "parts": []}
     for name in options.parts:
         found["parts"].append(carry_out(name, options, data))
