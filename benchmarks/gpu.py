@@ -91,8 +91,8 @@ def no_gpu(device: str) -> str | None:
 class Part:
     """The time and the rows of one part."""
 
-    def __init__(self, options: argparse.Namespace, data: str, seconds: float):
-        self.options, self.data = options, data
+    def __init__(self, name: str, options: argparse.Namespace, data: str, seconds: float):
+        self.name, self.options, self.data = name, options, data
         self.ends = time.monotonic() + seconds
         self.rows: list[tuple[str, str]] = []
         self.records: list[object] = []
@@ -153,7 +153,9 @@ def _contests(part: Part, jobs: list[tuple[str, str, int]], rivals: list[str]) -
         except InputError as error:
             part.row(f"{task} {network} {size}", f"failed: {error}")
             continue
-        need = asked(job)
+        need, command = asked(job), f"benchmarks/gpu.py --parts {part.name}"
+        for record in records:
+            record["environment"]["command"] = command
         records = [shares(record, found, need) for record in records]
         part.records += records
         part.row(*row_of(records))
@@ -203,7 +205,7 @@ def carry_out(name: str, options: argparse.Namespace, data: str) -> dict:
     """Do one part; a part that fails says so, and the others go on."""
     lacking = missing((*(CORE if name != "limits" else ()), *NEEDS.get(name, ())))
     begun = time.monotonic()
-    part = Part(options, data, 60 * options.table6 if name == "table6" else options.seconds)
+    part = Part(name, options, data, 60 * options.table6 if name == "table6" else options.seconds)
     say(f"{name}:")
     if lacking:
         part.row(name, f"left out: this Python lacks {', '.join(lacking)}")
@@ -216,7 +218,7 @@ def carry_out(name: str, options: argparse.Namespace, data: str) -> dict:
             part.row(name, f"failed: {type(error).__name__}: {error}")
     seconds = time.monotonic() - begun
     part.row(f"{name} took", f"{seconds:.0f} s")
-    return {"part": name, "seconds": seconds, "rows": part.rows, "records": part.records}
+    return {"name": name, "seconds": seconds, "rows": part.rows, "records": part.records}
 
 
 def main(given: list[str] | None = None) -> None:

@@ -51,7 +51,7 @@ class FakePart(gpu.Part):
     """A part whose time is over as soon as `over` says so."""
 
     def __init__(self, options, data, over=lambda: False):
-        super().__init__(options, data, 1000)
+        super().__init__("fake", options, data, 1000)
         self.over = over
 
     @property
