@@ -4,7 +4,7 @@ DATA   ?= fashion-mnist
 JOBS   ?= 2
 BIN    := .venv/bin
 
-.PHONY: demo test fast check other-processor floor coverage lint slow clean
+.PHONY: demo test fast check other-processor floor coverage gpu lint slow clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -29,6 +29,9 @@ coverage: .venv/ready  # counting lines makes the tests half as long again
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+gpu: .venv/ready  # tests marked gpu, contests, exact resume; TABLE6=MINUTES trains rows of Table 6, and goes on with them
+	$(BIN)/python benchmarks/gpu.py $(if $(PARTS),--parts $(PARTS)) $(if $(TABLE6),--table6 $(TABLE6))
 
 lint: .venv/ready
 	$(BIN)/ruff check .

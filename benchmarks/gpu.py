@@ -51,6 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or ROOT / "build/gpu"))
     parser.add_argument("--runs", type=Path, help="the folder of the run folders; default: build/gpu/runs")
     parser.add_argument("--packed", type=Path, help="a folder with the runs of an earlier call as .tar, to go on with")
+    parser.add_argument("--data", default="cifar10", help="what is trained on; Table 6 and fast want cifar10")
     parser.add_argument("--networks", help="of contests, or of Table 6, with commas")
     parser.add_argument("--pairs", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--patience", type=float, default=40.0, help="seconds for each setting of tuned")
@@ -90,8 +91,8 @@ def no_gpu(device: str) -> str | None:
 class Part:
     """The time and the rows of one part."""
 
-    def __init__(self, options: argparse.Namespace, data: str, seconds: float):
-        self.options, self.data = options, data
+    def __init__(self, name: str, options: argparse.Namespace, data: str, seconds: float):
+        self.name, self.options, self.data = name, options, data
         self.ends = time.monotonic() + seconds
         self.rows: list[tuple[str, str]] = []
         self.records: list[object] = []
@@ -152,7 +153,9 @@ def _contests(part: Part, jobs: list[tuple[str, str, int]], rivals: list[str]) -
         except InputError as error:
             part.row(f"{task} {network} {size}", f"failed: {error}")
             continue
-        need = asked(job)
+        need, command = asked(job), f"benchmarks/gpu.py --parts {part.name}"
+        for record in records:
+            record["environment"]["command"] = command
         records = [shares(record, found, need) for record in records]
         part.records += records
         part.row(*row_of(records))
@@ -173,17 +176,17 @@ def row_of(records: list[dict]) -> tuple[str, str]:
     )
 
 
-def data_set(folder: Path) -> str:
-    """CIFAR-10, where it is found; else generated images of its form in `folder`, and so it is said."""
+def data_set(data: str, folder: Path) -> str:
+    """`data`, where it is found; else generated images of 32 pixels in `folder`, and so it is said."""
     from deepres.data.sources import load_data_set
     from deepres.runtime.errors import InputError
 
     try:
-        load_data_set("cifar10", progress=say)
+        load_data_set(data, progress=say)
     except InputError as error:
-        say(f"CIFAR-10 was not found ({error}); contests are on generated images, and Table 6 and fast are left out")
+        say(f"{data} was not found ({error}); contests are on generated images, and Table 6 and fast are left out")
         return gpu_runs.generated(folder)
-    return "cifar10"
+    return data
 
 
 DO = {
@@ -202,12 +205,12 @@ def carry_out(name: str, options: argparse.Namespace, data: str) -> dict:
     """Do one part; a part that fails says so, and the others go on."""
     lacking = missing((*(CORE if name != "limits" else ()), *NEEDS.get(name, ())))
     begun = time.monotonic()
-    part = Part(options, data, 60 * options.table6 if name == "table6" else options.seconds)
+    part = Part(name, options, data, 60 * options.table6 if name == "table6" else options.seconds)
     say(f"{name}:")
     if lacking:
         part.row(name, f"left out: this Python lacks {', '.join(lacking)}")
-    elif data != "cifar10" and name in ("fast", "table6") and options.scale == "paper":
-        part.row(name, "left out: CIFAR-10 was not found")
+    elif data != options.data and name in ("fast", "table6"):
+        part.row(name, f"left out: {options.data} was not found")
     else:
         try:
             DO[name](part)
@@ -215,7 +218,7 @@ def carry_out(name: str, options: argparse.Namespace, data: str) -> dict:
             part.row(name, f"failed: {type(error).__name__}: {error}")
     seconds = time.monotonic() - begun
     part.row(f"{name} took", f"{seconds:.0f} s")
-    return {"part": name, "seconds": seconds, "rows": part.rows, "records": part.records}
+    return {"name": name, "seconds": seconds, "rows": part.rows, "records": part.records}
 
 
 def main(given: list[str] | None = None) -> None:
@@ -233,7 +236,7 @@ def main(given: list[str] | None = None) -> None:
     from deepres.records import describe_environment
 
     needs_data = not lacking_core() and any(part != "limits" for part in options.parts)
-    data = data_set(ROOT / "build/gpu/generated") if needs_data else ""
+    data = data_set(options.data, ROOT / "build/gpu/generated") if needs_data else ""
     found = {"environment": describe_environment(), "data": data, "parts": []}
     for name in options.parts:
         found["parts"].append(carry_out(name, options, data))

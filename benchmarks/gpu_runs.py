@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+POLL = 0.1  # seconds between two looks at a run
 GRACE = 45.0  # seconds that a run has to end with a checkpoint after it was told to
 ROWS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # of Table 6, the shortest first
 PAPERS = {"resnet20": 8.75, "resnet32": 7.51, "resnet44": 7.17, "resnet56": 6.97, "resnet110": 6.43}  # error in %
@@ -93,12 +94,12 @@ def table6(part) -> None:
     networks = options.networks or ",".join(ROWS)
     where = ("--scale", options.scale, "--data", part.data, "--out", options.runs, "--device", options.device)
     process = started("reproduce", "table6", "--networks", networks, "--seeds", 1, *where)
-    # Stop early enough for the checkpoint and the page.
-    try:
-        code = process.wait(max(1, part.left))
-    except subprocess.TimeoutExpired:
-        code = stop(process)
-    part.row("table6", {0: "complete", 130: "stopped with a checkpoint"}.get(code, f"ended with exit code {code}"))
+    # Stop where the time is over: a run writes a checkpoint, and one that has not begun just ends.
+    while process.poll() is None and part.left > 0:
+        time.sleep(POLL)
+    code = process.returncode if process.poll() is not None else stop(process)
+    told = {0: "complete", 130: "stopped with a checkpoint", -signal.SIGINT: "stopped before a run had begun"}
+    part.row("table6", told.get(code, f"ended with exit code {code}"))
     plan = next(options.runs.glob(f"table6-{options.scale}-*"), None)
     if plan is None:
         return
@@ -123,8 +124,8 @@ def findings(part, plan: Path, networks: list[str]) -> None:
                 f"{run.done['test_error']:.2f} % (paper {PAPERS.get(network)}), {run.done['seconds']:.0f} s at "
                 f"{step:.3g} ms a step, {took:.0f} s with start and pauses, {len(run.environment)} starts",
             )
-        elif run.exists and (rows := run.metrics()):
-            part.row(f"table6 {network}", f"at iteration {rows[-1]['iteration']}")
+        elif kept := sorted((run.path / "checkpoints").glob("[0-9]*")):
+            part.row(f"table6 {network}", f"stopped at iteration {int(kept[-1].name)}")
         else:
             part.row(f"table6 {network}", "not run")
     if any(run.done is not None for runs in read.runs().values() for run in runs):
@@ -212,7 +213,7 @@ def _stopped(part, common: tuple, stopped: Path, whole: Path) -> str:
     while (
         process.poll() is None and part.left > GRACE and not (rows.exists() and rows.read_text().count("\n") >= wanted)
     ):
-        time.sleep(0.02)
+        time.sleep(POLL)
     code = stop(process)
     if code != 130:
         return f"was not stopped in its middle (exit code {code})"

@@ -17,6 +17,7 @@ from deepres.bench.tables import best, markdown, markdown_table, what
 from deepres.classification.recipe import RECIPES, ClassificationConfig, ClassificationRecipe
 from deepres.data.published import PUBLISHED
 from deepres.records import Json
+from gpu_aims import aims
 
 ROOT = Path(__file__).parents[1]
 WIDEST = 120  # characters a line of a table: what a screen shows
@@ -27,7 +28,7 @@ MACHINES = {
     "AMD EPYC": "Zen 3 (AVX2)",
     "AMD EPYC (AVX2)": "Zen 1 (AVX2)",
 }
-BLOCK = re.compile(r"(<!-- (results|bench|best|tests|equality|fields): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|bench|best|tests|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 MODULE = re.compile(r"`(?:src/deepres/)?([a-z_/]+/\w+\.py)`")
@@ -56,7 +57,8 @@ def table(name: str) -> str:
     recipe = first["recipe"]
     length = f"{recipe['iterations']:,} iterations of {recipe['batch_size']}, rate {recipe['lr']}"
     threads = " or ".join(str(number) for number in sorted({row["threads"] for row in rows}))
-    machine = f"{first['cpu']}, {threads} {'thread' if threads == '1' else 'threads'}, torch {first['torch']}"
+    machine = first.get("gpu") or f"{first['cpu']}, {threads} {'thread' if threads == '1' else 'threads'}"
+    machine += f", torch {first['torch']}"
     what = f"Data {first['data']}; recipe {recipe['name']} ({length}); {first['precision']}"
     note = f"{what}; {machine}; commit {commits}; {first['started'][:10]}."
     if len(rows) > len(groups):
@@ -65,8 +67,9 @@ def table(name: str) -> str:
 
 
 def records(pattern: str) -> list[Json]:
-    """The records of `deepres bench --save` in benchmarks/records whose names match; machines by `MACHINES`."""
+    """The records in benchmarks/records whose names match, of GPUs or not; processors by `MACHINES`."""
     files = sorted((ROOT / "benchmarks" / "records").glob(f"{pattern}.json"))
+    files = [file for file in files if ("cuda" in pattern) == ("-cuda-" in file.name)]
     found = [json.loads(file.read_text()) for file in files]
     for record in found:
         environment = record["environment"]
@@ -149,6 +152,7 @@ MAKE = {
     "bench": bench,
     "best": lambda pattern: best(records(pattern)),
     "tests": tests,
+    "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),
 }
 
 

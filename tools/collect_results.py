@@ -25,6 +25,8 @@ def main(name: str, places: list[str]) -> None:
         kept["data"] = Path(config["data"]).name if Path(config["data"]).is_absolute() else config["data"]
         recipe = {key: config["recipe"][key] for key in ("name", "iterations", "batch_size", "lr")}
         where = {key: environment[key] for key in ("commit", "cpu", "cores", "threads", "started")}
+        if config["device"] != "cpu":
+            where["gpu"] = environment["gpu"]
         done.pop(DIGEST, None)
         curve = dict(zip(("iteration", "test_error"), run.curve("test_error"), strict=True))
         more = {"torch": environment["versions"]["torch"], "curve": curve}

@@ -154,7 +154,7 @@ class Clock:
             self.windows, self.seconds = self.windows + 1, self.seconds + spent
         if not self.measures and iteration >= WARM_WINDOWS * self.recipe.window:
             self._begin()
-        elif self.measures and self.seconds >= TURN_SECONDS:
+        elif self.measures and self.windows and self.seconds >= TURN_SECONDS:
             self._end()
         self.started = time.perf_counter()
 

@@ -3,12 +3,21 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from deepres.bench.job import Job
+from deepres.bench.job import Job, is_from_disk
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9
 COLUMNS = ("machine", "precision", "rival", "ratio (min to max, pairs)", "images/s: ours, rival", "note")
 BEST = ("machine and work", "precision", "images/s", "times as fast as")
+
+
+def file_stem(record: Json) -> str:
+    """The name of a record's file, without its suffix."""
+    work = record["work"]
+    job = Job(**{name: value for name, value in work.items() if name != "epoch"})
+    marks = [job.precision] * (job.precision != "fp32") + [job.device] * (job.device != "cpu")
+    marks += ["pictures"] * is_from_disk(job) + [record["rival"]["name"]]
+    return "-".join([job.task, job.network, f"b{job.batch_size}", *marks])
 
 
 def what(job: Json) -> str:
@@ -33,11 +42,17 @@ def _part(job: Json) -> str:
     return f", {job['part']:.3g} of the images" if job["part"] != 1 else ""
 
 
+def machine(record: Json) -> str:
+    """The processor, or the GPU, that did the work."""
+    on_cpu = record["work"].get("device", "cpu") == "cpu"
+    return record["environment"]["cpu" if on_cpu else "gpu"]
+
+
 def cells(record: Json) -> list[str]:
     """A row of the table, without the number of its note."""
     ours, rival, ratio = record["ours"], record["rival"], record["ratio"]
     return [
-        record["environment"]["cpu"],
+        machine(record),
         record["work"]["precision"],
         f"`{rival['name']}`",
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}, {ratio['pairs']})",
@@ -64,6 +79,7 @@ def setting(side: Json) -> str:
     if (resident := side["median"].get("resident")) is not None:
         text += f", {side['images_per_second'] / resident:.2f} of the {resident:,.0f} images/s of a batch in memory"
     facts = side["facts"]
+    text += f"; begins after {facts['start']:.0f} s" if "start" in facts else ""
     if "largest_change" in facts:
         text += f"; largest change of a score {facts['largest_change']:.1e} of the largest score"
     if "same_top1" in facts:
@@ -76,9 +92,10 @@ def conditions(records: Sequence[Json]) -> list[str]:
     lines: dict[str, None] = {}
     for record in records:
         env, limits = record["environment"], record.get("limits")
+        where = machine(record) + (f", {env['threads']} threads" if machine(record) == env["cpu"] else "")
         versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("torch", "torchvision", "python"))
         command = re.sub(r"(?<=--save )/\S*/", "", env["command"])  # an absolute path is the machine's own affair
-        line = f"`{command}`: {env['cpu']}, {env['threads']} threads, {versions}; commit {env['commit']}; "
+        line = f"`{command}`: {where}, {versions}; commit {env['commit']}; "
         line += env["started"][:10]
         if limits:
             kind = "bf16" if record["work"]["precision"] == "bf16" else "fp32"
@@ -115,7 +132,7 @@ def best(records: Sequence[Json]) -> str:
         if record["rival"]["name"] not in ("plain", "fast"):
             work, env = record["work"], record["environment"]
             contest = what(work | {"part": 1}), work["precision"], env["started"]
-            machines.setdefault(env["cpu"], {}).setdefault(contest, []).append(record)
+            machines.setdefault(machine(record), {}).setdefault(contest, []).append(record)
     # A line for each machine, the newest first by its name, then a row per contest.
     rows = []
     for cpu, contests in sorted(machines.items(), reverse=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deepres.bench.job import Job, Task, is_from_disk
+from deepres.bench.job import Job, Task
 from deepres.commands.console import print_json, print_lines, say
 from deepres.commands.options import AsJson, grouped, require_positive
 from deepres.records import Json, write_json
@@ -82,6 +82,7 @@ def _measured(job: Job, how: ContestOptions) -> list[Json]:
     from deepres.bench.contest import contest
     from deepres.bench.contestants import rivals
     from deepres.bench.limits import asked, limits_of, shares
+    from deepres.bench.tables import file_stem
 
     # The contest, and for speeds the share of what this machine could reach.
     chosen = list(dict.fromkeys(how.against or rivals(job)))
@@ -91,7 +92,7 @@ def _measured(job: Job, how: ContestOptions) -> list[Json]:
         records = [shares(record, limits, need) for record in records]
     for record in records:
         if how.save is not None:
-            write_json(how.save / f"{_file_stem(job)}-{record['rival']['name']}.json", record)
+            write_json(how.save / f"{file_stem(record)}.json", record)
     return records
 
 
@@ -113,13 +114,6 @@ def _print_job(records: list[Json]) -> None:
     share = reached(records[0])
     for line in ([f"ours reaches {share}"] if share else []) + conditions(records):
         out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def _file_stem(job: Job) -> str:
-    precision = f"-{job.precision}" if job.precision != "fp32" else ""
-    precision += f"-{job.device}" if job.device != "cpu" else ""
-    pictures = "-pictures" if is_from_disk(job) else ""
-    return f"{job.task}-{job.network}-b{job.batch_size}{precision}{pictures}"
 
 
 def _device(task: Task, options: JobOptions) -> str:
