@@ -45,13 +45,13 @@ def test_a_batch_is_padded_by_less_than_a_half_and_never_beyond_the_usual_one(us
 
 def test_a_shape_is_captured_when_it_comes_again_and_its_batches_are_padded():
     net = Counting()
-    forward = CapturedForward(net, usual=10)
-    for count in (5, 5, 6):
+    forward = CapturedForward(net)
+    for count in (10, 10, 9, 7, 7):
         images = torch.randn(count, 3, 4, 4)
         assert forward(images).equal(images.flatten(1).sum(1))
-    # Plainly as it is, once for the capture and once to replay it, and once more for the padded size of 5.
-    assert net.shapes == [(5, 3, 4, 4), *[(6, 3, 4, 4)] * 3]
-    assert list(forward.graphs) == [(6, 3, 4, 4)]
+    # Plainly as it is, for the capture and to replay it; 9 images as 10; 7 plainly, and as 8.
+    assert net.shapes == [(10, 3, 4, 4), *[(10, 3, 4, 4)] * 3, (7, 3, 4, 4), *[(8, 3, 4, 4)] * 2]
+    assert list(forward.graphs) == [(10, 3, 4, 4), (8, 3, 4, 4)]
 
 
 def test_a_graph_of_inference_mode_runs_outside_of_it_as_well():
@@ -78,7 +78,7 @@ def test_beyond_the_most_shapes_the_rest_runs_plainly():
         for side in (4, 5, 6, 7):
             images = torch.randn(5, 1, side, side)
             assert forward(images).equal(images.flatten(1).sum(1))
-    assert list(forward.graphs) == [(6, 1, 4, 4), (6, 1, 5, 5)]
+    assert list(forward.graphs) == [(5, 1, 4, 4), (5, 1, 5, 5)]
     assert net.shapes.count((5, 1, 7, 7)) == 3
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from browser import chromium
 from deepres import build
+from deepres.classification.scorer import Execution
 from deepres.report import demo
 from deepres.runtime.errors import InputError
 from deepres.weights.file import serialise
@@ -100,8 +101,11 @@ def test_another_kind_of_prediction_has_a_drawing_of_its_own(two, picture, monke
 
     boxes = demo.Drawing(lambda gradio, label: gradio.AnnotatedImage(label=label), lambda found: found.boxes)
     monkeypatch.setitem(demo.DRAWINGS, Detector, boxes)
-    monkeypatch.setattr(demo, "predictor", lambda net, say: Detector())
-    shown = demo.exhibits(two[:1], print)
+    asked = []
+    monkeypatch.setattr(demo, "predictor", lambda net, execution, say: asked.append(execution) or Detector())
+    how = Execution(device="cpu", precision="bf16")
+    shown = demo.exhibits(two[:1], print, execution=how)
+    assert asked == [how]
     assert shown[0].drawing is boxes
     assert demo.look(shown, picture).drawn == ([(picture.name, (1, 2, 30, 40))],)
 

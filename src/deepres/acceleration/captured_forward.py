@@ -26,25 +26,19 @@ class CapturedForward(nn.Module):
     """`net` in evaluation mode, whose forward pass is captured for the shapes that come again, and then replayed.
 
     It takes images (N, C, H, W) of any N, H and W, on the device of the network, and gives what `net` gives: a tensor,
-    or several by name, N first. A batch is padded to the next size of `padded`, where `usual` is the size of most
-    batches. A shape that comes for the first time runs plainly, and so do shapes beyond the first `most` that come
-    again: the dense test has as many as its pictures have. With `benchmark` a shape is captured as soon as it comes,
-    and cuDNN times its algorithms for it.
+    or several by name, N first. A batch is padded to the next size of `padded`; the first batch has the usual one. A
+    shape that comes for the first time runs plainly, and so do shapes beyond the first `most` that come again: the
+    dense test has as many as its pictures have. With `benchmark` a shape is captured as soon as it comes, and cuDNN
+    times its algorithms for it.
 
     The images are converted to `dtype`. A graph reads the parameters where they lie, so they may change in place
     between two calls. On a processor the same steps run without a graph. Several threads may call it.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        usual: int = 0,
-        dtype: torch.dtype = torch.float32,
-        most: int = MOST,
-        benchmark: bool = False,
-    ):
+    def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32, most: int = MOST, benchmark: bool = False):
         super().__init__()
-        self.net, self.usual, self.dtype, self.most, self.benchmark = net.eval(), usual, dtype, most, benchmark
+        self.net, self.dtype, self.most, self.benchmark = net.eval(), dtype, most, benchmark
+        self.usual = 0
         self.graphs: dict[tuple[int, ...], _Graph] = {}
         self._seen: set[tuple[int, ...]] = set()
         self._lock = Lock()
@@ -52,7 +46,9 @@ class CapturedForward(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """The outputs of the network for `images`; nothing waits for the device."""
-        count, shape = len(images), (padded(len(images), self.usual), *images.shape[1:])
+        count = len(images)
+        self.usual = self.usual or count
+        shape = (padded(count, self.usual), *images.shape[1:])
         # Tensors made in inference mode could not be written to outside of it.
         with self._lock, torch.inference_mode(False), torch.no_grad():
             graph = self.graphs.get(shape) or self._captured(shape, images.device)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import counting, print_json, sayer
-from deepres.commands.options import AsJson, Device, NetworkName, SkipBad, grouped, require_positive
+from deepres.commands.options import (
+    AsJson,
+    Device,
+    NetworkName,
+    SkipBad,
+    TestPrecision,
+    grouped,
+    require_positive,
+)
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import refuse_input
 from deepres.runtime.printing import Console
@@ -64,12 +72,7 @@ class ExecutionOptions:
 
     batch_size: Annotated[int | None, typer.Option(help="Views at a time; changes no figure.")] = None
     device: Device = "auto"
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32 (which auto is, everywhere), or bf16 (on a GPU also fp16), whose scores move a little."
-        ),
-    ] = "auto"
+    precision: TestPrecision = "auto"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ Split = Annotated[str | None, typer.Option(help="Hold out a part of the training
 ImageSize = Annotated[int | None, typer.Option(help="Resize and crop every image to this many pixels a side.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that do not decode.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+TestPrecision = Annotated[
+    str,
+    typer.Option(help="fp32 (which auto is, everywhere), or bf16 (on a GPU also fp16), whose scores move a little."),
+]
 SetField = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set weight_decay=5e-4")]
 Data = Annotated[str | None, typer.Option("--data", help="A name, a folder, hf:owner/name, or wds:PATTERN.")]
 RunFolder = Annotated[Path | None, typer.Option(help="The run folder; an existing run goes on.")]

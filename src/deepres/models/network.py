@@ -59,7 +59,7 @@ class Network(
     mean: Tensor | None = None
     bins: ClassVar[tuple[int, ...]] = (1,)  # the last map is pooled into n x n bins for each n; 1 is global pooling
     pooling: ClassVar[Literal["average", "max"]] = "average"
-    in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size, on the processor
+    in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size
     smallest: ClassVar[int] = 1  # pixels a side of the smallest image of which a map is left
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepres.analysis.responses import layer_responses
-from deepres.classification.scorer import channels_and_classes, crop_of, with_channels
+from deepres.classification.scorer import AUTO, Execution, channels_and_classes, crop_of, with_channels
 from deepres.classification.views import Protocol, fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
@@ -67,10 +67,13 @@ class Sight:
     responses: bytes | None
 
 
-def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> list[Exhibit]:
+def exhibits(
+    places: Sequence[Path], say: Say, network: str | None = None, execution: Execution = AUTO
+) -> list[Exhibit]:
     """The networks of `places`, which are run folders or weights files; `network` names those that have no name.
 
-    The labels are the networks' names; networks of the same name are labelled by their places.
+    `execution` says on which device they run, and in which precision. The labels are the networks' names; networks of
+    the same name are labelled by their places.
     """
     # Names, places where they are alike, and numbers where these are alike, too.
     nets = [ready(place, say, network) for place in places]
@@ -81,7 +84,7 @@ def exhibits(places: Sequence[Path], say: Say, network: str | None = None) -> li
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        own = predictor(net, say=say)
+        own = predictor(net, execution=execution, say=say)
         shown.append(Exhibit(name, net, own, DRAWINGS[type(own)]))
     return shown
 

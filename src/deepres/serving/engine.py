@@ -91,7 +91,7 @@ class _Kind:
 def _eager(source: _Source) -> Runner:
     if source.device == "cpu":
         return pytorch.eager(source.folded, source.precision)
-    return gpu.captured(source.folded, source.precision, len(source.example), benchmark=True)
+    return gpu.captured(source.folded, source.precision, benchmark=True)
 
 
 def _compiled(source: _Source) -> Runner:

@@ -10,13 +10,13 @@ from deepres.serving.outputs import Outputs, Runner
 from deepres.serving.pytorch import DTYPES, InPrecision, compiling
 
 
-def captured(net: nn.Module, precision: str, usual: int = 0, benchmark: bool = False) -> CapturedForward:
+def captured(net: nn.Module, precision: str, benchmark: bool = False) -> CapturedForward:
     """The folded `net` from images (N, C, H, W) of any size to float32 outputs by name, all on the GPU.
 
-    `usual` is the number of images of most batches, if that is known. `benchmark` lets cuDNN time its algorithms, as
-    pays where few shapes come often; the rounding of scores may then differ from one process to the next.
+    `benchmark` lets cuDNN time its algorithms, as pays where few shapes come often; the rounding of scores may then
+    differ from one process to the next.
     """
-    return CapturedForward(on_cudnn(InPrecision(net, precision)), usual, DTYPES[precision], benchmark=benchmark)
+    return CapturedForward(on_cudnn(InPrecision(net, precision)), DTYPES[precision], benchmark=benchmark)
 
 
 def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
@@ -29,7 +29,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
 
     made = InPrecision(net, precision)
     made.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
-    forward = CapturedForward(made, len(example), DTYPES[precision], benchmark=True)
+    forward = CapturedForward(made, DTYPES[precision], benchmark=True)
 
     def run(images: Tensor) -> Outputs:
         parts: list[Outputs] = []
