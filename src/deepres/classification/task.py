@@ -32,6 +32,7 @@ from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.progress import every_so_often
 from deepres.runtime.ranks import Ranks
+from deepres.training.recipe import require
 from deepres.training.stop import Stopping, stops
 
 TEST_BATCH = 500
@@ -142,6 +143,7 @@ class _ResidentTest:
 
 def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean: Tensor | None) -> ClassificationTask:
     recipe, place = config.recipe, torch.device(config.device)
+    require(config.decode == "cpu", "decode", config.decode, "cpu where no crops are taken (crop=0)")
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))

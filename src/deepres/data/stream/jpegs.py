@@ -3,12 +3,14 @@
 What nvJPEG does not decode, or not as Pillow does, is decoded by the workers as ever and joins the batch as a crop.
 """
 
+import io
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from PIL import JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from deepres.data.crops import Box, crop_box, is_flipped, least_side, scale_crop_flip
@@ -99,14 +101,13 @@ def decoded(batch: Undecoded, device: torch.device) -> Tensor:
 
 def require_nvjpeg(device: torch.device) -> None:
     """Raise `InputError` where this machine has no nvJPEG that decodes."""
-    from torchvision import io
-
     if device.type != "cuda":
         raise InputError(f"decode=gpu needs a GPU by CUDA, but the device is {device.type}; give --set decode=cpu")
-    sample: Any = io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    sample = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(sample, "JPEG")
     try:
-        _decode([sample], device)
-    except DecodingError as error:
+        _decode([torch.frombuffer(bytearray(sample.getvalue()), dtype=torch.uint8)], device)
+    except (DecodingError, AttributeError) as error:  # later versions of torchvision have no decoders
         raise InputError(f"torchvision decodes no JPEG on this GPU ({error}); give --set decode=cpu") from None
 
 
@@ -163,12 +164,16 @@ def _parts(sizes: Tensor) -> Iterator[slice]:
 
 def _decode(files: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The pictures of JPEG files (uint8, on the processor), uint8 (3, H, W) on `device`."""
-    from torchvision import io
+    from torchvision import io as torchvision_io
 
     # torchvision writes by a stream of its own into memory that the current stream may still be reading.
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     try:
-        return io.decode_jpeg(list(files), mode=io.ImageReadMode.RGB, device=device)  # pyright: ignore[reportReturnType]
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # its decoders are to go, but TorchCodec is no dependency
+            return torchvision_io.decode_jpeg(list(files), torchvision_io.ImageReadMode.RGB, device)  # pyright: ignore[reportReturnType]
     except RuntimeError as error:
         raise DecodingError(str(error).splitlines()[0]) from error
