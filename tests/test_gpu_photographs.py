@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 import images
 from deepres.classification.recipe import IMAGENET, ClassificationConfig
 from deepres.data.order import Order
-from deepres.data.resampling import resampled
+from deepres.data.resampling import makes_kernels, resampled
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.jpegs import require_nvjpeg
 from deepres.data.stream.loader import Reading
 from deepres.data.stream.photographs import CropColour, Decode, Photographs
+from deepres.data.stream.uncut import require_nvjpeg
 from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.training.loop import StoppedError
@@ -63,9 +63,10 @@ def photographs(index: Index, device: str, decode: Decode = "cpu", workers: int 
 @on_gpu
 def test_the_kernel_has_pillows_bits():
     """Sixty parts of pictures: the plain code, which has Pillow's bits, runs on the processor."""
-    pictures, boxes, flips = parts_of_pictures(60)
-    got = resampled([picture.cuda() for picture in pictures], boxes, flips, 29)
-    assert torch.equal(got.cpu(), resampled(pictures, boxes, flips, 29))
+    _, parts, cuts = parts_of_pictures(60)
+    assert makes_kernels()
+    got = resampled([part.cuda() for part in parts], cuts, 9)
+    assert torch.equal(got.cpu(), resampled(parts, cuts, 9))
 
 
 @on_gpu
@@ -73,18 +74,20 @@ def test_the_kernel_has_pillows_bits():
 def test_batches_are_those_of_the_processor(index: Index, workers: int):
     """Twelve steps ahead of a GPU that is slow at its own work: no batch is overwritten before it was taken."""
     source, expected = photographs(index, "cuda", workers=workers), photographs(index, "cpu")
-    taken = []
+    taken, crops = [], []
     heavy = torch.rand(4096, 4096, device="cuda")
     for step in range(12):
         raw = source.raw(step)
         for _ in range(10):
             heavy = (heavy @ heavy).clamp(0, 1)
         taken.append(tuple(tensor.clone() for tensor in source.ready(raw)))
+        crops.append(raw[0].clone())
         del raw
     source.close()
     for step, (pictures, labels) in enumerate(taken):
         there, known = expected.batch(step)
         assert torch.allclose(pictures.cpu(), there, atol=1e-6) and torch.equal(labels.cpu(), known)
+        assert torch.equal(crops[step].cpu(), expected.raw(step)[0])
         assert pictures.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -17,16 +17,17 @@ from torch import Tensor
 import images
 from deepres.data.crops import scale_crop_flip
 from deepres.data.order import Order
-from deepres.data.resampling import resampled
-from deepres.data.stream import ahead, jpegs, transport
+from deepres.data.resampling import Cuts, needed, resampled
+from deepres.data.stream import ahead, transport, uncut
 from deepres.data.stream.index import Index, open_index
-from deepres.data.stream.jpegs import DecodingError, Jpeg, jpeg_or_crop
 from deepres.data.stream.loader import Reading
 from deepres.data.stream.photographs import CropColour, Decode, Photographs
+from deepres.data.stream.uncut import Cropping, DecodingError, Sample, sample
 from deepres.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 SIDES = (40, 60)
+CROP = 9
 DRAWS = (0.3, 0.4, 0.8, 0.2, 0.5, 0.6, 0.7)
 
 
@@ -36,47 +37,53 @@ def jpeg(image: Image.Image, **how: object) -> bytes:
     return stream.getvalue()
 
 
-def parts_of_pictures(count: int, seed: int = 0) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Noise of many sizes, a square part of each (from a tenth of it to all of it), and flips."""
+def parts_of_pictures(count: int, seed: int = 0) -> tuple[list[Tensor], list[Tensor], Cuts]:
+    """Noise of many sizes, the parts that a square of each (a tenth of it to all) follows from, and the cuts."""
     random = np.random.default_rng(seed)
-    pictures, boxes = list[Tensor](), list[tuple[float, ...]]()
+    whole, parts, boxes, corners = list[Tensor](), list[Tensor](), list[tuple[float, ...]](), list[tuple[int, int]]()
     for number in range(count):
-        height, width = random.integers(6, 90, 2)
+        height, width = map(int, random.integers(6, 90, 2))
         side = float(random.uniform(0.1, 1)) * min(width, height) if number else float(min(width, height))
         left, top = random.uniform(0, width - side), random.uniform(0, height - side)
-        pictures.append(torch.from_numpy(random.integers(0, 256, (3, height, width), dtype=np.uint8)))
         boxes.append((left, top, left + side, top + side))
-    return pictures, torch.tensor(boxes, dtype=torch.float32), torch.arange(count) % 2 == 0
+        whole.append(torch.from_numpy(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).permute(2, 0, 1))
+        first, upper, last, lower = needed(boxes[-1], (width, height), CROP)
+        corners.append((first, upper))
+        part = whole[-1][:, upper:lower, first:last]
+        parts.append(part.contiguous() if number % 2 else part)  # colours apart, as nvJPEG gives them, or together
+    sizes = torch.tensor([(picture.shape[2], picture.shape[1]) for picture in whole])
+    cuts = Cuts(torch.tensor(boxes, dtype=torch.float32), sizes, torch.tensor(corners), torch.arange(count) % 3 == 0)
+    return whole, parts, cuts
 
 
 def by_pillow(picture: Tensor, box: Tensor, flip: bool, crop: int) -> Tensor:
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
     made = image.resize((crop, crop), Image.Resampling.BILINEAR, box=tuple(box.tolist()))
     return torch.from_numpy(np.array(made)[:, ::-1].copy() if flip else np.array(made)).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("crop", [8, 29])
-def test_crops_are_resampled_with_pillows_bits(crop: int):
-    """Sixty pictures, made larger and smaller, up to eleven times, flipped or not."""
-    pictures, boxes, flips = parts_of_pictures(60)
-    got = resampled(pictures, boxes, flips, crop)
-    expected = [by_pillow(*known, crop) for known in zip(pictures, boxes, flips, strict=True)]
+def test_crops_are_resampled_with_pillows_bits():
+    """Sixty pictures, made larger and smaller, up to eleven times, flipped or not; only the parts needed are there."""
+    whole, parts, cuts = parts_of_pictures(60)
+    got = resampled(parts, cuts, CROP)
+    expected = [by_pillow(*known, CROP) for known in zip(whole, cuts.boxes, cuts.flips, strict=True)]
     assert torch.equal(got, torch.stack(expected))
     assert got.is_contiguous(memory_format=torch.channels_last)
+    assert sum(part.numel() for part in parts) < sum(picture.numel() for picture in whole)
 
 
 INTERPRETED = """
 import sys; sys.path.insert(0, sys.argv[1])
 import torch
 from deepres.data.filters import filters
-from deepres.data.resampling import resampled
+from deepres.data.resampling import Cuts, needed, resampled
 from deepres.data.resampling_triton import resample
-from test_stream_gpu import parts_of_pictures
+from test_stream_gpu import CROP, parts_of_pictures
 
-pictures, boxes, flips = parts_of_pictures(4, seed=1)
-sizes = torch.tensor([(picture.shape[2], picture.shape[1]) for picture in pictures])
-got = resample(pictures, sizes, filters(boxes, sizes, 3, torch.device("cpu")), flips, 3)
-assert torch.equal(got, resampled(pictures, boxes, flips, 3))
+_, parts, cuts = parts_of_pictures(6, seed=1)
+own = filters(cuts.boxes, cuts.sizes, CROP, torch.device("cpu"))
+got = resample(parts, cuts.corners, own, cuts.flips, CROP)
+assert torch.equal(got, resampled(parts, cuts, CROP))
 print("same")
 """
 
@@ -90,13 +97,23 @@ def test_the_kernel_has_the_bits_of_the_plain_code():
     assert done.stdout == "same\n", done.stderr
 
 
-def test_a_plain_jpeg_is_left_to_the_gpu_with_the_crop_of_the_processor():
-    """Decoded whole by the same library, its crop has the same bits."""
-    encoded = jpeg(images.picture(3, (70, 50)), quality=90)
-    sample = jpeg_or_crop(encoded, DRAWS, 32, SIDES)
-    assert isinstance(sample, Jpeg) and sample.size == (70, 50)
-    made = jpegs.decoded(jpegs._together(32, [(sample, 5)]), CPU)
+@pytest.fixture(params=[False, True], ids=["decoded by workers", "nvjpeg"])
+def cropping(request: pytest.FixtureRequest) -> Cropping:
+    return Cropping(32, SIDES, nvjpeg=request.param)
+
+
+def assert_cut_as_by_the_processor(one: Sample, encoded: bytes) -> None:
+    """Pillow and torchvision decode by the same library, so that the crop has the same bits."""
+    made = uncut.crops(uncut.together([one]), 32, CPU)
     assert torch.equal(made[0], scale_crop_flip(encoded, DRAWS, crop=32, sides=SIDES))
+
+
+def test_a_plain_jpeg_is_left_to_nvjpeg(cropping: Cropping):
+    """Else its part is sent, decoded."""
+    encoded = jpeg(images.picture(3, (70, 50)), quality=90)
+    one = sample(cropping, encoded, DRAWS, 5)
+    assert one.size == (70, 50) and one.label == 5 and (one.content.dim() == 1) == cropping.nvjpeg
+    assert_cut_as_by_the_processor(one, encoded)
 
 
 def sideways(image: Image.Image) -> bytes:
@@ -105,34 +122,35 @@ def sideways(image: Image.Image) -> bytes:
     return jpeg(image, exif=exif)
 
 
-@pytest.mark.parametrize(
-    "encode",
-    [
-        images.png,
-        sideways,
-        lambda image: jpeg(image.convert("L")),
-        lambda image: jpeg(image.convert("CMYK")),
-        lambda image: jpeg(image, progressive=True),
-        lambda image: jpeg(image, keep_rgb=True),
-        lambda image: jpeg(image) + b"more",
-    ],
-    ids=["png", "sideways", "gray", "cmyk", "progressive", "rgb", "more-behind"],
-)
-def test_other_pictures_are_decoded_by_the_processor(encode: Callable[[Image.Image], bytes]):
-    """The crop is that of `scale_crop_flip`."""
-    encoded = encode(images.picture(3, (70, 50)))
-    sample = jpeg_or_crop(encoded, DRAWS, 32, SIDES)
-    assert isinstance(sample, Tensor)
-    assert torch.equal(sample, scale_crop_flip(encoded, DRAWS, crop=32, sides=SIDES))
+OTHERS: dict[str, Callable[[Image.Image], bytes]] = {
+    "png": images.png,
+    "sideways": sideways,
+    "gray": lambda image: jpeg(image.convert("L")),
+    "cmyk": lambda image: jpeg(image.convert("CMYK")),
+    "progressive": lambda image: jpeg(image, progressive=True),
+    "rgb": lambda image: jpeg(image, keep_rgb=True),
+    "more behind": lambda image: jpeg(image) + b"more",
+    "large": lambda image: images.png(image.resize((700, 400))),
+    "twice as large": lambda image: jpeg(image.resize((300, 200)), progressive=True),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_pictures_are_decoded_by_the_processor(kind: str, cropping: Cropping):
+    """The GPU cuts them; one that shrinks to less than a fourth is cut before."""
+    encoded = OTHERS[kind](images.picture(3, (70, 50)))
+    one = sample(cropping, encoded, DRAWS, 5)
+    assert one.content.dim() == 3 and (one.content.shape[1:] == (32, 32)) == (kind == "large")
+    assert_cut_as_by_the_processor(one, encoded)
 
 
 def test_large_and_damaged_jpegs_are_the_processors(monkeypatch: pytest.MonkeyPatch):
-    """One cut short raises what Pillow raises; one above the limit of pixels is a crop."""
-    encoded = jpeg(images.picture(3, (70, 50)))
+    """One cut short raises what Pillow raises; one above the limit of pixels is decoded."""
+    encoded, nvjpeg = jpeg(images.picture(3, (70, 50))), Cropping(32, SIDES, nvjpeg=True)
     with pytest.raises(OSError, match="truncated"):
-        jpeg_or_crop(encoded[:-200], DRAWS, 32, SIDES)
-    monkeypatch.setattr(jpegs, "MOST_PIXELS", 3499)
-    assert isinstance(jpeg_or_crop(encoded, DRAWS, 32, SIDES), Tensor)
+        sample(nvjpeg, encoded[:-200], DRAWS, 5)
+    monkeypatch.setattr(uncut, "MOST_PIXELS", 3499)
+    assert sample(nvjpeg, encoded, DRAWS, 5).content.dim() == 3
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +179,12 @@ def index(mixed: Path) -> Index:
     return open_index(str(mixed), lambda message: None).train
 
 
-def photographs(index: Index, decode: Decode, *, part: slice = slice(None), **how: object) -> Photographs:
+def photographs(
+    index: Index, decode: Decode, *, part: slice = slice(None), cuts: bool | None = None, **how: object
+) -> Photographs:
     values, vectors = torch.tensor([0.2, 0.1, 0.05], dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     own = CropColour(32, SIDES, torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), values, vectors)
-    return Photographs(index, own, Order(0, 6, part), Reading(**{"workers": 0, **how}), CPU, decode)
+    return Photographs(index, own, Order(0, 6, part), Reading(**{"workers": 0, **how}), CPU, decode, cuts)
 
 
 def batches(source: Photographs, *steps: int) -> list[tuple[Tensor, ...]]:
@@ -181,15 +201,16 @@ def same(got: list[tuple[Tensor, ...]], expected: list[tuple[Tensor, ...]]) -> b
 
 
 @pytest.mark.long
-def test_undecoded_batches_become_those_of_the_processor(index: Index, monkeypatch: pytest.MonkeyPatch):
+def test_uncut_batches_become_those_of_the_processor(index: Index, monkeypatch: pytest.MonkeyPatch):
     """The GPU's code with the processor's decoder: the same bits, over the end of an epoch, with workers or without."""
     expected = batches(photographs(index, "cpu"), 0, 1, 2, 3)
     assert same(batches(photographs(index, "gpu"), 0, 1, 2, 3), expected)
     assert same(batches(photographs(index, "gpu", workers=2), 0, 1, 2, 3), expected)
+    assert same(batches(photographs(index, "cpu", cuts=True, workers=2), 0, 1, 2, 3), expected)
     crops, _, _, pictures, _ = expected[0]
     assert crops.dtype == torch.uint8 and crops.is_contiguous(memory_format=torch.channels_last)
     assert pictures.dtype == torch.float32 and pictures.is_contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr(jpegs, "TOGETHER", 9000)  # two pictures at a time, or one
+    monkeypatch.setattr(uncut, "TOGETHER", 9000)  # two pictures at a time, or one
     assert same(batches(photographs(index, "gpu"), 0, 1), expected[:2])
 
 
@@ -203,7 +224,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_and_ranks_share_it(index: Index
 
 def test_a_batch_that_the_gpu_does_not_decode_is_the_processors(index: Index, monkeypatch: pytest.MonkeyPatch):
     """Every second batch fails; this is told once."""
-    calls, told, decode = list[int](), list[str](), jpegs._decode
+    calls, told, decode = list[int](), list[str](), uncut._decode
 
     def failing(files: list[Tensor], device: torch.device) -> list[Tensor]:
         calls.append(len(files))
@@ -211,7 +232,7 @@ def test_a_batch_that_the_gpu_does_not_decode_is_the_processors(index: Index, mo
             raise DecodingError("status 5")
         return decode(files, device)
 
-    monkeypatch.setattr(jpegs, "_decode", failing)
+    monkeypatch.setattr(uncut, "_decode", failing)
     source = photographs(index, "gpu", say=told.append)
     got = [source.raw(step) for step in range(4)]
     expected = photographs(index, "cpu")
@@ -228,7 +249,7 @@ def test_a_damaged_jpeg_is_named_or_skipped_as_ever(index: Index, mixed: Path, t
         copy.write_bytes(file.read_bytes())
     bad = root / "train" / "ant" / "00.jpg"
     whole = bad.read_bytes()
-    bad.write_bytes(whole[: whole.index(b"\xff\xda")] + jpegs.END)  # the head alone
+    bad.write_bytes(whole[: whole.index(b"\xff\xda")] + uncut.END)  # the head alone
     damaged = open_index(str(root), lambda message: None).train
     with pytest.raises(InputError, match=r"ant/00\.jpg does not decode"):
         batches(photographs(damaged, "gpu"), 0, 1, 2)

@@ -23,11 +23,11 @@ from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.jpegs import require_nvjpeg
 from deepres.data.stream.labelled import labelled
 from deepres.data.stream.loader import Reading, in_order
 from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.data.stream.statistics import statistics
+from deepres.data.stream.uncut import require_nvjpeg
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.progress import every_so_often
