@@ -6,7 +6,7 @@ import torch
 
 from deepres.bench.inputs import torchvision_name
 from deepres.bench.job import OURS, Contestant, Job, is_from_disk
-from deepres.data.stream.jpegs import require_nvjpeg
+from deepres.data.stream.uncut import require_nvjpeg
 from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
 

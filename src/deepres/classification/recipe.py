@@ -127,8 +127,3 @@ class ClassificationConfig(Config):
     test_images: int = 0  # test images for the curve, spread over the test set; 0: all; the last test always takes all
     decode: Literal["cpu", "gpu"] = "cpu"  # what decodes the JPEGs of training crops: the processor, or a GPU by nvJPEG
     recipe: ClassificationRecipe = CIFAR
-
-    def __post_init__(self) -> None:
-        """Check the fields of this class, too."""
-        super().__post_init__()
-        require(self.decode == "cpu" or self.recipe.crop > 0, "decode", "gpu", "cpu where no crops are taken (crop=0)")

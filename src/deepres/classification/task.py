@@ -23,15 +23,16 @@ from deepres.data.order import Order
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
-from deepres.data.stream.jpegs import require_nvjpeg
 from deepres.data.stream.labelled import labelled
 from deepres.data.stream.loader import Reading, in_order
 from deepres.data.stream.photographs import CropColour, Photographs
 from deepres.data.stream.statistics import statistics
+from deepres.data.stream.uncut import require_nvjpeg
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.progress import every_so_often
 from deepres.runtime.ranks import Ranks
+from deepres.training.recipe import require
 from deepres.training.stop import Stopping, stops
 
 TEST_BATCH = 500
@@ -155,6 +156,7 @@ class _ResidentTest:
 
 def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean: Tensor | None) -> ClassificationTask:
     recipe, place = config.recipe, torch.device(config.device)
+    require(config.decode == "cpu", "decode", config.decode, "cpu where no crops are taken (crop=0)")
     data = data.with_channels(config.in_channels or data.channels)
     mean = data.mean() if start_mean is None else fitted(start_mean, *data.size)
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))

@@ -11,6 +11,7 @@ from deepres.data.augment import normalise
 from deepres.data.resizing import centered, margin, resized, scaled
 from deepres.data.rgb import open_picture, upright
 
+REDUCING_GAP = 2.0  # a part that shrinks to less than a fourth is averaged first, to this many times its new size
 MOST_PIXELS = 2**23  # a picture with more pixels after resizing is not resized as a whole
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DRAWS = 7  # random numbers for each picture: scale, row, column, flip, and three for the colour
@@ -28,12 +29,18 @@ def scale_crop_flip(
     at a half, a quarter or an eighth. Raises what Pillow raises for a damaged picture, and `ValueError` for one with
     too many pixels. `crop` must not be above the least side.
     """
+    image, box = scaled_crop(encoded, draws, crop, sides)
+    view = cut(image, box, crop)
+    return view.flip(-1) if is_flipped(draws) else view
+
+
+def scaled_crop(encoded: bytes, draws: Sequence[float], crop: int, sides: tuple[int, int]) -> tuple[Image.Image, Box]:
+    """The decoded picture, of a JPEG perhaps at a part of its size, and the box that `scale_crop_flip` cuts from it."""
     side = least_side(draws, sides)
     with open_picture(encoded) as opened:
         opened.draft(None, scaled(opened.size, side))
         image = upright(opened)
-        box = crop_box(image.size, draws, side, crop)
-        return _cut(image, box, crop, flip=is_flipped(draws))
+        return image, crop_box(image.size, draws, side, crop)
 
 
 def least_side(draws: Sequence[float], sides: tuple[int, int]) -> int:
@@ -54,6 +61,11 @@ def crop_box(size: tuple[int, int], draws: Sequence[float], side: int, crop: int
     return _box(size, (width, height), (column, row), crop)
 
 
+def cut(image: Image.Image, box: Box, crop: int) -> Tensor:
+    """The part `box` of the image, resized to a square, without resizing the rest: uint8 (3, crop, crop)."""
+    return pixels(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP))
+
+
 def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224, side: int = 256) -> Tensor:
     """The centre crop, uint8 (3, crop, crop), of the picture resized to a shorter side of `side`. Uses no `draws`.
 
@@ -64,14 +76,14 @@ def center_crop(encoded: bytes, draws: Sequence[float] = (), *, crop: int = 224,
         image = upright(opened)
         width, height = scaled(image.size, side)
         if width * height <= MOST_PIXELS:
-            return _tensor(centered(resized(image, side), crop))
-        return _cut(image, _box(image.size, (width, height), (margin(width, crop), margin(height, crop)), crop), crop)
+            return pixels(centered(resized(image, side), crop))
+        return cut(image, _box(image.size, (width, height), (margin(width, crop), margin(height, crop)), crop), crop)
 
 
 def whole(encoded: bytes, draws: Sequence[float] = ()) -> Tensor:
     """The picture at its own size, uint8 (3, H, W). Uses no `draws`."""
     with open_picture(encoded) as opened:
-        return _tensor(upright(opened))
+        return pixels(upright(opened))
 
 
 def colour_shift(draws: Tensor, *, values: Tensor, vectors: Tensor, sigma: float = 0.1) -> Tensor:
@@ -109,13 +121,7 @@ def _box(size: tuple[int, int], target: tuple[int, int], corner: tuple[int, int]
     return left, top, min(left + crop * across, size[0]), min(top + crop * down, size[1])
 
 
-def _cut(image: Image.Image, box: Box, crop: int, *, flip: bool = False) -> Tensor:
-    """The part `box` of the image, resized to a square, without resizing the rest."""
-    view = _tensor(image.resize((crop, crop), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
-    return view.flip(-1) if flip else view
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """RGB uint8 (3, H, W), channels-last in memory."""
-    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def pixels(image: Image.Image) -> Tensor:
+    """The picture as RGB, uint8 (3, H, W), channels-last in memory."""
+    values = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return torch.from_numpy(values).permute(2, 0, 1)

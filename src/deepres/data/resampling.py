@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,51 +17,70 @@ from deepres.data.filters import HALF, PRECISION, filters
 from deepres.runtime.cache_folder import cache_folder
 
 
-def resampled(pictures: Sequence[Tensor], boxes: Tensor, flips: Tensor, crop: int) -> Tensor:
-    """The parts `boxes` (see `filters`) of pictures, uint8 (3, H, W) each, as square crops, flipped where `flips` says.
+class Cuts(NamedTuple):
+    """Where n square crops lie, on the processor.
 
-    `flips` is bool (n,) on the processor. Returns uint8 (n, 3, crop, crop), channels-last in memory, on the device of
-    the pictures.
+    `boxes` float32 (n, 4), left, top, right, bottom, are in pictures of `sizes` int64 (n, 2), width and height. Of
+    these, parts are in memory that begin at `corners` int64 (n, 2), column and row. `flips` is bool (n,).
     """
-    device = pictures[0].device
-    sizes = torch.tensor([(picture.shape[2], picture.shape[1]) for picture in pictures])
-    own = filters(boxes, sizes, crop, device)
-    if device.type == "cuda" and _makes_kernels():
+
+    boxes: Tensor
+    sizes: Tensor
+    corners: Tensor
+    flips: Tensor
+
+
+def resampled(parts: Sequence[Tensor], cuts: Cuts, crop: int) -> Tensor:
+    """Crops uint8 (n, 3, crop, crop), channels-last in memory, of parts of pictures on one device.
+
+    Each part is uint8 (3, h, w), in any memory order, and has all pixels that its crop follows from (`needed`).
+    """
+    device = parts[0].device
+    own = filters(cuts.boxes, cuts.sizes, crop, device)
+    if device.type == "cuda" and makes_kernels():
         from deepres.data.resampling_triton import resample
 
-        return resample(pictures, sizes, own, flips, crop)
-    made = torch.empty((len(pictures), crop, crop, 3), dtype=torch.uint8, device=device)
-    for number, picture in enumerate(pictures):
-        view = _one(picture, own.starts[number], own.weights[number])
-        made[number] = (view.flip(2) if flips[number] else view).permute(1, 2, 0)
+        return resample(parts, cuts.corners, own, cuts.flips, crop)
+    made = torch.empty((len(parts), crop, crop, 3), dtype=torch.uint8, device=device)
+    starts = own.starts - cuts.corners[:, :, None].to(device)
+    for number, part in enumerate(parts):
+        view = _one(part, starts[number], own.weights[number])
+        made[number] = (view.flip(2) if cuts.flips[number] else view).permute(1, 2, 0)
     return made.permute(0, 3, 1, 2)
 
 
+def needed(box: Sequence[float], size: tuple[int, int], crop: int) -> tuple[int, int, int, int]:
+    """The least part of a picture, in whole pixels, that has all that its crop follows from (or a pixel more)."""
+    across, down = (max(1.0, (box[axis + 2] - box[axis]) / crop) + 1 for axis in (0, 1))
+    left, top = max(0, int(box[0] - across)), max(0, int(box[1] - down))
+    return left, top, min(size[0], int(box[2] + across) + 1), min(size[1], int(box[3] + down) + 1)
+
+
 @cache
-def _makes_kernels() -> bool:
+def makes_kernels() -> bool:
     """Whether Triton makes kernels for this machine's GPU, which takes a C compiler, too. The first call tries it."""
-    if find_spec("triton") is None:
+    if not torch.cuda.is_available() or find_spec("triton") is None:
         return False
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
     from deepres.data.resampling_triton import resample
 
-    boxes, sizes, device = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[2, 2]]), torch.device("cuda")
-    picture = torch.zeros(3, 2, 2, dtype=torch.uint8, device=device)
+    whole, none, device = torch.tensor([[2, 2]]), torch.zeros(1, 2, dtype=torch.int64), torch.device("cuda")
+    own = filters(torch.tensor([[0.0, 0, 2, 2]]), whole, 1, device)
     try:
-        resample([picture], sizes, filters(boxes, sizes, 1, device), torch.tensor([False]), 1)
+        resample([torch.zeros(3, 2, 2, dtype=torch.uint8, device=device)], none, own, torch.tensor([False]), 1)
     except Exception:  # Triton raises almost any exception where its tools are missing
         return False
     return True
 
 
-def _one(picture: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+def _one(part: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
     """One crop, uint8 (3, crop, crop); `starts` is (2, crop), `weights` (2, k, crop)."""
-    reach = torch.arange(weights.shape[1], device=picture.device)[:, None]
-    columns = (starts[0] + reach).clamp(max=picture.shape[2] - 1)
-    rows = (starts[1] + reach).clamp(max=picture.shape[1] - 1)
+    reach = torch.arange(weights.shape[1], device=part.device)[:, None]
+    columns = (starts[0] + reach).clamp(max=part.shape[2] - 1)
+    rows = (starts[1] + reach).clamp(max=part.shape[1] - 1)
     # Along the width, of the rows that are needed; then along the height.
     top = int(rows.min())
-    wide = _rounded((picture[:, top : int(rows.max()) + 1][:, :, columns] * weights[0]).sum(2))
+    wide = _rounded((part[:, top : int(rows.max()) + 1][:, :, columns] * weights[0]).sum(2))
     return _rounded((wide[:, rows - top] * weights[1][:, :, None]).sum(1))
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from deepres.data.augment import channels_last
 from deepres.data.crops import DRAWS, colour_shift, finish, scale_crop_flip
 from deepres.data.order import Order
+from deepres.data.resampling import makes_kernels
 from deepres.data.stream.ahead import Ahead, Raw, sent
 from deepres.data.stream.index import Index
-from deepres.data.stream.jpegs import DecodingError, Undecoded, decoded, undecoded
 from deepres.data.stream.labelled import Batch, labelled, shifted
 from deepres.data.stream.loader import Reading, Stream
+from deepres.data.stream.uncut import Cropping, DecodingError, Uncut, crops, uncut
 
 Decode = Literal["cpu", "gpu"]
 
@@ -37,9 +38,9 @@ class CropColour:
 class Photographs:
     """Training batches as a pure function of (seed, step), from pictures on disk; see `Stream`.
 
-    With `decode="gpu"`, nvJPEG decodes most JPEG files and the GPU cuts them (`jpegs`); pixels then differ a little
-    from those that the processor decodes. A batch with a file that the GPU does not decode is decoded by the processor.
-    `jpegs.require_nvjpeg` tells whether there is nvJPEG.
+    A GPU cuts the crops itself (`uncut`), with the bits of the processor. With `decode="gpu"`, nvJPEG decodes most JPEG
+    files, too; pixels then differ a little. A batch with a file that it does not decode is decoded by the processor.
+    `uncut.require_nvjpeg` tells whether there is nvJPEG.
     """
 
     def __init__(
@@ -50,20 +51,21 @@ class Photographs:
         reading: Reading,
         device: torch.device,
         decode: Decode = "cpu",
+        cuts: bool | None = None,
     ):
-        own = augmentation
-        reading = replace(reading, pinned=device.type == "cuda")
-        self._device, self._say, self._told = device, reading.say, False
-        self._mean = channels_last(own.mean.to(device))
+        own, self._device, self._say, self._told = augmentation, device, reading.say, False
+        self._crop, self._mean = own.crop, channels_last(own.mean.to(device))
         shift = partial(colour_shift, values=own.values, vectors=own.vectors, sigma=own.sigma)
-        # Worker processes decode and cut, or only read; this process then decodes what the GPU does not.
         view = partial(scale_crop_flip, crop=own.crop, sides=own.sides)
-        here = reading if decode == "cpu" else replace(reading, workers=0)
-        self._crops = Stream(labelled(index, view, DRAWS), shifted(shift), order, here)
-        self._files: Stream[tuple[Undecoded, Tensor]] | None = None
-        if decode == "gpu":
-            samples = undecoded(index, own.crop, own.sides, DRAWS)
-            self._files = Stream(samples, lambda batch, draws: (batch, shift(draws)), order, reading)
+        # What the device cuts, if it cuts; what the processor cuts, in worker processes or in the place of the device.
+        cuts = decode == "gpu" or (device.type == "cuda" and makes_kernels()) if cuts is None else cuts
+        reading = replace(reading, pinned=device.type == "cuda")
+        here = replace(reading, workers=0) if cuts else reading
+        self._cut = Stream(labelled(index, view, DRAWS), shifted(shift), order, here)
+        self._uncut: Stream[tuple[Uncut, Tensor]] | None = None
+        if cuts:
+            samples = uncut(index, Cropping(own.crop, own.sides, nvjpeg=decode == "gpu"), DRAWS)
+            self._uncut = Stream(samples, lambda batch, draws: (batch, shift(draws)), order, reading)
         self._ahead = Ahead(device)
 
     def raw(self, step: int) -> Raw:
@@ -75,8 +77,8 @@ class Photographs:
 
     def ready(self, raw: Raw) -> Batch:
         """Images float32 (n, 3, crop, crop) and labels, by operations of the device alone."""
-        crops, shift, labels = raw
-        return finish(crops, shift, self._mean), labels
+        pictures, shift, labels = raw
+        return finish(pictures, shift, self._mean), labels
 
     def batch(self, step: int) -> Batch:
         """Images float32 (n, 3, crop, crop), channels-last in memory, and labels int64 (n,), on the device."""
@@ -84,18 +86,18 @@ class Photographs:
 
     def close(self) -> None:
         """End the worker processes. A later batch starts new ones."""
-        for stream in (self._crops, self._files):
+        for stream in (self._cut, self._uncut):
             if stream is not None:
                 stream.close()
 
     def _make(self, step: int) -> Raw:
-        if self._files is not None:
-            batch, shift = self._files.batch(step)
+        if self._uncut is not None:
+            batch, shift = self._uncut.batch(step)
             try:
-                return decoded(batch, self._device), *sent((shift, batch.labels), self._device)
+                return crops(batch, self._crop, self._device), *sent((shift, batch.labels), self._device)
             except DecodingError as error:
                 self._tell(error)
-        return sent(self._crops.batch(step), self._device)
+        return sent(self._cut.batch(step), self._device)
 
     def _tell(self, error: DecodingError) -> None:
         """Tell the first time that the processor takes the GPU's place."""
