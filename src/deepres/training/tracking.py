@@ -80,7 +80,10 @@ class Tail:
 
     def rows(self) -> list[Json]:
         """The whole rows since the last call; asks the file for its size alone where there are none."""
-        if not self.file.exists() or self.file.stat().st_size <= self.place:
+        try:
+            if self.file.stat().st_size <= self.place:
+                return []
+        except FileNotFoundError:  # no window has ended yet
             return []
         with self.file.open("rb") as stream:
             stream.seek(self.place)
