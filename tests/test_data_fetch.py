@@ -59,6 +59,16 @@ def test_cifar10_is_downloaded_once_into_the_cache(monkeypatch: pytest.MonkeyPat
     assert [path.name for path in (cache / "datasets" / "cifar10").iterdir()] == [images.CIFAR_FOLDER]
 
 
+def test_an_archive_that_would_write_outside_its_folder_is_refused(monkeypatch: pytest.MonkeyPatch, cache: Path):
+    files = images.cifar_files()
+    archive = images.tar_gz({"../../../outside": b"here"} | files, images.CIFAR_FOLDER)
+    with images.web({"/cifar-10-python.tar.gz": archive}) as address:
+        small_cifar(monkeypatch, files, archive, address)
+        with pytest.raises(InputError, match="outside"):
+            load_data_set("cifar10")
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
 def test_torchvisions_layout_is_read_in_a_given_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A copy that someone has from elsewhere; with `image_size` it is resized."""
     files = images.cifar_files()

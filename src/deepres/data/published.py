@@ -1,6 +1,7 @@
 """The data sets known by name, in torchvision's layouts, and how they are fetched."""
 
 import socket
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ def fetch_published(name: str, say: Say) -> Path:
         try:
             _into(target, run)
             return target
-        except (OSError, RuntimeError, HTTPException) as error:
+        except (OSError, RuntimeError, HTTPException, tarfile.TarError) as error:
             reason = str(error).strip().splitlines()
             failures.append(f"{way}: {reason[-1].strip() if reason else type(error).__name__}")
             say(f"{name}: {failures[-1]}")
@@ -197,11 +198,13 @@ def _into(target: Path, run: Callable[[Path], None]) -> None:
 
 
 def _download(published: Published, root: Path) -> None:
-    """Download with torchvision, and with a timeout, which torchvision does not set."""
-    before = socket.getdefaulttimeout()
+    """Download with torchvision, and with what it does not set: a timeout, and archives that stay in their folder."""
+    seconds, unpack = socket.getdefaulttimeout(), vars(tarfile.TarFile)["extraction_filter"]
     socket.setdefaulttimeout(NETWORK_SECONDS)
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # the default from Python 3.14 on
     try:
         for part in PARTS:  # some data sets have a file for each part
             published.reader(root, part, download=True)
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(seconds)
+        tarfile.TarFile.extraction_filter = unpack
