@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from deepres.acceleration.on_kernels import KERNELS
 from deepres.models.blocks import Block, ConvBN
 from deepres.models.cifar import CifarNet
 from deepres.models.shortcuts import Identity, NoShortcut, PaddedIdentity
+from deepres.models.spec import Spec, parse
 from deepres.runtime.cache_folder import cache_folder
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, Say
 
 if TYPE_CHECKING:
     from deepres.kernels.triton.chain import Backbone
 
+OLDEST = (8, 0)  # compute capability
 KIND = "the networks of Sec. 4.2 with shortcuts of option A or none, in blocks of two layers"
 MOST_IMAGE_CHANNELS = 4
 MOST_ELEMENTS = 2**31  # of a map: the kernels count in int32
@@ -42,6 +45,44 @@ def accelerate(net: nn.Module) -> None:
         raise InputError(f"the GPU kernels are for {KIND}, not for {name}; give --kernels off")
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
     net.__class__ = TritonCifarNet
+
+
+def resolve_kernels(kernels: str, network: str, excluding: str | None, say: Say) -> bool:
+    """Whether a run on a GPU uses the kernels to train `network`, a name; with `auto` if they can.
+
+    `excluding` names a setting of the run that they do not know, if there is one. `say` is told where Triton is
+    missing. Raises `InputError` for `on` where they cannot run, and for an unknown value.
+    """
+    if kernels not in KERNELS:
+        raise InputError(f"unknown value {kernels!r} of kernels; give one of {', '.join(KERNELS)}")
+    if kernels == "off":
+        return False
+    # What they are for, then what they need.
+    spec = parse(network)
+    trouble = None if spec is not None and _named_so(spec) else f"they are for {KIND} on a GPU, not for {network}"
+    if trouble is None and excluding is not None:
+        trouble = f"on a GPU they do not know {excluding}"
+    if trouble is None and (missing := _missing()):
+        trouble = missing
+        if kernels == "auto":
+            say(f"the kernels cannot be had: {missing}; going on with PyTorch's own operations, which take longer")
+    if trouble is not None and kernels == "on":
+        raise InputError(f"kernels cannot be on: {trouble}; leave it out")
+    return trouble is None
+
+
+def _named_so(spec: Spec) -> bool:
+    """Whether a name stands for a network that the kernels are for."""
+    return spec.word != "highway" and not spec.in_table_1 and spec.variant in ("", "a")
+
+
+def _missing() -> str | None:
+    """What this machine lacks for the kernels; None where it has all."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST:
+        return f"the GPU is older than NVIDIA's Ampere (compute capability {OLDEST[0]}.{OLDEST[1]})"
+    return None
 
 
 def of_kind(net: nn.Module) -> bool:
@@ -108,7 +149,7 @@ def _backbone(net: CifarNet) -> "Backbone":
     from deepres.kernels.triton.chain import Backbone, Stage
 
     layers = [[layer for block in stage for layer in _layers(block)] for stage in _stages(net)]
-    layers[0].insert(0, net.conv1)
+    layers[0].insert(0, cast(ConvBN, net.conv1))
     stages = [
         Stage([cast(nn.Conv2d, layer.conv) for layer in stage], [cast(nn.BatchNorm2d, layer.bn) for layer in stage])
         for stage in layers

@@ -1,6 +1,6 @@
 """Launches that overlap: a kernel's programs start while those of the kernel before end (Hopper and later)."""
 
-# pyright: basic, reportUnknownParameterType=false
+# pyright: basic, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 import os
 from typing import Any
 
