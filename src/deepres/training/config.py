@@ -25,7 +25,7 @@ class Config:
     seed: int = 0  # of the start weights, the order of images, augmentation and dropout
     device: str = "auto"
     precision: str = "auto"
-    kernels: str = "auto"  # the project's own kernels for residual blocks: auto, on or off
+    kernels: str = "auto"  # the project's own kernels, on a processor or a GPU: auto, on or off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on or off
     memory_budget: float | None = None  # GiB for kept activations, gradients and velocity; None: no limit
     workers: int | None = None  # processes that decode pictures on disk; None: one per processor, at most eight
