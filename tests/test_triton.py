@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import deepres
+from deepres.acceleration import on_gpu
 from deepres.acceleration.on_triton import TritonCifarNet, accelerate, fits, of_kind
 from deepres.runtime.errors import InputError
 
@@ -57,6 +58,31 @@ def test_a_network_goes_the_plain_way_where_the_kernels_cannot():
     other = deepres.build("resnet20-b")
     with pytest.raises(InputError, match="resnet20-b"):
         accelerate(other)
+
+
+def resolve(kernels="auto", network="resnet20", excluding=None, say=print):
+    return on_gpu.resolve_kernels(kernels, network, excluding, say)
+
+
+@has_triton
+def test_a_run_on_a_gpu_uses_the_kernels_where_they_can_run():
+    assert resolve() and resolve("on", "plain56") and resolve(network="resnet110-a") and resolve("on", "resnet50")
+    assert not resolve("off")
+    for network, excluding in (("highway19", None), ("vgg16", None), ("resnet20", "a BN group")):
+        assert not resolve("auto", network, excluding)
+        with pytest.raises(InputError, match=excluding or network):
+            resolve("on", network, excluding)
+    with pytest.raises(InputError, match="one of auto, on, off"):
+        resolve("of")
+
+
+def test_where_triton_is_missing_it_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setattr(on_gpu, "find_spec", lambda name: None)
+    said = []
+    assert not resolve(say=said.append)
+    assert "triton is not installed" in said[0] and "take longer" in said[0]
+    with pytest.raises(InputError, match="triton is not installed"):
+        resolve("on")
 
 
 def on_gpu(name, seed=0):

@@ -1,13 +1,11 @@
 """Networks whose blocks run on this project's C++ kernels: the same training in less time on a CPU."""
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepres.acceleration.step_kernels import makes_kernels
 from deepres.kernels.library import UnavailableError, library
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through, fits
 from deepres.models.blocks import Block, ConvBN
@@ -74,28 +72,18 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     return F.relu(result, inplace=True) if relu else result
 
 
-def resolve_kernels(
-    kernels: str, device: str, bn_group: int, say: Say, on_gpu: Callable[[], bool] | None = None
-) -> bool:
-    """Whether a run uses the kernels: with `auto` if they can run (BN over the whole micro-batch).
+def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
+    """Whether a run uses the kernels: with `auto` if they can run (on a CPU, BN over the whole micro-batch).
 
-    On a CPU they are in C++, and on a GPU in Triton, for training alone: `on_gpu` tells whether they are for the
-    network. `say` is told if they cannot be compiled. Raises `InputError` for `on` if they cannot run.
+    `say` is told if they cannot be compiled. Raises `InputError` for `on` if they cannot run.
     """
     if kernels not in KERNELS:
         raise InputError(f"unknown value {kernels!r} of kernels; give one of {', '.join(KERNELS)}")
     if kernels == "off":
         return False
-    # Why they cannot run.
-    if device == "cuda" and on_gpu is not None and not bn_group:
-        reason = _not_on_gpu(on_gpu)
-        if reason and kernels == "on":
-            raise InputError(f"{reason}; leave --kernels out")
-        return not reason
     if device != "cpu" or bn_group:
         if kernels == "on":
-            where = "--device cpu" if on_gpu is None else "--device cpu or cuda"
-            raise InputError(f"kernels can be on for {where} and --bn-group 0 alone; leave it out")
+            raise InputError("kernels can be on for --device cpu and --bn-group 0 alone; leave it out")
         return False
     try:
         library()
@@ -105,13 +93,6 @@ def resolve_kernels(
         say(f"{error}; going on with PyTorch's own operations, which take longer")
         return False
     return True
-
-
-def _not_on_gpu(on_gpu: Callable[[], bool]) -> str | None:
-    """Why the kernels cannot run on this machine's GPU, None if they can."""
-    if not makes_kernels():
-        return "the kernels cannot be had: Triton, or a C compiler for it, is missing"
-    return None if on_gpu() else "the kernels of a GPU are for networks of blocks with batch normalization alone"
 
 
 def accelerate(net: nn.Module) -> None:

@@ -108,7 +108,7 @@ def _backbone(net: CifarNet) -> "Backbone":
     from deepres.kernels.triton.chain import Backbone, Stage
 
     layers = [[layer for block in stage for layer in _layers(block)] for stage in _stages(net)]
-    layers[0].insert(0, net.conv1)
+    layers[0].insert(0, cast(ConvBN, net.conv1))
     stages = [
         Stage([cast(nn.Conv2d, layer.conv) for layer in stage], [cast(nn.BatchNorm2d, layer.bn) for layer in stage])
         for stage in layers

@@ -49,7 +49,7 @@ class BatchNormOptions:
 class SpeedOptions:
     """How the same training takes less time or memory."""
 
-    kernels: Annotated[str | None, typer.Option(help="The project's own kernels for processors: auto, on, off.")] = None
+    kernels: Annotated[str | None, typer.Option(help="The project's own kernels: auto, on, off.")] = None
     compile: Annotated[
         str | None, typer.Option(help="Blocks compiled by PyTorch: auto (where the run is long enough), on, off.")
     ] = None

@@ -25,7 +25,7 @@ class Config:
     seed: int = 0  # of the start weights, the order of images, augmentation and dropout
     device: str = "auto"
     precision: str = "auto"
-    kernels: str = "auto"  # the project's own kernels for residual blocks: auto, on or off
+    kernels: str = "auto"  # the project's own kernels, on a processor or a GPU: auto, on or off
     compile: str = "auto"  # blocks compiled by PyTorch: auto, on or off
     capture: bool = True  # on a GPU, the whole training step is captured as a CUDA graph
     deterministic: bool = True  # on a GPU, algorithms that give the same bits in every run; without, the fastest ones

@@ -3,12 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepres.acceleration.on_gpu import fits as fits_gpu
-from deepres.acceleration.on_kernels import resolve_kernels
+from deepres.acceleration import on_gpu, on_kernels
 from deepres.classification.recipe import RECIPES, ClassificationConfig, paper_recipe, rate_for
 from deepres.data.sources import placed
 from deepres.models.catalog import depth, entry, family
@@ -95,10 +93,19 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
         asked = "off"  # a run that began without kernels goes on without them
     if compile == "on" and asked == "auto":
         asked = "off"
-    if device == "cuda" and config.memory_budget is not None:  # segments are cut out of plain blocks
-        if asked == "on":
-            raise InputError("kernels cannot be on beside a memory budget on a GPU; leave one of them out")
-        asked = "off"
-    on_gpu = partial(fits_gpu, config.network)
-    kernels = "on" if resolve_kernels(asked, device, config.recipe.bn_group, say, on_gpu) else "off"
+    if device == "cuda":
+        own = on_gpu.resolve_kernels(asked, config.network, _unknown_to_gpu_kernels(config), say)
+    else:
+        own = on_kernels.resolve_kernels(asked, device, config.recipe.bn_group, say)
+    kernels = "on" if own else "off"
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
+
+
+def _unknown_to_gpu_kernels(config: ClassificationConfig) -> str | None:
+    """A setting for which a network is changed in ways that the kernels for GPUs do not know."""
+    settings = {
+        "a BN group (--bn-group)": config.recipe.bn_group,
+        "a memory budget (--memory-budget)": config.memory_budget,
+        "frozen stages (--freeze)": config.freeze,
+    }
+    return next((name for name, value in settings.items() if value), None)

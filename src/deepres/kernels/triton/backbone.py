@@ -29,7 +29,7 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         images, *_ = ctx.saved_tensors
         if ctx.sums is None:
             raise RuntimeError("the gradients of this pass have been taken already; run it forward again")

@@ -10,7 +10,7 @@ from deepres.kernels.triton import tiles
 from deepres.kernels.triton.backward import input_gradient, unpool
 from deepres.kernels.triton.chain import Backbone, Layer, Maps, Slopes, Sums, carried
 from deepres.kernels.triton.normalisation import LANES
-from deepres.kernels.triton.overlap import overlap
+from deepres.kernels.triton.overlap import beside, join, overlap
 from deepres.kernels.triton.weight_pass import of_stage
 
 
@@ -25,13 +25,17 @@ def run(
     """The gradients of `Backbone.parameters`, in turn, from that of the averages, (N, C) and contiguous."""
     slopes = [Slopes.room(stage) for stage in maps]
     _unpool(backbone, maps, slopes, sums, grad)
-    for layer in reversed(list(backbone.layers())):
-        _to_input(backbone, layer, maps, slopes, sums, kernels)
+    layers = list(backbone.layers())
     result: list[Tensor] = []
-    for number, own in enumerate(slopes):
-        found = of_stage(backbone, number, images, maps, slopes, sums)
-        for kernel, (gamma, beta) in zip(found, own.norms, strict=True):
-            result += [kernel, gamma, beta]
+    for number in reversed(range(len(maps))):
+        # All maps of a stage; then its kernels, for which no other stage waits.
+        for layer in reversed([layer for layer in layers if layer.stage == number]):
+            _to_input(backbone, layer, maps, slopes, sums, kernels)
+        with beside(grad.device):
+            found = of_stage(backbone, number, images, maps, slopes, sums)
+        norms = zip(found, slopes[number].norms, strict=True)
+        result = [gradient for kernel, (gamma, beta) in norms for gradient in (kernel, gamma, beta)] + result
+    join(grad.device)
     return result
 
 

@@ -6,6 +6,7 @@ stage lie in one tensor, so that one launch can compute the gradients of all its
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -98,7 +99,7 @@ class Maps(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """The gradients dy and dz of a stage, behind and before each BN, (layers, M, C); dgamma and dbeta (layers, 2, C)."""
+    """Gradients of a stage: dy and dz, behind and before each BN, (layers, M, C); dgamma and dbeta, (layers, 2, C)."""
 
     dy: Tensor
     dz: Tensor
@@ -129,22 +130,23 @@ class Sums(NamedTuple):
 
 
 def packed(backbone: Backbone, images: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
-    """All kernels but the first one in the maps' type and channels last, (out, in, 3, 3) each, copied in one launch."""
+    """All kernels in the maps' type and channels last, (out, in, 3, 3) each, copied in one launch."""
     weights = [[conv.weight.detach() for conv in stage.convs] for stage in backbone.stages]
     flat = images.new_empty(sum(weight.numel() for stage in weights for weight in stage), dtype=dtype)
     start, copies = 0, list[list[Tensor]]()
     for stage in weights:
         copies.append([])
         for weight in stage:
-            out, width = weight.shape[:2]
+            width = weight.shape[1]
             copies[-1].append(flat.as_strided(weight.shape, (9 * width, 1, 3 * width, width), start))
             start += weight.numel()
-    torch._foreach_copy_([copy for stage in copies for copy in stage], [w for stage in weights for w in stage])
+    targets, sources = list(chain.from_iterable(copies)), list(chain.from_iterable(weights))
+    torch._foreach_copy_(targets, sources)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     return copies
 
 
 def carried(backbone: Backbone, maps: Sequence[Maps], stage: int, row: int) -> tuple[Tensor, dict[str, Any]]:
-    """What a shortcut adds to the BN of that layer, the last one of a block: a map, and the constants of the kernels."""
+    """What a shortcut adds behind the BN of that layer, the last one of a block: a map, and the kernels' constants."""
     own = maps[stage]
     if not backbone.carries or (stage, row) == (0, 0):
         return nothing(own)

@@ -47,37 +47,40 @@ def convolve(
     wait_for_launch_before(OVERLAP)
     ci, co = tl.arange(0, CI), tl.arange(0, CO)
     mean, variance, rstd, scale, shift = batch_statistics(sums_in, gamma_in, beta_in, eps, CI, COPIES_IN)
-    if tl.program_id(0) == 0:
+    # One program more than tiles: it writes down the statistics, while the others multiply.
+    programs = tl.num_programs(0) - 1
+    if tl.program_id(0) == programs:
         publish(
             statistics_in, running_mean, running_var, tracked, mean, variance, rstd, scale, shift, positions_in,
             momentum, CI,
         )  # fmt: skip
-    for tile in range(tl.program_id(0), tl.cdiv(positions, BM), tl.num_programs(0)):
-        # The rows that the tile's taps cover, normalised.
-        first, last = tile * BM, tl.minimum(tile * BM + BM, positions) - 1
-        top = first // (HO * WO) * H + tl.maximum(first // WO % HO * STRIDE - 1, 0)
-        bottom = last // (HO * WO) * H + tl.minimum(last // WO % HO * STRIDE + 1, H - 1)
-        for start in range(top * W, (bottom + 1) * W, BAND):
-            m = start + tl.arange(0, BAND)
-            inside = m < (bottom + 1) * W
-            y = activation(z_in, carried, m, inside, scale, shift, CI, H, W, SHORTCUT, CS, HS, WS)
-            tl.store(x + (m * CI)[:, None] + ci[None, :], y.to(x.dtype.element_ty), mask=inside[:, None])
-        tl.debug_barrier()
-        # The product of each tap.
-        m = first + tl.arange(0, BM)
-        n, h, w, own = m // (HO * WO), m // WO % HO, m % WO, m < positions
-        product = tl.zeros([BM, CO], tl.float32)
-        for tap in range(9):
-            hi, wi = h * STRIDE + (tap // 3 - 1), w * STRIDE + (tap % 3 - 1)
-            inside = own & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
-            at = ((n * H + hi) * W + wi) * CI
-            part = tl.load(x + at[:, None] + ci[None, :], mask=inside[:, None], other=0.0)
-            kernel = tl.load(weight + ci[:, None] + co[None, :] * (9 * CI) + tap * CI)
-            product = tl.dot(part, kernel, product, input_precision="tf32x3")
-        # The raw output, and its sums as it is stored.
-        rounded = product.to(z.dtype.element_ty)
-        tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=own[:, None])
-        add_outputs(sums, rounded.to(tl.float32), first, positions, CO, COPIES, BM)
+    else:
+        for tile in range(tl.program_id(0), tl.cdiv(positions, BM), programs):
+            # The rows that the tile's taps cover, normalised.
+            first, last = tile * BM, tl.minimum(tile * BM + BM, positions) - 1
+            top = first // (HO * WO) * H + tl.maximum(first // WO % HO * STRIDE - 1, 0)
+            bottom = last // (HO * WO) * H + tl.minimum(last // WO % HO * STRIDE + 1, H - 1)
+            for start in range(top * W, (bottom + 1) * W, BAND):
+                m = start + tl.arange(0, BAND)
+                inside = m < (bottom + 1) * W
+                y = activation(z_in, carried, m, inside, scale, shift, CI, H, W, SHORTCUT, CS, HS, WS)
+                tl.store(x + (m * CI)[:, None] + ci[None, :], y.to(x.dtype.element_ty), mask=inside[:, None])
+            tl.debug_barrier()
+            # The product of each tap.
+            m = first + tl.arange(0, BM)
+            n, h, w, own = m // (HO * WO), m // WO % HO, m % WO, m < positions
+            product = tl.zeros([BM, CO], tl.float32)
+            for tap in range(9):
+                hi, wi = h * STRIDE + (tap // 3 - 1), w * STRIDE + (tap % 3 - 1)
+                inside = own & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
+                at = ((n * H + hi) * W + wi) * CI
+                part = tl.load(x + at[:, None] + ci[None, :], mask=inside[:, None], other=0.0)
+                kernel = tl.load(weight + ci[:, None] + co[None, :] * (9 * CI) + tap * CI)
+                product = tl.dot(part, kernel, product, input_precision="tf32x3")
+            # The raw output, and its sums as it is stored.
+            rounded = product.to(z.dtype.element_ty)
+            tl.store(z + m[:, None] * CO + co[None, :], rounded, mask=own[:, None])
+            add_outputs(sums, rounded.to(tl.float32), first, positions, CO, COPIES, BM)
 
 
 @triton.jit
@@ -121,18 +124,22 @@ def pool(
     SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
     BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """The average (N, C) over the last map, relu(BN(z) + carried); a program an image."""
+    """The average (N, C) over the last map, relu(BN(z) + carried).
+
+    A program an image, and one more, as in `convolve`.
+    """
     wait_for_launch_before(OVERLAP)
     n, c = tl.program_id(0), tl.arange(0, C)
     mean, variance, rstd, scale, shift = batch_statistics(sums, gamma, beta, eps, C, COPIES)
-    if n == 0:
+    if n == tl.num_programs(0) - 1:
         publish(
             statistics, running_mean, running_var, tracked, mean, variance, rstd, scale, shift, positions, momentum, C
         )
-    total = tl.zeros([C], tl.float32)
-    for first in range(0, H * W, BM):
-        m = first + tl.arange(0, BM)
-        inside = m < H * W
-        x = activation(z, carried, n * (H * W) + m, inside, scale, shift, C, H, W, SHORTCUT, CS, HS, WS)
-        total += tl.sum(tl.where(inside[:, None], x, 0.0), 0)
-    tl.store(pooled + n * C + c, total / (H * W))
+    else:
+        total = tl.zeros([C], tl.float32)
+        for first in range(0, H * W, BM):
+            m = first + tl.arange(0, BM)
+            inside = m < H * W
+            x = activation(z, carried, n * (H * W) + m, inside, scale, shift, C, H, W, SHORTCUT, CS, HS, WS)
+            total += tl.sum(tl.where(inside[:, None], x, 0.0), 0)
+        tl.store(pooled + n * C + c, total / (H * W))

@@ -26,7 +26,7 @@ def run(
         if layer.opens:
             shortcut, constants = carried(backbone, maps, layer.source_stage, layer.source_row)
         tile = tiles.forward(own.channels, own.z.dtype)
-        convolve[tile.grid(own.positions)](
+        convolve[tile.grid(own.positions, more=1)](
             *_norm(backbone, maps, sums, layer.source_stage, layer.source_row),
             shortcut,
             source.x[layer.source_row],
@@ -82,7 +82,7 @@ def _averages(backbone: Backbone, maps: Sequence[Maps], sums: Sequence[Sums], ba
     result = last.statistics.new_empty((batch, last.channels))
     shortcut, constants = carried(backbone, maps, stage, row)
     tile = tiles.POOL
-    pool[(batch,)](
+    pool[(batch + 1,)](
         *_norm(backbone, maps, sums, stage, row),
         shortcut,
         result,

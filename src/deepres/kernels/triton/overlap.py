@@ -1,7 +1,13 @@
-"""Launches that overlap: a kernel's programs start while those of the kernel before end (Hopper and later)."""
+"""Launches that overlap: on Hopper and later a kernel's programs start while those of the kernel before end.
 
-# pyright: basic, reportUnknownParameterType=false
+What nothing waits for runs beside the other kernels, on a stream of its own.
+"""
+
+# pyright: basic, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,3 +31,29 @@ def overlap(device: torch.device) -> dict[str, Any]:
 
 
 OVERLAPS = not os.environ.get("NO_OVERLAP")
+
+
+@contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Launches inside come behind all launches so far, and beside those that follow, up to `join`."""
+    if device.type != "cuda" or not BESIDE:
+        yield
+        return
+    side = _side(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        yield
+
+
+def join(device: torch.device) -> None:
+    """What follows comes behind the launches of `beside`."""
+    if device.type == "cuda" and BESIDE:
+        torch.cuda.current_stream(device).wait_stream(_side(device))
+
+
+@cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+BESIDE = True

@@ -20,9 +20,9 @@ class Tile:
         """The launch options of Triton."""
         return {"num_warps": self.warps, "num_stages": self.stages}
 
-    def grid(self, positions: int) -> tuple[int]:
-        """The number of programs for that many positions."""
-        return (min(self.programs, -(-positions // self.positions)),)
+    def grid(self, positions: int, more: int = 0) -> tuple[int]:
+        """The number of programs for that many positions, and so many more."""
+        return (min(self.programs, -(-positions // self.positions)) + more,)
 
 
 @dataclass(frozen=True)
