@@ -18,7 +18,10 @@ BLOCK = 1024  # of a kernel's gradient
 
 
 class Tile(NamedTuple):
-    """How a program computes a product: the tile of its result, the channels of a step, the stages of its loads."""
+    """How a program computes a product: the tile of its result, the channels of a step, the stages of its loads.
+
+    `registers` is the most of a thread, so that more programs run at once; None leaves it to the compiler.
+    """
 
     rows: int
     columns: int
@@ -26,11 +29,13 @@ class Tile(NamedTuple):
     whole: bool
     warps: int
     stages: int
+    registers: int | None = None
 
     def constants(self) -> dict[str, int]:
         """The constants of the kernel."""
-        sizes = {"ROWS": self.rows, "COLUMNS": self.columns, "INNER": self.inner, "WHOLE": self.whole}
-        return {**sizes, "num_warps": self.warps, "num_stages": self.stages}
+        sizes = {"ROWS": self.rows, "COLUMNS": self.columns, "INNER": self.inner}
+        most = {} if self.registers is None else {"maxnreg": self.registers}
+        return {**sizes, "num_warps": self.warps, "num_stages": self.stages, **most}
 
 
 def tile_forward(inner: int, columns: int) -> Tile:
@@ -73,7 +78,9 @@ def convolve(x: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d) -> Norm
     z = _empty(x, columns)
     tile = tile_forward(inner, columns)
     sums, grid = _room(z, 2, tile)
-    on_gpu.multiply[grid](x, given, kernel, z, sums, z.numel() // columns, inner, columns, **tile.constants())
+    on_gpu.multiply[grid](
+        x, given, kernel, z, sums, z.numel() // columns, inner, columns, WHOLE=tile.whole, **tile.constants()
+    )
     return batch_norm.finish_statistics(z, sums, bn)
 
 
@@ -99,7 +106,7 @@ def differentiate(
     how = SIGN if target.bits is None else BITS
     sizes = (result.numel() // columns, inner, columns)
     on_gpu.multiply_back[grid](
-        gradient.dy, *own, dz, kernel, *before, result, sums, *sizes, masked, how, **tile.constants()
+        gradient.dy, *own, dz, kernel, *before, result, sums, *sizes, masked, how, WHOLE=tile.whole, **tile.constants()
     )
     return dz, Gradient(result, sums, True)
 
@@ -112,9 +119,7 @@ def differentiate_kernel(dz: Tensor, x: Tensor | Normalised, like: Tensor) -> Te
     tiles, rows = inner // tile.inner * (columns // tile.columns), dz.numel() // inner
     parts = min(triton.cdiv(rows, tile.rows), max(1, PROGRAMS // tiles))
     sums = torch.empty(parts, inner, columns, device=dz.device)
-    constants = {"ROWS": tile.rows, "INNER": tile.inner, "COLUMNS": tile.columns}
-    how = {"num_warps": tile.warps, "num_stages": tile.stages}
-    on_gpu.multiply_rows[tiles, parts](dz, x, given, sums, rows, inner, columns, **constants, **how)
+    on_gpu.multiply_rows[tiles, parts](dz, x, given, sums, rows, inner, columns, **tile.constants())
     # The sum over the parts, with the strides of the kernel.
     result = torch.empty_like(like, dtype=torch.float32)
     size = inner * columns
