@@ -99,6 +99,13 @@ class Kept(NamedTuple):
         return Normalised(self.z, self.found)
 
 
+class Sum(NamedTuple):
+    """ReLU(BN(z) + carried), not computed yet: `last` has z, and a projection is normalised as well."""
+
+    last: Normalised
+    carried: Tensor | Normalised
+
+
 class Done(NamedTuple):
     """What the backward pass of a block needs: its layers', its ReLU's bits, and the weights of BN by layer."""
 
@@ -121,12 +128,16 @@ class _Chain(torch.autograd.Function):
         kernels = iter(_converted(parameters[::3], x.dtype))
         saved: list[Tensor] = list(parameters[1::3])
         shapes: list[torch.Size] = []
+        result: Tensor | Sum = x
         for unit in units:
-            shapes.append(x.shape)
-            x = _forward(unit, x, kernels, saved)
+            shapes.append(result.last.z.shape if isinstance(result, Sum) else result.shape)
+            result = _forward(unit, result, kernels, saved)
+        if isinstance(result, Sum):
+            result, bits = batch_norm.normalise_add(*result)
+            saved.append(bits)
         ctx.units, ctx.shapes = units, shapes
         ctx.save_for_backward(*saved)
-        return x
+        return result
 
     @staticmethod
     @once_differentiable
@@ -151,11 +162,11 @@ class _Chain(torch.autograd.Function):
         return cast(Tensor | None, dx), None, *parameters
 
 
-def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
-    """One block; what its backward pass needs is appended to `saved`."""
+def _forward(unit: Unit, x: Tensor | Sum, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor | Sum:
+    """One block; what its backward pass needs is appended to `saved`, its bits by the next one."""
 
-    def normalised(layer: Layer, x: Tensor | Normalised) -> Normalised:
-        kernel, (stride, padding) = next(kernels), unit.geometry(layer)
+    def normalised(layer: Layer, x: Tensor | Normalised, kernel: Tensor) -> Normalised:
+        stride, padding = unit.geometry(layer)
         given = x.z if isinstance(x, Normalised) else x
         if pointwise.fits(given, kernel, stride):
             result = pointwise.convolve(x, kernel, layer.bn)  # a map before it is normalised on the way
@@ -165,16 +176,27 @@ def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tenso
         saved.extend((given, kernel, *result))
         return result
 
+    # The sum of the block before; the first layer takes it on the way where it can.
+    kernel, last = next(kernels), None
+    if isinstance(x, Sum):
+        given, added, stride = x.last, x.carried, unit.geometry(unit.layers[0])[0]
+        if unit.picks == 1 and pointwise.fits(given.z, kernel, stride) and pointwise.fits_sum(kernel):
+            x, bits, last = pointwise.convolve_sum(given, added, kernel, unit.layers[0].bn)
+            saved.extend((bits, x, kernel, *last))
+        else:
+            x, bits = batch_norm.normalise_add(given, added)
+            saved.append(bits)
+    # The layers.
     x = _every(x, unit.picks)
-    last = normalised(unit.layers[0], x)
+    last = normalised(unit.layers[0], x, kernel) if last is None else last
     for layer in unit.layers[1:]:
-        last = normalised(layer, last)
+        last = normalised(layer, last, next(kernels))
     if unit.shortcut is None:
         return batch_norm.normalise(last)
-    carried = normalised(unit.shortcut, x) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
-    y, bits = batch_norm.normalise_add(last, carried)
-    saved.append(bits)
-    return y
+    carried = (
+        normalised(unit.shortcut, x, next(kernels)) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
+    )
+    return Sum(last, carried)
 
 
 def _read(unit: Unit, weights: list[Tensor], saved: Iterator[Tensor]) -> Done:

@@ -45,6 +45,11 @@ def tile_forward(inner: int, columns: int) -> Tile:
     return Tile(128, 128, 64, False, 8, 4) if columns % 128 == 0 else Tile(128, 64, 64, False, 4, 4)
 
 
+def tile_sum(columns: int) -> Tile:
+    """The tile of `convolve_sum` for these channels of the result."""
+    return Tile(64, 128 if columns % 128 == 0 else 64, 64, False, 4, 3)
+
+
 def tile_back(inner: int, columns: int) -> Tile:
     """The tile of `differentiate` for these channels."""
     across = 128 if columns % 128 == 0 else 64
@@ -73,14 +78,34 @@ def convolve(x: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d) -> Norm
 
     Where x is the output of a convolution with statistics, its input is ReLU(BN(x)), computed on the way.
     """
-    columns, inner = kernel.shape[:2]
     x, given = x if isinstance(x, Normalised) else (x, None)
+    return _convolve(x, (given, None, None, None, None), kernel, bn, tile_forward(kernel.shape[1], kernel.shape[0]))
+
+
+def fits_sum(kernel: Tensor) -> bool:
+    """Whether `convolve_sum` pays: few tiles of columns compute the same sum."""
+    return kernel.shape[0] // tile_sum(kernel.shape[0]).columns <= PASSES
+
+
+def convolve_sum(
+    of: Normalised, added: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d
+) -> tuple[Tensor, Tensor, Normalised]:
+    """x and its bits, as by `batch_norm.normalise_add` from the first two; and x * kernel as by `convolve`."""
+    y = torch.empty_like(of.z)
+    bits = torch.empty(y.numel() // 8, dtype=torch.uint8, device=y.device)
+    added, added_given = added if isinstance(added, Normalised) else (added, None)
+    before = (of.found, added, added_given, y, bits)
+    return y, bits, _convolve(of.z, before, kernel, bn, tile_sum(kernel.shape[0]))
+
+
+def _convolve(
+    x: Tensor, before: tuple[Tensor | None, ...], kernel: Tensor, bn: nn.BatchNorm2d, tile: Tile
+) -> Normalised:
+    columns, inner = kernel.shape[:2]
     z = _empty(x, columns)
-    tile = tile_forward(inner, columns)
     sums, grid = _room(z, 2, tile)
-    on_gpu.multiply[grid](
-        x, given, kernel, z, sums, z.numel() // columns, inner, columns, WHOLE=tile.whole, **tile.constants()
-    )
+    sizes = z.numel() // columns, inner, columns
+    on_gpu.multiply[grid](x, *before, kernel, z, sums, *sizes, WHOLE=tile.whole, **tile.constants())
     return batch_norm.finish_statistics(z, sums, bn)
 
 
