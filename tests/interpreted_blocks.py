@@ -110,5 +110,5 @@ if __name__ == "__main__":
     )
     torch.manual_seed(0)
     report = {name: of_stage(*case) for name, case in STAGES.items()}
-    report |= {f"stem {padding} {size}": of_stem(padding, size) for padding, size in ((1, 40), (0, 38), (0, 39))}
+    report |= {f"stem {padding} {size}": of_stem(padding, size) for padding, size in ((1, 40), (0, 38), (1, 39))}
     print(json.dumps(report | {"plain paths": plain_paths()}))

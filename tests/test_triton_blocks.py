@@ -139,3 +139,30 @@ def test_bf16_on_a_gpu(exact):
     found = losses(fast, 5, "bf16")
     assert found == pytest.approx(losses(plain, 5, "bf16"), rel=0.02)
     assert losses(again, 5, "bf16") == found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_step_can_be_captured(exact):
+    """A replayed graph gives the gradients of the step that was captured, bit for bit."""
+    torch.manual_seed(0)
+    net = deepres.build("resnet50", num_classes=10).cuda().to(**CHANNELS_LAST)
+    accelerate_blocks(net)
+    images = torch.randn(16, 3, 64, 64, device="cuda").to(**CHANNELS_LAST)
+    labels = torch.randint(10, (16,), device="cuda")
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(net(images).float(), labels)
+        return torch.autograd.grad(loss, list(net.parameters()))
+
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        expected = step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    graph.replay()
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

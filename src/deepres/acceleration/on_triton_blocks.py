@@ -13,7 +13,7 @@ from deepres.models.imagenet import ImageNetNet
 from deepres.models.shortcuts import Identity, NoShortcut, PaddedIdentity, Projection
 
 if TYPE_CHECKING:
-    from deepres.kernels.triton.blocks import Unit
+    from deepres.kernels.triton.units import Unit
 
 MULTIPLE = 16  # of which the numbers of channels of all blocks must be multiples
 
@@ -134,7 +134,7 @@ def _interpreted() -> bool:
 
 def _unit(block: Block) -> "Unit":
     """What the kernels need to know of a block."""
-    from deepres.kernels.triton.blocks import Layer, Padding, Unit
+    from deepres.kernels.triton.units import Layer, Padding, Unit
 
     def layer(of: ConvBN) -> Layer:
         return Layer(cast(nn.Conv2d, of.conv), cast(nn.BatchNorm2d, of.bn))

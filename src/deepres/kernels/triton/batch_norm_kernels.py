@@ -14,6 +14,13 @@ NOTHING, SIGN, BITS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @jit
+def octets_of(passed):
+    """A bit for each value of a tile, (ROWS, COLUMNS) to (ROWS, COLUMNS // 8), as `passed_by_bits` reads them."""
+    eights = tl.reshape(passed.to(tl.int32), (passed.shape[0], passed.shape[1] // 8, 8))
+    return tl.sum(eights << tl.arange(0, 8)[None, None, :], 2).to(tl.uint8)
+
+
+@jit
 def passed_by_bits(bits, row, column, columns, inside, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Whether the ReLU has passed the values of a tile: bit c % 8 of byte c // 8 of a row."""
     octet = column // 8 + tl.arange(0, COLUMNS // 8)
@@ -113,8 +120,7 @@ def normalise(
             carried = carried * scale + shift
         value += carried
         # Keep where the ReLU passes: eight channels a byte.
-        eights = tl.reshape((value > 0).to(tl.int32), (ROWS, COLUMNS // 8, 8))
-        octets = tl.sum(eights << tl.arange(0, 8)[None, None, :], 2).to(tl.uint8)
+        octets = octets_of(value > 0)
         octet = left // 8 + tl.arange(0, COLUMNS // 8)
         octet_places = start // 8 + row[:, None] * (columns // 8) + octet[None, :]
         tl.store(bits + octet_places, octets, mask=inside & (octet * 8 < columns)[None, :])

@@ -5,70 +5,18 @@ maps are not. The gradients of a block's two paths are added in the pass that ta
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from deepres.kernels.triton import batch_norm, pointwise
 from deepres.kernels.triton.batch_norm import Gradient, Normalised, Target
-from deepres.kernels.triton.convolution import Pair, convolve, differentiate
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution without bias, and its BN."""
-
-    conv: nn.Conv2d
-    bn: nn.BatchNorm2d
-
-    def parameters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The kernel, and BN's weight and bias."""
-        return self.conv.weight, self.bn.weight, self.bn.bias
-
-
-@dataclass(frozen=True)
-class Padding:
-    """Option A where the shape changes: every `stride`-th position, with `channels` more channels of zeros."""
-
-    stride: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A block: its layers, and its shortcut: none, the identity ("identity"), padded, or a projection."""
-
-    layers: tuple[Layer, ...]
-    shortcut: Layer | Padding | str | None
-
-    def all_layers(self) -> tuple[Layer, ...]:
-        """The layers of the residual function, then the projection."""
-        return (*self.layers, self.shortcut) if isinstance(self.shortcut, Layer) else self.layers
-
-    @property
-    def picks(self) -> int:
-        """The stride at which x is picked once, where all that reads x are 1x1 convolutions of that stride; else 1."""
-        readers = [self.layers[0]] if self.shortcut is None else [self.layers[0], self.shortcut]
-        strides = {_stride_of_product(reader) for reader in readers}
-        return strides.pop() if len(strides) == 1 else 1
-
-    def geometry(self, layer: Layer) -> tuple[Pair, Pair]:
-        """Stride and padding of the convolution of a layer."""
-        if self.picks > 1 and layer in (self.layers[0], self.shortcut):
-            return (1, 1), (0, 0)
-        return cast(Pair, layer.conv.stride), cast(Pair, layer.conv.padding)
-
-
-def _stride_of_product(reader: Layer | Padding | str) -> int:
-    """The stride of a 1x1 convolution; 1 for all else."""
-    if not isinstance(reader, Layer) or reader.conv.kernel_size != (1, 1) or len(set(reader.conv.stride)) > 1:
-        return 1
-    return reader.conv.stride[0]
+from deepres.kernels.triton.convolution import convolve, differentiate
+from deepres.kernels.triton.units import Layer, Padding, Unit
 
 
 def run(units: Sequence[Unit], x: Tensor) -> Tensor:
@@ -99,6 +47,13 @@ class Kept(NamedTuple):
         return Normalised(self.z, self.found)
 
 
+class Sum(NamedTuple):
+    """ReLU(BN(z) + carried), not computed yet: `last` has z, and a projection is normalised as well."""
+
+    last: Normalised
+    carried: Tensor | Normalised
+
+
 class Done(NamedTuple):
     """What the backward pass of a block needs: its layers', its ReLU's bits, and the weights of BN by layer."""
 
@@ -121,12 +76,16 @@ class _Chain(torch.autograd.Function):
         kernels = iter(_converted(parameters[::3], x.dtype))
         saved: list[Tensor] = list(parameters[1::3])
         shapes: list[torch.Size] = []
+        result: Tensor | Sum = x
         for unit in units:
-            shapes.append(x.shape)
-            x = _forward(unit, x, kernels, saved)
+            shapes.append(result.last.z.shape if isinstance(result, Sum) else result.shape)
+            result = _forward(unit, result, kernels, saved)
+        if isinstance(result, Sum):
+            result, bits = batch_norm.normalise_add(*result)
+            saved.append(bits)
         ctx.units, ctx.shapes = units, shapes
         ctx.save_for_backward(*saved)
-        return x
+        return result
 
     @staticmethod
     @once_differentiable
@@ -151,11 +110,11 @@ class _Chain(torch.autograd.Function):
         return cast(Tensor | None, dx), None, *parameters
 
 
-def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor:
-    """One block; what its backward pass needs is appended to `saved`."""
+def _forward(unit: Unit, x: Tensor | Sum, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor | Sum:
+    """One block; what its backward pass needs is appended to `saved`, its bits by the next one."""
 
-    def normalised(layer: Layer, x: Tensor | Normalised) -> Normalised:
-        kernel, (stride, padding) = next(kernels), unit.geometry(layer)
+    def normalised(layer: Layer, x: Tensor | Normalised, kernel: Tensor) -> Normalised:
+        stride, padding = unit.geometry(layer)
         given = x.z if isinstance(x, Normalised) else x
         if pointwise.fits(given, kernel, stride):
             result = pointwise.convolve(x, kernel, layer.bn)  # a map before it is normalised on the way
@@ -165,16 +124,27 @@ def _forward(unit: Unit, x: Tensor, kernels: Iterator[Tensor], saved: list[Tenso
         saved.extend((given, kernel, *result))
         return result
 
+    # The sum of the block before; the first layer takes it on the way where it can.
+    kernel, last = next(kernels), None
+    if isinstance(x, Sum):
+        given, added, stride = x.last, x.carried, unit.geometry(unit.layers[0])[0]
+        if unit.picks == 1 and pointwise.fits(given.z, kernel, stride) and pointwise.fits_sum(kernel):
+            x, bits, last = pointwise.convolve_sum(given, added, kernel, unit.layers[0].bn)
+            saved.extend((bits, x, kernel, *last))
+        else:
+            x, bits = batch_norm.normalise_add(given, added)
+            saved.append(bits)
+    # The layers.
     x = _every(x, unit.picks)
-    last = normalised(unit.layers[0], x)
+    last = normalised(unit.layers[0], x, kernel) if last is None else last
     for layer in unit.layers[1:]:
-        last = normalised(layer, last)
+        last = normalised(layer, last, next(kernels))
     if unit.shortcut is None:
         return batch_norm.normalise(last)
-    carried = normalised(unit.shortcut, x) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
-    y, bits = batch_norm.normalise_add(last, carried)
-    saved.append(bits)
-    return y
+    carried = (
+        normalised(unit.shortcut, x, next(kernels)) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
+    )
+    return Sum(last, carried)
 
 
 def _read(unit: Unit, weights: list[Tensor], saved: Iterator[Tensor]) -> Done:

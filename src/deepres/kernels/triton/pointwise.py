@@ -18,7 +18,10 @@ BLOCK = 1024  # of a kernel's gradient
 
 
 class Tile(NamedTuple):
-    """How a program computes a product: the tile of its result, the channels of a step, the stages of its loads."""
+    """How a program computes a product: the tile of its result, the channels of a step, the stages of its loads.
+
+    `registers` is the most of a thread, so that more programs run at once; None leaves it to the compiler.
+    """
 
     rows: int
     columns: int
@@ -26,11 +29,13 @@ class Tile(NamedTuple):
     whole: bool
     warps: int
     stages: int
+    registers: int | None = None
 
     def constants(self) -> dict[str, int]:
         """The constants of the kernel."""
-        sizes = {"ROWS": self.rows, "COLUMNS": self.columns, "INNER": self.inner, "WHOLE": self.whole}
-        return {**sizes, "num_warps": self.warps, "num_stages": self.stages}
+        sizes = {"ROWS": self.rows, "COLUMNS": self.columns, "INNER": self.inner}
+        most = {} if self.registers is None else {"maxnreg": self.registers}
+        return {**sizes, "num_warps": self.warps, "num_stages": self.stages, **most}
 
 
 def tile_forward(inner: int, columns: int) -> Tile:
@@ -38,6 +43,11 @@ def tile_forward(inner: int, columns: int) -> Tile:
     if inner <= WHOLE:
         return Tile(64, 128 if columns % 128 == 0 else 64, inner, True, 4, 3)
     return Tile(128, 128, 64, False, 8, 4) if columns % 128 == 0 else Tile(128, 64, 64, False, 4, 4)
+
+
+def tile_sum(columns: int) -> Tile:
+    """The tile of `convolve_sum` for these channels of the result."""
+    return Tile(64, 128 if columns % 128 == 0 else 64, 64, False, 4, 3)
 
 
 def tile_back(inner: int, columns: int) -> Tile:
@@ -68,12 +78,34 @@ def convolve(x: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d) -> Norm
 
     Where x is the output of a convolution with statistics, its input is ReLU(BN(x)), computed on the way.
     """
-    columns, inner = kernel.shape[:2]
     x, given = x if isinstance(x, Normalised) else (x, None)
+    return _convolve(x, (given, None, None, None, None), kernel, bn, tile_forward(kernel.shape[1], kernel.shape[0]))
+
+
+def fits_sum(kernel: Tensor) -> bool:
+    """Whether `convolve_sum` pays: few tiles of columns compute the same sum."""
+    return kernel.shape[0] // tile_sum(kernel.shape[0]).columns <= PASSES
+
+
+def convolve_sum(
+    of: Normalised, added: Tensor | Normalised, kernel: Tensor, bn: nn.BatchNorm2d
+) -> tuple[Tensor, Tensor, Normalised]:
+    """x and its bits, as by `batch_norm.normalise_add` from the first two; and x * kernel as by `convolve`."""
+    y = torch.empty_like(of.z)
+    bits = torch.empty(y.numel() // 8, dtype=torch.uint8, device=y.device)
+    added, added_given = added if isinstance(added, Normalised) else (added, None)
+    before = (of.found, added, added_given, y, bits)
+    return y, bits, _convolve(of.z, before, kernel, bn, tile_sum(kernel.shape[0]))
+
+
+def _convolve(
+    x: Tensor, before: tuple[Tensor | None, ...], kernel: Tensor, bn: nn.BatchNorm2d, tile: Tile
+) -> Normalised:
+    columns, inner = kernel.shape[:2]
     z = _empty(x, columns)
-    tile = tile_forward(inner, columns)
     sums, grid = _room(z, 2, tile)
-    on_gpu.multiply[grid](x, given, kernel, z, sums, z.numel() // columns, inner, columns, **tile.constants())
+    sizes = z.numel() // columns, inner, columns
+    on_gpu.multiply[grid](x, *before, kernel, z, sums, *sizes, WHOLE=tile.whole, **tile.constants())
     return batch_norm.finish_statistics(z, sums, bn)
 
 
@@ -99,7 +131,7 @@ def differentiate(
     how = SIGN if target.bits is None else BITS
     sizes = (result.numel() // columns, inner, columns)
     on_gpu.multiply_back[grid](
-        gradient.dy, *own, dz, kernel, *before, result, sums, *sizes, masked, how, **tile.constants()
+        gradient.dy, *own, dz, kernel, *before, result, sums, *sizes, masked, how, WHOLE=tile.whole, **tile.constants()
     )
     return dz, Gradient(result, sums, True)
 
@@ -112,9 +144,7 @@ def differentiate_kernel(dz: Tensor, x: Tensor | Normalised, like: Tensor) -> Te
     tiles, rows = inner // tile.inner * (columns // tile.columns), dz.numel() // inner
     parts = min(triton.cdiv(rows, tile.rows), max(1, PROGRAMS // tiles))
     sums = torch.empty(parts, inner, columns, device=dz.device)
-    constants = {"ROWS": tile.rows, "INNER": tile.inner, "COLUMNS": tile.columns}
-    how = {"num_warps": tile.warps, "num_stages": tile.stages}
-    on_gpu.multiply_rows[tiles, parts](dz, x, given, sums, rows, inner, columns, **constants, **how)
+    on_gpu.multiply_rows[tiles, parts](dz, x, given, sums, rows, inner, columns, **tile.constants())
     # The sum over the parts, with the strides of the kernel.
     result = torch.empty_like(like, dtype=torch.float32)
     size = inner * columns

@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from deepres.kernels.triton.batch_norm_kernels import BITS, COUNTS, SIGN, passed_by_bits
+from deepres.kernels.triton.batch_norm_kernels import BITS, COUNTS, SIGN, octets_of, passed_by_bits
 
 jit: Any = triton.jit  # a kernel's launch takes a grid, and ints for its constants
 
@@ -26,14 +26,34 @@ def normalised(value, given, column, columns, inside):
     return value
 
 
+@jit
+def summed(value, given, added, added_given, start, y, bits, row, depth, columns, inside, writes):
+    """ReLU(BN(value) + added), which is written together with its bits by one of several programs."""
+    scale, shift = tl.load(given + 2 * columns + depth)[None, :], tl.load(given + 3 * columns + depth)[None, :]
+    places = row[:, None] * columns + depth[None, :]
+    carried = tl.load(added + places, mask=inside, other=0).to(tl.float32)
+    if added_given is not None:
+        factor = tl.load(added_given + start + 2 * columns + depth)[None, :]
+        carried = carried * factor + tl.load(added_given + start + 3 * columns + depth)[None, :]
+    result = value.to(tl.float32) * scale + shift + carried
+    # Where the ReLU passes: eight channels a byte.
+    octets = octets_of(result > 0)
+    octet_places = row[:, None] * (columns // 8) + tl.arange(0, depth.shape[0] // 8)[None, :]
+    tl.store(bits + octet_places, octets, mask=inside & writes)
+    value = tl.where(inside & ~(result < 0), result, 0).to(value.dtype)
+    tl.store(y + places, value, mask=inside & writes)
+    return value
+
+
 @jit(do_not_specialize=COUNTS)
 def multiply(
-    x, given, weights, z, sums, rows, inner, columns,
+    x, given, added, added_given, y, bits, weights, z, sums, rows, inner, columns,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """z = x @ weights (columns, inner) transposed; the sums of z and of its squares over one part of the rows.
 
-    With the statistics `given`, x is the output of a convolution, and ReLU(BN(x)) is computed on the way.
+    With the statistics `given`, x is the output of a convolution, and ReLU(BN(x) [+ added]) is computed on the way, as
+    by `normalise` of `batch_norm`; where something is added, it is written to y, and where the ReLU has passed to bits.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     row, depth = tl.arange(0, ROWS), tl.arange(0, INNER)
@@ -56,7 +76,14 @@ def multiply(
             result = tl.zeros((ROWS, COLUMNS), tl.float32)
             for start in range(0, inner, INNER):
                 value = tl.load(places + start, mask=inside, other=0)
-                value = normalised(value, given, start + depth, inner, inside)
+                if added is None:
+                    value = normalised(value, given, start + depth, inner, inside)
+                else:
+                    base = first.to(tl.int64) * inner + start
+                    value = summed(
+                        value, given + start, added + base, added_given, start, y + base, bits + base // 8,
+                        row, depth, inner, inside, tl.program_id(0) == 0,
+                    )  # fmt: skip
                 result = tl.dot(value, tl.load(weights + start), result, input_precision="ieee")
         # Its sums, as it is kept.
         kept = result.to(z.dtype.element_ty)

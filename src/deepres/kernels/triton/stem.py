@@ -11,7 +11,7 @@ import triton
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deepres.kernels.triton import batch_norm
+from deepres.kernels.triton import batch_norm, space_to_depth
 from deepres.kernels.triton import max_pool_kernels as on_gpu
 from deepres.kernels.triton.batch_norm import Normalised
 from deepres.kernels.triton.convolution import Pair, convolve
@@ -25,8 +25,6 @@ def run(conv: nn.Conv2d, bn: nn.BatchNorm2d, pool: nn.MaxPool2d, x: Tensor) -> T
 
     The pool has windows of 3x3 and stride 2. Maps are float32, or bf16 under autocast.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
     return _Stem.apply(x, conv.weight, bn.weight, bn.bias, conv, bn, pool)  # pyright: ignore[reportReturnType]
@@ -44,8 +42,15 @@ class _Stem(torch.autograd.Function):
         bn: nn.BatchNorm2d,
         pool: nn.MaxPool2d,
     ) -> Tensor:
-        x, kernel = x.contiguous(memory_format=torch.channels_last), kernel.to(x.dtype)
-        ctx.geometry = cast(Pair, conv.stride), cast(Pair, conv.padding)
+        # The convolution, on folded images where it can run on them.
+        narrow = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if narrow else x.dtype
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.geometry, ctx.like = (cast(Pair, conv.stride), cast(Pair, conv.padding)), None
+        if space_to_depth.fits(conv, x):
+            ctx.geometry, ctx.like = ((1, 1), (0, 0)), kernel
+            x, kernel = space_to_depth.fold_images(x, dtype), space_to_depth.fold_kernel(kernel)
+        x, kernel = x.to(dtype), kernel.to(dtype)
         of = batch_norm.statistics(convolve(x, kernel, *ctx.geometry), bn)
         # Normalization, ReLU and the pool.
         count, channels, height, width = of.z.shape
@@ -73,7 +78,9 @@ class _Stem(torch.autograd.Function):
         on_gpu.differentiate[_grid(z)](dy, chosen, z, found, slope.map, dz, *ctx.sizes, **TILE)
         stride, padding = ctx.geometry
         dx, dkernel = differentiate_convolution(dz, x, kernel, stride, padding, ctx.needs_input_grad[0], True)
-        return dx, cast(Tensor, dkernel).to(weight.dtype), slope.weight, slope.bias, None, None, None
+        dkernel = cast(Tensor, dkernel).to(weight.dtype)
+        dkernel = dkernel if ctx.like is None else space_to_depth.unfold_kernel(dkernel, ctx.like)
+        return dx, dkernel, slope.weight, slope.bias, None, None, None
 
 
 def _pooled(size: int, padding: int, ceil_mode: bool) -> int:
