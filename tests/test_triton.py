@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import deepres
-from deepres.acceleration import on_gpu
+from deepres.acceleration.on_gpu import resolve_kernels
 from deepres.acceleration.on_triton import TritonCifarNet, accelerate, fits, of_kind
 from deepres.runtime.errors import InputError
 
@@ -61,7 +61,7 @@ def test_a_network_goes_the_plain_way_where_the_kernels_cannot():
 
 
 def resolve(kernels="auto", network="resnet20", excluding=None, say=print):
-    return on_gpu.resolve_kernels(kernels, network, excluding, say)
+    return resolve_kernels(kernels, network, excluding, say)
 
 
 @has_triton
@@ -77,7 +77,7 @@ def test_a_run_on_a_gpu_uses_the_kernels_where_they_can_run():
 
 
 def test_where_triton_is_missing_it_says_so_and_goes_on(monkeypatch):
-    monkeypatch.setattr(on_gpu, "find_spec", lambda name: None)
+    monkeypatch.setattr("deepres.acceleration.on_gpu.find_spec", lambda name: None)
     said = []
     assert not resolve(say=said.append)
     assert "triton is not installed" in said[0] and "take longer" in said[0]

@@ -1,5 +1,8 @@
 """The augmentation of Sec. 4.2 as one kernel: gather, pad, crop, flip, scale to 0..1, subtract the mean image."""
 
+# pyright: basic, reportUnknownParameterType=false
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -35,7 +38,7 @@ def _crop_flip_normalise(
     seen = inside & (from_y >= 0) & (from_y < HEIGHT) & (from_x >= 0) & (from_x < WIDTH)
     source = images + place * (CHANNELS * HEIGHT * WIDTH) + from_y * WIDTH + from_x
     target = (number.to(tl.int64) * (HEIGHT * WIDTH) + pixel) * CHANNELS
-    for channel in tl.static_range(CHANNELS):
+    for channel in tl.static_range(CHANNELS):  # pyright: ignore[reportGeneralTypeIssues]
         value = tl.load(source + channel * (HEIGHT * WIDTH), mask=seen, other=0).to(tl.float32)
         less = tl.load(mean + pixel * CHANNELS + channel, mask=inside, other=0.0)
         tl.store(out + target + channel, tl.div_rn(value, 255.0) - less, mask=inside)
@@ -56,6 +59,6 @@ def crop_flip_normalise(images: Tensor, labels: Tensor, raw: Tensor, mean: Tenso
     out = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
     out_labels = torch.empty(count, dtype=torch.int64, device=images.device)
     grid = (count, triton.cdiv(height * width, BLOCK))
-    sizes = {"PAD": pad, "CHANNELS": channels, "HEIGHT": height, "WIDTH": width, "BLOCK": BLOCK}
+    sizes: dict[str, Any] = {"PAD": pad, "CHANNELS": channels, "HEIGHT": height, "WIDTH": width, "BLOCK": BLOCK}
     _crop_flip_normalise[grid](images, labels, raw, mean, out, out_labels, raw.stride(0), **sizes)
     return out, out_labels

@@ -3,7 +3,7 @@
 A 7x7 convolution of stride 2 sees whole squares, if its kernel gets a row and a column of zeros. Three channels use a
 fifth of what a GPU multiplies at once; twelve, with four of zeros, all of it.
 """
-# ruff: noqa: N803 (constants of a compiled kernel are written in capitals)
+
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportGeneralTypeIssues=false
 
 from typing import Any
