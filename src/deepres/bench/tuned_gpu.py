@@ -1,7 +1,7 @@
 """The rival `tuned` on a GPU: stock PyTorch with all that an expert switches on, in its fastest setting there.
 
 Channels-last, autocast to bf16, images in the GPU's memory and augmented there, a fused optimizer whose rate is a
-tensor, `torch.compile` in its modes, and the whole step captured as a CUDA graph. Each setting is tried in turn, for a limited time.
+tensor, `torch.compile` in its modes, the whole step captured as a CUDA graph: each is tried for a limited time.
 """
 
 import gc
