@@ -3,9 +3,11 @@
 Parts (--parts, with commas; each prints what it does, and takes less than four minutes on an H100):
   limits     a product of bf16 and a copy in the GPU's memory
   tests      the tests marked gpu
-  contests   training at 32 pixels against textbook and tuned: resnet20, resnet56, resnet110
-  imagenet   a training step of resnet50 at 224 pixels against tuned, torchvision and timm
+  resnet20, resnet56, resnet110   training at 32 pixels against textbook and tuned
+  resnet50   a training step at 224 pixels against tuned, torchvision and timm
   inference  scores of resnet50 in batches of 1, 32 and 256
+  contests   all of the last three lines
+  pictures   training of resnet50 from a folder of JPEG files (--pictures)
   fast       the recipe fast to the error of the paper's recipe
   resume     a run that was stopped ends with the bits of one that was not
 Rows of Table 6 at the paper's full recipe are trained with --table6 MINUTES; the next call goes on.
@@ -24,7 +26,9 @@ from pathlib import Path
 import gpu_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("limits", "tests", "contests", "imagenet", "inference", "fast", "resume")
+SMALL = ("resnet20", "resnet56", "resnet110")
+CONTESTS = (*SMALL, "resnet50", "inference")
+PARTS = ("limits", "tests", *CONTESTS, "pictures", "fast", "resume")
 CORE = ("numpy", "PIL", "torchvision", "safetensors", "filelock")
 NEEDS = {
     "limits": (),
@@ -34,8 +38,8 @@ NEEDS = {
     "table6": ("typer", "rich", "pyarrow", "jinja2", "matplotlib"),
 }
 OPTIONAL = ("msgspec", "platformdirs", "huggingface_hub", "psutil", "pyarrow", "timm", "triton")
-SMALL = ("resnet20", "resnet56", "resnet110")
 LEAST = 30.0  # seconds that must be left for another contest to begin
+STARTS = 80.0  # seconds that a contest takes beside the compilations of tuned
 
 
 def say(message: str) -> None:
@@ -52,15 +56,17 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, help="the folder of the run folders; default: build/gpu/runs")
     parser.add_argument("--packed", type=Path, help="a folder with the runs of an earlier call as .tar, to go on with")
     parser.add_argument("--data", default="cifar10", help="what is trained on; Table 6 and fast want cifar10")
-    parser.add_argument("--networks", help="of contests, or of Table 6, with commas")
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files; default: flowers in $DEEPRES_DATA")
+    parser.add_argument("--networks", help="the rows of Table 6, with commas")
     parser.add_argument("--pairs", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--patience", type=float, default=40.0, help="seconds for each setting of tuned")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds that tuned may spend on compiling")
     parser.add_argument("--no-compile", action="store_true", help="neither ours nor tuned compiles")
     parser.add_argument("--seconds", type=float, default=230.0, help="for each part")
     parser.add_argument("--scale", default="paper", help=argparse.SUPPRESS)  # of Table 6, for tests
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # of Table 6, fast and resume, for tests
     options = parser.parse_args(given)
-    options.parts = [part for part in options.parts.split(",") if part and part != "none"]
+    asked = options.parts.replace("contests", ",".join(CONTESTS)).split(",")
+    options.parts = [part for part in asked if part and part != "none"]
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}; give some of {', '.join(PARTS)}")
     if options.table6 is not None:
@@ -118,15 +124,24 @@ def limits(part: Part) -> None:
     part.row("copy", f"{found['bytes'] / 1e12:.2f} TB/s")
 
 
-def contests(part: Part) -> None:
-    """Training at 32 pixels."""
-    names = part.options.networks.split(",") if part.options.networks else SMALL
-    _contests(part, [("train", name, 128) for name in names], ["textbook", "tuned"])
+def small(part: Part) -> None:
+    """Training at 32 pixels of the network by whose name the part goes."""
+    _contests(part, [("train", part.name, 128)], ["textbook", "tuned"])
 
 
-def imagenet(part: Part) -> None:
+def resnet50(part: Part) -> None:
     """A training step at 224 pixels."""
     _contests(part, [("train", "resnet50", 256)], ["tuned", "torchvision", "timm"])
+
+
+def pictures(part: Part) -> None:
+    """Training at 224 pixels from JPEG files."""
+    found = part.options.pictures or Path(os.environ.get("DEEPRES_DATA", "")) / "flowers"
+    if not found.is_dir():
+        part.row("pictures", f"left out: there is no folder {found}; give --pictures")
+        return
+    part.data = str(found)
+    _contests(part, [("train", "resnet50", 256)], ["nvjpeg", "torchvision"])
 
 
 def inference(part: Part) -> None:
@@ -146,7 +161,7 @@ def _contests(part: Part, jobs: list[tuple[str, str, int]], rivals: list[str]) -
             part.row(f"{task} {network} {size}", "not run: the time of this part was over")
             continue
         compiles, fair = not part.options.no_compile, part.left / (len(jobs) - number)
-        patience = min(part.options.patience, fair / 5)
+        patience = max(10.0, min(part.options.patience, fair - STARTS))
         job = Job(task, network, size, part.data, precision="bf16", compile=compiles, device="cuda", patience=patience)
         try:
             records = contest(job, own, part.options.pairs, 1, lambda text: say(f"    {text}"), part.left)
@@ -163,17 +178,15 @@ def _contests(part: Part, jobs: list[tuple[str, str, int]], rivals: list[str]) -
 
 def row_of(records: list[dict]) -> tuple[str, str]:
     """One contest in a row: our time and speed, the ratios, and the share of the GPU's limits."""
+    from deepres.bench.tables import setting
+
     work, ours = records[0]["work"], records[0]["ours"]
     speed, share = ours["images_per_second"], records[0]["share"]
     ratios = ", ".join(f"{record['ratio']['median']:.2f} {record['rival']['name']}" for record in records)
-    step = 1000 * work["batch_size"] / speed
-    start = f", start {ours['facts']['start']:.0f} s" if "start" in ours["facts"] else ""
+    step = f"{1000 * work['batch_size'] / speed:.3g} ms, {speed:,.0f} images/s"
     reached = f"{share['multiply_adds']:.0%} of the product, {share['bytes']:.0%} of the copy"
     name = f"{work['task']} {work['network']} {work['batch_size']}"
-    return (
-        name,
-        f"{step:.3g} ms, {speed:,.0f} images/s{start}; times as fast as: {ratios}; {reached}; {ours['setting']}",
-    )
+    return name, f"{step}; times as fast as: {ratios}; {reached}; {setting(ours)}"
 
 
 def data_set(data: str, folder: Path) -> str:
@@ -191,8 +204,9 @@ def data_set(data: str, folder: Path) -> str:
 
 DO = {
     "limits": limits,
-    "contests": contests,
-    "imagenet": imagenet,
+    **dict.fromkeys(SMALL, small),
+    "resnet50": resnet50,
+    "pictures": pictures,
     "inference": inference,
     "tests": gpu_runs.tests,
     "fast": gpu_runs.fast,

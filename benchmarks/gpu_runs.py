@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST = 15 * 2**20  # bytes of the files in a .tar
 POLL = 0.1  # seconds between two looks at a run
 GRACE = 45.0  # seconds that a run has to end with a checkpoint after it was told to
 ROWS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # of Table 6, the shortest first
-PAPERS = {"resnet20": 8.75, "resnet32": 7.51, "resnet44": 7.17, "resnet56": 6.97, "resnet110": 6.43}  # error in %
 STEPS, STOPPED_AT = 3_000, 1_000  # of the runs that show an exact resume
 
 
@@ -76,14 +77,15 @@ def tests(part) -> None:
         try:
             process.wait(max(1, part.left))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            part.row("tests", f"not done within {part.options.seconds:.0f} s")
+            stop(process)  # as by Ctrl-C: pytest tells the failures so far
+            part.row("tests", f"not all were done within {part.options.seconds:.0f} s")
+    # The failures, each in a line, and the counts.
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines:
         if line.startswith(("FAILED", "ERROR", "SKIPPED")):
             part.row("test", line)
-    part.row("tests marked gpu", lines[-1] if lines else "pytest said nothing")
+    ends = [line for line in lines if re.search(r" in \d+\.\d+s", line)]
+    part.row("tests marked gpu", ends[-1].strip("= ") if ends else "pytest told no end")
 
 
 def table6(part) -> None:
@@ -109,6 +111,7 @@ def table6(part) -> None:
 
 def findings(part, plan: Path, networks: list[str]) -> None:
     """A row for each run, the verdicts, and the page."""
+    from deepres.paper.cifar import PRINTED
     from deepres.paper.plan import read_plan
     from deepres.paper.reproduce import as_json, findings_of_plan
     from deepres.report import page
@@ -118,10 +121,10 @@ def findings(part, plan: Path, networks: list[str]) -> None:
         run = read.run(network, 0)
         if run.done is not None:
             took = (run.path / "done.json").stat().st_mtime - (run.path / "config.json").stat().st_mtime
-            step = 1000 * run.done["seconds"] / run.done["iteration"]
+            step, printed = 1000 * run.done["seconds"] / run.done["iteration"], PRINTED.get(network, (None, None))[1]
             part.row(
                 f"table6 {network}",
-                f"{run.done['test_error']:.2f} % (paper {PAPERS.get(network)}), {run.done['seconds']:.0f} s at "
+                f"{run.done['test_error']:.2f} % (paper {printed}), {run.done['seconds']:.0f} s at "
                 f"{step:.3g} ms a step, {took:.0f} s with start and pauses, {len(run.environment)} starts",
             )
         elif kept := sorted((run.path / "checkpoints").glob("[0-9]*")):
@@ -132,39 +135,47 @@ def findings(part, plan: Path, networks: list[str]) -> None:
         found = findings_of_plan(read)
         part.records.append(as_json(found))
         for verdict in found.verdicts:
-            part.row("verdict", str(verdict)[:200])
+            part.row(f"verdict: {verdict.status}", verdict.claim)
         page.write(found, part.options.out / "table6.html")
 
 
 def pack(runs: Path, out: Path) -> None:
-    """Each run, with its newest checkpoint alone, and the plans, as a .tar in `out`, where few files can be kept."""
+    """The plans and runs, each with its newest checkpoint alone, as .tar files in `out`, of which few may come back."""
+    for file in out.glob("table6-*.tar"):
+        file.unlink()
+    # What a run needs to go on.
+    kept = list[Path]()
     for folder in sorted(runs.glob("*-*")):
         if (folder / "plan.json").exists():
-            _tar(out / f"{folder.name}.tar", runs, [folder])
+            kept.append(folder / "plan.json")
             continue
         for run in sorted(folder.iterdir()):
-            kept = sorted((run / "checkpoints").glob("[0-9]*"))[-1:]
-            others = [file for file in run.iterdir() if file.name != "checkpoints" and not file.name.startswith(".")]
-            _tar(out / f"{run.name}.tar", runs, others + kept)
-
-
-def _tar(file: Path, root: Path, places: list[Path]) -> None:
-    with tarfile.open(file, "w") as archive:
-        for place in places:
-            archive.add(place, place.relative_to(root))
+            newest = sorted((run / "checkpoints").glob("[0-9]*"))[-1:]
+            kept += [file for file in run.iterdir() if file.is_file() and not file.name.startswith(".")]
+            kept += [file for checkpoint in newest for file in sorted(checkpoint.iterdir())]
+    # A new .tar where the one before would become too large.
+    number, size = 0, MOST
+    for file in kept:
+        size += file.stat().st_size
+        if size > MOST:
+            number, size = number + 1, file.stat().st_size
+        with tarfile.open(out / f"table6-{number}.tar", "a") as archive:
+            archive.add(file, file.relative_to(runs))
 
 
 def unpack(packed: Path, runs: Path) -> None:
     """The runs of an earlier call, where they are not there yet."""
     runs.mkdir(parents=True, exist_ok=True)
-    for file in sorted(packed.glob("*.tar")):
+    for file in sorted(packed.glob("table6-*.tar")):
         with tarfile.open(file) as archive:
             archive.extractall(runs, filter="data")
 
 
 def fast(part) -> None:
     """The recipe fast, twice: the first start compiles, the second finds what was compiled."""
-    paper = PAPERS["resnet20"]
+    from deepres.paper.cifar import PRINTED
+
+    paper = PRINTED["resnet20"][1]
     done = next(part.options.runs.glob(f"*-{part.options.scale}/resnet20-seed0/done.json"), None)
     if done is not None:
         paper = json.loads(done.read_text(encoding="utf-8"))["test_error"]

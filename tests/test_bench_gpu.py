@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+import gpu_aims
 from deepres.bench import contest as contests
 from deepres.bench import gpu_rivals, steady, tuned_gpu
 from deepres.bench.contestants import rivals
@@ -118,10 +119,38 @@ def test_a_setting_that_takes_too_long_is_given_up():
     assert time.monotonic() - begun < 20
     assert made.setting.endswith("eager")
     told = [made.facts[f"torch.compile {mode}"] for mode in ("reduce-overhead", "default", "max-autotune")]
-    assert told[:2] == ["did not work within 1 s"] * 2
+    assert told == ["did not work within 1 s", *["not tried: the time for all settings was over"] * 2]
     assert all(isinstance(time_, float) for name, time_ in made.facts.items() if name.endswith("tried for"))
     with pytest.raises(InputError, match="no setting of stock PyTorch works"):
         tuned_gpu._fastest(Job("train", "resnet8", 2, patience=0.1), lambda setting: time.sleep(1))
+
+
+def test_aims_that_were_not_measured_say_so_and_others_show_what_was(tmp_path):
+    rows = gpu_aims.aims([], tmp_path, "gpu")
+    assert rows.count("| not run |") == len(rows.splitlines()) - 4 and "Nothing was run yet." in rows
+    work = {"task": "train", "network": "resnet20", "batch_size": 128, "device": "cuda", "data": "cifar10"}
+    ours = {"images_per_second": 128_000.0, "median": {}, "facts": {}, "setting": "deepres train"}
+    records = [
+        {"work": work, "ours": ours, "rival": {"name": name}, "ratio": {"median": ratio}}
+        for name, ratio in (("textbook", 9.871), ("tuned", 1.52))
+    ]
+    records.append(records[0] | {"work": work | {"network": "resnet50", "batch_size": 256}})
+    records[-1]["ours"] = ours | {"median": {"resident": 256_000.0, "waited": 1.0, "seconds": 4.0}}
+    env = {"gpu": "H100", "versions": {"torch": "2"}, "started": "2026-11-27T15:00"}
+    (tmp_path / "gpu.json").write_text(json.dumps({"environment": env, "fast": {"whole": 11.04, "test_error": 8.5}}))
+    (tmp_path / "gpu-table6.json").write_text(json.dumps([{"network": "resnet20", "seconds": 90}]))
+    rows = gpu_aims.aims(records, tmp_path, "gpu")
+    for row in (
+        "| `resnet20`, a step of 128 images | 0.9 ms | 1 ms, 128,000 images/s |",
+        "|  | 10 x textbook | 9.87 |",
+        "|  | 1.5 x tuned | 1.52 |",
+        "| 0.8 of a batch in memory | 0.50 (128,000 images/s, waits 25% of the time) |",
+        "| 15 minutes in all | 1.5 minutes for 20 layers |",
+        "| 12 s | 11.0 s, 8.50 % |",
+        "H100, torch 2, 2026-11-27.",
+    ):
+        assert row in rows
+    assert "| `resnet50` at 224, a step of 256 images | 6,600 images/s | not run |" in rows
 
 
 def test_settings_of_stock_pytorch_train_and_score(folder, resident):
@@ -148,10 +177,12 @@ def test_a_rival_that_cannot_begin_is_left_out_where_there_is_a_limit(monkeypatc
     monkeypatch.setattr(contests, "Process", Failing)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     job, said = Job("train", "resnet18", 1), []
-    monkeypatch.setattr(contests, "check", lambda name, job: None)
-    records = contests.contest(job, ["timm", "textbook"], 1, 0, said.append, 200)
+    records = contests.contest(job, ["timm", "nobody", "textbook"], 1, 0, said.append, 200)
     assert [record["rival"]["name"] for record in records] == ["textbook"]
     assert "left out: timm cannot take part: it is shy" in said
+    assert any(told.startswith("left out: nobody called 'nobody'") for told in said)
+    with pytest.raises(InputError, match="no rival takes part"):
+        contests.contest(job, ["nobody"], 1, 0, said.append, 200)
     with pytest.raises(InputError, match="it is shy"):
         contests.contest(job, ["timm"], 1, 0, said.append)
     with pytest.raises(InputError, match="ours was not ready within 0 s"):

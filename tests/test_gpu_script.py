@@ -136,7 +136,34 @@ def test_rows_of_table_6_stop_when_the_time_is_over_and_go_on_from_what_came_bac
     assert "% (paper None)" in rows["table6 resnet8"] and "2 starts" in rows["table6 plain8"]
     assert any("verdict" in name for name, _ in part.rows)
     assert (second.out / "table6.html").exists()
-    assert {file.name for file in second.out.glob("*.tar")} >= {"plain8-seed0.tar", "resnet8-seed0.tar"}
+    assert [file.name for file in second.out.glob("*.tar")] == ["table6-1.tar"]
+
+
+def test_runs_are_packed_into_files_of_limited_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_runs, "MOST", 1000)
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for run, iterations in (("plain8-seed0", (8, 16)), ("resnet8-seed0", (9,))):
+        for iteration in iterations:
+            place = runs / "images-quick" / run / "checkpoints" / f"{iteration:09}"
+            place.mkdir(parents=True)
+            (place / "weights.safetensors").write_bytes(bytes(600))
+        (place.parents[1] / "config.json").write_text("{}")
+        (place.parents[1] / ".lock").touch()
+    (runs / "table6-quick-images").mkdir()
+    (runs / "table6-quick-images/plan.json").write_text("{}")
+    out.mkdir()
+    for _ in range(2):  # what was packed before is replaced
+        gpu_runs.pack(runs, out)
+    assert sorted(file.name for file in out.iterdir()) == ["table6-1.tar", "table6-2.tar"]
+    gpu_runs.unpack(out, tmp_path / "again")
+    files = {str(file.relative_to(tmp_path / "again")) for file in (tmp_path / "again").rglob("*") if file.is_file()}
+    assert files == {
+        "table6-quick-images/plan.json",
+        "images-quick/plain8-seed0/config.json",
+        "images-quick/plain8-seed0/checkpoints/000000016/weights.safetensors",
+        "images-quick/resnet8-seed0/config.json",
+        "images-quick/resnet8-seed0/checkpoints/000000009/weights.safetensors",
+    }
 
 
 @pytest.mark.long

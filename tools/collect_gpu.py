@@ -23,7 +23,7 @@ def main(places: list[str]) -> None:
         kept["environment"] = found["environment"]
         for part in found["parts"]:
             records = part["records"]
-            if part["name"] in ("contests", "imagenet", "inference"):
+            if records and "rival" in records[0]:
                 for record in records:
                     write_json(ROOT / "benchmarks/records" / f"{file_stem(record)}.json", record)
             elif records:

@@ -48,6 +48,7 @@ CONTESTS = (
 def aims(records: Sequence[Json], results: Path, name: str) -> str:
     """The table: contests, then Table 6, the recipe `fast` and the exact resume from docs/results/NAME*.json."""
     rows = [row for contest in CONTESTS for row in _contest(contest, records)]
+    rows += _pictures(records)
     rows += _table6(results / f"{name}-table6.json")
     found = _read(results / f"{name}.json") or {}
     rows += _others(found)
@@ -57,7 +58,7 @@ def aims(records: Sequence[Json], results: Path, name: str) -> str:
 def _contest(contest: Aims, records: Sequence[Json]) -> Iterator[list[str]]:
     """A row for each aim of a contest."""
     work = {"task": contest.task, "network": contest.network, "batch_size": contest.batch}
-    own = [record for record in records if work.items() <= record["work"].items()]
+    own = [record for record in records if work.items() <= record["work"].items() and not _from_disk(record)]
     speed = own[0]["ours"]["images_per_second"] if own else None
     step = f"{1000 * contest.batch / speed:.3g} ms, {speed:,.0f} images/s" if speed else NOT_RUN
     first = f"{contest.step_ms} ms" if contest.step_ms else f"{contest.speed:,.0f} images/s" if contest.speed else ""
@@ -65,6 +66,21 @@ def _contest(contest: Aims, records: Sequence[Json]) -> Iterator[list[str]]:
     for rival, ratio in contest.rivals:
         found = next((record for record in own if record["rival"]["name"] == rival), None)
         yield ["", f"{ratio} x {rival}", f"{found['ratio']['median']:.2f}" if found else NOT_RUN]
+
+
+def _from_disk(record: Json) -> bool:
+    return "resident" in record["ours"]["median"]
+
+
+def _pictures(records: Sequence[Json]) -> list[list[str]]:
+    """Training from JPEG files: the share of the speed of a batch in memory, and of the time that the GPU waits."""
+    reached = NOT_RUN
+    for record in filter(_from_disk, records):
+        ours = record["ours"]
+        speed, share = ours["images_per_second"], ours["images_per_second"] / ours["median"]["resident"]
+        waits = ours["median"]["waited"] / ours["median"]["seconds"]
+        reached = f"{share:.2f} ({speed:,.0f} images/s, waits {waits:.0%} of the time)"
+    return [["`resnet50` at 224 from a folder of JPEG files", "0.8 of a batch in memory", reached]]
 
 
 def _table6(file: Path) -> list[list[str]]:

@@ -96,9 +96,10 @@ def contest(
         raise InputError(f"--warm-up is {warm_up}, but must be 0 or more")
     if not rivals:
         raise InputError(f"no rival takes part in {job.task} of {job.network} with such data")
-    names = [OURS, *rivals]
-    for name in names:
-        check(name, job)
+    check(OURS, job)
+    names = [OURS, *(name for name in rivals if _takes_part(name, job, limit is None, say))]
+    if names == [OURS]:
+        raise InputError(f"no rival takes part in {job.task} of {job.network}")
     # Measure.
     fresh = job.task == "memory"
     settings, turns = _fresh(job, names, pairs, say) if fresh else _standing(job, names, (pairs, warm_up), say, limit)
@@ -116,6 +117,18 @@ def contest(
         for name in rivals
         if name in settings
     ]
+
+
+def _takes_part(name: str, job: Job, must: bool, say: Say) -> bool:
+    """Whether a rival takes part; `say` is told why not, but where it `must`, the `InputError` goes on."""
+    try:
+        check(name, job)
+    except InputError as error:
+        if must:
+            raise
+        say(f"left out: {error}")
+        return False
+    return True
 
 
 Turns = dict[str, list[Json]]

@@ -34,7 +34,7 @@ class Job:
     memory_budget: float | None = None  # GiB
     compile: bool = True  # whether the `tuned` rival tries torch.compile
     device: str = "cpu"  # or cuda
-    patience: float = 60.0  # seconds that a setting of the `tuned` rival may take until it works, on a GPU
+    patience: float = 120.0  # seconds that the `tuned` rival may spend on settings that compile, on a GPU
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,15 @@ class InMemory:
 
     def __init__(self, images: Tensor, labels: Tensor):
         self.batch = images.contiguous(memory_format=torch.channels_last), labels
+        self.nothing = torch.zeros(1, device=images.device)
 
-    def raw_at(self, step: int) -> tuple[Tensor, Tensor]:
-        """The tensors of a step, of which `ready` makes the batch: the batch itself."""
+    def raw_at(self, step: int) -> tuple[Tensor, ...]:
+        """What the batch of a step follows from: nothing, since it is always the same."""
+        return (self.nothing,)
+
+    def ready(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The batch."""
         return self.batch
-
-    def ready(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The batch of `raw`."""
-        return raw
 
     def batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step."""

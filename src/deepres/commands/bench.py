@@ -39,7 +39,7 @@ class JobOptions:
     device: Annotated[str, typer.Option(help="auto (a GPU, if there is one, for train and infer), cpu or cuda.")] = (
         "auto"
     )
-    patience: Annotated[float, typer.Option(help="Seconds for each setting of the tuned rival, on a GPU.")] = 60.0
+    patience: Annotated[float, typer.Option(help="Seconds that tuned may spend on compiling, on a GPU.")] = 120.0
 
 
 @dataclass(frozen=True)
