@@ -13,8 +13,8 @@ from deepres.kernels.triton import tiles
 from deepres.kernels.triton.tiles import Share, Tile
 
 # Several programs with several tiles each, and a last tile that is not full; few, since each is slow here.
-tiles.EXACT = Tile(64, 4, 64, 1, programs=3)
-tiles.EXACT_SHARE = Share(64, 4, 16, 9, splits=2, stages=1)
+tiles.EXACT = Tile(64, 4, 64, taps=4, valid=3)
+tiles.EXACT_SHARE = Share(64, 4, 4, 3, splits=2, stages=1)
 CASES = {  # network, images, channels, size, memory format
     "residual": ("resnet14", 3, 3, (8, 8), torch.channels_last),
     "plain": ("plain8", 2, 3, (8, 8), torch.channels_last),

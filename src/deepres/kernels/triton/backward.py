@@ -8,18 +8,21 @@ the rows around it; then the nine taps read it.
 import triton
 import triton.language as tl
 
-from deepres.kernels.triton.forward import activation
+from deepres.kernels.triton.forward import activation, values_at
 from deepres.kernels.triton.normalisation import SCALE, SHIFT, add_gradients, slopes
-from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
-def through_norm(dy, z, m, inside, a, b, c, C: tl.constexpr):
-    """dz = a dy + b z + c at the positions m: (BM, C) in float32, zero outside the map."""
+def slope_and_value(dy, z, m, inside, C: tl.constexpr):
+    """dy and z at the positions m, (BM, C) each."""
     at = (m * C)[:, None] + tl.arange(0, C)[None, :]
-    own_dy = tl.load(dy + at, mask=inside[:, None], other=0.0).to(tl.float32)
-    own_z = tl.load(z + at, mask=inside[:, None], other=0.0).to(tl.float32)
-    return tl.where(inside[:, None], own_dy * a[None, :] + (own_z * b[None, :] + c[None, :]), 0.0)
+    return tl.load(dy + at, mask=inside[:, None], other=0.0), tl.load(z + at, mask=inside[:, None], other=0.0)
+
+
+@triton.jit
+def through_norm(dy, z, a, b, c):
+    """dz = a dy + b z + c, in float32."""
+    return dy.to(tl.float32) * a[None, :] + (z.to(tl.float32) * b[None, :] + c[None, :])
 
 
 @triton.jit
@@ -28,61 +31,62 @@ def input_gradient(
     weight, dx_carried, x, z_in, statistics_in, dy_in, sums_in, positions_in,
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr, COPIES_IN: tl.constexpr, COPIES: tl.constexpr, SHORTCUT: tl.constexpr,
-    BM: tl.constexpr, BAND: tl.constexpr, OVERLAP: tl.constexpr,
+    BM: tl.constexpr, BAND: tl.constexpr, TAPS: tl.constexpr, VALID: tl.constexpr,
 ):  # fmt: skip
     """From dy, behind the BN of the output, to dz, and to dy_in, behind the BN of the input x, and the sums of its BN.
 
     SHORTCUT is the stride of the shortcut that began at x, 0 for none; dx_carried, its gradient, is dy behind the BN
-    at its end.
+    at its end. TAPS and VALID are as in `convolve`, with channels of the output.
     """
-    wait_for_launch_before(OVERLAP)
-    ci, co = tl.arange(0, CI), tl.arange(0, CO)
-    first_program = tl.program_id(0) == 0
-    a, b, c = slopes(sums, statistics, gamma, grad_gamma, grad_beta, first_program, positions, CO, COPIES)
-    for tile in range(tl.program_id(0), tl.cdiv(positions_in, BM), tl.num_programs(0)):
-        # dz in the rows from which the taps take.
-        first, last = tile * BM, tl.minimum(tile * BM + BM, positions_in) - 1
-        top = first // (H * W) * HO + tl.maximum(first // W % H - 1, 0) // STRIDE
-        bottom = last // (H * W) * HO + tl.minimum((last // W % H + 1) // STRIDE, HO - 1)
-        for start in range(top * WO, (bottom + 1) * WO, BAND):
-            m = start + tl.arange(0, BAND)
-            inside = m < (bottom + 1) * WO
-            values = through_norm(dy, z, m, inside, a, b, c, CO).to(dz.dtype.element_ty)
-            tl.store(dz + (m * CO)[:, None] + co[None, :], values, mask=inside[:, None])
-        tl.debug_barrier()
-        # What the end of this tile needs, asked for early.
-        m = first + tl.arange(0, BM)
-        n, h, w, own = m // (H * W), m // W % H, m % W, m < positions_in
-        at = m[:, None] * CI + ci[None, :]
-        active = tl.load(x + at, mask=own[:, None], other=0.0)
-        raw = tl.load(z_in + at, mask=own[:, None], other=0.0)
-        if SHORTCUT > 0:
-            on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
-            hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
-            ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
-            end = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
-            back = tl.load(dx_carried + end[:, None] + ci[None, :], mask=on[:, None], other=0.0)
-        # What comes back through each tap, from the output that the tap takes the position to.
-        dx = tl.zeros([BM, CI], tl.float32)
-        for tap in range(9):
-            ho, wo = h + (1 - tap // 3), w + (1 - tap % 3)
-            inside = own & (ho >= 0) & (wo >= 0)
-            if STRIDE > 1:
-                inside = inside & (ho % STRIDE == 0) & (wo % STRIDE == 0)
-                ho, wo = ho // STRIDE, wo // STRIDE
-            inside = inside & (ho < HO) & (wo < WO)
-            taken = ((n * HO + ho) * WO + wo) * CO
-            part = tl.load(dz + taken[:, None] + co[None, :], mask=inside[:, None], other=0.0)
-            kernel = tl.load(weight + co[:, None] * (9 * CI) + ci[None, :] + tap * CI)
-            dx = tl.dot(part, kernel, dx, input_precision="tf32x3")
-        # What comes back through the shortcut, and the ReLU of the input; the sums for its BN.
-        if SHORTCUT > 0:
-            dx += back.to(tl.float32)
-        dx = tl.where(active.to(tl.float32) > 0, dx, 0.0).to(dy_in.dtype.element_ty)
-        tl.store(dy_in + at, dx, mask=own[:, None])
-        add_gradients(
-            sums_in, dx.to(tl.float32), raw.to(tl.float32), first, positions_in, statistics_in, CI, COPIES_IN, BM
-        )
+    ci, co, k = tl.arange(0, CI), tl.arange(0, CO), tl.arange(0, TAPS * CO)
+    # dz in the rows from which the taps take; the next ones are asked for before they are needed.
+    first = tl.program_id(0) * BM
+    last = tl.minimum(first + BM, positions_in) - 1
+    top = first // (H * W) * HO + tl.maximum(first // W % H - 1, 0) // STRIDE
+    bottom = last // (H * W) * HO + tl.minimum((last // W % H + 1) // STRIDE, HO - 1)
+    end = (bottom + 1) * WO
+    m = top * WO + tl.arange(0, BAND)
+    own_dy, own_z = slope_and_value(dy, z, m, m < end, CO)
+    a, b, c = slopes(sums, statistics, gamma, grad_gamma, grad_beta, first == 0, positions, CO, COPIES)
+    for start in range(top * WO, end, BAND):
+        values = through_norm(own_dy, own_z, a, b, c).to(dz.dtype.element_ty)
+        m = start + tl.arange(0, BAND)
+        own_dy, own_z = slope_and_value(dy, z, m + BAND, m + BAND < end, CO)
+        tl.store(dz + (m * CO)[:, None] + co[None, :], values, mask=(m < end)[:, None])
+    tl.debug_barrier()
+    # What the end needs, asked for early.
+    m = first + tl.arange(0, BM)
+    n, h, w, own = m // (H * W), m // W % H, m % W, m < positions_in
+    place = m[:, None] * CI + ci[None, :]
+    active = tl.load(x + place, mask=own[:, None], other=0.0)
+    raw = tl.load(z_in + place, mask=own[:, None], other=0.0)
+    if SHORTCUT > 0:
+        on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
+        hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
+        ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
+        at = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
+        back = tl.load(dx_carried + at[:, None] + ci[None, :], mask=on[:, None], other=0.0)
+    # What comes back through the taps, from the outputs that each tap takes the position to.
+    dx = tl.zeros([BM, CI], tl.float32)
+    for group in range(9 // VALID):
+        tap = group * VALID + k // CO
+        ho, wo = h[:, None] + (1 - tap // 3)[None, :], w[:, None] + (1 - tap % 3)[None, :]
+        inside = own[:, None] & (k < VALID * CO)[None, :] & (ho >= 0) & (wo >= 0)
+        if STRIDE > 1:
+            inside = inside & (ho % STRIDE == 0) & (wo % STRIDE == 0)
+            ho, wo = ho // STRIDE, wo // STRIDE
+        inside = inside & (ho < HO) & (wo < WO)
+        at = ((n * HO)[:, None] + ho) * (WO * CO) + wo * CO + (k % CO)[None, :]
+        part = tl.load(dz + at, mask=inside, other=0.0)
+        at = (k % CO * (9 * CI) + tap * CI)[:, None] + ci[None, :]
+        kernel = tl.load(weight + at, mask=(k < VALID * CO)[:, None], other=0.0)
+        dx = tl.dot(part, kernel, dx, input_precision="tf32x3")
+    # What comes back through the shortcut, and the ReLU of the input; the sums for its BN.
+    if SHORTCUT > 0:
+        dx += back.to(tl.float32)
+    dx = tl.where(active.to(tl.float32) > 0, dx, 0.0).to(dy_in.dtype.element_ty)
+    tl.store(dy_in + place, dx, mask=own[:, None])
+    add_gradients(sums_in, dx.to(tl.float32), raw.to(tl.float32), first, positions_in, statistics_in, CI, COPIES_IN, BM)
 
 
 @triton.jit
@@ -90,20 +94,18 @@ def unpool(
     grad, z, statistics, carried, dy, sums, positions,
     C: tl.constexpr, COPIES: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     SHORTCUT: tl.constexpr, CS: tl.constexpr, HS: tl.constexpr, WS: tl.constexpr,
-    BM: tl.constexpr, OVERLAP: tl.constexpr,
+    BM: tl.constexpr,
 ):  # fmt: skip
     """The gradient (N, C) of the averages to dy behind the last BN, and the sums of its backward pass."""
-    wait_for_launch_before(OVERLAP)
     k = tl.arange(0, C)
     scale, shift = tl.load(statistics + SCALE * C + k), tl.load(statistics + SHIFT * C + k)
-    for tile in range(tl.program_id(0), tl.cdiv(positions, BM), tl.num_programs(0)):
-        m = tile * BM + tl.arange(0, BM)
-        own = m < positions
-        x = activation(z, carried, m, own, scale, shift, C, H, W, SHORTCUT, CS, HS, WS)
-        n = m // (H * W)
-        dx = tl.load(grad + n[:, None] * C + k[None, :], mask=own[:, None], other=0.0).to(tl.float32) / (H * W)
-        dx = tl.where(x > 0, dx, 0.0).to(dy.dtype.element_ty)
-        at = m[:, None] * C + k[None, :]
-        tl.store(dy + at, dx, mask=own[:, None])
-        raw = tl.load(z + at, mask=own[:, None], other=0.0).to(tl.float32)
-        add_gradients(sums, dx.to(tl.float32), raw, tile * BM, positions, statistics, C, COPIES, BM)
+    first = tl.program_id(0) * BM
+    m = first + tl.arange(0, BM)
+    own = m < positions
+    raw, added = values_at(z, carried, m, own, C, H, W, SHORTCUT, CS, HS, WS)
+    x = activation(raw, added, scale, shift, SHORTCUT)
+    at = (m // (H * W) * C)[:, None] + k[None, :]
+    dx = tl.load(grad + at, mask=own[:, None], other=0.0).to(tl.float32) / (H * W)
+    dx = tl.where(x > 0, dx, 0.0).to(dy.dtype.element_ty)
+    tl.store(dy + m[:, None] * C + k[None, :], dx, mask=own[:, None])
+    add_gradients(sums, dx.to(tl.float32), raw.to(tl.float32), first, positions, statistics, C, COPIES, BM)

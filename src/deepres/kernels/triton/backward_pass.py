@@ -8,9 +8,9 @@ from torch import Tensor
 
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.backward import input_gradient, unpool
+from deepres.kernels.triton.beside import beside, join
 from deepres.kernels.triton.chain import Backbone, Layer, Maps, Slopes, Sums, carried
 from deepres.kernels.triton.normalisation import LANES
-from deepres.kernels.triton.overlap import beside, join, overlap
 from deepres.kernels.triton.weight_pass import of_stage
 
 
@@ -61,7 +61,6 @@ def _unpool(
         **constants,
         BM=tile.positions,
         **tile.options,
-        **overlap(grad.device),
     )
 
 
@@ -108,6 +107,7 @@ def _to_input(
         SHORTCUT=stride if through else 0,
         BM=tile.positions,
         BAND=tile.band,
+        TAPS=tile.taps,
+        VALID=tile.valid,
         **tile.options,
-        **overlap(own.z.device),
     )

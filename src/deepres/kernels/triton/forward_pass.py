@@ -12,7 +12,6 @@ from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Sums, carried, nothing
 from deepres.kernels.triton.forward import convolve, convolve_images, pool
 from deepres.kernels.triton.normalisation import LANES
-from deepres.kernels.triton.overlap import overlap
 
 
 def run(
@@ -46,8 +45,9 @@ def run(
             **constants,
             BM=tile.positions,
             BAND=tile.band,
+            TAPS=tile.taps,
+            VALID=tile.valid,
             **tile.options,
-            **overlap(images.device),
         )
     return _averages(backbone, maps, sums, len(images))
 
@@ -72,7 +72,6 @@ def _first(backbone: Backbone, images: Tensor, own: Maps, sums: Sums) -> None:
         COPIES=LANES // own.channels,
         BM=tile.positions,
         **tile.options,
-        **overlap(images.device),
     )
 
 
@@ -93,7 +92,6 @@ def _averages(backbone: Backbone, maps: Sequence[Maps], sums: Sequence[Sums], ba
         **constants,
         BM=tile.positions,
         **tile.options,
-        **overlap(result.device),
     )
     return result
 

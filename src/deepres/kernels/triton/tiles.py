@@ -7,13 +7,17 @@ import torch
 
 @dataclass(frozen=True)
 class Tile:
-    """`positions` a tile, on `warps` warps; `band` positions are normalised at once, on at most `programs` programs."""
+    """`positions` a program, on `warps` warps; `band` positions are normalised at once.
+
+    `valid` taps, which divide 9, are multiplied at once, as a product over `taps` (a power of two) times the channels.
+    """
 
     positions: int
     warps: int
-    band: int
-    stages: int = 3
-    programs: int = 1024
+    band: int = 64
+    stages: int = 1
+    taps: int = 1
+    valid: int = 1
 
     @property
     def options(self) -> dict[str, int]:
@@ -22,7 +26,7 @@ class Tile:
 
     def grid(self, positions: int, more: int = 0) -> tuple[int]:
         """The number of programs for that many positions, and so many more."""
-        return (min(self.programs, -(-positions // self.positions)) + more,)
+        return (-(-positions // self.positions) + more,)
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,14 @@ class Share:
 
 
 # By the channels of the output (of the input, for gradients).
-FORWARD = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
-INPUT_GRADIENT = {16: Tile(128, 4, 256), 32: Tile(128, 4, 128), 64: Tile(64, 4, 64)}
-WEIGHT_GRADIENT = {16: Share(64, 4, 16, 9, 64), 32: Share(64, 4, 4, 3, 32), 64: Share(64, 8, 4, 3, 16)}
-IMAGES = Tile(128, 4, 0, 1)
-IMAGES_GRADIENT = Share(128, 4, 16, 9, 128)
-POOL = Tile(64, 4, 0, 1)
+FORWARD = {16: Tile(256, 4, 128, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
+INPUT_GRADIENT = {16: Tile(128, 4, 256, 3), 32: Tile(128, 4, 256, 3), 64: Tile(64, 4, 64, 3)}
+WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 48, 3), 32: Share(64, 4, 4, 3, 32, 3), 64: Share(64, 4, 1, 1, 16, 3)}
+IMAGES = Tile(128, 4)
+IMAGES_GRADIENT = Share(128, 4, 1, 9, 128)
+POOL = Tile(64, 4)
 # In float32, where each product is three of shorter numbers.
-EXACT = Tile(64, 4, 64, 1)
+EXACT = Tile(64, 4)
 EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
 
 

@@ -10,7 +10,6 @@ from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Slopes, Sums
 from deepres.kernels.triton.forward_pass import patch_size
 from deepres.kernels.triton.normalisation import LANES
-from deepres.kernels.triton.overlap import overlap
 from deepres.kernels.triton.weights import first_weight_gradient, weight_gradient
 
 
@@ -57,7 +56,6 @@ def _of_shape(convs: Sequence[nn.Conv2d], source: Maps, own: Maps, dz: Tensor) -
         VALID=share.valid,
         BM=share.positions,
         **share.options,
-        **overlap(dz.device),
     )
     return [_shaped(row, weight) for row in partial.sum(0)]
 
@@ -88,7 +86,6 @@ def _of_images(backbone: Backbone, images: Tensor, own: Maps, slopes: Slopes, su
         COPIES=LANES // own.channels,
         BM=share.positions,
         **share.options,
-        **overlap(images.device),
     )
     return _shaped(partial.sum(0), weight)
 

@@ -7,10 +7,9 @@ A program adds up the products of its share of the positions; the programs' resu
 import triton
 import triton.language as tl
 
-from deepres.kernels.triton.backward import through_norm
+from deepres.kernels.triton.backward import slope_and_value, through_norm
 from deepres.kernels.triton.forward import patches
 from deepres.kernels.triton.normalisation import slopes
-from deepres.kernels.triton.overlap import wait_for_launch_before
 
 
 @triton.jit
@@ -18,39 +17,32 @@ def weight_gradient(
     x, dz, grad, positions_in, positions, split_size, layer_size, s_out, s_in, s_h, s_w,
     H: tl.constexpr, W: tl.constexpr, HO: tl.constexpr, WO: tl.constexpr, STRIDE: tl.constexpr,
     CI: tl.constexpr, CO: tl.constexpr, TAPS: tl.constexpr, VALID: tl.constexpr,
-    BM: tl.constexpr, OVERLAP: tl.constexpr,
+    BM: tl.constexpr,
 ):  # fmt: skip
     """Program (split, group, layer): the gradient of VALID taps of one layer's kernel, over its share of positions.
 
     x and dz are the maps of successive layers, (layers, positions, channels).
     """
-    wait_for_launch_before(OVERLAP)
     split, group, layer = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     x += layer * positions_in.to(tl.int64) * CI
     dz += layer * positions.to(tl.int64) * CO
-    ci, co, j = tl.arange(0, CI), tl.arange(0, CO), tl.arange(0, TAPS)
+    co, row = tl.arange(0, CO), tl.arange(0, TAPS * CI)
+    tap = group * VALID + row // CI
+    known = (row // CI < VALID) & (tap < 9)
     # The products over this program's positions.
-    tap = group * VALID + j
-    known = (j < VALID) & (tap < 9)
     result = tl.zeros([TAPS * CI, CO], tl.float32)
     for tile in range(split, tl.cdiv(positions, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
-        own = m < positions
-        n, h, w = m // (HO * WO), m // WO % HO, m % WO
-        hi = (h * STRIDE)[:, None] + (tap // 3 - 1)[None, :]
-        wi = (w * STRIDE)[:, None] + (tap % 3 - 1)[None, :]
+        n, h, w, own = m // (HO * WO), m // WO % HO, m % WO, m < positions
+        hi, wi = (h * STRIDE)[:, None] + (tap // 3 - 1)[None, :], (w * STRIDE)[:, None] + (tap % 3 - 1)[None, :]
         inside = own[:, None] & known[None, :] & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
-        at = ((n[:, None] * H + hi) * W + wi) * CI
-        part = tl.load(x + at[:, :, None] + ci[None, None, :], mask=inside[:, :, None], other=0.0)
-        part = tl.reshape(part, [BM, TAPS * CI])
+        at = ((n * H)[:, None] + hi) * (W * CI) + wi * CI + (row % CI)[None, :]
+        part = tl.load(x + at, mask=inside, other=0.0)
         own_dz = tl.load(dz + (m * CO)[:, None] + co[None, :], mask=own[:, None], other=0.0)
         result = tl.dot(tl.trans(part), own_dz, result, input_precision="tf32x3")
     # Where the kernel's weights lie.
-    row = tl.arange(0, TAPS * CI)
-    tap = group * VALID + row // CI
     at = (tap // 3) * s_h + (tap % 3) * s_w + (row % CI) * s_in
     grad += split * split_size + layer * layer_size
-    known = (row // CI < VALID) & (tap < 9)
     tl.store(grad + at[:, None] + (co * s_out)[None, :], result, mask=known[:, None])
 
 
@@ -59,16 +51,16 @@ def first_weight_gradient(
     images, dy, z, sums, statistics, gamma, grad_gamma, grad_beta, grad, positions, split_size,
     i_n, i_c, i_h, i_w, s_out, s_in, s_h, s_w,
     channels: tl.constexpr, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, CO: tl.constexpr,
-    COPIES: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
+    COPIES: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the first layer's kernel, over this program's share of positions."""
-    wait_for_launch_before(OVERLAP)
     split, co = tl.program_id(0), tl.arange(0, CO)
     a, b, c = slopes(sums, statistics, gamma, grad_gamma, grad_beta, split == 0, positions, CO, COPIES)
     result = tl.zeros([K, CO], tl.float32)
     for tile in range(split, tl.cdiv(positions, BM), tl.num_programs(0)):
         m = tile * BM + tl.arange(0, BM)
-        dz = through_norm(dy, z, m, m < positions, a, b, c, CO).to(z.dtype.element_ty)
+        own_dy, own_z = slope_and_value(dy, z, m, m < positions, CO)
+        dz = through_norm(own_dy, own_z, a, b, c).to(z.dtype.element_ty)
         x = patches(images, m, positions, i_n, i_c, i_h, i_w, channels, H, W, K).to(dz.dtype)
         result = tl.dot(tl.trans(x), dz, result, input_precision="tf32x3")
     k = tl.arange(0, K)
