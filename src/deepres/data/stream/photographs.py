@@ -40,8 +40,8 @@ class Photographs:
 
     A GPU cuts the crops itself (`uncut`), with the bits of the processor. With `decode="gpu"`, nvJPEG decodes most JPEG
     files, too; pixels then differ a little. A batch with a file that it does not decode is decoded by the processor.
-    `uncut.require_nvjpeg` tells whether there is nvJPEG. `cuts` says whether the device cuts; by default a GPU does where
-    it can.
+    `uncut.require_nvjpeg` tells whether there is nvJPEG. `cuts` says whether the device cuts; by default a GPU does
+    where it can.
     """
 
     def __init__(
