@@ -68,13 +68,17 @@ class Photographs:
             samples = uncut(index, Cropping(own.crop, own.sides, nvjpeg=decode == "gpu"), DRAWS)
             self._uncut = Stream(samples, lambda batch, draws: (batch, shift(draws)), order, reading)
         self._ahead = Ahead(device)
+        self._newest: tuple[int, Raw] | None = None
 
     def raw(self, step: int) -> Raw:
         """What the batch of a step follows from, on the device, of the same shapes in every step.
 
         Crops uint8 (n, 3, crop, crop), channels-last in memory, colour shifts float32 (n, 3), and labels int64 (n,).
+        The newest one is kept, so that a step can be captured with the batch that it begins with.
         """
-        return self._ahead.made(partial(self._make, step))
+        if self._newest is None or self._newest[0] != step:  # else it would start the workers anew
+            self._newest = step, self._ahead.made(partial(self._make, step))
+        return self._newest[1]
 
     def ready(self, raw: Raw) -> Batch:
         """Images float32 (n, 3, crop, crop) and labels, by operations of the device alone."""
@@ -87,6 +91,7 @@ class Photographs:
 
     def close(self) -> None:
         """End the worker processes. A later batch starts new ones."""
+        self._newest = None
         for stream in (self._cut, self._uncut):
             if stream is not None:
                 stream.close()
