@@ -222,6 +222,18 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_and_ranks_share_it(index: Index
     assert same([tuple(map(torch.cat, zip(*halves, strict=True)))], expected[1:2])
 
 
+@pytest.mark.parametrize("decode", ["cpu", "gpu"])
+def test_the_newest_batch_is_read_once(index: Index, decode: Decode, monkeypatch: pytest.MonkeyPatch):
+    """A step that is captured asks for its batch twice."""
+    read, encoded = list[int](), Index.encoded
+    monkeypatch.setattr(Index, "encoded", lambda own, place: read.append(place) or encoded(own, place))
+    source = photographs(index, decode)
+    first = source.raw(3)
+    assert all(torch.equal(own, again) for own, again in zip(first, source.raw(3), strict=True)) and len(read) == 6
+    source.raw(4)
+    assert len(read) == 12 and all(map(torch.equal, source.raw(3), first)) and len(read) == 18
+
+
 def test_a_batch_that_the_gpu_does_not_decode_is_the_processors(index: Index, monkeypatch: pytest.MonkeyPatch):
     """Every second batch fails; this is told once."""
     calls, told, decode = list[int](), list[str](), uncut._decode

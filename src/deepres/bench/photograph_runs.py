@@ -50,10 +50,9 @@ def run(job: Job, decode: Decode) -> Contestant:
         decode=decode,
         recipe=recipe,
     )
-    parts = open_index(job.data, silent)
     with tempfile.TemporaryDirectory() as folder:
         config = resolve(config, Run(Path(folder) / "run"), silent)
-    task = classification_task(config, parts, ALONE, silent)
+    task = classification_task(config, open_index(job.data, silent), ALONE, silent)
     compiles = resolve_compile(config, our_network(job), task, silent)
     how = Setup(config.device, config.precision, config.kernels == "on", compiles, job.memory_budget)
     figures: dict[str, float] = {}

@@ -2,6 +2,7 @@
 
 import time
 from itertools import count, cycle, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,28 +58,19 @@ def torchvision(job: Job) -> Contestant:
     On a processor it is in fp32 and NCHW. On a GPU it is in the precision of the job, in channels-last memory, with
     pinned memory and a worker for each processor.
     """
-    # The pipeline of pictures.
+    # The pipeline of pictures, epoch after epoch.
     index, images_a_turn = files_of(job)
-    transform = v2.Compose([*AUGMENT, v2.PILToTensor(), *NORMALISE])
-    folder = ImageFolder((index.root / index.files[0]).parents[1], transform)
-    if len(folder) < job.batch_size:  # its loader drops an incomplete batch, so that nothing would be left
-        raise InputError(f"{job.data} has {len(folder)} training pictures, fewer than --batch-size {job.batch_size}")
     on_gpu = job.device == "cuda"
     workers = default_workers() if on_gpu else WORKERS
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        folder,
-        job.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        pin_memory=on_gpu,
-        drop_last=True,
-        persistent_workers=True,
-    )
-    # Steps on its batches, epoch after epoch.
-    layout = torch.channels_last if on_gpu else torch.contiguous_format
-    net = torchvision_net(job).train().to(job.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
-    step = stock_step(net)
+    folder = ImageFolder((index.root / index.files[0]).parents[1], v2.Compose([*AUGMENT, v2.PILToTensor(), *NORMALISE]))
+    if len(folder) < job.batch_size:  # its loader drops an incomplete batch, so that nothing would be left
+        raise InputError(f"{job.data} has {len(folder)} training pictures, fewer than --batch-size {job.batch_size}")
+    how: dict[str, Any] = {"shuffle": True, "drop_last": True, "persistent_workers": True, "pin_memory": on_gpu}
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(folder, job.batch_size, num_workers=workers, **how)
     batches = (batch for epoch in cycle([loader]) for batch in epoch)
+    # Steps on its batches.
+    layout = torch.channels_last if on_gpu else torch.contiguous_format
+    step = stock_step(torchvision_net(job).train().to(job.device, memory_format=layout))  # pyright: ignore[reportCallIssue]
     steps = max(1, images_a_turn // job.batch_size)
 
     def turn() -> int:
@@ -89,5 +81,5 @@ def torchvision(job: Job) -> Contestant:
             scores.topk(5)
         return steps * job.batch_size
 
-    how = f"{job.precision} eager, channels-last, pinned memory" if on_gpu else "fp32 eager, NCHW"
-    return Contestant(turn, f"torchvision {version('torchvision')}, PIL, {workers} workers, {how}")
+    kind = f"{job.precision} eager, channels-last, pinned memory" if on_gpu else "fp32 eager, NCHW"
+    return Contestant(turn, f"torchvision {version('torchvision')}, PIL, {workers} workers, {kind}")

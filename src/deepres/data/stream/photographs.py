@@ -40,7 +40,8 @@ class Photographs:
 
     A GPU cuts the crops itself (`uncut`), with the bits of the processor. With `decode="gpu"`, nvJPEG decodes most JPEG
     files, too; pixels then differ a little. A batch with a file that it does not decode is decoded by the processor.
-    `uncut.require_nvjpeg` tells whether there is nvJPEG.
+    `uncut.require_nvjpeg` tells whether there is nvJPEG. `cuts` says whether the device cuts; by default a GPU does
+    where it can.
     """
 
     def __init__(
@@ -67,13 +68,17 @@ class Photographs:
             samples = uncut(index, Cropping(own.crop, own.sides, nvjpeg=decode == "gpu"), DRAWS)
             self._uncut = Stream(samples, lambda batch, draws: (batch, shift(draws)), order, reading)
         self._ahead = Ahead(device)
+        self._newest: tuple[int, Raw] | None = None
 
     def raw(self, step: int) -> Raw:
         """What the batch of a step follows from, on the device, of the same shapes in every step.
 
         Crops uint8 (n, 3, crop, crop), channels-last in memory, colour shifts float32 (n, 3), and labels int64 (n,).
+        The newest one is kept, so that a step can be captured with the batch that it begins with.
         """
-        return self._ahead.made(partial(self._make, step))
+        if self._newest is None or self._newest[0] != step:  # else it would start the workers anew
+            self._newest = step, self._ahead.made(partial(self._make, step))
+        return self._newest[1]
 
     def ready(self, raw: Raw) -> Batch:
         """Images float32 (n, 3, crop, crop) and labels, by operations of the device alone."""
@@ -86,6 +91,7 @@ class Photographs:
 
     def close(self) -> None:
         """End the worker processes. A later batch starts new ones."""
+        self._newest = None
         for stream in (self._cut, self._uncut):
             if stream is not None:
                 stream.close()

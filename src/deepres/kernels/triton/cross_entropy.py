@@ -1,6 +1,6 @@
 """The cross-entropy of a batch, its gradient, and the training error in one launch."""
 
-# pyright: basic, reportUnknownParameterType=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: basic, reportUnknownParameterType=false, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
 from typing import Any
 
 import torch
