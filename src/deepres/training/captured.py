@@ -39,8 +39,10 @@ class StaticStep:
             self.graph.replay()
 
     def _captured(self, warm_ups: int) -> torch.cuda.CUDAGraph:
-        before, random = [own.clone() for own in self.state], torch.cuda.get_rng_state()
-        # Warm up on the stream that captures: autograd keeps to the one on which it first saw the parameters.
+        # Autograd must not have seen the parameters on another stream: no graph of theirs may be alive.
+        gc.collect()
+        before, random = [own.detach().clone() for own in self.state], torch.cuda.get_rng_state()
+        # Warm up on the stream that captures.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
