@@ -106,7 +106,7 @@ def _to_input(
         COPIES=LANES // own.channels,
         SHORTCUT=stride if through else 0,
         BM=tile.positions,
-        BAND=tile.band,
+        BAND=tile.band // stride,
         TAPS=tile.taps,
         VALID=tile.valid,
         **tile.options,

@@ -48,7 +48,7 @@ class Share:
 
 # By the channels of the output (of the input, for gradients).
 FORWARD = {16: Tile(256, 4, 128, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
-INPUT_GRADIENT = {16: Tile(128, 4, 256, 3), 32: Tile(128, 4, 256, 3), 64: Tile(64, 4, 64, 3)}
+INPUT_GRADIENT = {16: Tile(128, 4, 64, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
 WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 48, 3), 32: Share(64, 4, 4, 3, 32, 3), 64: Share(64, 4, 1, 1, 16, 3)}
 IMAGES = Tile(128, 4)
 IMAGES_GRADIENT = Share(128, 4, 1, 9, 128)
