@@ -39,7 +39,7 @@ def activation(own, added, scale, shift, SHORTCUT: tl.constexpr):
     y = own.to(tl.float32) * scale[None, :] + shift[None, :]
     if SHORTCUT > 0:
         y += added.to(tl.float32)
-    return tl.maximum(y, 0.0)
+    return tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
