@@ -62,5 +62,19 @@ def check(name: str, number: int, channels: int, size: tuple[int, int], memory_f
         assert distance(mine, other) < 1e-5, (key, mine, other)
 
 
+def check_overflow() -> None:
+    """Sums that leave the range of fixed point do not become wrong statistics: the loss is not finite."""
+    net = deepres.build("resnet8", num_classes=4)
+    on_triton.accelerate(net)
+    images = torch.randn(2, 3, 4, 4)
+    assert net(images).isfinite().all()
+    for value in (1e30, torch.inf):
+        images[0, 0, 0, 0] = value
+        assert not net(images).isfinite().any(), value
+
+
 if __name__ == "__main__":
-    check(*CASES[sys.argv[1]])
+    if sys.argv[1] == "overflow":
+        check_overflow()
+    else:
+        check(*CASES[sys.argv[1]])

@@ -22,7 +22,7 @@ has_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Trito
 
 @has_triton
 @pytest.mark.long
-@pytest.mark.parametrize("case", ["residual", "plain", "odd"])
+@pytest.mark.parametrize("case", ["residual", "plain", "odd", "overflow"])
 def test_the_kernels_compute_the_networks_gradients(case, tmp_path):
     """In float32 against PyTorch in float64, to 1e-4: each parameter's gradient, and the running statistics."""
     script = Path(__file__).with_name("interpreted_triton.py")

@@ -11,14 +11,17 @@ from deepres.classification.recipe import ClassificationConfig
 from deepres.classification.source import Source
 from deepres.classification.task import classification_task
 from deepres.models.catalog import build
+from deepres.models.network import Network
 from deepres.records import Json, Run, describe_environment, write_json
 from deepres.runtime.errors import InputError
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.training.compile import resolve_compile
 from deepres.training.freeze import freeze
+from deepres.training.kernels import kernels_work
 from deepres.training.loop import train
 from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences
+from deepres.training.task import AnyTask
 from deepres.training.trainer import Monitor, Setup
 from deepres.weights.start import FILE as START
 from deepres.weights.start import Start, of_run
@@ -73,6 +76,7 @@ class _Opened:
 
 def _train(config: ClassificationConfig, opened: _Opened) -> Json:
     run, monitor, ranks, start = opened.run, opened.monitor, opened.ranks, opened.start
+    asked = config.kernels
     config = resolve(config, run, monitor.say, ranks)
     task = classification_task(config, opened.source, ranks, monitor.say, None if start is None else start.mean)
     with closing(task):
@@ -86,8 +90,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
             net = start.begin(task.classes, task.channels, monitor.say)
         freeze(net, config.freeze or ())
         if run.done is None:
-            compiled = ranks.by_first(lambda: resolve_compile(config, net, task, monitor.say))
-            config = dataclasses.replace(config, compile="on" if compiled else "off")
+            config = _tried(config, asked, net, task, opened)
         # Write the record of a new run; compare that of a run that has begun.
         facts: Json = {"num_classes": len(task.classes), "in_channels": task.channels, "classes": list(task.classes)}
         facts |= {} if start is None else {"start": config.start, "start_sha256": start.sha256}
@@ -109,6 +112,17 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
             deterministic=config.deterministic,
         )
         return train(net, config.recipe, task, run, monitor, how, ranks)
+
+
+def _tried(
+    config: ClassificationConfig, asked: str, net: Network, task: AnyTask, opened: _Opened
+) -> ClassificationConfig:
+    """`config` with what a copy of `net` shows: whether the kernels work, and whether compiling pays."""
+    ranks, say = opened.ranks, opened.monitor.say
+    works = ranks.by_first(lambda: kernels_work(config, asked, net, task, say))
+    config = dataclasses.replace(config, kernels="on" if works else "off")
+    compiled = ranks.by_first(lambda: resolve_compile(config, net, task, say))
+    return dataclasses.replace(config, compile="on" if compiled else "off")
 
 
 def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:

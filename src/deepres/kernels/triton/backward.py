@@ -64,8 +64,8 @@ def input_gradient(
         on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
         hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
         ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
-        at = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
-        back = tl.load(dx_carried + at[:, None] + ci[None, :], mask=on[:, None], other=0.0)
+        end_place = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
+        back = tl.load(dx_carried + end_place[:, None] + ci[None, :], mask=on[:, None], other=0.0)
     # What comes back through the taps, from the outputs that each tap takes the position to.
     dx = tl.zeros([BM, CI], tl.float32)
     for group in range(9 // VALID):
@@ -76,10 +76,10 @@ def input_gradient(
             inside = inside & (ho % STRIDE == 0) & (wo % STRIDE == 0)
             ho, wo = ho // STRIDE, wo // STRIDE
         inside = inside & (ho < HO) & (wo < WO)
-        at = ((n * HO)[:, None] + ho) * (WO * CO) + wo * CO + (k % CO)[None, :]
-        part = tl.load(dz + at, mask=inside, other=0.0)
-        at = (k % CO * (9 * CI) + tap * CI)[:, None] + ci[None, :]
-        kernel = tl.load(weight + at, mask=(k < VALID * CO)[:, None], other=0.0)
+        taken = ((n * HO)[:, None] + ho) * (WO * CO) + wo * CO + (k % CO)[None, :]
+        part = tl.load(dz + taken, mask=inside, other=0.0)
+        rows = k % CO * (9 * CI) + tap * CI
+        kernel = tl.load(weight + rows[:, None] + ci[None, :], mask=(k < VALID * CO)[:, None], other=0.0)
         dx = tl.dot(part, kernel, dx, input_precision="tf32x3")
     # What comes back through the shortcut, and the ReLU of the input; the sums for its BN.
     if SHORTCUT > 0:

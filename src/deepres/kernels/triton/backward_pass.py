@@ -10,7 +10,6 @@ from deepres.kernels.triton import tiles
 from deepres.kernels.triton.backward import input_gradient, unpool
 from deepres.kernels.triton.beside import beside, join
 from deepres.kernels.triton.chain import Backbone, Layer, Maps, Slopes, Sums, carried
-from deepres.kernels.triton.normalisation import LANES
 from deepres.kernels.triton.weight_pass import of_stage
 
 
@@ -55,7 +54,7 @@ def _unpool(
         sums[-1].backward[-1],
         last.positions,
         C=last.channels,
-        COPIES=LANES // last.channels,
+        COPIES=tiles.COPIES[last.channels],
         H=last.height,
         W=last.width,
         **constants,
@@ -102,11 +101,11 @@ def _to_input(
         STRIDE=stride,
         CI=source.channels,
         CO=own.channels,
-        COPIES_IN=LANES // source.channels,
-        COPIES=LANES // own.channels,
+        COPIES_IN=tiles.COPIES[source.channels],
+        COPIES=tiles.COPIES[own.channels],
         SHORTCUT=stride if through else 0,
         BM=tile.positions,
-        BAND=tile.band,
+        BAND=tile.band // stride,
         TAPS=tile.taps,
         VALID=tile.valid,
         **tile.options,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from deepres.kernels.triton.normalisation import LANES
+from deepres.kernels.triton.tiles import COPIES
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Slopes(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The sums of BN in the forward and in the backward pass of a stage, (layers, copies, 3, C): zero before a pass."""
+    """BN's sums in the forward and in the backward pass of a stage, (layers, (2 copies + 1) C): zero before a pass."""
 
     forward: Tensor
     backward: Tensor
@@ -121,7 +121,7 @@ class Sums(NamedTuple):
     @classmethod
     def room(cls, maps: Sequence[Maps]) -> list[Self]:
         """Memory for all stages, zeroed in one launch."""
-        sizes = [len(stage.z) * 3 * LANES for stage in maps]
+        sizes = [len(stage.z) * (2 * COPIES[stage.channels] + 1) * stage.channels for stage in maps]
         flat = maps[0].z.new_zeros(2 * sum(sizes), dtype=torch.int64)
         shaped = [
             part.view(2, len(stage.z), -1) for part, stage in zip(flat.split([2 * s for s in sizes]), maps, strict=True)

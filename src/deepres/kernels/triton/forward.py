@@ -39,7 +39,7 @@ def activation(own, added, scale, shift, SHORTCUT: tl.constexpr):
     y = own.to(tl.float32) * scale[None, :] + shift[None, :]
     if SHORTCUT > 0:
         y += added.to(tl.float32)
-    return tl.maximum(y, 0.0)
+    return tl.maximum(y, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -88,10 +88,12 @@ def convolve(
             tap = group * VALID + k // CI
             hi, wi = h[:, None] + (tap // 3 - 1)[None, :], w[:, None] + (tap % 3 - 1)[None, :]
             inside = inner[:, None] & (k < VALID * CI)[None, :] & (hi >= 0) & (hi < H) & (wi >= 0) & (wi < W)
-            at = ((n * H)[:, None] + hi) * (W * CI) + wi * CI + (k % CI)[None, :]
-            part = tl.load(x + at, mask=inside, other=0.0)
-            at = (group * (VALID * CI) + k)[:, None] + (co * (9 * CI))[None, :]
-            kernel = tl.load(weight + at, mask=(k < VALID * CI)[:, None], other=0.0)
+            taken = ((n * H)[:, None] + hi) * (W * CI) + wi * CI + (k % CI)[None, :]
+            part = tl.load(x + taken, mask=inside, other=0.0)
+            rows = group * (VALID * CI) + k
+            kernel = tl.load(
+                weight + rows[:, None] + (co * (9 * CI))[None, :], mask=(k < VALID * CI)[:, None], other=0.0
+            )
             product = tl.dot(part, kernel, product, input_precision="tf32x3")
         # The raw output, and its sums as it is stored.
         rounded = product.to(z.dtype.element_ty)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Sums, carried, nothing
 from deepres.kernels.triton.forward import convolve, convolve_images, pool
-from deepres.kernels.triton.normalisation import LANES
 
 
 def run(
@@ -40,8 +39,8 @@ def run(
             STRIDE=1 + (layer.stage != layer.source_stage),
             CI=source.channels,
             CO=own.channels,
-            COPIES_IN=LANES // source.channels,
-            COPIES=LANES // own.channels,
+            COPIES_IN=tiles.COPIES[source.channels],
+            COPIES=tiles.COPIES[own.channels],
             **constants,
             BM=tile.positions,
             BAND=tile.band,
@@ -69,7 +68,7 @@ def _first(backbone: Backbone, images: Tensor, own: Maps, sums: Sums) -> None:
         W=own.width,
         K=patch_size(conv),
         CO=own.channels,
-        COPIES=LANES // own.channels,
+        COPIES=tiles.COPIES[own.channels],
         BM=tile.positions,
         **tile.options,
     )
@@ -86,7 +85,7 @@ def _averages(backbone: Backbone, maps: Sequence[Maps], sums: Sequence[Sums], ba
         shortcut,
         result,
         C=last.channels,
-        COPIES=LANES // last.channels,
+        COPIES=tiles.COPIES[last.channels],
         H=last.height,
         W=last.width,
         **constants,

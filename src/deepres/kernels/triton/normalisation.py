@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 MEAN, RSTD, SCALE, SHIFT = (tl.constexpr(row) for row in range(4))  # the rows of `statistics` (4, C)
-LANES = 128  # copies * C
 UNITS_OF_MEAN = tl.constexpr(2.0**40)
 UNITS_OF_SQUARE = tl.constexpr(2.0**36)
 UNITS_OF_GRADIENT = tl.constexpr(2.0**40)

@@ -48,14 +48,17 @@ class Share:
 
 # By the channels of the output (of the input, for gradients).
 FORWARD = {16: Tile(256, 4, 128, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
-INPUT_GRADIENT = {16: Tile(128, 4, 256, 3), 32: Tile(128, 4, 256, 3), 64: Tile(64, 4, 64, 3)}
+INPUT_GRADIENT = {16: Tile(128, 4, 64, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
 WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 48, 3), 32: Share(64, 4, 4, 3, 32, 3), 64: Share(64, 4, 1, 1, 16, 3)}
 IMAGES = Tile(128, 4)
-IMAGES_GRADIENT = Share(128, 4, 1, 9, 128)
+IMAGES_GRADIENT = Share(128, 4, 1, 9, 256, 1)
 POOL = Tile(64, 4)
 # In float32, where each product is three of shorter numbers.
 EXACT = Tile(64, 4)
 EXACT_SHARE = Share(32, 4, 1, 1, 64, 1)
+
+# Copies of BN's sums. 64 channels have too few programs to be in each other's way.
+COPIES = {16: 8, 32: 4, 64: 1}
 
 
 def forward(channels: int, dtype: torch.dtype) -> Tile:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.chain import Backbone, Maps, Slopes, Sums
 from deepres.kernels.triton.forward_pass import patch_size
-from deepres.kernels.triton.normalisation import LANES
 from deepres.kernels.triton.weights import first_weight_gradient, weight_gradient
 
 
@@ -83,7 +82,7 @@ def _of_images(backbone: Backbone, images: Tensor, own: Maps, slopes: Slopes, su
         W=own.width,
         K=patch_size(backbone.stages[0].convs[0]),
         CO=own.channels,
-        COPIES=LANES // own.channels,
+        COPIES=tiles.COPIES[own.channels],
         BM=share.positions,
         **share.options,
     )
