@@ -73,8 +73,8 @@ def of_stage(residual, shortcut, into, out, stride):
 
 
 def of_stem(padding, size):
-    """A network of Table 1 with few channels; its stem in particular."""
-    row, stem = Row(basic, (16, 16, 16, 16), (1, 1, 1, 1)), Stem(7, 2, True, padding)
+    """A network of Table 1 with few channels: its stem, and blocks that pick positions of the stage before."""
+    row, stem = Row(bottleneck, (64, 64, 64, 64), (1, 2, 1, 1)), Stem(7, 2, True, padding)
     net = prepared(ImageNetNet(row, OPTIONS["b"], stem, 5, 3))
     fast = copy.deepcopy(net)
     accelerate_blocks(fast)
