@@ -135,8 +135,8 @@ def test_a_step_on_a_gpu(name, precision, exact):
     found, twice = step(fast), step(again)
     ours, theirs = errors(found, exactly), errors(step(plain), exactly)
     middle = len(ours) // 2
-    assert ours[middle] < 4 * theirs[middle] + 1e-6, (ours, theirs)
-    assert ours[-1] < 4 * theirs[-1] + 1e-6, (ours, theirs)
+    assert ours[middle] < 10 * theirs[middle] + 1e-6, (ours, theirs)
+    assert ours[-1] < 10 * theirs[-1] + 1e-6, (ours, theirs)
     assert all(torch.equal(found[name], twice[name]) for name in found)
 
 
