@@ -35,6 +35,8 @@ def statistics(z: Tensor, bn: nn.BatchNorm2d) -> Normalised:
 def finish_statistics(z: Tensor, sums: Tensor, bn: nn.BatchNorm2d) -> Normalised:
     """As `statistics`, from the sums of z and of its squares over parts of the rows: (parts, 2, C)."""
     rows, columns = _rows(z)
+    if rows == 1:
+        raise ValueError(f"batch statistics need more than one value a channel, and here are maps {tuple(z.shape)}")
     found = torch.empty(4, columns, device=z.device)
     running = bn.running_mean, bn.running_var
     on_gpu.finish_statistics[_grid_of_finish(columns)](
