@@ -54,7 +54,7 @@ class ImageNetOnTriton(ImageNetNet):
 
 def through(blocks: Sequence[Block], x: Tensor) -> Tensor:
     """x (N, C, H, W) through the blocks, on the kernels."""
-    from deepres.kernels.triton.chain import run
+    from deepres.kernels.triton.blocks import run
 
     return run([_unit(block) for block in blocks], x)
 

@@ -1,4 +1,4 @@
-"""What `chain` needs to know of a block: its layers and its shortcut."""
+"""What `blocks` needs to know of a block: its layers and its shortcut."""
 
 from dataclasses import dataclass
 from typing import cast
