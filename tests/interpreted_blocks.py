@@ -14,6 +14,7 @@ from deepres.kernels.triton import batch_norm, pointwise
 from deepres.models.blocks import basic, bottleneck, stage
 from deepres.models.imagenet import ImageNetNet, Row, Stem
 from deepres.models.shortcuts import OPTIONS, none
+from deepres.training.batchnorm import group_batch_norm
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
 STAGES = {
@@ -73,8 +74,8 @@ def of_stage(residual, shortcut, into, out, stride):
 
 
 def of_stem(padding, size):
-    """A network of Table 1 with few channels; its stem in particular."""
-    row, stem = Row(basic, (16, 16, 16, 16), (1, 1, 1, 1)), Stem(7, 2, True, padding)
+    """A network of Table 1 with few channels: its stem, and blocks that pick positions of the stage before."""
+    row, stem = Row(bottleneck, (64, 64, 64, 64), (1, 2, 1, 1)), Stem(7, 2, True, padding)
     net = prepared(ImageNetNet(row, OPTIONS["b"], stem, 5, 3))
     fast = copy.deepcopy(net)
     accelerate_blocks(fast)
@@ -97,9 +98,21 @@ def plain_paths():
         next(module for module in each.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     ours, theirs = (results(each, x, 1) for each in (fast, net))
     found["frozen"] = all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # Batch statistics over groups, also where they are asked for later.
+    for each in (net, fast):
+        each.train()
+        group_batch_norm(each, 1)
+    ours, theirs = (results(each, x, 1) for each in (fast, net))
+    found["groups"] = all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # One value a channel has no variance.
+    fast = prepared(nn.Sequential(stage(16, 16, 1, 1, basic, none)))
+    accelerate_blocks(fast)
+    try:
+        fast(torch.randn(1, 16, 1, 1))
+    except ValueError as error:
+        found["one value"] = str(error)
     # Infinite values become no number everywhere, as in PyTorch.
     x[0, 3, 2, 2] = torch.inf
-    fast.train()
     found["not finite"] = bool(fast(x).isnan().any())
     return found
 

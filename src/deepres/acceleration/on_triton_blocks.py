@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from deepres.models.blocks import Block, ConvBN
 from deepres.models.imagenet import ImageNetNet
@@ -117,12 +118,13 @@ def _fits_layer(layer: nn.Module, multiple: int = MULTIPLE) -> bool:
 
 
 def _runs(stage: nn.Module, x: Tensor) -> bool:
-    """Whether the kernels run a stage now: on a GPU, with batch statistics in all BN (frozen ones have none)."""
+    """Whether the kernels run a stage now: on a GPU, with statistics of the whole batch in all BN."""
     narrow = torch.is_autocast_enabled(x.device.type)
     type_ = torch.get_autocast_dtype(x.device.type) if narrow else x.dtype
     known = type_ in (torch.float32, torch.bfloat16) and (x.is_cuda or _interpreted())
-    batch_norms = (module for module in stage.modules() if isinstance(module, nn.BatchNorm2d))
-    return known and all(bn.training and bn.weight.dtype == torch.float32 for bn in batch_norms)
+    batch_norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
+    plain = all(type(bn) is nn.BatchNorm2d and bn.weight.dtype == torch.float32 for bn in batch_norms)
+    return known and plain and all(bn.training for bn in batch_norms)
 
 
 def _interpreted() -> bool:

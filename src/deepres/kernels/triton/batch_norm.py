@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepres.kernels.triton import batch_norm_kernels as on_gpu
 
-PROGRAMS = 528  # of a pass that takes sums: four on each of the 132 multiprocessors of an H100
+PROGRAMS = 256  # of a pass that takes sums: two on each of the 132 multiprocessors of an H100
 ROWS, COLUMNS = 64, 64  # of a tile
 NOTHING, SIGN, BITS = 0, 1, 2  # what tells where the ReLU has passed a value: its sign before, or kept bits
 
@@ -28,13 +28,15 @@ def statistics(z: Tensor, bn: nn.BatchNorm2d) -> Normalised:
     """Batch statistics of z; the running ones of `bn` are updated, but not its count of batches."""
     rows, columns = _rows(z)
     sums, parts = room_for_sums(z, 2)
-    on_gpu.sum_rows[_grid_of_sums(columns, parts)](z, sums, rows, columns, **_tile(columns))
+    on_gpu.sum_rows[_grid_of_sums(columns, parts)](z, sums, rows, columns, **_tile(columns, 2 * ROWS))
     return finish_statistics(z, sums, bn)
 
 
 def finish_statistics(z: Tensor, sums: Tensor, bn: nn.BatchNorm2d) -> Normalised:
     """As `statistics`, from the sums of z and of its squares over parts of the rows: (parts, 2, C)."""
     rows, columns = _rows(z)
+    if rows == 1:
+        raise ValueError(f"batch statistics need more than one value a channel, and here are maps {tuple(z.shape)}")
     found = torch.empty(4, columns, device=z.device)
     running = bn.running_mean, bn.running_var
     on_gpu.finish_statistics[_grid_of_finish(columns)](
@@ -45,27 +47,35 @@ def finish_statistics(z: Tensor, sums: Tensor, bn: nn.BatchNorm2d) -> Normalised
 
 def normalise(of: Normalised) -> Tensor:
     """ReLU(BN(z)), of the type of z."""
-    return _normalise_all(of, None, None, None)
+    return _normalise(of, None, None, None, 1)
 
 
-def normalise_add(of: Normalised, added: Tensor | Normalised) -> tuple[Tensor, Tensor]:
-    """ReLU(BN(z) + added), and a bit for each value that tells whether the ReLU has passed it.
+def normalise_add(of: Normalised, added: Tensor | Normalised, every: int = 1) -> tuple[Tensor, Tensor]:
+    """ReLU(BN(z) + added) at every `every`-th position, and a bit for each value: whether the ReLU has passed it.
 
     Where the shortcut is a projection, `added` is the output of its convolution, and is normalised in the same pass.
     """
-    bits = torch.empty(of.z.numel() // 8, dtype=torch.uint8, device=of.z.device)
+    count, columns, height, width = of.z.shape
+    size = count * triton.cdiv(height, every) * triton.cdiv(width, every) * columns
+    bits = torch.empty(size // 8, dtype=torch.uint8, device=of.z.device)
     carried, found = (added.z, added.found) if isinstance(added, Normalised) else (added, None)
-    return _normalise_all(of, carried, found, bits), bits
+    return _normalise(of, carried, found, bits, every), bits
 
 
-def _normalise_all(of: Normalised, added: Tensor | None, found: Tensor | None, bits: Tensor | None) -> Tensor:
-    rows, columns = _rows(of.z)
-    y = torch.empty_like(of.z)
+def _normalise(of: Normalised, added: Tensor | None, found: Tensor | None, bits: Tensor | None, every: int) -> Tensor:
+    columns, height, width = of.z.shape[1:]
+    y = maps_like(of.z, columns, triton.cdiv(height, every), triton.cdiv(width, every))
     how = 0 if added is None else 1 if found is None else 2
-    on_gpu.normalise[_grid_of_tiles(rows, columns)](
-        of.z, of.found, added, found, y, bits, rows, columns, how, **_tile(columns)
-    )
+    places = (*of, added, found, y, bits)
+    sizes = (y.numel() // columns, columns, height, width)
+    on_gpu.normalise[_grid_of_tiles(sizes[0], columns)](*places, *sizes, how, every, **_tile(columns))
     return y
+
+
+def maps_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Room for as many maps as x has, channels-last."""
+    size = (len(x), channels, height, width)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 class Target(NamedTuple):
@@ -99,7 +109,8 @@ class Slope(NamedTuple):
 def sum_gradients(target: Target, dy: Tensor, other: Tensor | None = None, every: int = 1) -> Gradient:
     """The gradient behind the BN of `target` from dy [+ other], the gradients of its result (at `every`-th positions).
 
-    It is written where that is not dy itself, with the sign of BN's result as the mask.
+    It is written where that is not dy itself, with the sign of BN's result as the mask. The bits of `target` are those
+    of the same positions.
     """
     of, bits, projected = target
     rows, columns = _rows(of.z)
@@ -147,10 +158,10 @@ def _tile(columns: int, rows: int = ROWS) -> dict[str, int]:
     return {"ROWS": rows, "COLUMNS": min(COLUMNS, triton.next_power_of_2(columns)), "num_warps": 8}
 
 
-def room_for_sums(z: Tensor, kinds: int) -> tuple[Tensor, int]:
+def room_for_sums(z: Tensor, kinds: int, programs: int | None = None) -> tuple[Tensor, int]:
     """Room for the sums over parts of the rows of z, and the number of parts."""
     rows, columns = _rows(z)
-    parts = min(triton.cdiv(rows, ROWS), max(1, PROGRAMS // triton.cdiv(columns, COLUMNS)))
+    parts = min(triton.cdiv(rows, ROWS), max(1, (programs or PROGRAMS) // triton.cdiv(columns, COLUMNS)))
     return torch.empty(parts, kinds, columns, device=z.device), parts
 
 

@@ -53,13 +53,16 @@ def sum_rows(z, sums, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @jit
 def sum_parts(sums, kind, kinds, parts, column, columns, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The sums of one kind over all parts, in float64: (COLUMNS,)."""
-    total = tl.zeros((PARTS, COLUMNS), tl.float64)
+    """The sums of the first and of another kind over all parts, in float64: (COLUMNS,) each."""
+    one = tl.zeros((PARTS, COLUMNS), tl.float64)
+    other = tl.zeros((PARTS, COLUMNS), tl.float64)
     for first in range(0, parts, PARTS):
         part = first + tl.arange(0, PARTS)
         mask = (part < parts)[:, None] & (column < columns)[None, :]
-        total += tl.load(sums + ((part * kinds + kind) * columns)[:, None] + column[None, :], mask=mask, other=0)
-    return tl.sum(total, 0)
+        place = sums + (part * kinds * columns)[:, None] + column[None, :]
+        one += tl.load(place, mask=mask, other=0)
+        other += tl.load(place + kind * columns, mask=mask, other=0)
+    return tl.sum(one, 0), tl.sum(other, 0)
 
 
 @jit(do_not_specialize=COUNTS)
@@ -70,9 +73,9 @@ def finish_statistics(
     """Mean, 1 / deviation, scale and shift of each channel, and the update of its running statistics."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     within = column < columns
-    mean = sum_parts(sums, 0, 2, parts, column, columns, PARTS, COLUMNS) / rows
-    square = sum_parts(sums, 1, 2, parts, column, columns, PARTS, COLUMNS) / rows
-    variance = square - mean * mean
+    total, square = sum_parts(sums, 1, 2, parts, column, columns, PARTS, COLUMNS)
+    mean = total / rows
+    variance = square / rows - mean * mean
     variance = tl.where(variance < 0, 0.0, variance)  # rounding; what is no number stays none
     mean, variance, unbiased = (
         mean.to(tl.float32),
@@ -95,10 +98,13 @@ def finish_statistics(
 
 @jit(do_not_specialize=COUNTS)
 def normalise(
-    z, found, added, added_found, y, bits, rows, columns, ADDED: tl.constexpr,
+    z, found, added, added_found, y, bits, rows, columns, height, width, ADDED: tl.constexpr, EVERY: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """y = ReLU(scale * z + shift [+ added]); ADDED: 0 nothing, 1 a map, 2 a map that is normalised in turn."""
+    """y = ReLU(scale * z + shift [+ added]); ADDED: 0 nothing, 1 a map, 2 a map that is normalised in turn.
+
+    Rows and bits are those of y, which has the positions of z at every EVERY-th place.
+    """
     across = tl.cdiv(columns, COLUMNS)
     left = tl.program_id(0) % across * COLUMNS
     first = tl.program_id(0) // across * ROWS
@@ -107,13 +113,19 @@ def normalise(
     mask = inside & within[None, :]
     start = first.to(tl.int64) * columns
     places = row[:, None] * columns + column[None, :]
+    source = start + places
+    if EVERY > 1:
+        high, wide = tl.cdiv(height, EVERY), tl.cdiv(width, EVERY)
+        h, w = (first + row) // wide % high * EVERY, (first + row) % wide * EVERY
+        at = ((first + row) // (high * wide) * height + h) * width + w
+        source = at.to(tl.int64)[:, None] * columns + column[None, :]
     # Normalise.
     scale = tl.load(found + 2 * columns + column, mask=within)[None, :]
     shift = tl.load(found + 3 * columns + column, mask=within)[None, :]
-    value = tl.load(z + start + places, mask=mask).to(tl.float32) * scale + shift
+    value = tl.load(z + source, mask=mask).to(tl.float32) * scale + shift
     # Add the shortcut.
     if ADDED > 0:
-        carried = tl.load(added + start + places, mask=mask).to(tl.float32)
+        carried = tl.load(added + source, mask=mask).to(tl.float32)
         if ADDED == 2:
             scale = tl.load(added_found + 2 * columns + column, mask=within)[None, :]
             shift = tl.load(added_found + 3 * columns + column, mask=within)[None, :]
@@ -135,7 +147,7 @@ def sum_gradients(
     """Over one part of the rows: sums of the gradient g = (dy [+ other]) where the ReLU has passed, and g * (z - mean).
 
     Where they are given, g is written to `gradient`, and the third sum is that of g * (projected - its mean). The maps
-    dy and other are those of every EVERY-th position; the gradient of the others is 0.
+    dy and other and the bits are those of every EVERY-th position; the gradient of the others is 0.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     left = tl.program_id(0) * COLUMNS
@@ -158,27 +170,30 @@ def sum_gradients(
         start = first.to(tl.int64) * columns
         places = row[:, None] * columns + column[None, :]
         # The gradient of the ReLU's argument.
-        value = tl.load(z + start + places, mask=mask, other=0).to(tl.float32)
-        given, source = mask, start + places
+        given, source, octets, at = mask, start + places, bits, row
         if EVERY > 1:
             h, w, image = (first + row) // width % height, (first + row) % width, (first + row) // (width * height)
-            given = mask & ((h % EVERY == 0) & (w % EVERY == 0))[:, None]
+            inside = inside & ((h % EVERY == 0) & (w % EVERY == 0))[:, None]
+            given = inside & within[None, :]
             at = (image * tl.cdiv(height, EVERY) + h // EVERY) * tl.cdiv(width, EVERY) + w // EVERY
             source = at.to(tl.int64)[:, None] * columns + column[None, :]
+        elif PASSED == BITS:
+            octets = bits + start // 8
+        value = tl.load(z + start + places, mask=given, other=0).to(tl.float32)
         g = tl.load(dy + source, mask=given, other=0).to(tl.float32)
         if other is not None:
             g += tl.load(other + source, mask=given, other=0).to(tl.float32)
         if PASSED == SIGN:
             g = tl.where(value * scale + shift > 0, g, 0)
         if PASSED == BITS:
-            g = tl.where(passed_by_bits(bits + start // 8, row, left, columns, inside, ROWS, COLUMNS), g, 0)
+            g = tl.where(passed_by_bits(octets, at, left, columns, inside, ROWS, COLUMNS), g, 0)
         if gradient is not None:
             tl.store(gradient + start + places, g, mask=mask)
         # Its sums.
         total += g
         product += g * (value - mean)
         if projected is not None:
-            value = tl.load(projected + start + places, mask=mask, other=0).to(tl.float32)
+            value = tl.load(projected + start + places, mask=given, other=0).to(tl.float32)
             projected_product += g * (value - projected_mean)
     kinds: tl.constexpr = 2 if projected is None else 3
     out = sums + part * kinds * columns + column
@@ -196,8 +211,8 @@ def finish_slope(
     """`line`, so that dz = line[0] * g - line[1] - line[2] * (z - mean), and the gradients of BN's weight and bias."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     within = column < columns
-    total = sum_parts(sums, 0, kinds, parts, column, columns, PARTS, COLUMNS).to(tl.float32)
-    product = sum_parts(sums, place, kinds, parts, column, columns, PARTS, COLUMNS).to(tl.float32)
+    total, product = sum_parts(sums, place, kinds, parts, column, columns, PARTS, COLUMNS)
+    total, product = total.to(tl.float32), product.to(tl.float32)
     inverse = tl.load(found + columns + column, mask=within)
     tl.store(dbias + column, total, mask=within)
     tl.store(dweight + column, product * inverse, mask=within)

@@ -113,38 +113,36 @@ class _Chain(torch.autograd.Function):
 def _forward(unit: Unit, x: Tensor | Sum, kernels: Iterator[Tensor], saved: list[Tensor]) -> Tensor | Sum:
     """One block; what its backward pass needs is appended to `saved`, its bits by the next one."""
 
-    def normalised(layer: Layer, x: Tensor | Normalised, kernel: Tensor) -> Normalised:
+    def convolved(layer: Layer, x: Tensor, kernel: Tensor) -> Normalised:
         stride, padding = unit.geometry(layer)
-        given = x.z if isinstance(x, Normalised) else x
-        if pointwise.fits(given, kernel, stride):
-            result = pointwise.convolve(x, kernel, layer.bn)  # a map before it is normalised on the way
+        if pointwise.fits(x, kernel, stride, pointwise.FORWARD):
+            result = pointwise.convolve(x, kernel, layer.bn)
         else:
-            given = batch_norm.normalise(x) if isinstance(x, Normalised) else x
-            result = batch_norm.statistics(convolve(given, kernel, stride, padding), layer.bn)
-        saved.extend((given, kernel, *result))
+            result = batch_norm.statistics(convolve(x, kernel, stride, padding), layer.bn)
+        saved.extend((x, kernel, *result))
         return result
 
-    # The sum of the block before; the first layer takes it on the way where it can.
+    # The sum of the block before: on the way of the first layer where it can run it, or where that picks positions.
     kernel, last = next(kernels), None
     if isinstance(x, Sum):
-        given, added, stride = x.last, x.carried, unit.geometry(unit.layers[0])[0]
-        if unit.picks == 1 and pointwise.fits(given.z, kernel, stride) and pointwise.fits_sum(kernel):
-            x, bits, last = pointwise.convolve_sum(given, added, kernel, unit.layers[0].bn)
+        fits = pointwise.fits(x.last.z, kernel, unit.geometry(unit.layers[0])[0], pointwise.FORWARD)
+        if unit.picks == 1 and fits and pointwise.fits_sum(kernel):
+            x, bits, last = pointwise.convolve_sum(*x, kernel, unit.layers[0].bn)
             saved.extend((bits, x, kernel, *last))
         else:
-            x, bits = batch_norm.normalise_add(given, added)
+            x, bits = batch_norm.normalise_add(*x, unit.picks)
             saved.append(bits)
+    else:
+        x = _every(x, unit.picks)
     # The layers.
-    x = _every(x, unit.picks)
-    last = normalised(unit.layers[0], x, kernel) if last is None else last
+    last = convolved(unit.layers[0], x, kernel) if last is None else last
     for layer in unit.layers[1:]:
-        last = normalised(layer, last, next(kernels))
+        last = convolved(layer, batch_norm.normalise(last), next(kernels))
     if unit.shortcut is None:
         return batch_norm.normalise(last)
-    carried = (
-        normalised(unit.shortcut, x, next(kernels)) if isinstance(unit.shortcut, Layer) else _carried(unit.shortcut, x)
-    )
-    return Sum(last, carried)
+    if isinstance(unit.shortcut, Layer):
+        return Sum(last, convolved(unit.shortcut, x, next(kernels)))
+    return Sum(last, _carried(unit.shortcut, x))
 
 
 def _read(unit: Unit, weights: list[Tensor], saved: Iterator[Tensor]) -> Done:
@@ -198,34 +196,24 @@ def _of_layer(
     stride, padding = block.unit.geometry(layer)
     place = 2 if layer is block.unit.shortcut else 1
     slope = batch_norm.finish_slope(gradient.sums, place, kept.normalised, block.weights[number])
-    product, dkernel = pointwise.fits(kept.x, kept.kernel, stride), None
-    # The gradient of the convolution's result, and of its input.
-    if target is not None and product:
+    # The gradients of the convolution's result, of its input, and of its kernel.
+    if target is not None and pointwise.fits(kept.x, kept.kernel, stride, pointwise.BACK):
         dz, dx = pointwise.differentiate(gradient, kept.normalised, slope, kept.kernel, target, other)
+        dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, False)[1]
     else:
         dz = batch_norm.differentiate(kept.normalised, slope, gradient.dy, not gradient.masked)
-        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x, not product)
+        dx, dkernel = differentiate(dz, kept.x, kept.kernel, stride, padding, need_x)
         if target is not None:
             dx = batch_norm.sum_gradients(target, cast(Tensor, dx), other)
-    # The gradient of the kernel.
-    if product:
-        dkernel = pointwise.differentiate_kernel(dz, _input(block, number), kept.kernel)
-    return dx, (cast(Tensor, dkernel), slope.weight, slope.bias)
-
-
-def _input(block: Done, number: int) -> Tensor | Normalised:
-    """The input of a layer, or the result of the layer before where its normalised map was not written."""
-    x = block.kept[number].x
-    before = block.kept[number - 1].normalised
-    return before if 0 < number < len(block.unit.layers) and x.data_ptr() == before.z.data_ptr() else x
+    return dx, (dkernel, slope.weight, slope.bias)
 
 
 def _converted(tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
-    """Tensors in one type; those of another one are converted by one operation."""
-    result = [each if each.dtype == dtype else torch.empty_like(each, dtype=dtype) for each in tensors]
-    pairs = [(new, old) for new, old in zip(result, tensors, strict=True) if new is not old]
-    if pairs:
-        torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))  # pyright: ignore
+    """Tensors of one type in another one, by one operation."""
+    if tensors[0].dtype == dtype:
+        return tensors
+    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(result, list(tensors))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     return result
 
 
@@ -237,8 +225,8 @@ def _carried(shortcut: Padding | str, x: Tensor) -> Tensor:
 
 
 def _every(x: Tensor, stride: int) -> Tensor:
-    """x at every `stride`-th position: an average over one pixel keeps channels_last."""
-    return x if stride == 1 else F.avg_pool2d(x, kernel_size=1, stride=stride)
+    """x at every `stride`-th position."""
+    return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
 
 
 def _passed(shortcut: Padding | str, x: Tensor, dy: Tensor) -> Tensor:

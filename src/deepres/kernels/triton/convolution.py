@@ -15,16 +15,15 @@ def convolve(x: Tensor, kernel: Tensor, stride: Pair, padding: Pair) -> Tensor:
 
 
 def differentiate(
-    dz: Tensor, x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, need_x: bool, need_kernel: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of x and of the kernel, where they are needed, from dz, that of the result."""
+    dz: Tensor, x: Tensor, kernel: Tensor, stride: Pair, padding: Pair, need_x: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradients of x (if needed) and of the kernel, from dz, that of the result."""
     if _is_product(kernel, stride):
         dx = _maps(_matrix(dz) @ _weights(kernel), x) if need_x else None
         # With the strides of the kernel, also where they have no meaning: the fused optimizer compares them.
-        dkernel = (_matrix(dz).t() @ _matrix(x)).as_strided(kernel.shape, kernel.stride()) if need_kernel else None
-        return dx, dkernel
+        return dx, (_matrix(dz).t() @ _matrix(x)).as_strided(kernel.shape, kernel.stride())
     constants = (None, stride, padding, (1, 1), False, (0, 0), 1)
-    dx, dkernel, _ = aten.convolution_backward(dz, x, kernel, *constants, (need_x, need_kernel, False))
+    dx, dkernel, _ = aten.convolution_backward(dz, x, kernel, *constants, (need_x, True, False))
     return None if dx is None else dx.contiguous(memory_format=torch.channels_last), dkernel
 
 

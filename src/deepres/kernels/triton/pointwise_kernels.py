@@ -17,16 +17,6 @@ jit: Any = triton.jit  # a kernel's launch takes a grid, and ints for its consta
 
 
 @jit
-def normalised(value, given, column, columns, inside):
-    """ReLU(BN(value)) where statistics are given, else the value; 0 outside."""
-    if given is not None:
-        scale, shift = tl.load(given + 2 * columns + column)[None, :], tl.load(given + 3 * columns + column)[None, :]
-        result = value.to(tl.float32) * scale + shift
-        value = tl.where(inside & ~(result < 0), result, 0).to(value.dtype)
-    return value
-
-
-@jit
 def summed(value, given, added, added_given, start, y, bits, row, depth, columns, inside, writes):
     """ReLU(BN(value) + added), which is written together with its bits by one of several programs."""
     scale, shift = tl.load(given + 2 * columns + depth)[None, :], tl.load(given + 3 * columns + depth)[None, :]
@@ -52,8 +42,8 @@ def multiply(
 ):  # fmt: skip
     """z = x @ weights (columns, inner) transposed; the sums of z and of its squares over one part of the rows.
 
-    With the statistics `given`, x is the output of a convolution, and ReLU(BN(x) [+ added]) is computed on the way, as
-    by `normalise` of `batch_norm`; where something is added, it is written to y, and where the ReLU has passed to bits.
+    With the statistics `given`, x is the output of a convolution, and the input ReLU(BN(x) + added) is computed on the
+    way, as by `normalise` of `batch_norm`; it is written to y, and where its ReLU has passed to bits.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     row, depth = tl.arange(0, ROWS), tl.arange(0, INNER)
@@ -70,15 +60,12 @@ def multiply(
         # The product.
         places = x + first.to(tl.int64) * inner + row[:, None] * inner + depth[None, :]
         if WHOLE:
-            value = normalised(tl.load(places, mask=inside, other=0), given, depth, inner, inside)
-            result = tl.dot(value, factor, input_precision="ieee")
+            result = tl.dot(tl.load(places, mask=inside, other=0), factor, input_precision="ieee")
         else:
             result = tl.zeros((ROWS, COLUMNS), tl.float32)
             for start in range(0, inner, INNER):
                 value = tl.load(places + start, mask=inside, other=0)
-                if added is None:
-                    value = normalised(value, given, start + depth, inner, inside)
-                else:
+                if given is not None:
                     base = first.to(tl.int64) * inner + start
                     value = summed(
                         value, given + start, added + base, added_given, start, y + base, bits + base // 8,
@@ -97,13 +84,10 @@ def multiply(
 
 
 @jit
-def own_gradient(dy, own, found, line, places, inside, depth, inner, MASKED: tl.constexpr):
+def own_gradient(dy, own, found, line, places, inside, depth, inner):
     """A tile of the gradient of the product's result, from that behind its BN: as `differentiate` of `batch_norm`."""
     g = tl.load(dy + places, mask=inside, other=0).to(tl.float32)
     value = tl.load(own + places, mask=inside, other=0).to(tl.float32)
-    if not MASKED:
-        scale, shift = tl.load(found + 2 * inner + depth)[None, :], tl.load(found + 3 * inner + depth)[None, :]
-        g = tl.where(value * scale + shift > 0, g, 0)
     mean = tl.load(found + depth)[None, :]
     factor = tl.load(line + depth)[None, :]
     offset = tl.load(line + inner + depth)[None, :]
@@ -114,14 +98,13 @@ def own_gradient(dy, own, found, line, places, inside, depth, inner, MASKED: tl.
 @jit(do_not_specialize=COUNTS)
 def multiply_back(
     dy, own, own_found, line, dz, weights, other, bits, z, found, projected, projected_found, gradient, sums,
-    rows, inner, columns, MASKED: tl.constexpr, PASSED: tl.constexpr,
+    rows, inner, columns, PASSED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """The gradient g = (dz @ weights (inner, columns) [+ other]) where the ReLU has passed, and its sums.
 
-    dz is dy; or, where `own` (the product's result) is given, dy is the gradient behind its BN (not MASKED: that behind
-    its ReLU), and dz is written. The sums over one part of the rows are those of g, g * (z - mean), and
-    g * (projected - its mean) if that is given.
+    dz is dy; or, where `own` (the product's result) is given, dy is the gradient behind its BN, and dz is written. The
+    sums over one part of the rows are those of g, g * (z - mean), and g * (projected - its mean) if that is given.
     """
     part, parts = tl.program_id(1), tl.num_programs(1)
     row, depth = tl.arange(0, ROWS), tl.arange(0, INNER)
@@ -142,12 +125,7 @@ def multiply_back(
         base = first.to(tl.int64) * inner
         places = row[:, None] * inner + depth[None, :]
         if WHOLE:
-            if own is None:
-                value = tl.load(dy + base + places, mask=inside, other=0)
-            else:
-                value = own_gradient(dy + base, own + base, own_found, line, places, inside, depth, inner, MASKED)
-                tl.store(dz + base + places, value, mask=inside & (left == 0))
-            result = tl.dot(value, factor, input_precision="ieee")
+            result = tl.dot(tl.load(dy + base + places, mask=inside, other=0), factor, input_precision="ieee")
         else:
             result = tl.zeros((ROWS, COLUMNS), tl.float32)
             for start in range(0, inner, INNER):
@@ -156,7 +134,7 @@ def multiply_back(
                 else:
                     value = own_gradient(
                         dy + base + start, own + base + start, own_found + start, line + start,
-                        places, inside, depth, inner, MASKED,
+                        places, inside, depth, inner,
                     )  # fmt: skip
                     tl.store(dz + base + places + start, value, mask=inside & (left == 0))
                 result = tl.dot(value, tl.load(weights + start * columns), result, input_precision="ieee")
@@ -188,38 +166,3 @@ def multiply_back(
     tl.store(out + columns, product)
     if projected is not None:
         tl.store(out + 2 * columns, projected_product)
-
-
-@jit(do_not_specialize=COUNTS)
-def multiply_rows(
-    dz, x, given, parts_of_result, rows, inner, columns,
-    ROWS: tl.constexpr, INNER: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """A tile of dz transposed @ x, over one part of the rows: (parts, inner, columns); `given` as in `multiply`."""
-    part, parts = tl.program_id(1), tl.num_programs(1)
-    across = columns // COLUMNS
-    line = tl.program_id(0) // across * INNER + tl.arange(0, INNER)
-    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
-    row = tl.arange(0, ROWS)
-    result = tl.zeros((INNER, COLUMNS), tl.float32)
-    each = tl.cdiv(tl.cdiv(rows, ROWS), parts)
-    for step in range(0, each):
-        first = (part * each + step) * ROWS
-        inside = (row < rows - first)[:, None]
-        place = dz + first.to(tl.int64) * inner + row[:, None] * inner + line[None, :]
-        slope = tl.load(place, mask=inside, other=0)
-        place = x + first.to(tl.int64) * columns + row[:, None] * columns + column[None, :]
-        value = normalised(tl.load(place, mask=inside, other=0), given, column, columns, inside)
-        result = tl.dot(tl.trans(slope), value, result, input_precision="ieee")
-    out = parts_of_result + part.to(tl.int64) * inner * columns
-    tl.store(out + line[:, None] * columns + column[None, :], result)
-
-
-@jit(do_not_specialize=[*COUNTS, "size"])
-def add_parts(parts_of_result, result, parts, size, BLOCK: tl.constexpr):
-    """The sum over the parts, in their order."""
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for part in range(0, parts):
-        total += tl.load(parts_of_result + part * size + place, mask=place < size, other=0)
-    tl.store(result + place, total, mask=place < size)

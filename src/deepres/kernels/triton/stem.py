@@ -17,6 +17,7 @@ from deepres.kernels.triton.batch_norm import Normalised
 from deepres.kernels.triton.convolution import Pair, convolve
 from deepres.kernels.triton.convolution import differentiate as differentiate_convolution
 
+PROGRAMS = 396  # of the pass that takes sums: three on each of the 132 multiprocessors of an H100
 TILE = {"ROWS": 32, "COLUMNS": 64, "num_warps": 4}
 
 
@@ -69,7 +70,7 @@ class _Stem(torch.autograd.Function):
         x, kernel, weight, z, found, chosen = ctx.saved_tensors
         of, dy = Normalised(z, found), gradients[0].contiguous(memory_format=torch.channels_last)
         # The sums over the gradient of the ReLU's argument, and from them the gradients of BN.
-        sums, parts = batch_norm.room_for_sums(z, 2)
+        sums, parts = batch_norm.room_for_sums(z, 2, PROGRAMS)
         grid = (triton.cdiv(z.shape[1], TILE["COLUMNS"]), parts)
         on_gpu.sum_gradients[grid](dy, chosen, z, found, sums, *ctx.sizes, **TILE)
         slope = batch_norm.finish_slope(sums, 1, of, weight)
@@ -77,8 +78,8 @@ class _Stem(torch.autograd.Function):
         dz = torch.empty_like(z)
         on_gpu.differentiate[_grid(z)](dy, chosen, z, found, slope.map, dz, *ctx.sizes, **TILE)
         stride, padding = ctx.geometry
-        dx, dkernel = differentiate_convolution(dz, x, kernel, stride, padding, ctx.needs_input_grad[0], True)
-        dkernel = cast(Tensor, dkernel).to(weight.dtype)
+        dx, dkernel = differentiate_convolution(dz, x, kernel, stride, padding, ctx.needs_input_grad[0])
+        dkernel = dkernel.to(weight.dtype)
         dkernel = dkernel if ctx.like is None else space_to_depth.unfold_kernel(dkernel, ctx.like)
         return dx, dkernel, slope.weight, slope.bias, None, None, None
 
