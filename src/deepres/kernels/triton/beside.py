@@ -1,6 +1,6 @@
 """What nothing waits for runs beside the other kernels, on a stream of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 
@@ -8,7 +8,7 @@ import torch
 
 
 @contextmanager
-def beside(device: torch.device) -> Iterator[None]:
+def beside(device: torch.device) -> Generator[None]:
     """Launches inside come behind all launches so far, and beside those that follow, up to `join`."""
     if device.type != "cuda" or not BESIDE:
         yield
