@@ -85,7 +85,7 @@ def test_where_triton_is_missing_it_says_so_and_goes_on(monkeypatch):
         resolve("on")
 
 
-def on_gpu(name, seed=0):
+def cuda_network(name, seed=0):
     torch.manual_seed(seed)
     return deepres.build(name).cuda().to(memory_format=torch.channels_last)
 
@@ -110,7 +110,7 @@ def distance(mine, other):
 def test_thirty_steps_in_fp32_are_those_of_the_plain_network(name, monkeypatch):
     """Each from the plain network's state, since any change of rounding grows: losses and weights to 1e-4."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    plain, fast = on_gpu(name), on_gpu(name)
+    plain, fast = cuda_network(name), cuda_network(name)
     accelerate(fast)
     ours, theirs = (torch.optim.SGD(net.parameters(), 0.01, 0.9, weight_decay=1e-4) for net in (fast, plain))
     for _ in range(30):
@@ -137,7 +137,7 @@ def gradients(net):
 @needs_gpu
 def test_gradients_in_bf16_are_as_near_as_those_of_the_plain_network():
     """Both against the gradients in float64."""
-    exact, plain, fast = on_gpu("resnet20").double(), on_gpu("resnet20"), on_gpu("resnet20")
+    exact, plain, fast = cuda_network("resnet20").double(), cuda_network("resnet20"), cuda_network("resnet20")
     accelerate(fast)
     images, labels = random_batch()
     loss_of(exact, images.double(), labels).backward()
@@ -149,7 +149,7 @@ def test_gradients_in_bf16_are_as_near_as_those_of_the_plain_network():
 @pytest.mark.gpu
 @needs_gpu
 def test_a_captured_pass_gives_the_bits_of_one_that_is_not():
-    net = on_gpu("resnet20")
+    net = cuda_network("resnet20")
     accelerate(net)
     images, labels = random_batch()
     with torch.cuda.stream(torch.cuda.Stream()):  # as capturing asks for

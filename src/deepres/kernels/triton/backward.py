@@ -35,19 +35,23 @@ def input_gradient(
 ):  # fmt: skip
     """From dy, behind the BN of the output, to dz, and to dy_in, behind the BN of the input x, and the sums of its BN.
 
-    SHORTCUT is the stride of the shortcut that began at x, 0 for none; dx_carried, its gradient, is dy behind the BN
-    at its end. TAPS and VALID are as in `convolve`, with channels of the output.
+    SHORTCUT says that one began at x; dx_carried, its gradient, is dy behind the BN at its end. TAPS and VALID are as
+    in `convolve`, with channels of the output. With a stride of 2 a program's positions are all even or all odd in
+    height, and in width, since then the same taps reach them: 1, 2, 2 or 4 of the 9.
     """
     ci, co, k = tl.arange(0, CI), tl.arange(0, CO), tl.arange(0, TAPS * CO)
+    per_kind = tl.cdiv(positions, BM)
+    odd_h, odd_w = tl.program_id(0) // per_kind // STRIDE, tl.program_id(0) // per_kind % STRIDE
+    first = tl.program_id(0) % per_kind * BM
     # dz in the rows from which the taps take; the next ones are asked for before they are needed.
-    first = tl.program_id(0) * BM
-    last = tl.minimum(first + BM, positions_in) - 1
-    top = first // (H * W) * HO + tl.maximum(first // W % H - 1, 0) // STRIDE
-    bottom = last // (H * W) * HO + tl.minimum((last // W % H + 1) // STRIDE, HO - 1)
+    last = tl.minimum(first + BM, positions) - 1
+    top = first // (HO * WO) * HO + tl.maximum(first // WO % HO - (2 - STRIDE), 0)
+    bottom = last // (HO * WO) * HO + tl.minimum(last // WO % HO + 1, HO - 1)
     end = (bottom + 1) * WO
     m = top * WO + tl.arange(0, BAND)
     own_dy, own_z = slope_and_value(dy, z, m, m < end, CO)
-    a, b, c = slopes(sums, statistics, gamma, grad_gamma, grad_beta, first == 0, positions, CO, COPIES)
+    publishes = tl.program_id(0) == 0
+    a, b, c = slopes(sums, statistics, gamma, grad_gamma, grad_beta, publishes, positions, CO, COPIES)
     for start in range(top * WO, end, BAND):
         values = through_norm(own_dy, own_z, a, b, c).to(dz.dtype.element_ty)
         m = start + tl.arange(0, BAND)
@@ -56,37 +60,39 @@ def input_gradient(
     tl.debug_barrier()
     # What the end needs, asked for early.
     m = first + tl.arange(0, BM)
-    n, h, w, own = m // (H * W), m // W % H, m % W, m < positions_in
-    place = m[:, None] * CI + ci[None, :]
+    n, ho, wo = m // (HO * WO), m // WO % HO, m % WO
+    h, w = ho * STRIDE + odd_h, wo * STRIDE + odd_w
+    own = (m < positions) & (h < H) & (w < W)
+    place = (((n * H + h) * W + w) * CI)[:, None] + ci[None, :]
     active = tl.load(x + place, mask=own[:, None], other=0.0)
     raw = tl.load(z_in + place, mask=own[:, None], other=0.0)
-    if SHORTCUT > 0:
-        on = own & (h % SHORTCUT == 0) & (w % SHORTCUT == 0)
-        hs: tl.constexpr = (H + SHORTCUT - 1) // SHORTCUT
-        ws: tl.constexpr = (W + SHORTCUT - 1) // SHORTCUT
-        end_place = ((n * hs + h // SHORTCUT) * ws + w // SHORTCUT) * CO
-        back = tl.load(dx_carried + end_place[:, None] + ci[None, :], mask=on[:, None], other=0.0)
+    if SHORTCUT:
+        on = own & (odd_h + odd_w == 0)
+        back = tl.load(dx_carried + (m * CO)[:, None] + ci[None, :], mask=on[:, None], other=0.0)
     # What comes back through the taps, from the outputs that each tap takes the position to.
     dx = tl.zeros([BM, CI], tl.float32)
-    for group in range(9 // VALID):
-        tap = group * VALID + k // CO
-        ho, wo = h[:, None] + (1 - tap // 3)[None, :], w[:, None] + (1 - tap % 3)[None, :]
-        inside = own[:, None] & (k < VALID * CO)[None, :] & (ho >= 0) & (wo >= 0)
-        if STRIDE > 1:
-            inside = inside & (ho % STRIDE == 0) & (wo % STRIDE == 0)
-            ho, wo = ho // STRIDE, wo // STRIDE
-        inside = inside & (ho < HO) & (wo < WO)
-        taken = ((n * HO)[:, None] + ho) * (WO * CO) + wo * CO + (k % CO)[None, :]
+    for group in range(9 // VALID if STRIDE == 1 else (1 + odd_h) * (1 + odd_w)):
+        if STRIDE == 1:
+            tap = group * VALID + k // CO
+            down, right = 1 - tap // 3, 1 - tap % 3
+        else:
+            down, right = odd_h - group // (1 + odd_w), odd_w - group % (1 + odd_w)
+            tap = (1 + odd_h - 2 * down) * 3 + (1 + odd_w - 2 * right) + k // CO
+            down, right = down + k // CO, right + k // CO
+        to_h, to_w = ho[:, None] + down[None, :], wo[:, None] + right[None, :]
+        inside = own[:, None] & (k < VALID * CO)[None, :] & (to_h >= 0) & (to_h < HO) & (to_w >= 0) & (to_w < WO)
+        taken = ((n * HO)[:, None] + to_h) * (WO * CO) + to_w * CO + (k % CO)[None, :]
         part = tl.load(dz + taken, mask=inside, other=0.0)
         rows = k % CO * (9 * CI) + tap * CI
         kernel = tl.load(weight + rows[:, None] + ci[None, :], mask=(k < VALID * CO)[:, None], other=0.0)
         dx = tl.dot(part, kernel, dx, input_precision="tf32x3")
     # What comes back through the shortcut, and the ReLU of the input; the sums for its BN.
-    if SHORTCUT > 0:
+    if SHORTCUT:
         dx += back.to(tl.float32)
     dx = tl.where(active.to(tl.float32) > 0, dx, 0.0).to(dy_in.dtype.element_ty)
     tl.store(dy_in + place, dx, mask=own[:, None])
-    add_gradients(sums_in, dx.to(tl.float32), raw.to(tl.float32), first, positions_in, statistics_in, CI, COPIES_IN, BM)
+    share = tl.minimum(positions - first, BM).to(tl.float32) / positions_in
+    add_gradients(sums_in, dx.to(tl.float32), raw.to(tl.float32), share, statistics_in, CI, COPIES_IN)
 
 
 @triton.jit
@@ -108,4 +114,5 @@ def unpool(
     dx = tl.load(grad + at, mask=own[:, None], other=0.0).to(tl.float32) / (H * W)
     dx = tl.where(x > 0, dx, 0.0).to(dy.dtype.element_ty)
     tl.store(dy + m[:, None] * C + k[None, :], dx, mask=own[:, None])
-    add_gradients(sums, dx.to(tl.float32), raw.to(tl.float32), first, positions, statistics, C, COPIES, BM)
+    share = tl.minimum(positions - first, BM).to(tl.float32) / positions
+    add_gradients(sums, dx.to(tl.float32), raw.to(tl.float32), share, statistics, C, COPIES)

@@ -76,8 +76,8 @@ def _to_input(
     behind, before = slopes[layer.stage], slopes[layer.source_stage]
     stride = 1 + (layer.stage != layer.source_stage)
     through = layer.opens and backbone.carries  # a shortcut begins at the input of this layer
-    tile = tiles.input_gradient(source.channels, own.z.dtype)
-    input_gradient[tile.grid(source.positions)](
+    tile = tiles.input_gradient(own.channels, own.z.dtype)
+    input_gradient[(stride**2 * tile.grid(own.positions)[0],)](
         behind.dy[layer.row],
         own.z[layer.row],
         sums[layer.stage].backward[layer.row],
@@ -103,10 +103,10 @@ def _to_input(
         CO=own.channels,
         COPIES_IN=tiles.COPIES[source.channels],
         COPIES=tiles.COPIES[own.channels],
-        SHORTCUT=stride if through else 0,
+        SHORTCUT=through,
         BM=tile.positions,
-        BAND=tile.band // stride,
-        TAPS=tile.taps,
-        VALID=tile.valid,
+        BAND=tile.band,
+        TAPS=tile.taps if stride == 1 else 1,
+        VALID=tile.valid if stride == 1 else 1,
         **tile.options,
     )

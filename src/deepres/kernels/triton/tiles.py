@@ -46,7 +46,7 @@ class Share:
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-# By the channels of the output (of the input, for gradients).
+# By the channels of the output; of the input, for gradients of kernels.
 FORWARD = {16: Tile(256, 4, 128, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
 INPUT_GRADIENT = {16: Tile(128, 4, 64, 3), 32: Tile(128, 4, 128, 3), 64: Tile(64, 4, 64, 3)}
 WEIGHT_GRADIENT = {16: Share(64, 4, 4, 3, 48, 3), 32: Share(64, 4, 4, 3, 32, 3), 64: Share(64, 4, 1, 1, 16, 3)}
@@ -67,7 +67,7 @@ def forward(channels: int, dtype: torch.dtype) -> Tile:
 
 
 def input_gradient(channels: int, dtype: torch.dtype) -> Tile:
-    """For the gradient of an input with that many channels."""
+    """For the gradient of the input of a convolution with that many channels of output."""
     return EXACT if dtype == torch.float32 else INPUT_GRADIENT[channels]
 
 
