@@ -37,6 +37,7 @@ NEEDS = {
     "resume": ("typer", "rich"),
     "table6": ("typer", "rich", "pyarrow", "jinja2", "matplotlib"),
 }
+ON_DATA = (*SMALL, "fast", "resume", "table6")  # parts that train on --data
 OPTIONAL = ("msgspec", "platformdirs", "huggingface_hub", "psutil", "pyarrow", "timm", "triton")
 LEAST = 30.0  # seconds that must be left for another contest to begin
 STARTS = 80.0  # seconds that a contest takes beside the compilations of tuned
@@ -249,7 +250,7 @@ def main(given: list[str] | None = None) -> None:
         say(f"not installed, and what needs them is left out: {', '.join(lacking)}")
     from deepres.records import describe_environment
 
-    needs_data = not lacking_core() and any(part != "limits" for part in options.parts)
+    needs_data = not missing(CORE) and any(part in ON_DATA for part in options.parts)
     data = data_set(options.data, ROOT / "build/gpu/generated") if needs_data else ""
     found = {"environment": describe_environment(), "data": data, "parts": []}
     for name in options.parts:
@@ -260,11 +261,6 @@ def main(given: list[str] | None = None) -> None:
     for part in found["parts"]:
         for what, value in part["rows"]:
             say(f"{what:24} {value}")
-
-
-def lacking_core() -> list[str]:
-    """The packages that everything but the limits needs."""
-    return missing(CORE)
 
 
 if __name__ == "__main__":

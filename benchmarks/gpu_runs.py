@@ -17,7 +17,7 @@ MOST = 15 * 2**20  # bytes of the files in a .tar
 POLL = 0.1  # seconds between two looks at a run
 GRACE = 45.0  # seconds that a run has to end with a checkpoint after it was told to
 ROWS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # of Table 6, the shortest first
-STEPS, STOPPED_AT = 3_000, 1_000  # of the runs that show an exact resume
+STEPS, STOPPED_AT, WINDOW = 3_000, 1_000, 100  # of the runs that show an exact resume
 
 
 def generated(folder: Path) -> str:
@@ -198,17 +198,8 @@ def resume(part) -> None:
     for deterministic in ("true", "false") if has_deterministic() else ("",):
         own = ("--set", f"deterministic={deterministic}") if deterministic else ()
         name = f"deterministic={deterministic}" if deterministic else "as it is"
-        common = (
-            "train",
-            "resnet20",
-            "--data",
-            part.data,
-            "--iterations",
-            STEPS,
-            "--device",
-            part.options.device,
-            *own,
-        )
+        marks = ("--iterations", STEPS, "--set", f"window={WINDOW}", "--set", f"evaluate_every={STEPS // 3}")
+        common = ("train", "resnet20", "--data", part.data, "--device", part.options.device, *marks, *own)
         whole, output = finished(part.left, *common, "--run", folder / f"whole{deterministic}", "--json")
         told = json.loads(output)
         step = 1000 * told["seconds"] / STEPS
@@ -220,7 +211,7 @@ def resume(part) -> None:
 def _stopped(part, common: tuple, stopped: Path, whole: Path) -> str:
     """Train to a middle, stop, and go on; say whether the weights are those of the run in `whole`."""
     process = started(*common, "--run", stopped, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    rows, wanted = stopped / "metrics.jsonl", STOPPED_AT // 100
+    rows, wanted = stopped / "metrics.jsonl", STOPPED_AT // WINDOW
     while (
         process.poll() is None and part.left > GRACE and not (rows.exists() and rows.read_text().count("\n") >= wanted)
     ):

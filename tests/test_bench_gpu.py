@@ -34,7 +34,8 @@ def test_on_a_gpu_a_small_network_trains_on_resident_images_and_others_take_part
     assert not is_resident(dataclasses.replace(JOB, device="cpu"))
     assert not is_resident(dataclasses.replace(JOB, network="resnet50"))
     assert rivals(JOB) == ["textbook", "tuned"]
-    assert rivals(dataclasses.replace(JOB, task="infer", network="plain18")) == ["plain", "tuned"]
+    others = rivals(dataclasses.replace(JOB, task="infer", network="plain18"))
+    assert {"plain", "tuned"} <= set(others) and not {"torchvision", "timm", "openvino"} & set(others)
 
 
 def answers(job, turns, monkeypatch, windows=1):

@@ -98,12 +98,13 @@ def test_reproduce_makes_its_page(deepres, folder, tmp_path):
     assert (tmp_path / made["page"]).exists()
 
 
-def test_the_demos_predictor_runs(large, photographs):
+def test_the_demo_looks_at_a_picture(large, photographs):
+    """On the device that `auto` is: it predicts, and shows the responses of the layers."""
     pytest.importorskip("gradio")
     from deepres.report import demo
 
-    (exhibit,) = demo.exhibits([large], print)
-    assert exhibit is not None
+    sight = demo.look(demo.exhibits([large], print), next((photographs / "test").rglob("*.jpg")))
+    assert len(sight.drawn) == 1 and sight.responses is not None and b"<svg" in sight.responses
 
 
 def test_memory_of_the_device_is_given_back(small, folder, deepres):

@@ -23,7 +23,7 @@ VALUES = 2**26  # of a streamed array: 256 MiB in fp32, far more than a cache ho
 
 def gpu_limits(precision: str) -> Json:
     """The same of a GPU: a large matrix product and a copy within its memory, whose bytes are read and written."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     with torch.inference_mode():
         first, second = torch.randn(2, GPU_SIDE, GPU_SIDE, dtype=kind, device="cuda")
         product = GPU_SIDE**3 / _best(_repeated(lambda: first @ second)) * GPU_REPEATS
@@ -90,7 +90,7 @@ def asked(job: Job) -> Json:
     size = input_size(job.network)
     with torch.device("meta"):
         net = our_network(job)
-    width = 2 if job.precision == "bf16" else 4
+    width = 2 if job.precision in ("bf16", "fp16") else 4
     multiply_adds = stages(net, size)[-1].multiply_adds
     read, written = _values_moved(net, size)
     if job.task == "infer":

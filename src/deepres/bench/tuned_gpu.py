@@ -126,14 +126,15 @@ def scorer(job: Job, setting: Setting) -> Callable[[], object]:
 
 def captured(run: Callable[[], object]) -> Callable[[], None]:
     """`run` as a CUDA graph, which is replayed; its tensors stay where they are."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # of the warm-up, too: autograd keeps to the stream on which it first saw a parameter
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
             run()
     torch.cuda.current_stream().wait_stream(side)
+    gc.collect()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         run()
     return graph.replay
 
