@@ -44,7 +44,8 @@ ON_GPU: dict[str, dict[str, str]] = {
         "torchvision": "library_networks:torchvision",
         "timm": "library_networks:timm",
     },
-    "infer": _of("inference", OURS, "plain", "torchvision", "timm") | {"tuned": "tuned_gpu:infer"},
+    "infer": {"tuned": "tuned_gpu:infer"}
+    | _of("inference", OURS, "plain", "torchvision", "timm", "onnxruntime", "tensorrt"),
 }
 
 
@@ -69,8 +70,8 @@ def check(name: str, job: Job) -> None:
         )
     if name in ("torchvision", "timm"):
         torchvision_name(job)
-    elif name in ("onnxruntime", "openvino"):
-        require(name, job.precision)
+    elif name in ("onnxruntime", "openvino", "tensorrt"):
+        require(name, job.precision, job.device)
     elif name == "nvjpeg":
         require_nvjpeg(torch.device(job.device))
 

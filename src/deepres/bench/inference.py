@@ -16,6 +16,7 @@ from deepres.models.catalog import input_size
 from deepres.runtime.errors import InputError, install
 from deepres.runtime.versions import version
 from deepres.serving import engine as serving
+from deepres.serving import onnx
 from deepres.serving.agreement import agreement
 from deepres.serving.int8 import onnx_model
 from deepres.weights.names import torchvision_state_dict
@@ -52,9 +53,14 @@ def timm(job: Job) -> Contestant:
 
 
 def onnxruntime(job: Job) -> Contestant:
-    """torchvision's network, exported by PyTorch, in ONNX Runtime with its defaults; int8 by its own quantization."""
+    """torchvision's network, exported by PyTorch, in ONNX Runtime with its defaults; int8 by its own quantization.
+
+    On a GPU, by its provider for CUDA.
+    """
     import onnxruntime as ort
 
+    if job.device == "cuda":
+        return _provided(job, "cuda")
     session = ort.InferenceSession(_exported(job), providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: batch_of(job)[0].numpy()}
 
@@ -62,6 +68,20 @@ def onnxruntime(job: Job) -> Contestant:
         session.run(None, feed)
 
     return _repeated(scores, job, f"ONNX Runtime {ort.__version__}, {job.precision}, defaults")
+
+
+def tensorrt(job: Job) -> Contestant:
+    """The same model in TensorRT, through ONNX Runtime, in fp16 or int8."""
+    return _provided(job, "tensorrt")
+
+
+def _provided(job: Job, provider: onnx.Provider) -> Contestant:
+    """ONNX Runtime with a provider for GPUs; images and scores lie in the GPU's memory."""
+    import onnxruntime as ort
+
+    images = batch_of(job)[0]
+    run, _ = onnx.onnxruntime_opened(_exported(job), provider, images.shape)
+    return _repeated(lambda: run(images), job, f"ONNX Runtime {ort.__version__}, {provider}, {job.precision}")
 
 
 def openvino(job: Job) -> Contestant:
@@ -136,7 +156,7 @@ def _exported(job: Job) -> bytes:
         net = torchvision_net(job)
     except InputError:
         net = network(job)
-    return onnx_model(net, batch_of(job)[0], calibration(job))
+    return onnx_model(net, batch_of(job)[0].cpu(), calibration(job))
 
 
 def _eager(net: nn.Module, job: Job, setting: str, order: torch.memory_format = torch.contiguous_format) -> Contestant:

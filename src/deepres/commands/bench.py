@@ -31,7 +31,9 @@ class JobOptions:
         "cifar10"
     )
     part: Annotated[float, typer.Option(help="This part of the epoch, from above 0 to 1.")] = 1.0
-    precision: Annotated[str, typer.Option(help="Of our side and of runtimes: auto, fp32, bf16, int8.")] = "auto"
+    precision: Annotated[str, typer.Option(help="Of ours and of runtimes: auto, fp32, bf16, int8, fp16 (GPU).")] = (
+        "auto"
+    )
     memory_budget: Annotated[
         float | None, typer.Option(help="GiB that our side keeps to, for memory and for train at 224.")
     ] = None
@@ -138,7 +140,8 @@ def _job(task: Task, network: str, options: JobOptions) -> Job:
     size = BATCH[family(network)].get(task, 128) if options.batch_size is None else options.batch_size
     require_positive([("--batch-size", size)])
     device, precision = _device(task, options), options.precision
-    if precision == "int8" and task != "infer":
-        raise InputError("int8 is for infer alone; give --precision fp32 or bf16")
-    resolved = precision if precision == "int8" else resolve_precision(precision, device)
+    if precision in ("int8", "fp16") and task != "infer":
+        raise InputError(f"{precision} is for infer alone; give --precision fp32 or bf16")
+    halved = precision == "fp16" and device == "cuda"
+    resolved = precision if precision == "int8" or halved else resolve_precision(precision, device)
     return Job(task, network, **vars(replace(options, batch_size=size, precision=resolved, device=device)))
