@@ -258,7 +258,7 @@ class Trainer:
     def set_random(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state of the random generators that `random` returned."""
         torch.set_rng_state(state["random"])
-        if self.device != "cpu":
+        if self.device != "cpu" and "device_random" in state:  # not in a checkpoint of a processor
             torch.get_device_module(self.device).set_rng_state(state["device_random"])
 
     def resume(self, monitor: Monitor) -> None:
@@ -272,7 +272,7 @@ class Trainer:
             load_state(self.net, saved.weights.state)
             state = in_todays_form(saved.state)
             self.optimizer.restore(state.pop("lr"), state.pop("velocity"))
-            self.set_random({name: state.pop(name) for name in self.random()})
+            self.set_random({name: state.pop(name) for name in ("random", "device_random") if name in state})
             self.progress.take(state)
             monitor.say(f"going on from iteration {self.progress.iteration}")
         self.column.fill_(self.progress.iteration % self.recipe.window)

@@ -30,6 +30,7 @@ from deepres.workflows.batch import require_batch
 from deepres.workflows.configure import resolve, with_places
 
 # Fields that may differ on resume: data and start weights are compared by fingerprint, the others change no result.
+MACHINE = ("device", "kernels", "compile", "capture", "deterministic")  # may differ where the device does
 ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_budget", "workers", "skip_bad")
 
 
@@ -145,8 +146,8 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
             f"{run.path} holds a run of another configuration ({'; '.join(fields)}); give another --run, or "
             "the recorded values to go on with it"
         )
-    elif record["data_path"] != run.config.get("data_path"):  # the same content lies elsewhere now
-        write_json(run.path / "config.json", run.config | {"data_path": record["data_path"]})
+    else:
+        _take_place(record, opened)
     # The start weights, the pictures, and the environment of this start.
     if start is not None:
         start.keep(run)
@@ -155,6 +156,17 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
     environment: Json = describe_environment() | {"ranks": opened.ranks.world}
     write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
+
+
+def _take_place(record: Json, opened: _Opened) -> None:
+    """Record where a run goes on: its data may lie elsewhere now, and it may move to another device, which is said."""
+    run, moved = opened.run, record["device"] != opened.run.config["device"]
+    now = {name: record[name] for name in ("data_path", *(MACHINE if moved else ()))}
+    if moved:
+        began = run.config["device"]
+        opened.monitor.say(f"the run began on {began} and goes on on {record['device']}, with other bits than there")
+    if now != {name: run.config.get(name) for name in now}:
+        write_json(run.path / "config.json", run.config | now)
 
 
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
@@ -166,4 +178,5 @@ def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
         fields["fingerprint"] = run_pictures.changes(before, source)
     elif "fingerprint" in fields and "division" in fields:  # another rule puts the pictures into other parts
         fields["fingerprint"] += f"; {fields.pop('division')}"
-    return [field for name, field in fields.items() if name not in ANY_VALUE]
+    free = (*ANY_VALUE, *(MACHINE if "device" in fields else ()))
+    return [field for name, field in fields.items() if name not in free]
