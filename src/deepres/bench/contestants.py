@@ -87,5 +87,9 @@ def _takes_part(name: str, job: Job) -> bool:
 def ready(name: str, job: Job) -> Contestant:
     """Set up the contestant `name`. Raises `InputError` where it does not take part in this job."""
     check(name, job)
+    if job.device == "cuda" and name not in NO_RIVAL:
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = True  # PyTorch's default, which our runs switch off
     module, _, function = contestants(job)[name].partition(":")
     return getattr(importlib.import_module(f"deepres.bench.{module}"), function)(job)

@@ -1,6 +1,7 @@
 """A folded network run by PyTorch itself, operation by operation or compiled."""
 
 import copy
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
 
     made = InPrecision(net, precision)
     # PyTorch counts compilations by the source of `forward`, which all networks share, and stops after eight.
-    made.net.compile(isolate_recompiles=True)
+    known = "isolate_recompiles" in signature(torch.compile).parameters  # since 2.13
+    made.net.compile(**({"isolate_recompiles": True} if known else {}))
 
     def run(images: Tensor) -> Outputs:
         # Freezing makes the weights constants of the graph. As an option of `compile` the tracer would not see it; so
