@@ -97,6 +97,24 @@ def test_the_kernel_has_the_bits_of_the_plain_code():
     assert done.stdout == "same\n", done.stderr
 
 
+@pytest.mark.long
+def test_the_kernel_compiles_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Triton's compiler needs none: to the code of an H100."""
+    pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from deepres.data import filters, resampling_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    names = resampling_triton._resample_row.arg_names
+    kinds = {"parts": "*i64", "made": "*u8", "crop": "i32", "reach": "i32"}
+    fixed = {"known": resampling_triton.FACTS, "block": 256, "bits": filters.PRECISION, "half": filters.HALF}
+    signature = {name: "constexpr" if name in fixed else kinds.get(name, "*i32") for name in names}
+    made = compile(ASTSource(resampling_triton._resample_row, signature, fixed), target=GPUTarget("cuda", 90, 32))
+    assert made.asm["cubin"]
+
+
 @pytest.fixture(params=[False, True], ids=["decoded by workers", "nvjpeg"])
 def cropping(request: pytest.FixtureRequest) -> Cropping:
     return Cropping(32, SIDES, nvjpeg=request.param)

@@ -58,19 +58,24 @@ def needed(box: Sequence[float], size: tuple[int, int], crop: int) -> tuple[int,
 
 @cache
 def makes_kernels() -> bool:
-    """Whether Triton makes kernels for this machine's GPU, which takes a C compiler, too. The first call tries it."""
+    """Whether Triton makes kernels for this machine's GPU, which takes a C compiler, too. The first call tries it.
+
+    The kernel has to give the bits of the plain code for a small crop.
+    """
     if not torch.cuda.is_available() or find_spec("triton") is None:
         return False
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
     from deepres.data.resampling_triton import resample
 
-    whole, none, device = torch.tensor([[2, 2]]), torch.zeros(1, 2, dtype=torch.int64), torch.device("cuda")
-    own = filters(torch.tensor([[0.0, 0, 2, 2]]), whole, 1, device)
+    part = torch.arange(3 * 40 * 30).mul(37).remainder(256).byte().view(3, 40, 30)
+    box, size = torch.tensor([[2.5, 3.25, 27.75, 28.5]]), torch.tensor([[31, 42]])
+    cuts = Cuts(box, size, torch.tensor([[1, 2]]), torch.tensor([True]))
+    own = filters(box, size, 9, torch.device("cuda"))
     try:
-        resample([torch.zeros(3, 2, 2, dtype=torch.uint8, device=device)], none, own, torch.tensor([False]), 1)
+        made = resample([part.cuda()], cuts.corners, own, cuts.flips, 9)
     except Exception:  # Triton raises almost any exception where its tools are missing
         return False
-    return True
+    return torch.equal(made.cpu(), resampled([part], cuts, 9))
 
 
 def _one(part: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
