@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, damaged or short of disk go on to the same bits."""
 
+import hashlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+import torch
 
 from deepres.runtime.ending import SIGNALS
 from runs import checkpoints, last_weights, run_deepres, wait_for_checkpoint
@@ -133,6 +135,34 @@ def test_a_run_of_another_configuration_is_refused_with_the_fields(refused, fold
     message = refused(*arguments(folder, undisturbed), "--seed", 3, "--set", "momentum=0.8")
     assert "seed: 0 -> 3" in message
     assert "recipe.momentum: 0.9 -> 0.8" in message
+
+
+def test_a_run_goes_on_on_another_device_and_says_so(process, folder, undisturbed, tmp_path):
+    """A GPU's run, as its record and its checkpoint say, on this processor; its kernels and capture do not bind it."""
+    run = tmp_path / "moved"
+    child = process(*arguments(folder, run), wait=False)
+    while not (run / "metrics.jsonl").exists():
+        time.sleep(0.005)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGTERM
+    began = json.loads((run / "config.json").read_text()) | {"device": "cuda", "kernels": "on", "compile": "on"}
+    (run / "config.json").write_text(json.dumps(began))
+    with_random_state_of_a_gpu(checkpoints(run)[-1])
+    result = process(*arguments(folder, run, "--device", "cpu"))
+    assert result.returncode == 0, result.stderr
+    assert "the run began on cuda and goes on on cpu, with other bits than there" in result.stderr
+    now, before = (json.loads((place / "config.json").read_text()) for place in (run, undisturbed))
+    assert now == before
+    assert_same_bits(run, undisturbed)  # since it was this processor that began it
+
+
+def with_random_state_of_a_gpu(place):
+    state = torch.load(place / "state.pt", weights_only=True) | {"device_random": torch.zeros(16, dtype=torch.uint8)}
+    torch.save(state, place / "state.pt")
+    sums = json.loads((place / "sha256.json").read_text())
+    sums["state.pt"] = hashlib.sha256((place / "state.pt").read_bytes()).hexdigest()
+    (place / "sha256.json").write_text(json.dumps(sums))
 
 
 def test_like_takes_over_the_recorded_configuration(process, undisturbed, tmp_path):

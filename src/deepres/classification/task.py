@@ -162,7 +162,9 @@ def _resident(config: ClassificationConfig, data: Data, ranks: Ranks, start_mean
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
     augmentation = CropFlip(recipe.pad, recipe.alternate_flips) if recipe.augment else None
     batches = Batches(data.train, mean, order, place, augmentation, fused_cut(config.device))
-    test = _ResidentTest(data.test, spread(data.test, config.test_images), mean, place, ranks)
+    # The test images lie on the device, too.
+    tested = dataclasses.replace(data.test, images=data.test.images.to(place), labels=data.test.labels.to(place))
+    test = _ResidentTest(tested, spread(tested, config.test_images), mean, place, ranks)
     known = (data.classes, data.channels, data.fingerprint, mean)
     return ClassificationTask(*known, batches, test, ranks, recipe.label_smoothing)
 

@@ -87,9 +87,13 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
     """`config` with each `auto` resolved, except `compile` of a new run, which is decided with the network."""
     device = resolve_device(config.device)
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
-    if compile == "auto":  # an existing run keeps its decision, as times measured now could differ
-        compile = ranks.by_first(lambda: run.config.get("compile", "off") if run.begun else "auto")
-    if asked == "auto" and ranks.by_first(lambda: run.begun and run.config.get("kernels") == "off"):
+    begun, recorded = ranks.by_first(lambda: (run.begun, run.config if run.begun else {}))
+    if begun and recorded.get("device") != device:  # what was decided for another device does not hold here
+        asked, compile = ("auto" if own == recorded.get(name) else own for name, own in _decided(config))
+        begun = False
+    if compile == "auto" and begun:  # an existing run keeps its decision, as times measured now could differ
+        compile = recorded.get("compile", "off")
+    if asked == "auto" and begun and recorded.get("kernels") == "off":
         asked = "off"  # a run that began without kernels goes on without them
     if compile == "on" and asked == "auto":
         asked = "off"
@@ -99,6 +103,11 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
         own = on_kernels.resolve_kernels(asked, device, config.recipe.bn_group, say)
     kernels = "on" if own else "off"
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
+
+
+def _decided(config: ClassificationConfig) -> tuple[tuple[str, str], ...]:
+    """The fields that are decided for a device."""
+    return ("kernels", config.kernels), ("compile", config.compile)
 
 
 def _unknown_to_gpu_kernels(config: ClassificationConfig) -> str | None:
