@@ -1,4 +1,9 @@
-"""How each kernel divides its work on a GPU: found by trying on an H100."""
+"""How each kernel divides its work on a GPU.
+
+Tiles of maps are the fastest of four or more tried on one H100, with an earlier form of the kernels (resnet20 at 128
+images: 0.784 ms a captured step). Those of kernels' gradients follow from registers and shared memory; they were not
+measured since that kernel was rewritten.
+"""
 
 from dataclasses import dataclass
 
