@@ -1,8 +1,8 @@
 """How each kernel divides its work on a GPU.
 
-Tiles of maps are the fastest of four or more tried on one H100, with an earlier form of the kernels (resnet20 at 128
-images: 0.784 ms a captured step). Those of kernels' gradients follow from registers and shared memory; they were not
-measured since that kernel was rewritten.
+Tiles of maps are those that were fastest, or near them, of four tried on one H100 with an earlier form of the kernels
+(resnet20 at 128 images: 0.784 ms a captured step). Those of the kernels' gradients follow from registers and shared
+memory. No kernel was measured on a GPU since it had its present form.
 """
 
 from dataclasses import dataclass
