@@ -8,7 +8,6 @@ from torch import Tensor
 
 from deepres.kernels.triton import tiles
 from deepres.kernels.triton.backward import input_gradient, unpool
-from deepres.kernels.triton.beside import beside, join
 from deepres.kernels.triton.chain import Backbone, Layer, Maps, Slopes, Sums, carried
 from deepres.kernels.triton.weight_pass import of_stage
 
@@ -24,17 +23,13 @@ def run(
     """The gradients of `Backbone.parameters`, in turn, from that of the averages, (N, C) and contiguous."""
     slopes = [Slopes.room(stage) for stage in maps]
     _unpool(backbone, maps, slopes, sums, grad)
-    layers = list(backbone.layers())
+    for layer in reversed(list(backbone.layers())):
+        _to_input(backbone, layer, maps, slopes, sums, kernels)
     result: list[Tensor] = []
-    for number in reversed(range(len(maps))):
-        # All maps of a stage; then its kernels, for which no other stage waits.
-        for layer in reversed([layer for layer in layers if layer.stage == number]):
-            _to_input(backbone, layer, maps, slopes, sums, kernels)
-        with beside(grad.device):
-            found = of_stage(backbone, number, images, maps, slopes, sums)
-        norms = zip(found, slopes[number].norms, strict=True)
-        result = [gradient for kernel, (gamma, beta) in norms for gradient in (kernel, gamma, beta)] + result
-    join(grad.device)
+    for number, own in enumerate(slopes):
+        found = of_stage(backbone, number, images, maps, slopes, sums)
+        for kernel, (gamma, beta) in zip(found, own.norms, strict=True):
+            result += [kernel, gamma, beta]
     return result
 
 

@@ -1,4 +1,9 @@
-"""How each kernel divides its work on a GPU: found by trying on an H100."""
+"""How each kernel divides its work on a GPU.
+
+Tiles of maps are those that were fastest, or near them, of four tried on one H100 with an earlier form of the kernels
+(resnet20 at 128 images: 0.784 ms a captured step). Those of the kernels' gradients follow from registers and shared
+memory. No kernel was measured on a GPU since it had its present form.
+"""
 
 from dataclasses import dataclass
 
