@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from deepres.acceleration.compiled import compile_alone
 from deepres.runtime.errors import InputError
 from deepres.serving.outputs import Outputs, Runner, named
 
@@ -23,8 +24,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     from torch._dynamo.exc import TorchDynamoException
 
     fast, dtype = _in_precision(net, precision)
-    # PyTorch counts compilations by the source of `forward`, which all networks share, and stops after eight.
-    fast.compile(isolate_recompiles=True)
+    compile_alone(fast)
     converting = _converting(fast, dtype)
 
     def run(images: Tensor) -> Outputs:
