@@ -21,8 +21,8 @@ check: .venv/ready lint
 other-processor: .venv/ready  # `check` on the other kind: with products of bf16 if this one has none, without if it has
 	env $$($(BIN)/python tools/other_processor.py) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
 
-floor: .venv-floor/ready  # `fast` with the lowest versions that pyproject.toml admits, in an environment of their own
-	.venv-floor/bin/pytest -m "not slow and not long" -n $(JOBS) --dist loadfile
+floor: .venv-floor/ready  # `check` with the lowest versions that pyproject.toml admits, in an environment of their own
+	.venv-floor/bin/pytest -m "not slow" -n $(JOBS) --dist loadfile
 
 coverage: .venv/ready  # counting lines makes the tests half as long again
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term

@@ -61,6 +61,15 @@ def test_what_has_no_onnx_is_refused_in_one_sentence(name):
     assert "\n" not in str(refusal.value)
 
 
+def test_an_onnxscript_older_than_pytorch_is_said_in_one_sentence(monkeypatch):
+    def export(*inputs, **how):
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_9_0'")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(InputError, match=r"onnxscript is too old .*torch_9_0.*install a newer one"):
+        engine(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), IMAGES, "onnxruntime")
+
+
 def test_no_file_is_left_of_what_has_no_onnx(tmp_path):
     with pytest.raises(InputError, match="give --format torch-export"):
         export(Unknown(), tmp_path / "net.onnx", "onnx", Inputs([IMAGES]), {})

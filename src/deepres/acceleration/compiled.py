@@ -3,6 +3,9 @@
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import count
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from deepres.runtime.cache_folder import cache_folder
 
 # PyTorch stops compiling a function after 8 shapes by default, and the blocks of resnet50 alone have 8.
 SHAPES = 64
+_numbers = count()
 
 
 class CompiledConvBN(ConvBN):
@@ -54,3 +58,19 @@ def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     config.recompile_limit = SHAPES
     config.optimize_ddp = False  # it divides graphs for the exchange of gradients; blocks are small enough
     return torch.compile(forward, dynamic=False)
+
+
+def compile_alone(net: nn.Module, **how: Any) -> None:
+    """Compile `net` in place, whatever was compiled before; `how` goes to `torch.compile`.
+
+    PyTorch counts compilations, and remembers which sizes varied, by the code of a function, and stops after eight.
+    Networks share the code of `forward`; so this one gets code of its own, with a name of its own.
+    """
+    forward = net.forward
+
+    def run(*inputs: Any) -> Any:
+        return forward(*inputs)
+
+    name = f"run_{next(_numbers)}"
+    own = FunctionType(run.__code__.replace(co_name=name), run.__globals__, name, None, run.__closure__)
+    net.forward = torch.compile(own, **how)

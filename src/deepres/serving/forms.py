@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,12 @@ def _write_openvino(content: Content, file: Path) -> None:
         facts = dict(content.facts) | {WEIGHTS_DIGEST: digest(file.with_suffix(".bin"))}
         model.set_rt_info(json.dumps(facts), METADATA)
         save_model(model, file, compress_to_fp16=False)
+        Core().read_model(file)  # before 2026.4, half a file is written without an error
     except RuntimeError as error:  # where the disk is full, it says only "iostream error"
         free = shutil.disk_usage(file.parent).free / 2**20
-        raise OSError(f"{str(error).splitlines()[0]} of OpenVINO, with {free:.0f} MiB free on the disk") from None
+        raise OSError(
+            f"{str(error).strip().splitlines()[-1]} of OpenVINO, with {free:.0f} MiB free on the disk"
+        ) from None
 
 
 def _read_openvino(file: Path, device: str) -> tuple[Runner, Facts]:
@@ -90,7 +94,9 @@ def _write_program(content: Content, file: Path) -> None:
 
 def _read_program(file: Path, device: str) -> tuple[Runner, Facts]:
     extra = {f"{METADATA}.json": ""}
-    program = torch.export.load(file, extra_files=extra).module()
+    with warnings.catch_warnings():  # PyTorch 2.11 warns of its own buffers
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        program = torch.export.load(file, extra_files=extra).module()
     return lambda images: named(program(images)), _decoded(extra[f"{METADATA}.json"], file)
 
 

@@ -1,5 +1,6 @@
 """A network as an ONNX model, run by ONNX Runtime: on the processor, or on a GPU by its CUDA or TensorRT provider."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,21 +33,28 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
     """The folded `net` as a serialized ONNX model of float32 for any number of images of the size of `example`.
 
     Its input is named `images` (N, C, H, W). Its outputs have the names that the network gives them: `scores` (N, K)
-    for a classifier. Raises `InputError` where PyTorch cannot write an operation of `net` as ONNX.
+    for a classifier. Raises `InputError` where PyTorch cannot write an operation of `net` as ONNX, and where the
+    package onnxscript is older than PyTorch.
     """
     two = example[:1].repeat(2, 1, 1, 1)  # for a single image, torch.export would fix the batch size at 1
     with torch.inference_mode():
         names = list(named(net(two)))
     try:
-        program = torch.onnx.export(
-            net,
-            (two,),
-            input_names=[IMAGES],
-            output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings():  # PyTorch 2.11 warns of its own copies of trees
+            warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
+            program = torch.onnx.export(
+                net,
+                (two,),
+                input_names=[IMAGES],
+                output_names=names,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                verbose=False,
+            )
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"onnxscript is too old for PyTorch {torch.__version__} ({error}); install a newer one"
+        ) from None
     except torch.onnx.OnnxExporterError as error:
         # The sentence of the innermost error says why.
         cause: BaseException = error

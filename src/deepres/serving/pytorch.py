@@ -1,11 +1,11 @@
 """A folded network run by PyTorch itself, operation by operation or compiled."""
 
 import copy
-from inspect import signature
 
 import torch
 from torch import Tensor, nn
 
+from deepres.acceleration.compiled import compile_alone
 from deepres.models.classifier import Classifier
 from deepres.runtime.errors import InputError
 from deepres.serving.outputs import Outputs, Runner, named
@@ -48,9 +48,7 @@ def compiled(net: nn.Module, precision: str, example: Tensor) -> Runner:
     import torch._inductor.config as inductor
 
     made = InPrecision(net, precision)
-    # PyTorch counts compilations by the source of `forward`, which all networks share, and stops after eight.
-    known = "isolate_recompiles" in signature(torch.compile).parameters  # since 2.13
-    made.net.compile(**({"isolate_recompiles": True} if known else {}))
+    compile_alone(made.net)
 
     def run(images: Tensor) -> Outputs:
         # Freezing makes the weights constants of the graph. As an option of `compile` the tracer would not see it; so
