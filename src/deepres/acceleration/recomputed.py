@@ -4,6 +4,7 @@ Chen et al. 2016: only the input of a segment of blocks is kept; in the backward
 Segments of about sqrt(n) blocks need memory in proportion to sqrt(n), for a third more work.
 """
 
+import gc
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -140,6 +141,7 @@ def _peak_on_gpu(net: nn.Module, images: Tensor, precision: str) -> int:
         del scores
         peak = torch.cuda.max_memory_allocated(device) - held
         net.zero_grad(set_to_none=True)
+        gc.collect()  # else graphs of the trial stay, with nodes that would keep a capture to the trial's stream
     # Leave the running statistics, and the memory of the device, as they were.
     for buffer, value in before:
         buffer.copy_(value)
