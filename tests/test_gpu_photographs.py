@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import images
 from deepres.classification.recipe import IMAGENET, ClassificationConfig
 from deepres.data.order import Order
-from deepres.data.resampling import makes_kernels, resampled
+from deepres.data.resampling import resampled, resamples
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Reading
 from deepres.data.stream.photographs import CropColour, Decode, Photographs
@@ -64,7 +64,7 @@ def photographs(index: Index, device: str, decode: Decode = "cpu", workers: int 
 def test_the_kernel_has_pillows_bits():
     """Sixty parts of pictures: the plain code, which has Pillow's bits, runs on the processor."""
     _, parts, cuts = parts_of_pictures(60)
-    assert makes_kernels()
+    assert resamples()
     got = resampled([part.cuda() for part in parts], cuts, 9)
     assert torch.equal(got.cpu(), resampled(parts, cuts, 9))
 

@@ -37,7 +37,7 @@ def resampled(parts: Sequence[Tensor], cuts: Cuts, crop: int) -> Tensor:
     """
     device = parts[0].device
     own = filters(cuts.boxes, cuts.sizes, crop, device)
-    if device.type == "cuda" and makes_kernels():
+    if device.type == "cuda" and resamples():
         from deepres.data.resampling_triton import resample
 
         return resample(parts, cuts.corners, own, cuts.flips, crop)
@@ -57,7 +57,7 @@ def needed(box: Sequence[float], size: tuple[int, int], crop: int) -> tuple[int,
 
 
 @cache
-def makes_kernels() -> bool:
+def resamples() -> bool:
     """Whether Triton makes kernels for this machine's GPU, which takes a C compiler, too. The first call tries it.
 
     The kernel has to give the bits of the plain code for a small crop.

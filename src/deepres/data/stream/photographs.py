@@ -10,7 +10,7 @@ from torch import Tensor
 from deepres.data.augment import channels_last
 from deepres.data.crops import DRAWS, colour_shift, finish, scale_crop_flip
 from deepres.data.order import Order
-from deepres.data.resampling import makes_kernels
+from deepres.data.resampling import resamples
 from deepres.data.stream.ahead import Ahead, Raw, sent
 from deepres.data.stream.index import Index
 from deepres.data.stream.labelled import Batch, labelled, shifted
@@ -59,7 +59,7 @@ class Photographs:
         shift = partial(colour_shift, values=own.values, vectors=own.vectors, sigma=own.sigma)
         view = partial(scale_crop_flip, crop=own.crop, sides=own.sides)
         # What the device cuts, if it cuts; what the processor cuts, in worker processes or in the place of the device.
-        cuts = decode == "gpu" or (device.type == "cuda" and makes_kernels()) if cuts is None else cuts
+        cuts = decode == "gpu" or (device.type == "cuda" and resamples()) if cuts is None else cuts
         reading = replace(reading, pinned=device.type == "cuda")
         here = replace(reading, workers=0) if cuts else reading
         self._cut = Stream(labelled(index, view, DRAWS), shifted(shift), order, here)
