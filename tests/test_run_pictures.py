@@ -142,8 +142,8 @@ def test_a_run_is_tested_on_its_own_data_from_any_folder(deepres, pets, run, tmp
 def test_data_that_moved_are_named_and_all_is_well(deepres, refused, pets, run, tmp_path):
     before, _ = report_of(deepres, run)
     pets.rename(tmp_path / "moved")
-    assert f"was trained on {pets}, which is gone; where it was moved, name it with --data" in refused("eval", run)
-    assert "which is gone" in refused("train", "--run", run)
+    assert f"{pets}, the data of {run}, does not exist; where it was moved, name it with --data" in refused("eval", run)
+    assert "the data of the run, does not exist" in refused("train", "--run", run)
     report, said = report_of(deepres, run, "--data", "moved")
     assert report["top1_error"] == before["top1_error"] and "not all" not in said
     assert deepres("train", "--run", run, "--data", "moved").returncode == 0

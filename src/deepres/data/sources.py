@@ -143,7 +143,7 @@ def placed(data: str) -> str:
 def still_there(place: str, owner: str) -> str:
     """`place`, where the data of `owner` were. Raises `InputError` where it does not exist any more."""
     if Path(place).is_absolute() and not Path(place).exists():
-        raise InputError(f"{owner} was trained on {place}, which is gone; where it was moved, name it with --data")
+        raise InputError(f"{place}, the data of {owner}, does not exist; where it was moved, name it with --data")
     return place
 
 
