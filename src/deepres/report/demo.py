@@ -182,7 +182,6 @@ def _image(svg: bytes | None) -> str:
 
 def _gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = str(limits.EVENTS)
     try:
         return importlib.import_module("gradio")
     except ImportError:

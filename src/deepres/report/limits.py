@@ -16,6 +16,7 @@ SESSIONS = 64  # whose last answers are kept
 MESSAGES = 256  # sessions whose answers wait to be fetched
 SWEEP_SECONDS = 30.0
 EVENTS = 100  # finished requests that Gradio keeps for its statistics
+UNFINISHED = ("queued", "processing")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -84,6 +85,7 @@ async def _sweep_for_ever(blocks: Any) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         _forget_sessions(blocks)
+        _forget_requests(blocks._queue.event_analytics)
         await asyncio.to_thread(_return_memory)
 
 
@@ -95,6 +97,13 @@ def _forget_sessions(blocks: Any) -> None:
     for session in [own for own, waiting in events.items() if not waiting or own not in messages]:
         events.pop(session)
         messages.pop(session, None)
+
+
+def _forget_requests(statistics: dict[str, dict[str, Any]]) -> None:
+    """Drop the oldest of the finished requests; Gradio would keep thousands, or all."""
+    finished = [number for number, request in statistics.items() if request["status"] not in UNFINISHED]
+    for number in finished[: max(0, len(finished) - EVENTS)]:
+        statistics.pop(number)
 
 
 def _return_memory() -> None:

@@ -25,7 +25,6 @@ def quantized(model: bytes, calibrate: Iterable[Tensor]) -> bytes:
     The range of a map goes from its smallest to its largest value over the batches (N, C, H, W) of `calibrate`.
     Raises `InputError` where `calibrate` holds no images.
     """
-    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -42,8 +41,9 @@ def quantized(model: bytes, calibrate: Iterable[Tensor]) -> bytes:
 
     # The quantizer reads and writes files.
     with tempfile.TemporaryDirectory() as folder:
-        prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        quant_pre_process(onnx.load_model_from_string(model), prepared)
+        whole, prepared, done = (Path(folder) / name for name in ("whole.onnx", "prepared.onnx", "int8.onnx"))
+        whole.write_bytes(model)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)  # that is for transformers, and knows less
         quantize_static(
             prepared,
             done,
