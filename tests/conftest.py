@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 os.environ["COLUMNS"] = "200"  # before the command line makes its consoles
@@ -18,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # of a job in a shell's background, or under nohup
         signal.signal(number, usual)  # or tests would inherit it
+
+import torch  # after the number of threads is set
 
 import deepres.weights.hub  # so that networks can be saved, as `deepres.build` has it
 from deepres import cli

@@ -12,6 +12,7 @@ from PIL import ImageFilter
 from safetensors.torch import load_file
 
 import images
+from cuts import parts_of_pictures
 from deepres.classification.recipe import IMAGENET, ClassificationConfig
 from deepres.data.order import Order
 from deepres.data.resampling import resampled, resamples
@@ -24,7 +25,6 @@ from deepres.runtime.errors import InputError
 from deepres.training.loop import StoppedError
 from deepres.workflows.train import train_run
 from runs import last_weights
-from test_stream_gpu import parts_of_pictures
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 CROP = 64

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 import images
+from cuts import CROP, parts_of_pictures
 from deepres.data.crops import scale_crop_flip
 from deepres.data.order import Order
-from deepres.data.resampling import Cuts, needed, resampled
+from deepres.data.resampling import resampled
 from deepres.data.stream import ahead, transport, uncut
 from deepres.data.stream.index import Index, open_index
 from deepres.data.stream.loader import Reading
@@ -27,7 +28,6 @@ from deepres.runtime.errors import InputError
 
 CPU = torch.device("cpu")
 SIDES = (40, 60)
-CROP = 9
 DRAWS = (0.3, 0.4, 0.8, 0.2, 0.5, 0.6, 0.7)
 
 
@@ -35,25 +35,6 @@ def jpeg(image: Image.Image, **how: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "JPEG", **how)
     return stream.getvalue()
-
-
-def parts_of_pictures(count: int, seed: int = 0) -> tuple[list[Tensor], list[Tensor], Cuts]:
-    """Noise of many sizes, the parts that a square of each (a tenth of it to all) follows from, and the cuts."""
-    random = np.random.default_rng(seed)
-    whole, parts, boxes, corners = list[Tensor](), list[Tensor](), list[tuple[float, ...]](), list[tuple[int, int]]()
-    for number in range(count):
-        height, width = map(int, random.integers(6, 90, 2))
-        side = float(random.uniform(0.1, 1)) * min(width, height) if number else float(min(width, height))
-        left, top = random.uniform(0, width - side), random.uniform(0, height - side)
-        boxes.append((left, top, left + side, top + side))
-        whole.append(torch.from_numpy(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).permute(2, 0, 1))
-        first, upper, last, lower = needed(boxes[-1], (width, height), CROP)
-        corners.append((first, upper))
-        part = whole[-1][:, upper:lower, first:last]
-        parts.append(part.contiguous() if number % 2 else part)  # colours apart, as nvJPEG gives them, or together
-    sizes = torch.tensor([(picture.shape[2], picture.shape[1]) for picture in whole])
-    cuts = Cuts(torch.tensor(boxes, dtype=torch.float32), sizes, torch.tensor(corners), torch.arange(count) % 3 == 0)
-    return whole, parts, cuts
 
 
 def by_pillow(picture: Tensor, box: Tensor, flip: bool, crop: int) -> Tensor:
@@ -78,7 +59,7 @@ import torch
 from deepres.data.filters import filters
 from deepres.data.resampling import Cuts, needed, resampled
 from deepres.data.resampling_triton import resample
-from test_stream_gpu import CROP, parts_of_pictures
+from cuts import CROP, parts_of_pictures
 
 _, parts, cuts = parts_of_pictures(6, seed=1)
 own = filters(cuts.boxes, cuts.sizes, CROP, torch.device("cpu"))

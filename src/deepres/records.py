@@ -43,8 +43,8 @@ VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf
 class _Recipe(TypedDict, total=False):
     name: str
     iterations: Count
-    batch_size: Count
-    evaluate_every: Count
+    batch_size: int
+    evaluate_every: int
     crop: Count
 
 
