@@ -17,22 +17,9 @@ from deepres.runtime.errors import InputError
 from deepres.training.loop import train
 from deepres.training.recipe import Recipe
 from runs import run_deepres
-from tasks import GivenTask
+from tasks import GivenTask, Told
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
-
-
-class Told:
-    """Remembers what a person is told."""
-
-    def __init__(self):
-        self.said = []
-
-    def step(self, iteration, row):
-        pass
-
-    def say(self, message):
-        self.said.append(message)
 
 
 def batch_at(step):

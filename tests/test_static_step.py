@@ -15,20 +15,10 @@ from deepres.runtime.ranks import ALONE
 from deepres.training.captured import StaticStep
 from deepres.training.loop import prepare
 from deepres.training.trainer import Setup, Trainer
+from tasks import Told
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 STEPS = 30
-
-
-class Heard:
-    def __init__(self):
-        self.said = []
-
-    def step(self, iteration, row):
-        pass
-
-    def say(self, message):
-        self.said.append(message)
 
 
 def trainer(folder, tmp_path, device, recipe, network="resnet8", how=None):
@@ -62,7 +52,7 @@ def state(own):
 def test_static_steps_are_the_plain_ones(folder, tmp_path, device, recipe):
     """Warm-up, rates, windows, and the optimizers; on a GPU the algorithms may sum in another order."""
     plain, static = (trainer(folder, tmp_path, device, recipe) for _ in range(2))
-    static.capture(Heard())
+    static.capture(Told())
     assert static.captured is not None and (static.captured.graph is not None) == (device == "cuda")
     assert train(static) == pytest.approx(train(plain), rel=1e-4)
     for own, other in zip(state(static), state(plain), strict=True):
@@ -73,7 +63,7 @@ def test_static_steps_are_the_plain_ones(folder, tmp_path, device, recipe):
 def test_capturing_changes_neither_the_network_nor_the_random_numbers(folder, tmp_path, device):
     own = trainer(folder, tmp_path, device, CIFAR)
     before, random = state(own), own.random()
-    own.capture(Heard())
+    own.capture(Told())
     assert all(torch.equal(*pair) for pair in zip(before, state(own), strict=True))
     assert all(torch.equal(random[name], value) for name, value in own.random().items())
 
@@ -92,7 +82,7 @@ def test_a_step_takes_what_it_is_given_and_not_what_it_was_made_with():
 
 @pytest.mark.gpu
 def test_a_step_that_asks_the_gpu_for_a_value_goes_on_uncaptured(folder, tmp_path):
-    own, heard = trainer(folder, tmp_path, "cuda", CIFAR), Heard()
+    own, heard = trainer(folder, tmp_path, "cuda", CIFAR), Told()
     plain = own.task.loss
 
     def asking(net, part):

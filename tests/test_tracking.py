@@ -21,7 +21,7 @@ from deepres.training.recipe import Recipe
 from deepres.training.tracking import Tail, Tracked, named
 from deepres.weights import checkpoint
 from runs import run_two_ranks
-from tasks import GivenTask, plain
+from tasks import GivenTask, Told, plain
 
 RECIPE = Recipe(iterations=12, batch_size=8, lr=0.1, milestones=(9,), window=2, evaluate_every=4)
 CONFIG = {"network": "resnet8", "data": "a|b", "seed": 0, "recipe": {"name": "cifar", "batch_size": 8}}
@@ -41,17 +41,6 @@ class Kept:
 
     def close(self, failed):
         self.closed = failed
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def step(self, iteration, row):
-        pass
-
-    def say(self, message):
-        self.said.append(message)
 
 
 @pytest.fixture
@@ -110,7 +99,7 @@ def batch_at(step):
 
 def run_loop(run, names, evaluate=lambda net, last: {"test_error": 50.0, "test_top5_error": 5.0}, recipe=RECIPE):
     write_json(run.path / "config.json", CONFIG)
-    monitor = Silent()
+    monitor = Told()
     with Tracked(monitor, run, names) as told:
         train(net(), recipe, GivenTask(batch_at, evaluate), run, told)
     return monitor
@@ -160,7 +149,7 @@ def test_rows_of_before_come_with_the_time_at_which_they_were_recorded(tmp_path,
     # The rows of the checkpoint are those that a resumed run goes on with.
     for place in (file, saved / "timing.jsonl"):
         place.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with Tracked(Silent(), run, ["kept"]) as told:
+    with Tracked(Told(), run, ["kept"]) as told:
         told.step(6, {})
         told.step(7, {})
     assert [iteration for iteration, _ in kept[0].rows] == [2, 4, 6]
@@ -258,7 +247,7 @@ def test_trackio_has_each_point_once_after_a_second_start(tmp_path, monkeypatch)
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "store", raising=False)
     run = Run(tmp_path / "run")
     run_loop(run, ["trackio"])
-    with Tracked(Silent(), run, ["trackio"]) as told:
+    with Tracked(Told(), run, ["trackio"]) as told:
         told.step(12, {})
     (record,) = storage.get_run_records(trackers.PROJECT)
     rows = storage.get_logs(trackers.PROJECT, record["name"], run_id=record["id"])
@@ -333,7 +322,7 @@ def test_a_step_without_new_rows_costs_next_to_nothing(tmp_path, kept):
     run = Run(tmp_path / "run")
     write_json(run.path / "config.json", CONFIG)
     (run.path / "metrics.jsonl").write_text('{"iteration": 2, "test_error": 1.0}\n' * 1000)
-    with Tracked(Silent(), run, ["kept"]) as told:
+    with Tracked(Told(), run, ["kept"]) as told:
         told.step(1, {})
         begun = time.perf_counter()
         for step in range(1_000):

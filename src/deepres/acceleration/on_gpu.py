@@ -8,7 +8,7 @@ from torch import nn
 
 from deepres.acceleration import on_triton, on_triton_blocks
 from deepres.acceleration.on_kernels import KERNELS
-from deepres.acceleration.step_kernels import makes_kernels
+from deepres.acceleration.step_kernels import trouble
 from deepres.models.catalog import build
 from deepres.runtime.cache_folder import cache_folder
 from deepres.runtime.errors import InputError, Say
@@ -62,6 +62,4 @@ def _missing() -> str | None:
         return "triton is not installed"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST:
         return f"the GPU is older than NVIDIA's Ampere (compute capability {OLDEST[0]}.{OLDEST[1]})"
-    if torch.cuda.is_available() and not makes_kernels():
-        return "Triton makes no kernel here, for which it needs a C compiler"
-    return None
+    return trouble() if torch.cuda.is_available() else None

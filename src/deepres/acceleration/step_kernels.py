@@ -9,21 +9,29 @@ from torch import Tensor
 
 from deepres.data.resident_batches import Cut
 from deepres.runtime.cache_folder import cache_folder
+from deepres.runtime.errors import reason_of
+
+
+def makes_kernels() -> bool:
+    """Whether Triton makes kernels for this machine's GPU; it takes a C compiler, too. The first call tries it."""
+    return trouble() is None
 
 
 @cache
-def makes_kernels() -> bool:
-    """Whether Triton makes kernels for this machine's GPU; it takes a C compiler, too. The first call tries it."""
-    if not torch.cuda.is_available() or find_spec("triton") is None:
-        return False
+def trouble() -> str | None:
+    """Why Triton makes no kernels here; None where it does."""
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    if find_spec("triton") is None:
+        return "triton is not installed"
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
     from deepres.kernels.triton.cross_entropy import cross_entropy
 
     try:
         cross_entropy(torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda"))
-    except Exception:  # Triton raises almost any exception where its tools are missing
-        return False
-    return True
+    except Exception as error:  # Triton raises almost any exception where its tools are missing
+        return f"Triton makes no kernel here ({reason_of(error)}), for which it needs a C compiler"
+    return None
 
 
 def fused_cut(device: str) -> Cut | None:

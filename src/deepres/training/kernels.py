@@ -20,7 +20,7 @@ def kernels_work(config: Config, asked: str, net: nn.Module, task: AnyTask, say:
     """
     if config.kernels != "on" or config.device != "cuda":
         return config.kernels == "on"
-    trial = copy.deepcopy(net).to(device=config.device, memory_format=torch.channels_last)  # pyright: ignore
+    trial = copy.deepcopy(net).to(device=config.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     set_training(trial)
     on_gpu.accelerate(trial)
     part = task.split(task.batch_at(0), config.recipe.accumulate)[0]

@@ -40,7 +40,7 @@ def train(
     """Train `net` in place to the end of `recipe`; return the final figures, which are also written as `done.json`.
 
     An existing run resumes from its newest intact checkpoint. It ends with the same bits as a run that was never
-    interrupted, on the same machine with the same number of threads; on a GPU of the same kind, unless
+    interrupted, on the same machine with the same number of threads; on a GPU of the same kind (not run yet), unless
     `how.deterministic` is off. Checkpoints hold `net.mean` and `net.header` beside the weights. With several `ranks`,
     each one calls this with a task that gives its part of the batches; all end with the same weights, and the first
     rank writes. Raises `StoppedError` on SIGINT, SIGTERM or SIGHUP (to any rank), and `InputError` where the loss is

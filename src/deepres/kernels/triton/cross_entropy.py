@@ -67,7 +67,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 
     As `F.cross_entropy` computes it in float32. N is `MOST_IMAGES` and K is `MOST_CLASSES` at most.
     """
-    return _CrossEntropy.apply(logits, labels, label_smoothing)  # pyright: ignore
+    return _CrossEntropy.apply(logits, labels, label_smoothing)  # pyright: ignore[reportReturnType]
 
 
 def fits(logits: Tensor) -> bool:
