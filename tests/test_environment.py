@@ -71,7 +71,7 @@ def test_what_is_printed_to_a_closed_output_is_not_written_into_a_file(shell, fo
         ("deepres info resnet20 >&-", 0, b""),
         ("deepres info nothing 2>&-", 2, b""),
         ("deepres info nothing >&- 2>&-", 2, b""),
-        ("deepres info >/dev/full", 2, b"error: the system refuses: [Errno 28] No space left"),
+        ("deepres info >/dev/full", 2, b"error: the disk is full: [Errno 28] No space left"),
         ("deepres info nothing 2>/dev/full", 2, b""),
         ("deepres info | true", 1, b""),
         ("deepres info --json | true", 1, b""),

@@ -232,7 +232,9 @@ def _sentence(error: Exception) -> str | None:
         return f"{error.object!a} is no name of a file in this environment ({error.encoding}); set LC_ALL=C.UTF-8"
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # raised by pathlib for ~ and ~name
         return "the home folder is not known, which a path with ~ or a library needs; set HOME, or give paths in full"
-    if isinstance(error, OSError):  # a full disk, a file where a folder should be, a place without permission
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {error}; make room and run the same command again"
+    if isinstance(error, OSError):  # a file where a folder should be, a place without permission
         mend = REMEDY if in_cache(error.filename) else "check the place, its permissions and its free space"
         return f"the system refuses: {error}; {mend}"
     return None
