@@ -1,0 +1,1 @@
+"""Pictures with boxes on disk: layouts, indices and their faults."""
