@@ -42,6 +42,25 @@ class _ConvolutionsThenLinear(Network):
         """The values of the bins to scores."""
         return self.classifier(values)
 
+    @property
+    def shared_map(self) -> str:
+        """conv5: the pool behind it is replaced by that of the regions (Fast R-CNN)."""
+        return "conv5"
+
+    @property
+    def region_size(self) -> int:
+        """The bins of the pool before the fully connected layers: 7 of VGG, 6 of AlexNet."""
+        return self.bins[0]
+
+    def region_features(self, regions: Tensor) -> Tensor:
+        """Regions through fc6 and fc7."""
+        return self.classifier(regions.flatten(1))
+
+    def drop_classifier(self) -> None:
+        """Remove fc8."""
+        *hidden, _ = self.classifier
+        self.classifier = nn.Sequential(*hidden)
+
     def stages(self) -> dict[str, nn.Module]:
         """conv1 to conv5 and the fully connected layers, which are called fc6, fc7 and fc8."""
         convolutions: list[nn.Module] = [nn.ModuleList(section) for section in self.sections()[:-1]]
@@ -117,6 +136,16 @@ class GoogLeNet(torchvision.GoogLeNet, Network):
     def classify(self, values: Tensor) -> Tensor:
         """Average values to scores."""
         return self.fc(self.dropout(values))
+
+    @property
+    def shared_map(self) -> str:
+        """inception4e, the last map of stride 16."""
+        return "inception4e"
+
+    def drop_classifier(self) -> None:
+        """Remove the auxiliary classifiers and fc."""
+        self.drop_auxiliary()
+        del self.fc
 
 
 vgg16, vgg16_bn, vgg19, vgg19_bn = (partial(VGG, depth, bn) for depth in (16, 19) for bn in (False, True))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres.models.detection.plan import DetectorPlan
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
@@ -27,6 +28,14 @@ SHOWN = 60  # characters of a value that is refused
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < MOST
+
+
+def _is_plan(value: Any) -> bool:
+    try:
+        untrusted.convert(value, DetectorPlan, "", "")
+    except InputError:
+        return False
+    return True
 
 
 def _are_texts(value: Any) -> bool:
@@ -49,6 +58,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pool_padding": COUNT,
     "crop": COUNT,
     "classes": (_are_texts, "a list of names"),
+    "detector": (_is_plan, "the plan of a detector"),
     "std": (are_divisors, "a list of numbers above 0"),
 }
 
