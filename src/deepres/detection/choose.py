@@ -1,0 +1,81 @@
+"""Image size, anchors, rate and length that suit a data set: the recipe `auto`, which is not in the paper."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from deepres.data.boxes.index import BoxIndex
+from deepres.detection.recipe import FASTER_RCNN, PLAN
+from deepres.models.detection.anchors import BASE
+
+SMALL = 24  # pixels a side that small objects (one in ten is smaller) have as the network sees them: 1.5 strides
+SIDES = (256, PLAN.side)  # range of the shorter side
+GRID = 32  # the shorter side is a multiple of this
+SMALLEST_ANCHOR, LARGEST_ANCHOR = 16, 512  # pixels a side
+EPOCHS = 60  # passes over the training pictures
+LENGTHS = (2_000, FASTER_RCNN.iterations)  # range of the iterations
+BATCH = 2
+JITTER = (0.8, 1.0, 1.2)  # of the shorter side in training
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Sizes in a data set, in pixels of its pictures: medians of the sides, and quantiles of the objects."""
+
+    short: float  # median of the shorter side of a picture
+    small: float  # a tenth of the objects are smaller; the size of a box is the root of its area
+    large: float  # a tenth of the objects are larger
+
+
+def measures(index: BoxIndex) -> Measures:
+    """The sizes in the training part of a data set, which has boxes."""
+    boxes = torch.cat([index.truth(place).boxes for place in range(len(index))])
+    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt().double()
+    small, large = torch.quantile(sizes[:: max(1, len(sizes) // 100_000)], sizes.new_tensor([0.1, 0.9])).tolist()
+    return Measures(index.sizes.min(1).values.double().median().item(), small, large)
+
+
+def side_for(found: Measures) -> int:
+    """The shorter side at which small objects are `SMALL` pixels long, within `SIDES`."""
+    wanted = found.short * SMALL / max(found.small, 1.0)
+    return int(min(max(math.ceil(wanted / GRID) * GRID, SIDES[0]), SIDES[1]))
+
+
+def anchor_scales_for(found: Measures, side: int) -> tuple[float, ...]:
+    """Scales of anchors from the small to the large objects at this shorter side, each twice the one before."""
+    small, large = (
+        min(max(size * side / found.short, SMALLEST_ANCHOR), LARGEST_ANCHOR) for size in (found.small, found.large)
+    )
+    first, last = math.floor(math.log2(small)), math.ceil(math.log2(large))
+    return tuple(2.0**power / BASE for power in range(first, max(last, first + 1) + 1) if 2**power <= LARGEST_ANCHOR)
+
+
+def chosen(index: BoxIndex, trained: bool, given: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a configuration for a data set, without those that are `given`.
+
+    With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate that rises at the
+    start.
+    """
+    found = measures(index)
+    side = int(str(given.get("side") or side_for(found)))
+    length = min(max(round(len(index) * EPOCHS / BATCH / 100) * 100, LENGTHS[0]), LENGTHS[1])
+    fields: dict[str, object] = {
+        "side": side,
+        "longest": round(side * PLAN.longest / PLAN.side),
+        "anchor_scales": anchor_scales_for(found, side),
+        "batch_size": BATCH,
+        "accumulate": 1,
+        "regions": 64,
+        "sides": tuple(round(side * factor) for factor in JITTER),
+        "colour": 0.5,
+        "iterations": length,
+        "evaluate_every": max(length // 10, 100),
+    }
+    if trained:
+        fields |= {"lr": 0.0025, "freeze": ("bn",), "milestones": (round(0.8 * length),)}
+    else:
+        fields |= {"lr": 0.01, "freeze": (), "milestones": (round(0.8 * length),)}
+    fields |= {"warmup": "linear", "warmup_iterations": max(1, length // 20)}
+    return {name: value for name, value in fields.items() if name not in given}
