@@ -60,18 +60,16 @@ def _class_precision(judged: Judged, label: int, draws: Tensor, rule: Rule) -> T
 
     The curve is followed from hit to hit: the misses in between change neither the recall nor the largest precision.
     """
-    # How many hits and misses each resampling has up to and with each hit: sums of rows of `draws`.
     own = judged.labels == label
     hits, pictures = judged.hits[own], judged.pictures[own]
-    ends = hits.nonzero().flatten()
-    objects = judged.objects[:, label].float() @ draws
+    objects, ends = judged.objects[:, label].float() @ draws, hits.nonzero().flatten()
+    if not len(ends):
+        return torch.where(objects > 0, 0.0, torch.nan).double()
+    # How many hits, and how many detections, each resampling has up to each hit and with it.
     new = draws[pictures[ends]]
     found = new.cumsum(0)
-    if len(ends):
-        begins = torch.cat((ends.new_zeros(1), ends[:-1] + 1))
-        seen = embedding_bag(pictures[: ends[-1] + 1], draws, begins, mode="sum").cumsum(0)
-    else:
-        seen = found
+    begins = torch.cat((ends.new_zeros(1), ends[:-1] + 1))
+    seen = embedding_bag(pictures[: ends[-1] + 1], draws, begins, mode="sum").cumsum(0)
     # Precision that falls: at each recall the largest one at that recall or a higher one.
     falling = (found / seen).nan_to_num(0).flip(0).cummax(0).values.flip(0)
     if rule == "area":
