@@ -122,11 +122,11 @@ def average_precision(hits: Tensor, objects: int, rule: Rule = "area") -> float 
     if not objects:
         return None
     recalls, precisions = precision_recall(hits, objects)
-    falling = precisions.flip(0).cummax(0).values.flip(0)
+    largest, _ = falling(precisions)
     if rule == "area":
-        return float(falling[hits].sum()) / objects  # each hit moves the recall by 1 / objects
+        return float(largest[hits].sum()) / objects  # each hit moves the recall by 1 / objects
     levels = torch.arange(11, dtype=torch.float64) / 10
-    padded = torch.cat((falling, falling.new_zeros(1)))  # a recall that is not reached has precision 0
+    padded = torch.cat((largest, largest.new_zeros(1)))  # a recall that is not reached has precision 0
     return float(padded[torch.searchsorted(recalls, levels)].mean())
 
 
@@ -134,6 +134,12 @@ def precision_recall(hits: Tensor, objects: int) -> tuple[Tensor, Tensor]:
     """Recall and precision after each of the detections `hits` bool (d,) by falling score, float64 (d,)."""
     found = hits.cumsum(0).double()
     return found / objects, found / torch.arange(1, len(hits) + 1)
+
+
+def falling(precisions: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest precision from each detection on, and the detection that has it, (d,) each."""
+    values, places = precisions.flip(0).cummax(0)
+    return values.flip(0), len(precisions) - 1 - places.flip(0)
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
