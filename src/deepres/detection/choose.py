@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from deepres.data.boxes.index import BoxIndex
 from deepres.detection.recipe import FASTER_RCNN, PLAN
@@ -22,19 +22,25 @@ JITTER = (0.8, 1.0, 1.2)  # of the shorter side in training
 
 @dataclass(frozen=True)
 class Measures:
-    """Sizes in a data set, in pixels of its pictures: medians of the sides, and quantiles of the objects."""
+    """Sizes in a data set, in pixels of its pictures; that of an object is the root of its box's area."""
 
     short: float  # median of the shorter side of a picture
-    small: float  # a tenth of the objects are smaller; the size of a box is the root of its area
-    large: float  # a tenth of the objects are larger
+    small: float  # the smallest lower quartile of the objects of a class
+    large: float  # the largest upper quartile
 
 
 def measures(index: BoxIndex) -> Measures:
-    """The sizes in the training part of a data set, which has boxes."""
-    boxes = torch.cat([index.truth(place).boxes for place in range(len(index))])
-    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt().double()
-    small, large = torch.quantile(sizes[:: max(1, len(sizes) // 100_000)], sizes.new_tensor([0.1, 0.9])).tolist()
+    """The sizes in the training part of a data set, which has boxes. Each class counts, however rare it is."""
+    boxes, labels = index.objects.boxes, index.objects.labels
+    sizes = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+    quartiles = [_quartiles(sizes[labels == label]) for label in labels.unique()]
+    small, large = min(low for low, _ in quartiles), max(high for _, high in quartiles)
     return Measures(index.sizes.min(1).values.double().median().item(), small, large)
+
+
+def _quartiles(sizes: Tensor) -> tuple[float, float]:
+    ordered = sizes.sort().values
+    return ordered[len(ordered) // 4].item(), ordered[3 * len(ordered) // 4].item()
 
 
 def side_for(found: Measures) -> int:

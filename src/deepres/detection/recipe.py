@@ -74,6 +74,7 @@ class DetectionConfig(Config):
     anchor_ratios: tuple[float, ...] = PLAN.anchor_ratios
     rpn_channels: int = PLAN.rpn_channels
     pooling: Pooling = PLAN.pooling
+    region_size: int = PLAN.region_size
     context: bool = PLAN.context
     side: int = PLAN.side
     longest: int = PLAN.longest
