@@ -10,7 +10,7 @@ from deepres.data.boxes.index import BoxIndex
 from deepres.detection.recipe import FASTER_RCNN, PLAN
 from deepres.models.detection.anchors import BASE
 
-SMALL = 24  # pixels a side that small objects (one in ten is smaller) have as the network sees them: 1.5 strides
+SMALL = 24  # pixels a side that small objects need, as the network sees them: 1.5 strides
 SIDES = (256, PLAN.side)  # range of the shorter side
 GRID = 32  # the shorter side is a multiple of this
 SMALLEST_ANCHOR, LARGEST_ANCHOR = 16, 512  # pixels a side
@@ -44,9 +44,9 @@ def _quartiles(sizes: Tensor) -> tuple[float, float]:
 
 
 def side_for(found: Measures) -> int:
-    """The shorter side at which small objects are `SMALL` pixels long, within `SIDES`."""
-    wanted = found.short * SMALL / max(found.small, 1.0)
-    return int(min(max(math.ceil(wanted / GRID) * GRID, SIDES[0]), SIDES[1]))
+    """The shorter side: that of the pictures, or more where small objects then reach `SMALL` pixels, within `SIDES`."""
+    wanted = found.short * max(1.0, SMALL / max(found.small, 1.0))
+    return int(min(max(round(wanted / GRID) * GRID, SIDES[0]), SIDES[1]))
 
 
 def anchor_scales_for(found: Measures, side: int) -> tuple[float, ...]:
