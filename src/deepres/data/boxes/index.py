@@ -191,7 +191,9 @@ def _part(
     labels = {name: label for label, name in enumerate(categories.values())}
     (objects, ends), wrong = cleaned(kept, looks, labels)
     sizes = torch.tensor([head.upright for head in looks], dtype=torch.int64).view(-1, 2)
-    ids = [number if scene.image_id is None else scene.image_id for number, scene in enumerate(kept, start=1)]
+    ids = [scene.image_id for scene in kept if scene.image_id is not None]
+    if len(set(ids)) < len(kept):  # two files of COCO may have the same, and other layouts have none
+        ids = list(range(1, len(kept) + 1))
     index = builder.index(root, tuple(categories.values()))
     index = replace(index, fingerprint=_fingerprint(index, objects, ends))
     return BoxIndex(

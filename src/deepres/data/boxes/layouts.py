@@ -23,7 +23,7 @@ READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOU
 def is_boxes(data: str) -> bool:
     """Whether `data` is a folder in one of the layouts with boxes. It is quick, and reads no picture."""
     place = Path(placed(data))
-    return data not in PUBLISHED and place.is_dir() and layout_of(place) is not None
+    return bool(data) and data not in PUBLISHED and place.is_dir() and layout_of(place) is not None
 
 
 def layout_of(root: Path) -> str | None:

@@ -10,7 +10,7 @@ from deepres.data.division import Division, divided
 from deepres.data.listing import Picture
 from deepres.data.part_names import Split, part_name
 from deepres.data.sources import RULES
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, few
 
 # What the paper calls the sets of PASCAL VOC: trained on, tested on.
 SHORT = {
@@ -55,7 +55,7 @@ def divide(source: Source, train_set: str | None, test_set: str | None, division
     tested = sets.scenes(tests)
     if trains is None:
         known = {scene.picture for scene in tested}
-        trains = sets.needed([name for name in sets.splits if name not in tests], known)
+        trains = sets.needed([name for name in sets.splits or source.sets if name not in tests], known)
         trained = [scene for scene in sets.scenes(trains) if scene.picture not in known]
     else:
         trained = sets.scenes(trains)
@@ -90,7 +90,7 @@ class _Sets:
 
     def refuse_editions(self) -> None:
         """Raise `InputError` where there are train2014 and train2017, which have pictures in common."""
-        names = [name for name in self.splits if ":" not in name]
+        names = [] if self.source.shared else list(self.splits)
         for split in ("train", "val", "test"):
             same = [name for name in names if self.splits[name] == split and any(map(str.isdecimal, name))]
             if len(same) > 1:
@@ -109,8 +109,10 @@ class _Sets:
         return sorted(needed)
 
     def unused(self, known: set[Path], used: set[str]) -> list[str]:
-        """The sets named after parts, and the pictures in no set, of which some are not in `known`."""
+        """The sets named after parts, and the pictures in no set, that are not `used` and not all in `known`."""
         apart = [name for name in self.source.sets if (name in self.splits or not name) and name not in used]
+        if not self.source.shared:
+            return apart
         return [name for name in apart if any(scene.picture not in known for scene in self.content(name).scenes)]
 
     def read(self, *names: Sequence[str]) -> list[Content]:
@@ -149,7 +151,7 @@ class _Sets:
         return []
 
     def _unknown(self, name: str) -> InputError:
-        have = f"it has {_names(self.source.sets)}" if set(self.source.sets) - {""} else "it is not divided into sets"
+        have = f"it has {few(self.source.sets)}" if set(self.source.sets) - {""} else "it is not divided into sets"
         return InputError(f"{self.source.root} has no image set {name!r}; {have}")
 
 
@@ -161,12 +163,14 @@ def _by_rule(source: Source, sets: _Sets, division: Division) -> Divided:
     parts = {"train": list[Scene](), "test": list[Scene]()}
     for scene, picture in zip(scenes, divided(pictures, division), strict=True):
         parts[picture.part].append(scene)
-    note = f"there is no test part with boxes: {RULES[division]}"
-    return Divided(parts["train"], parts["test"], sets.read(names), [note])
+    notes = [f"there is no test part with boxes: {RULES[division]}"]
+    if unused := sets.unused({scene.picture for scene in scenes}, set(names)):
+        notes.append(f"not used: {_names(unused)}")
+    return Divided(parts["train"], parts["test"], sets.read(names), notes)
 
 
 def _names(names: Iterable[str]) -> str:
-    return " + ".join(name or "all" for name in names) or "nothing"
+    return " + ".join(name or "pictures in no set" for name in names) or "nothing"
 
 
 def _without_boxes(source: Source, name: str) -> InputError:

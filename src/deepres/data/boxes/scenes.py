@@ -82,7 +82,8 @@ class Source:
     """A data set with boxes that was found but not read: its layout, and how to read each of its image sets.
 
     `files` are those that its content depends on. A data set that is not divided has one set, whose name is "". `year`
-    is that of a VOC data set of one year; of several, the names of the sets have the year before ("2007:trainval").
+    is that of a VOC data set of one year; of several, the names of the sets have the year before ("2007:trainval"). Sets
+    of a `shared` source, as trainval and train of VOC, have pictures in common.
     """
 
     layout: str
@@ -92,6 +93,7 @@ class Source:
     division: str | None = None
     notes: tuple[str, ...] = ()
     year: str = ""
+    shared: bool = False
     faults: tuple[Fault, ...] = ()  # of files that are in no set
 
 

@@ -36,7 +36,7 @@ def voc_source(tree: Tree) -> Source:
     sets, year = _listed(tree, reader)
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes, year=year)
+    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes, year=year, shared=True)
 
 
 def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
@@ -104,6 +104,7 @@ class _Reader:
         if not names:
             reason = f"the picture {named or key} of this annotation is not there"
             return Content(faults=[Fault(name, "missing", reason)])
+        names = [own for own in names if own.rpartition("/")[2] == named] or names
         found, size = Content(), _size(annotation)
         objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
         for own in names:
