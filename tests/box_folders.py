@@ -45,7 +45,9 @@ def write_voc(root: Path, objects: Mapping[str, Objects], sets: Mapping[str, Ite
     return root
 
 
-def coco_json(file: Path, objects: Mapping[str, Objects], ids: Mapping[str, int], first: int = 1, **more: object) -> Path:
+def coco_json(
+    file: Path, objects: Mapping[str, Objects], ids: Mapping[str, int], first: int = 1, **more: object
+) -> Path:
     """A JSON file of COCO: pictures by file name, `ids` those of the classes, image ids from `first` on."""
     listed = [
         {"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]}

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,9 @@ def voc_in_parts(root: Path) -> Path:
     for part, names in (("Train", TRAIN), ("Test", TEST)):
         for name in names:
             made.picture(root / part / "images" / f"{name}.png")
-            made.voc_xml(root / part / "annotations" / f"{name}.xml", "".join(made.voc_object(*o) for o in OBJECTS[name]))
+            made.voc_xml(
+                root / part / "annotations" / f"{name}.xml", "".join(made.voc_object(*o) for o in OBJECTS[name])
+            )
     return root
 
 
@@ -235,7 +238,10 @@ def test_only_the_own_fields_of_an_object_of_voc_count(tmp_path):
 
 def test_a_box_that_begins_at_pixel_0_is_cut_and_does_not_wrap(tmp_path):
     """Such labels are counted from 0. It is said once, with a count."""
-    root, said = made.write_voc(tmp_path / "set", {"a": [("cat", (-1, -1, 9, 9))], "b": [("cat", (-1, 4, 9, 9))]}), Said()
+    root, said = (
+        made.write_voc(tmp_path / "set", {"a": [("cat", (-1, -1, 9, 9))], "b": [("cat", (-1, 4, 9, 9))]}),
+        Said(),
+    )
     index = open_boxes(str(root), said, test_set="none").train
     assert index.objects.boxes.tolist() == [[0, 0, 9, 9], [0, 4, 9, 9]]
     assert sum("pixel 0" in sentence for sentence in said) == 1 and "Pascal VOC, cut at the border: 2 " in said.text
@@ -280,11 +286,9 @@ def test_folders_of_images_are_not_taken_for_data_with_boxes(tmp_path):
 
 def test_the_real_sets_have_the_objects_that_a_few_lines_count(real_data):
     """bccd has two boxes of no size, which are left out; the files are read here in another way."""
-    import re
-
     for name, left_out in (("bccd", 2), ("cards", 0)):
-        parts, said = open_boxes(str(real_data / name), Said()), Said()
-        counts = {own: 0 for own in parts.train.classes}
+        parts = open_boxes(str(real_data / name), Said())
+        counts = dict.fromkeys(parts.train.classes, 0)
         for file in (real_data / name / "Annotations").glob("*.xml"):
             for label in re.findall(r"<object>\s*<name>(.*?)</name>", file.read_text()):
                 counts[label] += 1

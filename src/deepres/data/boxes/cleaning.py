@@ -68,7 +68,7 @@ def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, in
         for own, box in zip(scene.objects, _placed(scene, head), strict=True)
     ]
     table = np.array(rows, np.float64).reshape(-1, 9)
-    owners, boxes = table[:, 0].astype(np.int64), table[:, 5:]
+    owners, boxes = table[:, 0].astype(np.int64), table[:, 5:].copy()
     # Cut the boxes, and leave out those of which nothing is left.
     sizes = np.array([head.upright for head in looks], np.float64).reshape(-1, 2)
     limits = np.concatenate([sizes, sizes], 1)[owners]

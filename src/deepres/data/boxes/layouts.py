@@ -15,7 +15,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
 
 FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, and quick in a million pictures
-TRIED = 3  # files of a kind that are looked into, of each folder
+TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
 READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
 

@@ -34,7 +34,8 @@ class Divided:
 def divide(source: Source, train_set: str | None, test_set: str | None, division: Division) -> Divided:
     """The parts of a data set. `train_set` and `test_set` name its sets, with commas or plus between them.
 
-    By default the test sets are tested on, where one has boxes, else the validation sets; all others are trained on.
+    By default the test sets are tested on, where one has boxes, else the validation sets; training and validation sets
+    are trained on, as far as they are not tested on.
     Of several years, those of the first that has any are tested on, so that VOC 07 and 12 are the paper's "07+12". Data
     with neither are divided by the rule `division`. Raises `InputError` for a set that is not there.
     """
@@ -55,7 +56,7 @@ def divide(source: Source, train_set: str | None, test_set: str | None, division
     tested = sets.scenes(tests)
     if trains is None:
         known = {scene.picture for scene in tested}
-        trains = sets.needed([name for name in sets.splits or source.sets if name not in tests], known)
+        trains = sets.needed(sets.trained(tests), known)
         trained = [scene for scene in sets.scenes(trains) if scene.picture not in known]
     else:
         trained = sets.scenes(trains)
@@ -99,12 +100,17 @@ class _Sets:
                     "and the set to test on"
                 )
 
+    def trained(self, tests: Sequence[str]) -> list[str]:
+        """The sets to train on by default, as far as they are not tested on; of data that are not divided, all."""
+        named = [name for name, split in self.splits.items() if split != "test"]
+        return [name for name in (named if self.splits else self.source.sets) if name not in tests]
+
     def needed(self, names: Iterable[str], known: set[Path]) -> list[str]:
-        """Those sets that have pictures which no other one has; the `known` pictures do not count."""
+        """Those sets that have pictures, or faults alone, which no other one has; `known` pictures do not count."""
         own = {name: {scene.picture for scene in self.content(name).scenes} for name in names}
         seen, needed = set(known), list[str]()
         for name in sorted(own, key=lambda name: (len(own[name] & known), -len(own[name]))):
-            needed += [name] * bool(own[name] - seen)
+            needed += [name] * bool(own[name] - seen or (self.content(name).faults and not own[name]))
             seen |= own[name]
         return sorted(needed)
 
@@ -157,7 +163,7 @@ class _Sets:
 
 def _by_rule(source: Source, sets: _Sets, division: Division) -> Divided:
     """Data without a test part, divided by the house's rule: the sets to be trained on, or else all."""
-    names = list(sets.splits) or list(source.sets)
+    names = sets.trained(())
     scenes = sets.scenes(names)
     pictures = [Picture(scene.name, 0, "train", scene.picture, scene.key) for scene in scenes]
     parts = {"train": list[Scene](), "test": list[Scene]()}

@@ -82,8 +82,8 @@ class Source:
     """A data set with boxes that was found but not read: its layout, and how to read each of its image sets.
 
     `files` are those that its content depends on. A data set that is not divided has one set, whose name is "". `year`
-    is that of a VOC data set of one year; of several, the names of the sets have the year before ("2007:trainval"). Sets
-    of a `shared` source, as trainval and train of VOC, have pictures in common.
+    is that of a VOC data set of one year; of several, the names of the sets have it before ("2007:trainval"). Sets of a
+    `shared` source, as trainval and train of VOC, have pictures in common.
     """
 
     layout: str
