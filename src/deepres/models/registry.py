@@ -21,6 +21,8 @@ CLASSES: dict[Family, int] = {"imagenet": 1000, "cifar": 10}
 # What most libraries subtract from RGB in 0..1, and divide by, for networks trained on ImageNet.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST, LAST = "conv1.conv.weight", "fc.bias"  # names of tensors in networks made of blocks
+DETECTED = 80  # classes of a detector, where no other number is given: those of COCO
+DETECTOR = "faster-rcnn-"  # before the name of the backbone of a detector
 HALF = (0.5, 0.5, 0.5)
 
 
