@@ -58,12 +58,18 @@ class Detector(Network):
             raise InputError(f"{features.name} cannot be cut for regions; give a ResNet, a plain net, VGG or GoogLeNet")
         features.drop_classifier()
         self.features, self.plan, self.num_classes = features, plan, num_classes
+        self.region_size = plan.region_size or features.region_size
+        if features.region_fixed and self.region_size != features.region_size:
+            raise InputError(
+                f"{features.name} takes regions of {features.region_size} positions a side, not of {self.region_size}; "
+                "leave region_size out"
+            )
         # The stride of the shared map, and the channels of both parts.
         with torch.no_grad():
             features.eval()
             image = next(features.parameters()).new_zeros(1, features.header["in_channels"], *PROBE)
             shared = self.shared(image)
-            region = shared.new_zeros(1, shared.shape[1], features.region_size, features.region_size)
+            region = shared.new_zeros(1, shared.shape[1], self.region_size, self.region_size)
             width = features.region_features(region).shape[1] * (2 if plan.context else 1)
         self.stride = PROBE[1] // shared.shape[-1]
         # The RPN, and the sibling layers with start values of Fast R-CNN.
@@ -132,7 +138,7 @@ class Detector(Network):
         return RegionOutputs(self.score(features), self.box(features).view(-1, self.num_classes, 4))
 
     def _features_of(self, shared: Tensor, regions: Sequence[Tensor]) -> Tensor:
-        cut = pooled(shared, regions, self.stride, self.features.region_size, self.plan.pooling)
+        cut = pooled(shared, regions, self.stride, self.region_size, self.plan.pooling)
         return self.features.region_features(cut)
 
     def scored(self, shared: Tensor, regions: Sequence[Tensor], sizes: Sequence[Size]) -> list[tuple[Tensor, Tensor]]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from deepres.models.detection.boxes import clip, decode
+from deepres.models.detection.suppression import suppress
 
 
 class ProposalNetwork(nn.Module):
@@ -59,5 +59,5 @@ def select(
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = ((sides >= how.smallest).all(1) & best.isfinite()).nonzero().flatten()
     boxes, best = boxes[kept], best[kept]
-    chosen = nms(boxes, best, how.overlap)[: how.after]
+    chosen = suppress(boxes, best, how.overlap, how.after)
     return boxes[chosen], best[chosen]

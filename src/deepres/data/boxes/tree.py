@@ -1,0 +1,75 @@
+"""The files of a data set with boxes, and which annotation file belongs to which picture."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from deepres.data.part_names import is_picture
+from deepres.data.walk import Walk, composed
+
+# Folders that say what kind of file they hold, and nothing of the part or the class.
+PICTURE_FOLDERS = {"jpegimages", "images", "image", "imgs", "img", "pictures", "photos"}
+TRUTH_FOLDERS = {"annotations", "annotation", "annots", "xmls", "xml", "labels", "label"}
+MASK_FOLDERS = {"segmentationclass", "segmentationobject"}  # of VOC: pictures of masks
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All visible files below `root`, as paths within it with `/` between folders, in sorted order."""
+
+    root: Path
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, root: Path) -> "Tree":
+        """Walk through `root`. Raises `OSError`."""
+        walk, within = Walk(), root.as_posix().rstrip("/") + "/"
+        names = tuple(path.removeprefix(within) for path in walk.files_below(root))
+        return cls(root, names, tuple(walk.notes()))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The paths of all files."""
+        return tuple(self.root / name for name in self.names)
+
+    @cached_property
+    def pictures(self) -> dict[str, list[str]]:
+        """The names of the pictures by key. Pictures in folders of annotations and of masks do not count."""
+        apart = TRUTH_FOLDERS | MASK_FOLDERS
+        return _by_key(name for name in self.names if is_picture(name) and not apart & _folders(name))
+
+    def ending(self, suffix: str) -> dict[str, list[str]]:
+        """The names of the files with this suffix, by key."""
+        return _by_key(name for name in self.names if name.lower().endswith(suffix))
+
+
+def key_of(name: str) -> str:
+    """What a picture and its annotation have in common: the path without suffix and without folders of a kind.
+
+    `train/images/1.jpg`, `images/train/1.jpg` and `train/labels/1.txt` have the key `train/1`.
+    """
+    *folders, last = name.split("/")
+    kept = [folder for folder in folders if folder.casefold() not in PICTURE_FOLDERS | TRUTH_FOLDERS]
+    return composed("/".join([*kept, last.rpartition(".")[0] or last]))
+
+
+def by_last(keys: Iterable[str]) -> dict[str, str]:
+    """The keys by their last part, where only one key has it."""
+    found: dict[str, str | None] = {}
+    for key in keys:
+        last = key.rpartition("/")[2]
+        found[last] = None if last in found else key
+    return {last: key for last, key in found.items() if key is not None}
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(key_of(name), []).append(name)
+    return found
+
+
+def _folders(name: str) -> set[str]:
+    return {folder.casefold() for folder in name.split("/")[:-1]}
