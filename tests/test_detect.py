@@ -17,7 +17,7 @@ from deepres.data.boxes.truth import Truth
 from deepres.models.detection.outputs import Detections
 from deepres.report import boxes
 from deepres.weights.file import serialise
-from detectors import CLASSES, write_detector, write_picture
+from detector_files import CLASSES, write_detector, write_picture
 
 EDGES = ("left", "top", "right", "bottom")
 ROTATED = 0x0112, 6  # the tag of the orientation, and "turn by 90 degrees clockwise"
@@ -184,6 +184,29 @@ def test_drawn_pictures_keep_names_and_folders(deepres, refused, weights, folder
 def test_other_networks_are_refused_with_the_verb_that_takes_them(refused, weights, classifier, folder):
     assert "deepres predict" in refused("detect", classifier, folder)
     assert "deepres detect" in refused("predict", weights, folder)
+
+
+def test_several_weights_are_an_ensemble(deepres, refused, weights, folder, tmp_path):
+    other = write_detector(tmp_path / "other.safetensors", seed=1)
+    every = (folder, "--threshold", 0, "--format", "jsonl")
+    one, two, both, same = (
+        lines(deepres("detect", place, *every))
+        for place in (weights, other, f"{weights},{other}", f"{weights},{weights}")
+    )
+    assert both != one and both != two and same == one
+    strange = write_detector(tmp_path / "strange.safetensors", ("cat", "dog"))
+    assert "cat" in refused("detect", f"{weights},{strange}", folder)
+    assert "empty place" in refused("detect", f"{weights},,{other}", folder)
+
+
+def test_the_test_of_the_detector_is_chosen(deepres, refused, weights, folder):
+    every = ("detect", weights, folder, "--threshold", 0, "--format", "jsonl")
+    plain = lines(deepres(*every))
+    assert lines(deepres(*every, "--sides", 64)) == plain  # which is the network's own
+    others = [lines(deepres(*every, *how)) for how in (("--sides", 48), ("--sides", "48,64,80"), ("--refine",))]
+    assert all(other != plain for other in others) and others[0] != others[1]
+    assert "--sides is '64;80'" in refused(*every, "--sides", "64;80")
+    assert "scales are 64, 64" in refused(*every, "--sides", "64,64")
 
 
 def test_damaged_weights_are_refused(refused, folder, tmp_path):

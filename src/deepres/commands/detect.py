@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import say
+from deepres.commands.detection import DetectorOptions
 from deepres.commands.options import Device, NetworkName, TestPrecision, grouped
 from deepres.commands.pictures import Pictures, files_of, write_good
 from deepres.runtime.printing import Console, marked, visible
@@ -36,8 +37,14 @@ class ExecutionOptions:
 
 @grouped
 def detect(
-    weights: Annotated[Path, typer.Argument(help="A run, a weights file, or hf:owner/name, of a detector.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a weights file, or hf:owner/name, of a detector; an ensemble: with commas between."
+        ),
+    ],
     pictures: Pictures,
+    protocol: DetectorOptions,
     execution: ExecutionOptions,
     form: Annotated[
         Listing, typer.Option("--format", help="coco is JSON as COCO's results are; all but table come as found.")
@@ -45,17 +52,14 @@ def detect(
     draw: Annotated[
         Path | None, typer.Option(help="Draw the boxes with class and score, and keep the pictures in this folder.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Least score, 0 to 1. Default: 0.5; for coco as the detector is tested, 0.05.")
-    ] = None,
-    most: Annotated[int | None, typer.Option(help="So many boxes a picture at most. Default: 100.")] = None,
     network: NetworkName = None,
 ) -> None:
     """The objects that a detector finds in pictures, with boxes; a picture that cannot be read makes the exit code 1.
 
     Boxes are in pixels of the picture as it is seen: one that a camera marked as rotated is turned upright first.
     Pixel k reaches from k to k + 1, so right - left is the width. COCO has left, top, width, height. A picture that
-    cannot be read is reported and left out.
+    cannot be read is reported and left out. The least score is 0.5 unless another --threshold is given; that of coco
+    is what the detector was trained to be tested with, 0.05.
 
     Example: deepres detect runs/cells holiday/ --draw drawn --format csv > boxes.csv
     """
@@ -64,12 +68,11 @@ def detect(
     from deepres.workflows.open_network import detector, open_network
 
     # The detector, the pictures, and where they are drawn.
-    net = detector(open_network(weights, say, network, execution.device), weights)
+    how = protocol.chosen(None if form == "coco" else detect.SURE)
+    nets = [detector(open_network(one, say, network, execution.device), one) for one in detect.places_of(weights)]
     files = files_of(pictures)
     places = [] if draw is None else detect.drawing_places(files, draw, pictures)
-    if threshold is None and form != "coco":
-        threshold = detect.SURE
-    spotter = detect.spotter(net, Execution(**vars(execution)), threshold, most)
+    spotter = detect.spotter(nets, how, Execution(**vars(execution)), say)
     # Detections are written as they are made; pictures that cannot be read are told at the end.
     found, empty = spotter.look(files), list[str]()
     if places:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,15 +12,16 @@ from deepres.classification.scorer import Execution, with_channels
 from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.data.pictures import ahead
+from deepres.detection.ensemble import members_of
+from deepres.detection.protocol import Protocol
+from deepres.detection.tester import NONE, detected
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.outputs import Detections
 from deepres.runtime.device import autocast
-from deepres.runtime.errors import InputError
-from deepres.weights.find import require_mean
+from deepres.runtime.errors import InputError, Say
 
 LONGEST_ID = 18  # digits: ids are below 2^63
 SURE = 0.5  # least score of what is shown to a person
-NONE = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 KEPT = (".jpg", ".jpeg", ".png")  # a drawn picture keeps the name of a picture with such a suffix
 
 
@@ -40,7 +41,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Spotter:
-    """A trained detector, from picture files to detections.
+    """A trained detector, or an ensemble of several, from picture files to detections.
 
     `category_ids` are COCO's of the classes: those of the training data where they are known, else 1, 2, 3, ...
     """
@@ -67,34 +68,50 @@ class Spotter:
                 yield Sighting(str(file), (image.shape[1], image.shape[2]), found, pixels=image)
 
 
-def spotter(net: Detector, execution: Execution, threshold: float | None = None, most: int | None = None) -> Spotter:
-    """A detector ready to look at pictures.
+def spotter(nets: Sequence[Detector], protocol: Protocol, execution: Execution, say: Say) -> Spotter:
+    """A detector, or several as an ensemble, ready to look at pictures under a protocol.
 
-    `threshold` is the least score of a detection and `most` the number of detections in a picture; None: as the
-    weights say. Raises `InputError` for values out of range, and for weights without a mean or that are not finite.
+    The classes are those of the first. Raises `InputError` for networks that do not go together, without a mean, or
+    with weights that are not finite.
     """
     execution = execution.resolved()
-    require_mean(net, net.name)
-    if not all(value.isfinite().all() for value in net.state_dict().values()):
-        raise InputError(f"the weights of {net.name} hold values that are not finite; they are damaged, give others")
-    given = {"threshold": threshold, "most": most}
-    net.plan = replace(net.plan, **{name: value for name, value in given.items() if value is not None})
-    made = net.eval().to(device=torch.device(execution.device), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    channels = int(net.header["in_channels"])
+    for net in nets:
+        if not all(value.isfinite().all() for value in net.state_dict().values()):
+            raise InputError(
+                f"the weights of {net.name} hold values that are not finite; they are damaged, give others"
+            )
+    made = [on_device(net, execution.device) for net in nets]
+    members_of(made, protocol, say)  # tells once what is matched, and refuses what does not go together
+    channels = int(nets[0].header["in_channels"])
 
     def detect(image: Tensor) -> Detections:
         with autocast(execution.precision, execution.device):
-            (found,) = made.detect([with_channels(image, channels)])
-        return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
+            return detected(made, protocol, [with_channels(image, channels)])[0]
 
-    return Spotter(*classes_and_ids(net), detect)
+    return Spotter(*classes_and_ids(nets[0]), detect)
+
+
+def on_device(net: Detector, device: str) -> Detector:
+    """The network in evaluation mode on a device, in the layout that is fast there."""
+    return net.eval().to(device=torch.device(device), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def classes_and_ids(net: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names of the classes that a detector knows, and their ids as COCO writes them."""
     classes = net.header.get("classes") or [str(label) for label in range(net.num_classes)]
-    ids = net.header.get("category_ids") or range(1, len(classes) + 1)
-    return tuple(classes), tuple(ids)
+    ids = net.header.get("category_ids")
+    known = isinstance(ids, list) and len(ids) == len(classes) and all(type(own) is int for own in ids)
+    return tuple(classes), tuple(ids if known else range(1, len(classes) + 1))
+
+
+def places_of(weights: str) -> list[Path]:
+    """The weights of an ensemble, whose places have commas between them; a place that exists is one."""
+    if Path(weights).exists() or "," not in weights:
+        return [Path(weights)]
+    parts = weights.split(",")
+    if not all(part.strip() for part in parts):
+        raise InputError(f"{weights} names an empty place; give weights with one comma between")
+    return [Path(part) for part in parts]
 
 
 def image_ids(files: Sequence[Path]) -> list[int]:
