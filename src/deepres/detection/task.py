@@ -179,7 +179,8 @@ def detection_task(
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
-    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device)
+    facts: Json = {"category_ids": list(source.train.category_ids)}
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
 
 
 def fingerprint_of(source: BoxParts) -> str:
