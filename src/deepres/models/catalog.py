@@ -22,6 +22,7 @@ from deepres.models.network import Network
 from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import DETECTION
 
 
 def build(
@@ -97,7 +98,7 @@ def entry(name: str) -> Entry:
         return NETWORKS[name]
     if name.startswith(DETECTOR):
         features = entry(name.removeprefix(DETECTOR))
-        return replace(features, label=f"Faster R-CNN, {features.label}")
+        return replace(features, label=f"Faster R-CNN, {features.label}", task=DETECTION)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

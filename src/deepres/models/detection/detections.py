@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from deepres.models.detection.outputs import Detections
+from deepres.models.detection.suppression import suppress
 
 
 @torch.no_grad()
@@ -39,4 +39,4 @@ def by_class(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> T
     if not len(boxes):
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
     apart = boxes.double() + (labels * (boxes.max().double() + 1))[:, None]
-    return nms(apart, scores.double(), overlap)
+    return suppress(apart, scores.double(), overlap, len(boxes))
