@@ -17,6 +17,7 @@ from deepres.data.stream.loader import Reading, Stream
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
+from deepres.detection.protocol import Protocol
 from deepres.detection.recipe import DetectionConfig, DetectionRecipe
 from deepres.detection.scenes import Augmentation, Scene, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
@@ -149,7 +150,9 @@ class Test:
         own: list[tuple[Truth, Detections]] | None = None
         try:
             with stops.at_once():
-                made = detections(net, self.index, places, self.reading, lambda done: seen(done, len(places)))
+                made = detections(
+                    [net], Protocol(), self.index, places, self.reading, lambda done: seen(done, len(places))
+                )
                 own = [(self.index.truth(place), found) for place, found in made]
         except Stopping:
             pass

@@ -61,6 +61,7 @@ class Network(
     pooling: ClassVar[Literal["average", "max"]] = "average"
     in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size
     smallest: ClassVar[int] = 1  # pixels a side of the smallest image of which a map is left
+    region_fixed: ClassVar[bool] = False  # whether the regions of a detector must have `region_size`
     region_size: int = 14  # positions a side of the regions of `shared_map` that a detector pools
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from deepres.runtime.figures import CLASSIFICATION
+
 if TYPE_CHECKING:
     from deepres.models.network import Network
 
@@ -44,7 +46,7 @@ class Entry:
     `make` takes the numbers of classes and of input channels to a `Network` with its start values; a text
     "module:attribute" is imported when the network is built. `family` tells the images that the network is laid out
     for: 224x224 (imagenet) or 32x32 (cifar). `first` and `last` are the names of the first layer's weight, which tells
-    the input channels, and of the last layer's bias, which tells the classes.
+    the input channels, and of the last layer's bias, which tells the classes. `task` is one of `workflows.kinds`.
     """
 
     depth: int
@@ -56,6 +58,7 @@ class Entry:
     first: str = FIRST
     last: str = LAST
     published: PublishedWeights | None = None
+    task: str = CLASSIFICATION
 
     @property
     def learns_lengths(self) -> bool:

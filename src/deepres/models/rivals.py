@@ -22,6 +22,7 @@ Part = TypeVar("Part")
 class _ConvolutionsThenLinear(Network):
     """AlexNet and VGG: the children `features` and `classifier`, with an adaptive average pool between them."""
 
+    region_fixed = True
     avgpool: nn.Module
     classifier: nn.Sequential
 

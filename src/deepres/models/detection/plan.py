@@ -10,6 +10,7 @@ Pooling = Literal["pool", "align"]
 MOST_ANCHORS = 16  # scales, or ratios
 BOUNDS: dict[str, tuple[float, float]] = {
     "rpn_channels": (1, 4_096),
+    "region_size": (0, 64),
     "side": (32, 8_192),
     "longest": (32, 16_384),
     "proposals": (1, 100_000),
@@ -31,6 +32,7 @@ class DetectorPlan:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height by width
     rpn_channels: int = 512
     pooling: Pooling = "pool"  # of regions: `pool`, the maximum of rounded bins, or `align`, bilinear samples
+    region_size: int = 0  # positions a side of a pooled region; 0: by the backbone, 14 for ResNets and 7 for VGG
     context: bool = False  # the features of the whole image stand beside those of each region (Appendix B)
     side: int = 600  # pixels of an image's shorter side
     longest: int = 1000  # pixels of an image's longer side at most; it wins over `side`

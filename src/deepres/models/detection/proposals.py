@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from deepres.models.detection.anchors import BASE
 from deepres.models.detection.boxes import clip, decode
+from deepres.models.detection.suppression import suppress
 
 
 class ProposalNetwork(nn.Module):
@@ -60,5 +60,5 @@ def select(
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = (((sides >= how.smallest) & (sides > 0)).all(1) & best.isfinite()).nonzero().flatten()
     boxes, best = boxes[kept], best[kept]
-    chosen = nms(boxes, best, how.overlap)[: how.after]
+    chosen = suppress(boxes, best, how.overlap, how.after)
     return boxes[chosen], best[chosen]
