@@ -21,6 +21,8 @@ from deepres.models.detection.images import fitted, fitted_size
 from deepres.runtime.errors import InputError
 
 DRAWS, BITS = 2, 24  # random numbers of a picture, and the bits of each, that seed its augmentation
+# Brightness, contrast, saturation and hue as SSD has them; its exchange of colour channels is left out.
+COLOUR = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
 MEAN_OF = 1_000  # pictures, at most, that the mean colour is over
 
 
@@ -74,14 +76,16 @@ def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], truth: 
     objects = _trained_on(truth, how.keep_difficult)
     all_boxes = torch.cat([objects.boxes, objects.crowds])
     boxes: Any = BoundingBoxes(all_boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)  # pyright: ignore[reportCallIssue]
-    # torchvision's transforms draw from the global generator, which is seeded for this picture.
+    # torchvision's transforms draw from the processor's generator, which is seeded for this picture; not that of a GPU.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(sum(int(draw * 2**BITS) << BITS * place for place, draw in enumerate(draws)))
+        torch.default_generator.manual_seed(
+            sum(int(draw * 2**BITS) << BITS * place for place, draw in enumerate(draws))
+        )
         side = how.sides[int(torch.randint(len(how.sides), ()))]
         if how.flip and torch.rand(()) < 0.5:
             image, boxes = functional.horizontal_flip(image), functional.horizontal_flip(boxes)
         if torch.rand(()) < how.colour:
-            image = v2.RandomPhotometricDistort(p=1.0)(image)
+            image = COLOUR(image)
     height, width = fitted_size(size, side, how.longest)
     moved = functional.resize(boxes, [height, width]).as_subclass(Tensor)
     count = len(objects.boxes)
