@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deepres.data.stream.loader import Reading
+from deepres.detection.mean_ap.recall import proposal_recall
 from deepres.detection.protocol import Protocol, longest_at, pyramid
 from deepres.detection.tester import detected, detections, proposals_of
 from deepres.models.detection.images import fitted, padded
@@ -78,6 +79,15 @@ def test_no_proposals_and_no_detections_give_empty_tensors(protocol):
             assert found.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("pooling", ["pool", "align"])
+def test_a_network_that_has_diverged_ends_a_refinement(pooling):
+    net = detector(1, pooling=pooling)
+    net.box.weight.data[:4] = torch.nan
+    net.box.weight.data[4:8] = torch.inf
+    [found] = detected([net], REFINED, [picture(1)])
+    assert len(found)
+
+
 def test_detections_lie_in_the_picture_whatever_its_size_and_the_sizes_that_the_networks_see():
     nets = [detector(0, side=40), detector(1, side=72)]
     for height, width in ((40, 90), (90, 40), (500, 400), (7, 5), (3, 300)):
@@ -127,6 +137,14 @@ def test_proposals_are_those_of_the_network_in_pixels_of_the_picture(tmp_path):
     with torch.no_grad():
         own = net.proposals(*net.anchored(net.shared(seen)), [(48, 48)], net.selection)[0]
     torch.testing.assert_close(boxes, own[:8] * (128 / 48))
+
+
+def test_more_proposals_cover_more_objects(tmp_path):
+    index, net = box_index(tmp_path / "data", [(50, 80), (60, 60), (90, 40)]), detector(6, nms=0.9)
+    found = [boxes for _, boxes, _ in proposals_of(net, index, torch.arange(3), ALONE, 1000)]
+    few, many = proposal_recall([index.truth(place) for place in range(3)], found, (1, 1000))
+    assert few.average < many.average
+    assert many.recall == 1
 
 
 def test_more_proposals_than_a_test_has_can_be_asked_for(tmp_path):

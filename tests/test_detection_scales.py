@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepres.detection.protocol import Protocol
+from deepres.detection.protocol import pyramid as pyramid_of
 from deepres.detection.scales import Pyramid, limits_of, stretch, two_nearest
 from deepres.detection.tester import detected
 from deepres.models.detection.images import fitted
@@ -116,3 +118,15 @@ def test_proposals_come_from_the_own_side_alone():
         own = pyramid(net, limits=(LIMITS[1], *LIMITS)).proposals(net.selection)[0]
         alone = pyramid(net, scales=(), limits=(LIMITS[1],)).proposals(net.selection)[0]
     assert torch.equal(own, alone) and len(own) == net.plan.proposals
+
+
+def test_five_scales_cost_less_than_five_times_one(monkeypatch):
+    """The setting of the paper in proportion: 600 pixels, 224 and 300 regions become 96, 36 and 8."""
+    monkeypatch.setattr("deepres.detection.scales.REGION", 36)
+    net = detector(1, "resnet18", side=96, longest=160, proposals=8, region_size=14)
+    costs = []
+    for scales in ((), pyramid_of(96)):
+        with FlopCounterMode(display=False) as counter:
+            detected([net], Protocol(scales=scales), [picture(1)])
+        costs.append(counter.get_total_flops())
+    assert costs[0] < costs[1] < 5 * costs[0]
