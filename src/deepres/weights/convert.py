@@ -26,6 +26,7 @@ from deepres.weights.load import NO_HINTS, network_with, read_weights
 from deepres.weights.names import to_torchvision
 from deepres.weights.origins import Hints
 
+PRECISIONS = ("map50", "map")  # final figures of a detector, in percent
 WeightsFormat = Literal["safetensors", "torchvision"]
 SUFFIXES: dict[str, WeightsFormat] = {".safetensors": "safetensors", ".pth": "torchvision", ".pt": "torchvision"}
 
@@ -73,6 +74,8 @@ def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> 
         errors |= _reported(report, net.name)
     if errors:
         net.header["errors"] = errors
+    if precisions := {key: value for key, value in (_final(source, net.header) or {}).items() if key in PRECISIONS}:
+        net.header["test"] = precisions
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
     # Write the file, and tell what it holds.
@@ -162,13 +165,19 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.flatten().view(torch.uint8)
 
 
+def _final(source: Path, header: Json) -> Json | None:
+    """The final figures of the run `source`, if these are its final weights."""
+    done = Run(source).done if source.is_dir() else None
+    return done if done is not None and done["iteration"] == header.get("iteration") else None
+
+
 def _errors(source: Path, header: Json) -> Json:
     """The final errors of the run `source`, by the protocol of its tests, if these are its final weights.
 
     Otherwise the errors that the header of the weights has.
     """
-    done = Run(source).done if source.is_dir() else None
-    if done is None or done["iteration"] != header.get("iteration"):
+    done = _final(source, header)
+    if done is None or "test_error" not in done:
         return header.get("errors", {})
     protocol = "center" if header.get("crop") else "single"
     return {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}
