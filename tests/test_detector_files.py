@@ -200,7 +200,7 @@ def test_the_final_figures_of_a_run_go_into_the_header_of_its_weights(net, deepr
     (run / "done.json").write_text(json.dumps(done))
     result = deepres("convert", run, "--to", "new.safetensors")
     assert result.returncode == 0, result.stderr
-    assert read_file(tmp_path / "new.safetensors").header["test"] == {"map50": 71.5, "map": 40.25}
+    assert read_file(tmp_path / "new.safetensors").header["figures"] == {"map50": 71.5, "map": 40.25}
 
 
 def test_info_shows_the_cost_of_a_detector(deepres):

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from deepres.data.boxes.index import BoxIndex
 from deepres.detection.recipe import FASTER_RCNN, PLAN
 from deepres.models.detection.anchors import BASE
+from deepres.training.recipe import EVALUATE_AT_MOST_EVERY
 
 SMALL = 24  # pixels a side that small objects need, as the network sees them: 1.5 strides
 SIDES = (256, PLAN.side)  # range of the shorter side
@@ -16,7 +18,8 @@ GRID = 32  # the shorter side is a multiple of this
 SMALLEST_ANCHOR, LARGEST_ANCHOR = 16, 512  # pixels a side
 EPOCHS = 60  # passes over the training pictures
 LENGTHS = (2_000, FASTER_RCNN.iterations)  # range of the iterations
-BATCH = 2
+BATCH, REGIONS = 2, 64  # pictures of a step, and regions of a picture
+TRAINED_RATE, RANDOM_RATE = 0.0025, 0.01
 JITTER = (0.8, 1.0, 1.2)  # of the shorter side in training
 
 
@@ -58,30 +61,33 @@ def anchor_scales_for(found: Measures, side: int) -> tuple[float, ...]:
     return tuple(2.0**power / BASE for power in range(first, max(last, first + 1) + 1) if 2**power <= LARGEST_ANCHOR)
 
 
-def chosen(index: BoxIndex, trained: bool, given: Mapping[str, object]) -> dict[str, object]:
+def chosen(index: BoxIndex, trained: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a configuration for a data set, without those that are `given`.
 
-    With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate that rises at the
-    start.
+    With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate.
     """
     found = measures(index)
-    side = int(str(given.get("side") or side_for(found)))
-    length = min(max(round(len(index) * EPOCHS / BATCH / 100) * 100, LENGTHS[0]), LENGTHS[1])
-    fields: dict[str, object] = {
+    side = int(given.get("side", side_for(found)))
+    batch = int(given.get("batch_size", BATCH))
+    whole = round(len(index) * EPOCHS / batch / 100) * 100
+    length = int(given.get("iterations", min(max(whole, LENGTHS[0]), LENGTHS[1])))
+    fields: dict[str, Any] = {
         "side": side,
         "longest": round(side * PLAN.longest / PLAN.side),
         "anchor_scales": anchor_scales_for(found, side),
-        "batch_size": BATCH,
+        "freeze": ("bn",) if trained else (),
+        "iterations": length,
+        "milestones": (round(0.8 * length),),
+        "lr": TRAINED_RATE if trained else RANDOM_RATE,
+        "warmup": "linear",
+        "warmup_iterations": max(1, length // 20),
+        "batch_size": batch,
         "accumulate": 1,
-        "regions": 64,
+        "regions": REGIONS,
         "sides": tuple(round(side * factor) for factor in JITTER),
         "colour": 0.5,
-        "iterations": length,
-        "evaluate_every": max(length // 10, 100),
+        "window": max(1, min(100, length // 10)),
+        "evaluate_every": min(length, max(length // 10, EVALUATE_AT_MOST_EVERY)),
     }
-    if trained:
-        fields |= {"lr": 0.0025, "freeze": ("bn",), "milestones": (round(0.8 * length),)}
-    else:
-        fields |= {"lr": 0.01, "freeze": (), "milestones": (round(0.8 * length),)}
-    fields |= {"warmup": "linear", "warmup_iterations": max(1, length // 20)}
-    return {name: value for name, value in fields.items() if name not in given}
+    left_out = {*given, *(["milestones"] if "epochs" in given or "decay" in given else [])}
+    return {name: value for name, value in fields.items() if name not in left_out}

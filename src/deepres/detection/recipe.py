@@ -1,9 +1,11 @@
 """The recipe of detection, Faster R-CNN's as the paper uses it (Appendix A), and the configuration of a run."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from deepres.models.detection.plan import BOUNDS, DetectorPlan, Pooling
+from deepres.runtime.figures import DETECTION
 from deepres.training.config import Config
 from deepres.training.recipe import LONG, Bounds, Recipe, require
 
@@ -51,7 +53,11 @@ class DetectionRecipe(Recipe):
 
 
 FASTER_RCNN = DetectionRecipe()
-RECIPES = {recipe.name: recipe for recipe in (FASTER_RCNN,)}
+# Not in the paper: what `choose` finds for the data takes the place of sizes, rate and length.
+AUTO = dataclasses.replace(FASTER_RCNN, name="auto")
+FINETUNE = dataclasses.replace(FASTER_RCNN, name="finetune")
+RECIPES = {recipe.name: recipe for recipe in (FASTER_RCNN, AUTO, FINETUNE)}
+CHOSEN = (None, AUTO.name, FINETUNE.name)  # recipes, or none, for which `choose` is asked
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class DetectionConfig(Config):
         "test_images": (0, LONG),
     }
 
+    task: ClassVar[str] = DETECTION
     compile: str = "off"  # images differ in size, and PyTorch compiles for each
     freeze: tuple[str, ...] | None = ("bn",)  # stages that stay fixed; `bn`: all BN (Appendix A)
     train_set: str | None = None  # names of the image sets that are trained on; None: by the layout of the data

@@ -17,6 +17,7 @@ from deepres.data.stream.loader import Reading, Stream
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
+from deepres.detection.protocol import Protocol
 from deepres.detection.recipe import DetectionConfig, DetectionRecipe
 from deepres.detection.scenes import Augmentation, Scene, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
@@ -75,7 +76,7 @@ class DetectionTask:
         choose = partial(self._choose, objects=objects, sizes=sizes, into=samples)
         found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
         none = found.objectness.new_zeros(())
-        losses = dict.fromkeys(FIGURES, none)
+        losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
         # The losses of sampled anchors and regions.
         if recipe.part != "regions":
             anchors = [
@@ -149,7 +150,9 @@ class Test:
         own: list[tuple[Truth, Detections]] | None = None
         try:
             with stops.at_once():
-                made = detections(net, self.index, places, self.reading, lambda done: seen(done, len(places)))
+                made = detections(
+                    [net], Protocol(), self.index, places, self.reading, lambda done: seen(done, len(places))
+                )
                 own = [(self.index.truth(place), found) for place, found in made]
         except Stopping:
             pass
@@ -176,7 +179,8 @@ def detection_task(
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
-    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device)
+    facts: Json = {"category_ids": list(source.train.category_ids)}
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
 
 
 def fingerprint_of(source: BoxParts) -> str:

@@ -22,6 +22,7 @@ from deepres.models.network import Network
 from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import DETECTION
 
 
 def build(
@@ -102,7 +103,7 @@ def entry(name: str) -> Entry:
                 f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
             )
         features = entry(backbone)
-        return replace(features, label=f"Faster R-CNN, {features.label}", published=None)
+        return replace(features, label=f"Faster R-CNN, {features.label}", published=None, task=DETECTION)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

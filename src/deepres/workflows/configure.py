@@ -20,7 +20,7 @@ from deepres.workflows import kinds
 
 PLACES = ("data_path", "start_path")
 # Recorded beside the configuration, but told by its class, or derived again from the data and the start weights.
-FACTS = ("task", "num_classes", "classes", "fingerprint", "start_sha256")
+FACTS = ("task", "num_classes", "in_channels", "classes", "fingerprint", "start_sha256")
 
 
 def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, Any]) -> Config:
@@ -43,7 +43,7 @@ def configure_kind(kind: Kind[C, S], sources: Sequence[Path], recipe: str | None
         read = read_settings(source, kind.config, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
-    changes = kind.settle(settings, changes)
+    changes = kind.settle(settings, changes, recipe)
     settings = _without_places(settings, changes)
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
     for name, how in (("network", "name one, for example resnet20"), ("data", "give --data, for example cifar10")):

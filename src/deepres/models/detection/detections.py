@@ -14,9 +14,14 @@ def best(probabilities: Tensor, boxes: Tensor, threshold: float, overlap: float,
     Column 0 of the probabilities is that of the background. Of boxes of one class that overlap by more than `overlap`
     the one with the highest score is kept.
     """
+    return suppressed(*candidates(probabilities, boxes, threshold), overlap, most)
+
+
+def candidates(probabilities: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (k, 4), scores (k,) and labels (k,) of all pairs of region and class that score above the threshold."""
     scores = probabilities[:, 1:].float()
     regions, labels = (scores > threshold).nonzero().unbind(1)
-    return suppressed(boxes[regions, labels].float(), scores[regions, labels], labels, overlap, most)
+    return boxes[regions, labels].float(), scores[regions, labels], labels
 
 
 def suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float, most: int) -> Detections:

@@ -128,16 +128,24 @@ class Detector(Network, pipeline_tag="object-detection"):
 
     def region_outputs(self, shared: Tensor, regions: Sequence[Tensor], sizes: Sequence[Size]) -> RegionOutputs:
         """Scores and boxes of the regions (R_i, 4) of each image, from the shared map (N, C, h, w)."""
-        features = self._features_of(shared, regions)
+        return self.siblings(self.features_of(shared, regions, sizes))
+
+    def features_of(self, shared: Tensor, regions: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
+        """What the sibling layers take, (R, D), for the regions (R_i, 4) of each image; arguments as above."""
+        features = self._region_features(shared, regions)
         if self.plan.context:
             # The whole image is one more region, whose features stand beside those of every other one (Appendix B).
             whole = [shared.new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in sizes]
-            around = self._features_of(shared, whole)
+            around = self._region_features(shared, whole)
             counts = torch.tensor([len(own) for own in regions], device=around.device)
             features = torch.cat([features, around.repeat_interleave(counts, 0, output_size=len(features))], 1)
+        return features
+
+    def siblings(self, features: Tensor) -> RegionOutputs:
+        """The features of R regions, (R, D), to their scores and boxes."""
         return RegionOutputs(self.score(features), self.box(features).view(-1, self.num_classes, 4))
 
-    def _features_of(self, shared: Tensor, regions: Sequence[Tensor]) -> Tensor:
+    def _region_features(self, shared: Tensor, regions: Sequence[Tensor]) -> Tensor:
         cut = pooled(shared, regions, self.stride, self.region_size, self.plan.pooling)
         return self.features.region_features(cut)
 
@@ -145,9 +153,8 @@ class Detector(Network, pipeline_tag="object-detection"):
         """Probabilities (R, 1 + K) and boxes (R, K, 4) of the regions of each image, in its pixels and inside of it."""
         logits, deltas = self.region_outputs(shared, regions, sizes)
         counts = [len(own) for own in regions]
-        moves = (deltas.float() * deltas.new_tensor(SCALES, dtype=torch.float32)).split(counts)
-        found = zip(logits.float().softmax(1).split(counts), moves, regions, sizes, strict=True)
-        return [(scores, clip(decode(own, boxes), size)) for scores, own, boxes, size in found]
+        found = zip(logits.float().softmax(1).split(counts), deltas.split(counts), regions, sizes, strict=True)
+        return [(scores, located(own, boxes, size)) for scores, own, boxes, size in found]
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
@@ -183,6 +190,11 @@ class Detector(Network, pipeline_tag="object-detection"):
         """The stages of the backbone, then `rpn`, `score` and `box`."""
         own = {name: child for name, child in self.named_children() if name != "features"}
         return {**self.features.stages(), **own}
+
+
+def located(deltas: Tensor, regions: Tensor, size: Size) -> Tensor:
+    """The boxes (R, K, 4), inside of an image of `size`, that `deltas` (R, K, 4) of `RegionOutputs` make of regions."""
+    return clip(decode(deltas.float() * deltas.new_tensor(SCALES, dtype=torch.float32), regions), size)
 
 
 def detector(features: Network, plan: DetectorPlan, num_classes: int) -> Detector:
