@@ -72,7 +72,8 @@ def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], truth: 
     image = whole(encoded)
     size = (image.shape[1], image.shape[2])
     objects = _trained_on(truth, how.keep_difficult)
-    boxes = BoundingBoxes(torch.cat([objects.boxes, objects.crowds]), format=BoundingBoxFormat.XYXY, canvas_size=size)
+    all_boxes = torch.cat([objects.boxes, objects.crowds])
+    boxes: Any = BoundingBoxes(all_boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)  # pyright: ignore[reportCallIssue]
     # torchvision's transforms draw from the global generator, which is seeded for this picture.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(sum(int(draw * 2**BITS) << BITS * place for place, draw in enumerate(draws)))

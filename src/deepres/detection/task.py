@@ -76,7 +76,7 @@ class DetectionTask:
         choose = partial(self._choose, objects=objects, sizes=sizes, into=samples)
         found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
         none = found.objectness.new_zeros(())
-        losses = dict.fromkeys(FIGURES, none)
+        losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
         # The losses of sampled anchors and regions.
         if recipe.part != "regions":
             anchors = [
