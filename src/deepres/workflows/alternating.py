@@ -52,5 +52,5 @@ def _stages(config: DetectionConfig) -> tuple[list[str], list[str]]:
         net = build(config.network, 1, detector=asdict(config.plan))
     assert isinstance(net, Detector)
     names = [name for name, stage in net.stages().items() if any(True for _ in stage.parameters())]
-    last = names.index(net.features.shared_map)
+    last = names.index(str(net.features.shared_map))
     return names[: last + 1], [name for name in names[last + 1 :] if name != "rpn"]
