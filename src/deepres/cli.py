@@ -18,6 +18,7 @@ from deepres.commands.console import err, print_json, print_lines, say
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.demo import demo
+from deepres.commands.detect import detect
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
@@ -178,7 +179,7 @@ def report(
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
-for verb in (convert, finetune, predict, export, demo):
+for verb in (convert, finetune, predict, detect, export, demo):
     app.command()(verb)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def begin(config: DetectionConfig, classes: Sequence[str], start: Start | None, 
     What `start` does not have gets start values from torch's random state. The layers for the classes are taken from
     a detector of the same classes alone. Raises `InputError` for weights of another backbone, or that do not fit.
     """
-    structure = {"detector": asdict(config.plan)}
+    structure: dict[str, Any] = {"detector": asdict(config.plan)}
     if start is None:
         return build(config.network, len(classes), 3, **structure)
     header = start.net.header
@@ -36,7 +37,7 @@ def begin(config: DetectionConfig, classes: Sequence[str], start: Start | None, 
         )
     if header["in_channels"] != 3:
         raise InputError(f"the weights take images of {header['in_channels']} channels, detectors of 3; give others")
-    structure = {key: header[key] for key in STRUCTURE if key in header} | structure
+    structure = {**{key: header[key] for key in STRUCTURE if key in header}, **structure}
     net = build(config.network, len(classes), 3, **structure)
     state = start.net.state_dict()
     taken = (

@@ -74,7 +74,8 @@ def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], truth: 
     image = whole(encoded)
     size = (image.shape[1], image.shape[2])
     objects = _trained_on(truth, how.keep_difficult)
-    boxes = BoundingBoxes(torch.cat([objects.boxes, objects.crowds]), format=BoundingBoxFormat.XYXY, canvas_size=size)
+    every = torch.cat([objects.boxes, objects.crowds])
+    boxes: Any = BoundingBoxes(every, format=BoundingBoxFormat.XYXY, canvas_size=size)  # pyright: ignore[reportCallIssue]
     # torchvision's transforms draw from the processor's generator, which is seeded for this picture; not that of a GPU.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(

@@ -76,7 +76,7 @@ class DetectionTask:
         choose = partial(self._choose, objects=objects, sizes=sizes, into=samples)
         found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
         none = found.objectness.new_zeros(())
-        losses = dict.fromkeys(FIGURES, none)
+        losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
         # The losses of sampled anchors and regions.
         if recipe.part != "regions":
             anchors = [
@@ -179,7 +179,8 @@ def detection_task(
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
-    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device)
+    facts: Json = {"category_ids": list(source.train.category_ids)}
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
 
 
 def fingerprint_of(source: BoxParts) -> str:

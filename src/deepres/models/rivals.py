@@ -48,11 +48,6 @@ class _ConvolutionsThenLinear(Network):
         """conv5: the pool behind it is replaced by that of the regions (Fast R-CNN)."""
         return "conv5"
 
-    @property
-    def region_size(self) -> int:
-        """The bins of the pool before the fully connected layers: 7 of VGG, 6 of AlexNet."""
-        return self.bins[0]
-
     def region_features(self, regions: Tensor) -> Tensor:
         """Regions through fc6 and fc7."""
         return self.classifier(regions.flatten(1))
@@ -76,6 +71,7 @@ class AlexNet(_ConvolutionsThenLinear, torchvision.AlexNet):
     """
 
     bins = (6,)
+    region_size = 6
     smallest = 63
 
     def __init__(self, num_classes: int, in_channels: int):
@@ -95,6 +91,7 @@ class VGG(_ConvolutionsThenLinear, torchvision.VGG):
     """
 
     bins = (7,)
+    region_size = 7
     smallest = 32
 
     def __init__(self, depth: int, batch_norm: bool, num_classes: int, in_channels: int):

@@ -19,13 +19,15 @@ from deepres.findings import (
 from deepres.report.colours import line_colours
 from deepres.report.tables import in_order
 
-# The looks of lines: width and dashes. Test figures are bold; training figures take the other looks in turn.
+# The looks of lines: width and dashes. Test figures are bold, training figures thin; several take their looks in turn.
 LOOKS: dict[str, tuple[float, Any]] = {
     "bold": (2.2, "-"),
+    "bold-dashed": (2.2, (0, (2.4, 1.2))),
     "dashed": (1.0, (0, (4, 2.5))),
     "dotted": (1.0, (0, (1.2, 1.8))),
     "chained": (1.0, (0, (6, 2, 1.2, 2))),
 }
+BOLD = ("bold", "bold-dashed")  # of test figures
 SETTLED = 0.1  # the y axis fits the values after this share of the iterations
 
 
@@ -53,9 +55,9 @@ def line_looks(figure: Figure) -> dict[str, str]:
     """The look of each series of a figure, by the name of the series; test series come first."""
     curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
     training = {name: series.training for curve in curves for name, series in curve.series.items()}
-    broken = itertools.cycle([look for look in LOOKS if look != "bold"])
+    looks = {own: itertools.cycle([look for look in LOOKS if (look not in BOLD) == own]) for own in (False, True)}
     names = sorted(training, key=training.__getitem__)
-    return {name: next(broken) if training[name] else "bold" for name in names}
+    return {name: next(looks[training[name]]) for name in names}
 
 
 def y_limits(figure: Figure) -> tuple[float, float]:
@@ -93,7 +95,7 @@ def _panel_lines(panel: AnyPanel, colours: Mapping[str, str], looks: Mapping[str
         lines = [
             line for curve in panel.curves for line in _curve_lines(curve, panel.unit, colours[curve.label], looks)
         ]
-        return sorted(lines, key=lambda line: line.look == "bold")
+        return sorted(lines, key=lambda line: line.look in BOLD)
     if isinstance(panel, PrecisionRecallPanel):
         return [_precision_line(own, colours[own.label]) for own in panel.classes]
     return [_response_line(own, panel, colours[own.label]) for own in panel.responses]

@@ -64,12 +64,14 @@ class _Settings(TypedDict, total=False):
 def read_settings(file: Path, kind: type[Config], others: Sequence[str] = ()) -> dict[str, Any]:
     """Fields of `kind` from a JSON or TOML file, or from the configuration that a run folder records (`--like`).
 
-    `others` names further fields of a record, which are left out. Raises `InputError` for a file that cannot be read,
-    for an unknown field, and for a value that is of a wrong type or out of bounds.
+    `others` names further fields of a record, which are left out where they are no fields of `kind`. Raises
+    `InputError` for a file that cannot be read, for an unknown field, and for a value that is of a wrong type or out
+    of bounds.
     """
     read, where = _table(file)
     # Each field must make sense by itself.
-    own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
+    known = _fields(kind)
+    own: dict[str, Any] = {name: value for name, value in read.items() if name in known or name not in others}
     _require_sense(kind, {name: value for name, value in own.items() if name != "recipe"}, where)
     _require_sense(recipe_class(kind), own.get("recipe", {}), where)
     return own

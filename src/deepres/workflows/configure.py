@@ -20,7 +20,7 @@ from deepres.workflows import kinds
 
 PLACES = ("data_path", "start_path")
 # Recorded beside the configuration, but told by its class, or derived again from the data and the start weights.
-FACTS = ("task", "num_classes", "classes", "fingerprint", "start_sha256")
+FACTS = ("task", "num_classes", "in_channels", "classes", "fingerprint", "start_sha256")
 
 
 def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, Any]) -> Config:

@@ -178,10 +178,12 @@ def _take_place(record: Json, opened: _Opened) -> None:
 
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
     """The fields of a recorded configuration that differ from `record`; of pictures which ones, where that is known."""
-    recorded = {"compile": "off", "decode": "cpu"} | BEFORE | run.config  # older runs lack fields that were added later
+    # Older runs lack fields that were added later, with the values of today unless told otherwise.
     kind = kinds.kind(record.get("task", CLASSIFICATION))
-    begun = kind.config(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
-    fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
+    begun = kind.config(record["network"], record["data"]).as_json()
+    recorded = begun | {"compile": "off"} | BEFORE | run.config
+    recorded |= {"recipe": begun["recipe"] | recorded["recipe"]}
+    fields = {field.split(":")[0]: field for field in differences(record, recorded)}
     if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:
         fields["fingerprint"] = run_pictures.changes(before, source)
     elif "fingerprint" in fields and "division" in fields:  # another rule puts the pictures into other parts

@@ -13,6 +13,11 @@ from deepres.data.boxes.scenes import Box, Fault, Kind, Scene
 from deepres.data.boxes.truth import Truth
 from deepres.data.rgb import SIDEWAYS, orientation_of, seen_size
 
+WORDS: dict[Kind, str] = {
+    "flat": "a box without width or height",
+    "outside": "a box that reaches out of the picture",
+    "doubled": "a box that is there more than once",
+}
 SLACK = 0.5  # pixels by which a box may reach out of its picture before that is told: numbers are rounded
 
 
@@ -63,7 +68,7 @@ def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, in
         for own, box in zip(scene.objects, _placed(scene, head), strict=True)
     ]
     table = np.array(rows, np.float64).reshape(-1, 9)
-    owners, boxes = table[:, 0].astype(np.int64), table[:, 5:]
+    owners, boxes = table[:, 0].astype(np.int64), table[:, 5:].copy()
     # Cut the boxes, and leave out those of which nothing is left.
     sizes = np.array([head.upright for head in looks], np.float64).reshape(-1, 2)
     limits = np.concatenate([sizes, sizes], 1)[owners]
@@ -106,8 +111,8 @@ def _faults(kind: Kind, scenes: Sequence[Scene], owners: NDArray[np.int64], boxe
     places, starts, counts = np.unique(owners, return_index=True, return_counts=True)
     found = list[Fault]()
     for place, start, count in zip(places.tolist(), starts.tolist(), counts.tolist(), strict=True):
-        scene, shown = scenes[place], ", ".join(f"{side:g}" for side in boxes[start])
-        found.append(Fault(scene.source, kind, f"({shown}) in {scene.name}", count))
+        shown = ", ".join(f"{side:g}" for side in boxes[start])
+        found.append(Fault(scenes[place].source, kind, f"{WORDS[kind]}: ({shown})", count))
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from deepres.data.boxes.cleaning import Look, cleaned, look
 from deepres.data.boxes.layouts import find_source
 from deepres.data.boxes.parts import Divided, divide
-from deepres.data.boxes.scenes import Fault, Scene, Source, told
+from deepres.data.boxes.scenes import HARMLESS, Fault, Scene, Source, told
 from deepres.data.boxes.truth import Truth
 from deepres.data.division import Division
 from deepres.data.listing import PARTS, Picture, Span, digest_of, each
@@ -28,6 +28,7 @@ from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY
 from deepres.runtime.errors import InputError, Say
 
+FORMAT = 1  # of the kept files; raise it when the same annotations give other boxes
 MOST_FACTS = 2**26  # bytes of the class names and notes
 FIELDS = ("boxes", "labels", "difficult", "crowd", "areas")
 
@@ -93,6 +94,11 @@ class Opened(NamedTuple):
     faults: list[Fault]
     notes: list[str]
 
+    @property
+    def wrong(self) -> list[Fault]:
+        """The faults that should be mended."""
+        return [own for own in self.faults if own.kind not in HARMLESS]
+
 
 class _Facts(TypedDict):
     classes: list[str]
@@ -121,7 +127,7 @@ def opened(
     max_pixels()  # raises for a wrong DEEPRES_MAX_PIXELS before any picture is read
     try:
         source = find_source(find_folder(data, say))
-        file = cache_file(source, "boxes", train_set=train_set, test_set=test_set, rule=division)
+        file = cache_file(source, "boxes", format=FORMAT, sets=(train_set, test_set), rule=division)
     except OSError as error:
         raise unreadable(data, error) from None
     try:
@@ -145,7 +151,7 @@ def opened(
 def _make(data: str, source: Source, divided: Divided, say: Say) -> Opened:
     """Read the pictures of both parts, and bring their boxes to them. Raises `InputError` where there are no boxes."""
     categories = _categories(source, divided)
-    faults = [fault for content in divided.read for fault in content.faults]
+    faults = [*source.faults, *(fault for content in divided.read for fault in content.faults)]
     scenes = divided.train, divided.test
     if not any(scene.objects for own in scenes for scene in own):
         first = f" ({faults[0].name}: {faults[0].reason})" if faults else ""
@@ -185,7 +191,9 @@ def _part(
     labels = {name: label for label, name in enumerate(categories.values())}
     (objects, ends), wrong = cleaned(kept, looks, labels)
     sizes = torch.tensor([head.upright for head in looks], dtype=torch.int64).view(-1, 2)
-    ids = [number if scene.image_id is None else scene.image_id for number, scene in enumerate(kept, start=1)]
+    ids = [scene.image_id for scene in kept if scene.image_id is not None]
+    if len(set(ids)) < len(kept):  # two files of COCO may have the same, and other layouts have none
+        ids = list(range(1, len(kept) + 1))
     index = builder.index(root, tuple(categories.values()))
     index = replace(index, fingerprint=_fingerprint(index, objects, ends))
     return BoxIndex(

@@ -30,7 +30,7 @@ HARMLESS: tuple[Kind, ...] = ("zero",)  # told, but no fault of a file
 
 
 class Fault(NamedTuple):
-    """Something wrong with one file: its `name` within the data set, and how often it is wrong in this way."""
+    """Something wrong with the file `name` within the data set: why (for the first time), and how often."""
 
     name: str
     kind: Kind
@@ -51,7 +51,8 @@ class Object(NamedTuple):
 class Scene(NamedTuple):
     """One picture and its objects, as the annotation file `source` tells them.
 
-    `name` and `source` are paths within the data set. `key` is the name by which data without a test part are divided.
+    `name` and `source` are paths within the data set. Of COCO, whose annotations are in one file, `source` is the
+    picture. `key` is the name by which data without a test part are divided.
     `size` is the (width, height) that the annotation gives, if it does. The boxes are in pixels, or in units of width
     and height where they are `relative`. `image_id` is COCO's.
     """
@@ -80,7 +81,9 @@ class Content:
 class Source:
     """A data set with boxes that was found but not read: its layout, and how to read each of its image sets.
 
-    `files` are those that its content depends on. A data set that is not divided has one set, whose name is "".
+    `files` are those that its content depends on. A data set that is not divided has one set, whose name is "". `year`
+    is that of a VOC data set of one year; of several, the names of the sets have it before ("2007:trainval"). Sets of a
+    `shared` source, as trainval and train of VOC, have pictures in common.
     """
 
     layout: str
@@ -89,6 +92,9 @@ class Source:
     sets: Mapping[str, Callable[[], Content]]
     division: str | None = None
     notes: tuple[str, ...] = ()
+    year: str = ""
+    shared: bool = False
+    faults: tuple[Fault, ...] = ()  # of files that are in no set
 
 
 def told(faults: list[Fault]) -> list[str]:

@@ -1,17 +1,19 @@
 """The files of a data set with boxes, and which annotation file belongs to which picture."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
-from deepres.data.part_names import is_picture
+from deepres.data.part_names import is_picture, part_name
 from deepres.data.walk import Walk, composed
 
 # Folders that say what kind of file they hold, and nothing of the part or the class.
 PICTURE_FOLDERS = {"jpegimages", "images", "image", "imgs", "img", "pictures", "photos"}
 TRUTH_FOLDERS = {"annotations", "annotation", "annots", "xmls", "xml", "labels", "label"}
 MASK_FOLDERS = {"segmentationclass", "segmentationobject"}  # of VOC: pictures of masks
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def key_of(name: str) -> str:
 
 
 def by_last(keys: Iterable[str]) -> dict[str, str]:
-    """The keys by their last part, where only one key has it."""
+    """The keys (paths with `/`) by their last part, where only one has it."""
     found: dict[str, str | None] = {}
     for key in keys:
         last = key.rpartition("/")[2]
@@ -73,3 +75,16 @@ def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _folders(name: str) -> set[str]:
     return {folder.casefold() for folder in name.split("/")[:-1]}
+
+
+def by_folder(keys: Iterable[str], read: Callable[[list[str]], T]) -> dict[str, Callable[[], T]]:
+    """A set for each folder in the keys that is named after a part, "train/1" being in "train"; else one for all.
+
+    `read(keys)` reads a set.
+    """
+    sets: dict[str, list[str]] = {}
+    for key in dict.fromkeys(keys):
+        names = map(part_name, folders := key.split("/")[:-1])
+        own = next((folder for folder, name in zip(folders, names, strict=True) if name and name.is_plain), "")
+        sets.setdefault(own, []).append(key)
+    return {name: partial(read, own) for name, own in sets.items()}

@@ -2,21 +2,23 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from deepres.data.boxes.safe_xml import read_xml
 from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source
-from deepres.data.boxes.tree import Tree, by_last
-from deepres.data.part_names import part_name
+from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of
+from deepres.data.part_names import is_picture
+from deepres.data.rgb import fault
 from deepres.data.walk import composed
-from deepres.runtime.errors import reason_of
 from deepres.runtime.files import listed_names, read_bytes
 
 LAYOUT = "Pascal VOC"
 SETS = "ImageSets"
+LIST = re.compile(rf"(.*/)?{SETS}(/Main)?/[^/]+\.txt")
+CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")
 YEAR = re.compile(r"VOC(\d{4})")
 MOST_LIST = 2**26  # bytes of a list of names
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -31,48 +33,33 @@ def voc_source(tree: Tree) -> Source:
     its `filename` names. Raises `OSError`.
     """
     reader = _Reader(tree)
-    lists = [name for name in tree.names if SETS in name.split("/")[:-1] and name.lower().endswith(".txt")]
-    sets = _listed(tree, lists, reader) or by_folder(
-        {key: key for key in reader.annotations}, reader.read, {key: key for key in tree.pictures}
-    )
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes)
+    sets, year = _listed(tree, reader)
+    if not sets:
+        sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
+    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes, year=year, shared=True)
 
 
-def by_folder(
-    keys: Iterable[str], read: Callable[[list[str]], Content], more: Iterable[str] = ()
-) -> dict[str, Callable[[], Content]]:
-    """A set for each folder in the keys that is named after a part, "train/1" being in "train"; else one for all.
-
-    `read(keys)` reads a set. The keys in `more` are added, each once.
-    """
-    sets: dict[str, list[str]] = {}
-    for key in dict.fromkeys([*keys, *more]):
-        names = map(part_name, folders := key.split("/")[:-1])
-        own = next((folder for folder, name in zip(folders, names, strict=True) if name and name.is_plain), "")
-        sets.setdefault(own, []).append(key)
-    return {name: partial(read, own) for name, own in sets.items()}
-
-
-def _listed(tree: Tree, lists: list[str], reader: "_Reader") -> dict[str, Callable[[], Content]]:
-    """The image sets that are lists of names."""
-    homes = {name: name.split(f"{SETS}/")[0] for name in lists}
-    several = len(set(homes.values())) > 1
+def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
+    """The image sets that are lists of names, and the year where they are of one."""
+    # Layout, Segmentation and Action have the lists of other tasks.
+    files = [name for name in tree.names if LIST.fullmatch(name)]
+    homes = {name: name[: name.index(SETS)].rstrip("/") for name in files}
+    years = {home: YEAR.findall(f"{tree.root.name}/{home}")[-1:] for home in homes.values()}
+    several = len(years) > 1
     found: dict[str, Callable[[], Content]] = {}
-    for name, home in sorted(homes.items()):
-        folder, _, file = name.rpartition("/")
-        if folder.rpartition("/")[2] not in ("Main", SETS):
-            continue  # Layout, Segmentation and Action are of other tasks
-        year = YEAR.search(home)
-        before = f"{year[1] if year else home.rstrip('/')}:" if several else ""
-        found[before + file[:-4]] = partial(_of_list, tree.root / name, home, reader)
-    return found
+    for name, home in homes.items():
+        before = f"{(years[home] or [home])[0]}:" if several else ""
+        found[before + Path(name).stem] = partial(_of_list, tree.root / name, home, reader)
+    only = [year for own in years.values() for year in own] if not several else []
+    return found, "".join(only)
 
 
 def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
-    """The pictures whose names are the first words of the lines; a second word -1 means without the class."""
-    prefix = "/".join(folder for folder in home.split("/") if folder)
-    names = [line.split()[0] for line in listed_names(read_bytes(file, MOST_LIST))]
-    return reader.read([composed(f"{prefix}/{name}" if prefix else name) for name in names])
+    """The pictures of a list. Its lines begin with their names; those of a class go on with 1 or -1."""
+    lines = listed_names(read_bytes(file, MOST_LIST))
+    names = [CLASS_FLAG.sub("", line.strip()) for line in lines]
+    keys = (key_of(f"{home}/{name}".lstrip("/") + "." * (not is_picture(name))) for name in names)
+    return reader.read(list(dict.fromkeys(keys)))
 
 
 class _Reader:
@@ -83,43 +70,46 @@ class _Reader:
         self.annotations = {key: names[0] for key, names in tree.ending(".xml").items()}
         # The picture of an annotation whose key is that of none, by the name in the file.
         self.by_name = by_last(self.pictures)
-        self.nested = by_last(self.annotations)
 
     def read(self, keys: list[str]) -> Content:
         """The pictures with these keys."""
         found = Content()
         for key in keys:
-            self._add(key, found)
+            own = self._one(key)
+            found.scenes += own.scenes
+            found.faults += own.faults
+        named = {scene.name for scene in found.scenes}  # also those of annotations of another name
+        found.faults = [own for own in found.faults if own.kind != "unannotated" or own.name not in named]
         return found
 
-    def _add(self, key: str, found: Content) -> None:
-        """Add the picture with this key, or why it is left out."""
-        own = self.annotations.get(key) or self.annotations.get(self.nested.get(key.rpartition("/")[2], ""))
-        if own is None:
+    @cache  # noqa: B019 (it lives as long as the opening of a data set)
+    def _one(self, key: str) -> Content:
+        """The picture with this key, or why it is left out. Image sets share pictures, and each is read once."""
+        name = self.annotations.get(key)
+        if name is None:
             names = self.pictures.get(key)
             kind = ("unannotated", "it has no annotation") if names else ("missing", "it is listed, but not there")
-            found.faults.append(Fault(names[0] if names else key, *kind))
-            return
+            return Content(faults=[Fault(names[0] if names else key, *kind)])
         # Read the annotation.
         try:
-            annotation = read_xml(self.root / own)
+            annotation = read_xml(self.root / name)
             if annotation.tag != "annotation":
                 raise ValueError(f"its root is <{annotation.tag}>, not <annotation>")
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else reason_of(error)
-            found.faults.append(Fault(own, "unread", reason))
-            return
+            return Content(faults=[Fault(name, "unread", fault(error))])
         # Find the picture, and the objects in it.
         named = composed(_text(annotation, "filename").replace("\\", "/").rpartition("/")[2])
         stem = self.by_name.get(named.rpartition(".")[0] or named, "")
         names = self.pictures.get(key) or self.pictures.get(stem)
         if not names:
-            found.faults.append(Fault(own, "missing", f"the picture {named or key} of this annotation is not there"))
-            return
-        objects = [made for each in annotation.iterfind("object") if (made := _object(each, own, found))]
-        for name in names:
-            size = _size(annotation)
-            found.scenes.append(Scene(self.root / name, composed(name), key, own, objects, size))
+            reason = f"the picture {named or key} of this annotation is not there"
+            return Content(faults=[Fault(name, "missing", reason)])
+        names = [own for own in names if own.rpartition("/")[2] == named] or names
+        found, size = Content(), _size(annotation)
+        objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
+        for own in names:
+            found.scenes.append(Scene(self.root / own, composed(own), key, name, objects, size))
+        return found
 
 
 def _object(element: Element, source: str, found: Content) -> Object | None:

@@ -27,7 +27,7 @@ def base_anchors(scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
 def anchors_over(size: tuple[int, int], base: Tensor, stride: int) -> Tensor:
     """The anchors of a map of `size` (height, width), float32 (height * width * A, 4): those of a position together."""
     height, width = size
-    place = {"device": base.device, "dtype": base.dtype}
-    y, x = torch.meshgrid(torch.arange(height, **place), torch.arange(width, **place), indexing="ij")
+    rows, columns = (torch.arange(length, device=base.device, dtype=base.dtype) for length in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     shifts = torch.stack([x, y, x, y], -1).view(-1, 1, 4) * stride
     return (shifts + base).view(-1, 4)

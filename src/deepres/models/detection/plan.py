@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from deepres.runtime.errors import InputError
 
 Pooling = Literal["pool", "align"]
+LISTS = {"anchor_scales", "anchor_ratios"}
 MOST_ANCHORS = 16  # scales, or ratios
 BOUNDS: dict[str, tuple[float, float]] = {
     "rpn_channels": (1, 4_096),
@@ -44,7 +45,7 @@ class DetectorPlan:
 
     def __post_init__(self) -> None:
         """Raise `InputError` for a value that makes no sense."""
-        for name in ("anchor_scales", "anchor_ratios"):
+        for name in sorted(LISTS):
             value = getattr(self, name)
             if not value or len(value) > MOST_ANCHORS or not all(0.01 <= part <= 100 for part in value):
                 raise InputError(f"{name} is {value}, but must be 1 to {MOST_ANCHORS} numbers from 0.01 to 100")
@@ -57,8 +58,10 @@ class DetectorPlan:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """The plan of these fields; lists become tuples, fields of other names are left out."""
-        own = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in own.items()})
+        own: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name in LISTS & own.keys():
+            own[name] = tuple(own[name])
+        return cls(**own)
 
 
 SCALES = (0.1, 0.1, 0.2, 0.2)  # the regression of regions is in these units (Fast R-CNN's code)

@@ -1,6 +1,7 @@
 """The region proposal network (RPN): boxes that may hold an object, whatever its class (Faster R-CNN, Sec. 3.1)."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class ProposalNetwork(nn.Module):
         self.boxes = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.objectness, self.boxes):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.constant_(cast(Tensor, layer.bias), 0.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A map (N, C, h, w) to logits (N, P) and deltas (N, P, 4) of its P = h * w * A anchors, float32."""
