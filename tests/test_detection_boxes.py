@@ -17,7 +17,7 @@ from deepres.models.detection.plan import SCALES, DetectorPlan
 from deepres.models.detection.proposals import TEST, TRAINING, select
 from deepres.models.detection.regions import pooled
 from deepres.runtime.errors import InputError
-from detectors import generator, random_boxes
+from detection_scenes import generator, random_boxes
 
 # generate_anchors.py of py-faster-rcnn prints these, with ends that belong to the box.
 AUTHORS = [

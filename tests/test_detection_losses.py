@@ -15,7 +15,7 @@ from deepres.models.detection.anchors import anchors_over, base_anchors
 from deepres.models.detection.boxes import encode
 from deepres.models.detection.detector import RegionOutputs
 from deepres.models.detection.plan import SCALES
-from detectors import NONE, generator, objects, random_boxes
+from detection_scenes import NONE, generator, objects, random_boxes
 
 SIZE = (160, 208)
 ANCHORS = anchors_over((10, 13), base_anchors((1.0, 2.0, 4.0), (0.5, 1.0, 2.0)), 16)

@@ -15,7 +15,7 @@ from deepres.detection.targets import (
 )
 from deepres.models.detection.anchors import anchors_over, base_anchors
 from deepres.models.detection.boxes import decode
-from detectors import NONE, objects, random_boxes
+from detection_scenes import NONE, objects, random_boxes
 
 SIZE = (160, 208)
 

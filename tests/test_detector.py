@@ -16,7 +16,7 @@ from deepres.training.freeze import freeze, set_training
 from deepres.training.optimizer import SGD
 from deepres.weights.file import serialise
 from deepres.weights.load import load_network
-from detectors import PLAN, generator, objects, random_boxes, scene, small_detector, task
+from detection_scenes import PLAN, generator, objects, random_boxes, scene, small_detector, task
 from networks import randomise
 
 MEAN = torch.tensor([0.5, 0.4, 0.3])[:, None, None]

@@ -10,7 +10,7 @@ from deepres.detection.recipe import DetectionConfig
 from deepres.models.catalog import build
 from deepres.runtime.errors import InputError
 from deepres.weights.start import Start
-from detectors import PLAN
+from detection_scenes import PLAN
 from networks import randomise
 
 CONFIG = DetectionConfig("faster-rcnn-resnet18", "data", **{name: PLAN[name] for name in PLAN})

@@ -44,7 +44,7 @@ class DetectorOutputs(NamedTuple):
     found: RegionOutputs | None  # of all regions, image by image
 
 
-class Detector(Network):
+class Detector(Network, pipeline_tag="object-detection"):
     """A backbone in two parts, the first over the whole image and the second for each region, and an RPN between them.
 
     `features` is the backbone without its last layer. Its maps up to `features.shared_map` (conv4_x) are computed once
@@ -139,7 +139,7 @@ class Detector(Network):
             whole = [shared.new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in sizes]
             around = self._region_features(shared, whole)
             counts = torch.tensor([len(own) for own in regions], device=around.device)
-            features = torch.cat([features, around.repeat_interleave(counts, 0)], 1)
+            features = torch.cat([features, around.repeat_interleave(counts, 0, output_size=len(features))], 1)
         return features
 
     def siblings(self, features: Tensor) -> RegionOutputs:
