@@ -42,9 +42,13 @@ def extent(channel: Tensor) -> list[int]:
     return [columns.min().item(), rows.min().item(), columns.max().item() + 1, rows.max().item() + 1]
 
 
+def view(how: Augmentation, draws: list[float], objects: Truth, proposals: Tensor | None = None) -> Scene:
+    return augmented(how, drawn(), draws, (objects, proposals))
+
+
 def several(how: Augmentation, count: int = 40) -> list[Scene]:
     draws = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)).tolist()
-    return [augmented(how, drawn(), own, truth()) for own in draws]
+    return [view(how, own, truth()) for own in draws]
 
 
 def same(ones: list[Scene], others: list[Scene]) -> bool:
@@ -73,7 +77,7 @@ def test_mirrored_boxes_lie_where_the_mirrored_pixels_are():
 @pytest.mark.parametrize(("side", "longest", "size"), [(60, 400, (60, 80)), (47, 400, (47, 63)), (60, 70, (52, 70))])
 def test_resized_boxes_lie_where_the_resized_pixels_are(side, longest, size):
     """To half a pixel of the resized picture, also where height and width are not scaled alike."""
-    scene = augmented(Augmentation((side,), longest, False, 0.0, False), drawn(), [0.1, 0.2], truth())
+    scene = view(Augmentation((side,), longest, False, 0.0, False), [0.1, 0.2], truth())
     assert scene.image.shape[1:] == size and scene.size == (30, 40)
     for channel, box in enumerate(scene.objects.boxes):
         assert (box - torch.tensor(extent(scene.image[channel]))).abs().max() <= 0.51
@@ -108,18 +112,28 @@ def test_a_scene_is_a_function_of_its_draws_whatever_the_global_generator():
 def test_difficult_objects_are_left_out_unless_they_are_asked_for_and_crowds_stand_apart():
     difficult, crowd = truth(difficult=(True, False)), truth(crowd=(False, True))
     kept = Augmentation((30,), 400, False, 0.0, True)
-    assert augmented(WHOLE, drawn(), [0, 0], difficult).objects.labels.tolist() == [7]
-    assert augmented(kept, drawn(), [0, 0], difficult).objects.labels.tolist() == [4, 7]
-    objects = augmented(WHOLE, drawn(), [0, 0], crowd).objects
+    assert view(WHOLE, [0, 0], difficult).objects.labels.tolist() == [7]
+    assert view(kept, [0, 0], difficult).objects.labels.tolist() == [4, 7]
+    objects = view(WHOLE, [0, 0], crowd).objects
     assert objects.labels.tolist() == [4] and objects.crowds.tolist() == [list(PLACES[1])]
 
 
 def test_a_picture_without_objects_is_a_scene():
     nothing = Truth(*(own[:0] for own in vars(truth()).values()))
-    scene = augmented(Augmentation((60,), 400, True, 1.0, False), drawn(), [0.3, 0.7], nothing)
+    scene = view(Augmentation((60,), 400, True, 1.0, False), [0.3, 0.7], nothing)
     assert (
         scene.objects.boxes.shape == (0, 4) and scene.objects.crowds.shape == (0, 4) and not len(scene.objects.labels)
     )
+
+
+def test_given_proposals_move_as_boxes_do():
+    how = Augmentation((30, 47), 400, True, 0.0, False)
+    draws = torch.rand(10, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    found = [view(how, own, truth(crowd=(True, False)), truth().boxes) for own in draws]
+    assert len({scene.proposals[0, 0].item() for scene in found}) > 2
+    for scene in found:
+        assert torch.equal(scene.proposals, torch.cat([scene.objects.crowds, scene.objects.boxes]))
+    assert view(how, draws[0], truth()).proposals is None
 
 
 def test_a_test_sees_the_whole_picture():
