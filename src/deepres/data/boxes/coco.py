@@ -78,7 +78,7 @@ def coco_source(tree: Tree) -> Source:
         own = _set_name(name)
         sets[own if own not in sets else name] = partial(reader.read, name, own)
     notes = (*tree.notes, *[f"not read, since there are instances: {', '.join(other)}"] * bool(other))
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=notes)
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes)
 
 
 def _set_name(name: str) -> str:

@@ -161,7 +161,9 @@ def _make(data: str, source: Source, divided: Divided, say: Say) -> Opened:
         part, wrong = _part(data, source.root, own, categories, say)
         parts.append(part)
         faults += wrong
-    notes = [*divided.notes, *(note for content in divided.read for note in content.notes)]
+    used = len({scene.picture for own in scenes for scene in own})
+    counts = [f"{used:,} of the {source.pictures:,} pictures in the folder are used"] * (used < source.pictures)
+    notes = [*divided.notes, *counts, *(note for content in divided.read for note in content.notes)]
     return Opened(source.layout, BoxParts(*parts), sorted(set(faults)), notes)
 
 

@@ -81,20 +81,31 @@ class Content:
 class Source:
     """A data set with boxes that was found but not read: its layout, and how to read each of its image sets.
 
-    `files` are those that its content depends on. A data set that is not divided has one set, whose name is "". `year`
-    is that of a VOC data set of one year; of several, the names of the sets have it before ("2007:trainval"). Sets of a
-    `shared` source, as trainval and train of VOC, have pictures in common.
+    `files` are those that its content depends on, `pictures` the number of pictures among them. A data set that is not
+    divided has one set, whose name is "". `year` is that of a VOC data set of one year; of several, the names of the
+    sets have it before ("2007:trainval"). Sets of a `shared` source, as trainval and train of VOC, have pictures in
+    common.
     """
 
     layout: str
     root: Path
     files: tuple[Path, ...]
+    pictures: int
     sets: Mapping[str, Callable[[], Content]]
     division: str | None = None
     notes: tuple[str, ...] = ()
     year: str = ""
     shared: bool = False
     faults: tuple[Fault, ...] = ()  # of files that are in no set
+
+
+def merged(faults: list[Fault]) -> list[Fault]:
+    """The faults with those of one kind in one file together, counted, with the reason of the first."""
+    found: dict[tuple[str, Kind], Fault] = {}
+    for own in faults:
+        first = found.setdefault((own.name, own.kind), own._replace(times=0))
+        found[own.name, own.kind] = first._replace(times=first.times + own.times)
+    return list(found.values())
 
 
 def told(faults: list[Fault]) -> list[str]:

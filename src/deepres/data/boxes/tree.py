@@ -42,6 +42,11 @@ class Tree:
         apart = TRUTH_FOLDERS | MASK_FOLDERS
         return _by_key(name for name in self.names if is_picture(name) and not apart & _folders(name))
 
+    @cached_property
+    def count(self) -> int:
+        """The number of pictures."""
+        return sum(map(len, self.pictures.values()))
+
     def ending(self, suffix: str) -> dict[str, list[str]]:
         """The names of the files with this suffix, by key."""
         return _by_key(name for name in self.names if name.lower().endswith(suffix))

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from deepres.data.boxes.safe_xml import read_xml
-from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source
+from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source, merged
 from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of
 from deepres.data.part_names import is_picture
 from deepres.data.rgb import fault
@@ -36,7 +36,7 @@ def voc_source(tree: Tree) -> Source:
     sets, year = _listed(tree, reader)
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes, year=year, shared=True)
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=tree.notes, year=year, shared=True)
 
 
 def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
@@ -44,14 +44,15 @@ def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Conte
     # Layout, Segmentation and Action have the lists of other tasks.
     files = [name for name in tree.names if LIST.fullmatch(name)]
     homes = {name: name[: name.index(SETS)].rstrip("/") for name in files}
-    years = {home: YEAR.findall(f"{tree.root.name}/{home}")[-1:] for home in homes.values()}
-    several = len(years) > 1
-    found: dict[str, Callable[[], Content]] = {}
-    for name, home in homes.items():
-        before = f"{(years[home] or [home])[0]}:" if several else ""
-        found[before + Path(name).stem] = partial(_of_list, tree.root / name, home, reader)
-    only = [year for own in years.values() for year in own] if not several else []
-    return found, "".join(only)
+    years = {home: "".join(YEAR.findall(f"{tree.root.name}/{home}")[-1:]) for home in homes.values()}
+    # Several homes are told apart by their years, or else by their folders.
+    by_year = len(set(years.values()) - {""}) == len(years)
+    labels = {home: f"{year if by_year else home}:" if len(years) > 1 else "" for home, year in years.items()}
+    sets = {
+        labels[home] + Path(name).stem: partial(_of_list, tree.root / name, home, reader)
+        for name, home in homes.items()
+    }
+    return sets, next(iter(years.values())) if len(years) == 1 else ""
 
 
 def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
@@ -109,6 +110,7 @@ class _Reader:
         objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
         for own in names:
             found.scenes.append(Scene(self.root / own, composed(own), key, name, objects, size))
+        found.faults = merged(found.faults)
         return found
 
 

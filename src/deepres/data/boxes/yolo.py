@@ -52,7 +52,7 @@ def yolo_source(tree: Tree) -> Source:
     if not sets:
         sets = by_folder(tree.pictures, lambda keys: reader.read([name for key in keys for name in tree.pictures[key]]))
     notes = (*tree.notes, *reader.notes)
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=notes, faults=tuple(reader.strays()))
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes, faults=tuple(reader.strays()))
 
 
 def is_labels(file: Path) -> bool:
