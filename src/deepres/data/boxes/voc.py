@@ -9,18 +9,16 @@ from xml.etree.ElementTree import Element
 
 from deepres.data.boxes.safe_xml import read_xml
 from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source, merged
-from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of
+from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.part_names import is_picture
 from deepres.data.rgb import fault
 from deepres.data.walk import composed
-from deepres.runtime.files import listed_names, read_bytes
 
 LAYOUT = "Pascal VOC"
 SETS = "ImageSets"
 LIST = re.compile(rf"(.*/)?{SETS}(/Main)?/[^/]+\.txt")
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")
 YEAR = re.compile(r"VOC(\d{4})")
-MOST_LIST = 2**26  # bytes of a list of names
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -57,8 +55,7 @@ def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Conte
 
 def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
     """The pictures of a list. Its lines begin with their names; those of a class go on with 1 or -1."""
-    lines = listed_names(read_bytes(file, MOST_LIST))
-    names = [CLASS_FLAG.sub("", line.strip()) for line in lines]
+    names = [CLASS_FLAG.sub("", line.strip()) for line in lines_in(file)]
     keys = (key_of(f"{home}/{name}".lstrip("/") + "." * (not is_picture(name))) for name in names)
     return reader.read(list(dict.fromkeys(keys)))
 
