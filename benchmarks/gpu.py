@@ -248,7 +248,7 @@ def main(given: list[str] | None = None) -> None:
     sys.path.insert(0, str(ROOT / "src"))
     if lacking := missing(OPTIONAL):
         say(f"not installed, and what needs them is left out: {', '.join(lacking)}")
-    from deepres.records import describe_environment
+    from deepres.runtime.environment import describe_environment
 
     needs_data = not missing(CORE) and any(part in ON_DATA for part in options.parts)
     data = data_set(options.data, ROOT / "build/gpu/generated") if needs_data else ""

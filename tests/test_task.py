@@ -114,3 +114,19 @@ def test_a_plateau_watches_the_figure_of_the_task(tmp_path):
 
     trained(tmp_path, Stuck(), dataclasses.replace(RECIPE, decay="plateau", patience=1))
     assert [row["lr"] for row in rows(tmp_path)[::2]] == pytest.approx([0.05, 0.05, 0.005])
+
+
+def test_a_plateau_of_a_figure_where_more_is_better_ends_when_it_no_longer_rises(tmp_path):
+    """mAP rises twice, and then stands still: two tests later the rate falls."""
+
+    class Found(Boxes):
+        watched, tests = "map50", 0
+
+        def evaluate(self, net, last):
+            self.tests += 1
+            return {"map50": min(10.0 * self.tests, 20.0)}
+
+    recipe = dataclasses.replace(RECIPE, decay="plateau", patience=2, evaluate_every=2, window=2)
+    trained(tmp_path, Found(), recipe)
+    rates = [row["lr"] for row in rows(tmp_path) if "lr" in row]
+    assert rates == pytest.approx([0.05] * 4 + [0.005] * 2)

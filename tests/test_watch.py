@@ -13,8 +13,10 @@ from deepres.report import page, watch
 from deepres.report.live import Live, Observer, RunProgress, duration
 from deepres.report.runs import findings_of, runs_of
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import CLASSIFICATION, LOSS, REPORTED
 from runs import make_run
 
+ERRORS = REPORTED[CLASSIFICATION].main
 WORDS = {0.4: "0 s", 45: "45 s", 60: "1 min", 200: "3 min 20 s", 7_500: "2 h 5 min", 273_600: "3 d 4 h"}
 
 
@@ -76,7 +78,7 @@ def test_the_progress_of_a_run_is_that_of_its_last_rows(tmp_path):
     assert Observer().progress(going(tmp_path / "run")) == RunProgress(
         name="run", network="ResNet-20", state="trains", iteration=20, iterations=40, share=0.5,
         images_per_second=pytest.approx(40.0), seconds_left=pytest.approx(4.0 + 1.0),
-        lr=0.1, train_loss=1.0, train_error=60.0, test_error=pytest.approx(65.123),
+        lr=0.1, figures=dict(zip((LOSS, *ERRORS), (1.0, 60.0, pytest.approx(65.123)), strict=True)),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deepres.records import describe_environment, write_text
+from deepres.records import write_text
+from deepres.runtime.environment import describe_environment
 
 DOC = Path(__file__).parents[1] / "docs" / "tour.md"
 HEAD = """# A tour

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from deepres.models.registry import NETWORKS, SERIES, Kind
+from deepres.models.registry import DETECTOR, NETWORKS, SERIES, Kind
 from deepres.records import Json, Run
+from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot
 
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
+ERRORS = REPORTED[CLASSIFICATION].plots[0]
 Points = tuple[Sequence[float], Sequence[float]]  # iterations and values of one run
 
 
@@ -84,27 +86,56 @@ class ResponsePanel:
 
 
 @dataclass(frozen=True)
+class PrecisionRecall:
+    """A detector's precision against its recall for one class, both in percent.
+
+    `precisions[i]` is the largest precision at a recall of at least `recalls[i]`; the detections with a score of at
+    least `scores[i]` have it. The curve ends at the largest recall.
+    """
+
+    label: str
+    recalls: Sequence[float]
+    precisions: Sequence[float]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PrecisionRecallPanel:
+    """Precision against recall of several classes."""
+
+    title: str
+    classes: tuple[PrecisionRecall, ...]
+
+
+AnyPanel = Panel | ResponsePanel | PrecisionRecallPanel
+
+
+@dataclass(frozen=True)
 class Figure:
     """Panels that stand side by side and share their y axis."""
 
     title: str
     caption: str
-    panels: tuple[Panel | ResponsePanel, ...]
+    panels: tuple[AnyPanel, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Our figures beside the paper's; every row has as many cells as there are columns."""
+    """Our figures beside the paper's; every row has as many cells as there are columns.
+
+    `shades` colours the cells of a matrix: for each row a share from 0 to 1 for each cell behind the first.
+    """
 
     title: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    shades: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run and its progress: `done` is None until it is finished, `seconds` is the time of work so far.
+    """One run of a `task` and its progress: `done` is None until it is finished, `seconds` is the time of work so far.
 
     `settings` is the configuration without the recipe; `iteration` is the last one with a recorded figure.
     """
@@ -119,6 +150,7 @@ class RunSummary:
     seconds: float | None
     iteration: int = 0
     settings: Json = field(default_factory=dict[str, Any])
+    task: str = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -136,9 +168,12 @@ class Findings:
 def describe(network: str) -> tuple[str, int, Kind]:
     """A network's label as the paper writes it, its depth and kind: (`ResNet-56`, 56, `residual`).
 
-    They come from the table of networks. For other names of such a form (`vgg11`) they follow from the name; any other
-    name is its own label, with depth 0.
+    They come from the table of networks. For other names of such a form (`vgg11`) they follow from the name, for a
+    detector from its backbone; any other name is its own label, with depth 0.
     """
+    if network.startswith(DETECTOR):
+        label, depth, kind = describe(network.removeprefix(DETECTOR))
+        return f"Faster R-CNN, {label}", depth, kind
     if network in NETWORKS:
         row = NETWORKS[network]
         return row.label, row.depth, row.kind
@@ -161,12 +196,12 @@ def series_of(seeds: Sequence[Points], *, training: bool = False) -> Series:
     return Series(tuple(common), means, *ends, training)
 
 
-def curve_of(runs: Sequence[Run], label: str | None = None) -> Curve:
-    """The errors of one network from its runs, one run per seed. Raises `InputError` where one is not a run."""
+def curve_of(runs: Sequence[Run], label: str | None = None, plot: Plot = ERRORS) -> Curve:
+    """The figures of `plot` for one network, from one run per seed. Raises `InputError` where one is not a run."""
     name, depth, kind = describe(runs[0].field("network"))
     series = {
-        "training error": series_of([run.curve("train_error") for run in runs], training=True),
-        "test error": series_of([run.curve("test_error") for run in runs]),
+        figure.label: series_of([run.curve(figure.key) for run in runs], training=figure.training)
+        for figure in plot.figures
     }
     return Curve(label or name, depth, kind, series, len(runs))
 
@@ -198,4 +233,5 @@ def summary_of(run: Run) -> RunSummary:
         seconds=done["seconds"] if done else max((row["seconds"] for row in timing), default=None),
         iteration=max((row["iteration"] for row in metrics), default=0),
         settings={name: value for name, value in run.config.items() if name != "recipe"},
+        task=run.task,
     )

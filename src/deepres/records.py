@@ -13,23 +13,19 @@ RUN/
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, get_type_hints
 
 from filelock import FileLock, Timeout
 
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import CLASSIFICATION, REPORTED
 from deepres.runtime.files import missing, remove_empty, replacing, sweep
-from deepres.runtime.untrusted import Meta
-from deepres.runtime.versions import version
+from deepres.runtime.untrusted import SHOWN, Meta
 
 Json = dict[str, Any]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -37,7 +33,6 @@ METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 RECORDS: tuple[str, ...] = (METRICS, TIMING)
 DONE, DIGEST = "done.json", "metrics_sha256"
 RESTORE = "move it away or restore it"
-VECTORS = {"avx2": "AVX2", "avx512_f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX", "sve": "SVE"}
 
 
 class _Recipe(TypedDict, total=False):
@@ -51,6 +46,7 @@ class _Recipe(TypedDict, total=False):
 class _Config(TypedDict, total=False):
     """The fields of a configuration that other modules than `deepres.training.settings`, which checks all, read."""
 
+    task: str
     network: str
     data: str
     split: str | None
@@ -70,26 +66,18 @@ class _Config(TypedDict, total=False):
     recipe: _Recipe
 
 
-class _Finished(TypedDict):
-    iteration: Count
-    train_error: float
-    test_error: float
-    seconds: float
-
-
 class _Row(TypedDict):
+    """What a row has besides its figures, which are numbers."""
+
     iteration: Count
 
 
-class _Figures(TypedDict, total=False):
-    train_error: float
-    train_loss: float
-    lr: float
-    test_error: float
-    test_top5_error: float
+class _Finished(_Row):
+    """The same of the final figures."""
+
     seconds: float
-    images_per_second: float | None
-    metrics_sha256: str
+    images_per_second: NotRequired[float | None]
+    metrics_sha256: NotRequired[str | None]
 
 
 @dataclass(frozen=True)
@@ -102,6 +90,15 @@ class Run:
     def config(self) -> Json:
         """The recorded configuration. Raises `InputError` where the folder is not a run."""
         return read_record(self.path / "config.json", _Config, hint="is it a run folder of `deepres train`?")
+
+    @property
+    def task(self) -> str:
+        """The kind of task that the run is of. Raises `InputError` for an unknown one, and as `config` does."""
+        task = self.config.get("task", CLASSIFICATION)
+        if task not in REPORTED:
+            known = f"this version knows {', '.join(REPORTED)}"
+            raise InputError(f"{self.path} is a run of the task {task!r}, but {known}; update deepres")
+        return task
 
     def field(self, name: str) -> Any:
         """A field of the configuration. Raises `InputError` where the configuration lacks it."""
@@ -120,7 +117,13 @@ class Run:
     def done(self) -> Json | None:
         """The final figures, or None while the run is not complete."""
         file = self.path / DONE
-        return read_record(file, _Finished, _Figures) if file.exists() else None
+        if not file.exists():
+            return None
+        done = _figures(read_record(file), _Finished, str(file), RESTORE)
+        main = REPORTED[self.task].main if (self.path / "config.json").exists() else ()
+        if lacking := [figure.key for figure in main if figure.key not in done]:
+            raise InputError(f"{file}: it lacks {lacking[0]}; {RESTORE}")
+        return done
 
     @property
     def exists(self) -> bool:
@@ -159,9 +162,9 @@ class Run:
     def metrics(self) -> list[Json]:
         """Rows of `metrics.jsonl` in order of iteration, without a half-written last line.
 
-        A row has `iteration` (steps done) and either the training figures over the window that ends there
-        (`train_error` in %, `train_loss`, `lr`) or the test figures (`test_error`, `test_top5_error` in %). Raises
-        `InputError` where the file of a finished run has been changed.
+        A row has `iteration` (steps done) and either the training figures over the window that ends there (with
+        `train_loss` and `lr`) or the test figures: see `runtime.figures`. Raises `InputError` where the file of a
+        finished run has been changed.
         """
         file = self.path / METRICS
         known = (self.done or {}).get(DIGEST)
@@ -196,10 +199,19 @@ def read_lines(file: Path) -> list[Json]:
         return []
     content = untrusted.read_bytes(file, RESTORE)
     lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return [
-        _known(line, f"{file} is damaged: line {number}", "delete the run folder to start it anew", _Row, _Figures)
-        for number, line in enumerate(lines, 1)
-    ]
+    mend, rows = "delete the run folder to start it anew", list[Json]()
+    for number, line in enumerate(lines, 1):
+        what = f"{file} is damaged: line {number}"
+        rows.append(_figures(_known(line, what, mend), _Row, what, mend))
+    return rows
+
+
+def _figures(record: Json, kind: type, what: str, mend: str) -> Json:
+    """`record`, whose fields are those of `kind` and figures. Raises `InputError` for another value than a number."""
+    for name in record.keys() - get_type_hints(kind).keys():
+        untrusted.convert(record[name], float, f"{what}, at {name[:SHOWN]}", mend)
+    untrusted.convert(record, kind, what, mend)
+    return record
 
 
 def _known(content: bytes, what: str, mend: str, *kinds: type) -> Json:
@@ -238,60 +250,6 @@ def write_text(file: Path, text: str) -> None:
     """Write text atomically, by a file beside it that takes its name."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def describe_environment() -> Json:
-    """Versions, processor, threads, commit and command of this process."""
-    import torch
-
-    try:
-        import psutil
-    except ModuleNotFoundError:  # in a bare source tree
-        psutil = None
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(["deepres", *sys.argv[1:]]),
-        "commit": _commit(),
-        "versions": {name: version(name) for name in ("deepres", "torch", "torchvision", "numpy")}
-        | {"python": platform.python_version()},
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": None if psutil is None else psutil.cpu_count(logical=False),
-        "threads": torch.get_num_threads(),
-        "memory_gib": None if psutil is None else round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with `+` if it has changes; None outside a checkout of this project."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _cpu_name() -> str:
-    """The processor's name and its vector extensions, since processors of one name differ in them."""
-    import torch
-
-    features = torch.cpu.get_capabilities()
-    vectors = [name for feature, name in VECTORS.items() if features.get(feature)]
-    return f"{_model_name()} ({', '.join(vectors)})" if vectors else _model_name()
-
-
-def _model_name() -> str:
-    """The processor's name; on Linux from /proc, since `platform.processor()` is mostly empty there."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def read_record(file: Path, *kinds: type, hint: str = "", mend: str = RESTORE) -> Json:

@@ -13,7 +13,8 @@ from typing import Any
 
 from deepres.bench.contestants import check
 from deepres.bench.job import OURS, Job, is_epoch
-from deepres.records import Json, describe_environment
+from deepres.records import Json
+from deepres.runtime.environment import describe_environment
 from deepres.runtime.errors import InputError, Say
 
 END_SECONDS = 10.0  # that a contestant has to leave nothing behind

@@ -12,8 +12,8 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
-    from deepres.classification.recipe import ClassificationConfig
     from deepres.records import Run
+    from deepres.training.config import Config
     from deepres.weights.start import Start
 
 
@@ -60,43 +60,43 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
 
 
 def run_to_the_end(
-    config: "ClassificationConfig", run: "Run", json: bool, start: "Start | None" = None, log: Sequence[str] = ()
+    config: "Config", run: "Run", json: bool, start: "Start | None" = None, log: Sequence[str] = ()
 ) -> None:
     """Train `config` into `run`, show its progress, and print the final figures; torchrun's ranks share the work.
 
     The trackers of `log` follow the run, on the first rank alone.
     """
-    from deepres.classification.source import load_source
+    from deepres.runtime.figures import REPORTED
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.runtime.ranks import joined
     from deepres.training.trackers import require_trackers
     from deepres.training.tracking import Tracked
-    from deepres.workflows import train
+    from deepres.workflows import kinds, train
 
     require_trackers(log)
-    recipe = config.recipe
+    recipe, kind, main = config.recipe, kinds.kind_of(config), REPORTED[config.task].main
     # Say what is trained, load the images, and train.
     with joined(config.device, recipe.batch_size) as ranks:
         console = Console(stderr=True, quiet=not ranks.first)
         say = sayer(console)
-        what = f"crops of {recipe.crop} pixels" if recipe.crop else "whole images"
         say(
-            f"{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of {recipe.batch_size} {what}, "
-            f"rate {recipe.lr:g}"
+            f"{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of {recipe.batch_size} "
+            f"{kind.images(config)}, rate {recipe.lr:g}"
         )
-        images = load_source(config, say, ranks)
+        source = kind.load_source(config, say, ranks)
         with (
-            ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size) as shown,
+            ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size, main) as shown,
             Tracked(shown, run, log if ranks.first else ()) as monitor,
         ):
-            done = train.train_run(config, run, images, monitor, ranks, start)
+            done = train.train_run(config, run, source, monitor, ranks, start)
     # The final figures, by the first rank alone.
     if not ranks.first:
         return
     if json:
         print_json(done | {"run": str(run.path)})
     else:
+        figures = ", ".join(figure.text(done[figure.key], 2) for figure in main)
         print_lines(
-            f"{config.network} after {done['iteration']:,} iterations: training error {done['train_error']:.2f} %, "
-            f"test error {done['test_error']:.2f} %, {done['seconds']:,.0f} s; run: {run.path}"
+            f"{config.network} after {done['iteration']:,} iterations: {figures}, {done['seconds']:,.0f} s; "
+            f"run: {run.path}"
         )

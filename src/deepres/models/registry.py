@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from deepres.runtime.figures import CLASSIFICATION
+
 if TYPE_CHECKING:
     from deepres.models.network import Network
 
@@ -19,6 +21,8 @@ CLASSES: dict[Family, int] = {"imagenet": 1000, "cifar": 10}
 # What most libraries subtract from RGB in 0..1, and divide by, for networks trained on ImageNet.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST, LAST = "conv1.conv.weight", "fc.bias"  # names of tensors in networks made of blocks
+DETECTED = 80  # classes of a detector, where no other number is given: those of COCO
+DETECTOR = "faster-rcnn-"  # before the name of the backbone of a detector
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -42,7 +46,7 @@ class Entry:
     `make` takes the numbers of classes and of input channels to a `Network` with its start values; a text
     "module:attribute" is imported when the network is built. `family` tells the images that the network is laid out
     for: 224x224 (imagenet) or 32x32 (cifar). `first` and `last` are the names of the first layer's weight, which tells
-    the input channels, and of the last layer's bias, which tells the classes.
+    the input channels, and of the last layer's bias, which tells the classes. `task` is one of `workflows.kinds`.
     """
 
     depth: int
@@ -54,6 +58,7 @@ class Entry:
     first: str = FIRST
     last: str = LAST
     published: PublishedWeights | None = None
+    task: str = CLASSIFICATION
 
     @property
     def learns_lengths(self) -> bool:

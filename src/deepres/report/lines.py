@@ -6,17 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepres.findings import Curve, Figure, Panel, ResponsePanel, Responses
+from deepres.findings import (
+    AnyPanel,
+    Curve,
+    Figure,
+    Panel,
+    PrecisionRecall,
+    PrecisionRecallPanel,
+    ResponsePanel,
+    Responses,
+)
 from deepres.report.colours import line_colours
 from deepres.report.tables import in_order
 
-# The looks of lines: width and dashes. Test figures are bold; training figures take the other looks in turn.
+# The looks of lines: width and dashes. Test figures are bold, training figures thin; several take their looks in turn.
 LOOKS: dict[str, tuple[float, Any]] = {
     "bold": (2.2, "-"),
+    "bold-dashed": (2.2, (0, (2.4, 1.2))),
     "dashed": (1.0, (0, (4, 2.5))),
     "dotted": (1.0, (0, (1.2, 1.8))),
     "chained": (1.0, (0, (6, 2, 1.2, 2))),
 }
+BOLD = ("bold", "bold-dashed")  # of test figures
 SETTLED = 0.1  # the y axis fits the values after this share of the iterations
 
 
@@ -44,13 +55,18 @@ def line_looks(figure: Figure) -> dict[str, str]:
     """The look of each series of a figure, by the name of the series; test series come first."""
     curves = [curve for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves]
     training = {name: series.training for curve in curves for name, series in curve.series.items()}
-    broken = itertools.cycle([look for look in LOOKS if look != "bold"])
+    looks = {own: itertools.cycle([look for look in LOOKS if (look not in BOLD) == own]) for own in (False, True)}
     names = sorted(training, key=training.__getitem__)
-    return {name: next(broken) if training[name] else "bold" for name in names}
+    return {name: next(looks[training[name]]) for name in names}
 
 
 def y_limits(figure: Figure) -> tuple[float, float]:
-    """One y axis for all panels: from zero where that wastes little space, without the first iterations."""
+    """One y axis for all panels: from zero where that wastes little space, without the first iterations.
+
+    That of precision goes from 0 to 100 percent.
+    """
+    if any(isinstance(panel, PrecisionRecallPanel) for panel in figure.panels):
+        return 0.0, 101.0
     # The values that the axis must fit.
     shown: list[float] = []
     for panel, lines in zip(figure.panels, lines_of(figure), strict=True):
@@ -74,12 +90,14 @@ def over_the_top(figure: Figure) -> bool:
     return any(value > top for lines in lines_of(figure) for line in lines for value in line.y)
 
 
-def _panel_lines(panel: Panel | ResponsePanel, colours: Mapping[str, str], looks: Mapping[str, str]) -> list[Line]:
+def _panel_lines(panel: AnyPanel, colours: Mapping[str, str], looks: Mapping[str, str]) -> list[Line]:
     if isinstance(panel, Panel):
         lines = [
             line for curve in panel.curves for line in _curve_lines(curve, panel.unit, colours[curve.label], looks)
         ]
-        return sorted(lines, key=lambda line: line.look == "bold")
+        return sorted(lines, key=lambda line: line.look in BOLD)
+    if isinstance(panel, PrecisionRecallPanel):
+        return [_precision_line(own, colours[own.label]) for own in panel.classes]
     return [_response_line(own, panel, colours[own.label]) for own in panel.responses]
 
 
@@ -94,6 +112,15 @@ def _curve_lines(curve: Curve, unit: str, colour: str, looks: Mapping[str, str])
         says = tuple(f"{curve.label}, {name}: {value:.2f}{unit} at iteration {at:,}{over}" for at, value in pairs)
         band = (series.low, series.high)
         yield Line(curve.label, series.x, series.y, colour, looks[name], says, band, name in labelled)
+
+
+def _precision_line(own: PrecisionRecall, colour: str) -> Line:
+    rows = zip(own.recalls, own.precisions, own.scores, strict=True)
+    says = tuple(
+        f"{own.label}: precision {precision:.1f} % at recall {recall:.0f} %, with scores of {score:.2f} and more"
+        for recall, precision, score in rows
+    )
+    return Line(own.label, own.recalls, own.precisions, colour, "bold", says)
 
 
 def _response_line(own: Responses, panel: ResponsePanel, colour: str) -> Line:

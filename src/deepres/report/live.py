@@ -1,8 +1,8 @@
 """How far runs are, for a page that is watched: read from their records alone, so they may run on another machine."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from deepres.findings import describe, summary_of
 from deepres.pace import pace_of
 from deepres.records import METRICS, TIMING, Json, Run
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import LOSS, REPORTED, Figure
 
 FILES = ("config.json", METRICS, TIMING, "done.json")
 QUIET_SECONDS = 120.0  # without a new row before that is said, or three times the longest pause so far
@@ -19,7 +20,7 @@ Signature = tuple[tuple[int, int] | None, ...]
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is. Figures that are not recorded yet are None; `share` is from 0 to 1."""
+    """How far a run is, with the newest `figures` of its task, None before there is one; `share` is from 0 to 1."""
 
     name: str
     network: str
@@ -31,9 +32,7 @@ class RunProgress:
     images_per_second: float | None = None
     seconds_left: float | None = None
     lr: float | None = None
-    train_loss: float | None = None
-    train_error: float | None = None
-    test_error: float | None = None
+    figures: Mapping[Figure, float | None] = field(default_factory=dict[Figure, float | None])
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,11 @@ class Live:
     runs: tuple[RunProgress, ...]
     at: str
     reload: int | None
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of all runs, each once."""
+        return tuple(dict.fromkeys(figure for run in self.runs for figure in run.figures))
 
     @property
     def share(self) -> float:
@@ -105,7 +109,8 @@ class Observer:
             1.0 if summary.done else min(summary.iteration / total, 1.0) if total else 0.0,
             _images_per_second(summary.done, pace and pace.steps_per_second * recipe.get("batch_size", 0)),
             pace and pace.seconds_left,
-            **{figure: newest.get(figure) for figure in ("lr", "train_loss", "train_error", "test_error")},
+            newest.get("lr"),
+            {figure: newest.get(figure.key) for figure in dict.fromkeys((LOSS, *REPORTED[summary.task].main))},
         )
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from deepres.findings import Figure, Findings, Panel, RunSummary, Status
+from deepres.findings import Figure, Findings, Panel, ResponsePanel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.lines import line_looks, over_the_top
 from deepres.report.live import Live, duration
 from deepres.report.plots import inline_panels
-from deepres.report.tables import data_table, is_number, numeric_columns, text
+from deepres.report.tables import data_table, is_number, numeric_columns, text, with_unit
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import visible
 
@@ -33,7 +33,8 @@ def render(findings: Findings, live: Live | None = None) -> str:
     )
     pages.finalize = _shown
     filters: dict[str, Any] = pages.filters
-    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting, "duration": duration}
+    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
+    filters |= {"duration": duration, "with_unit": with_unit}
     # The values that it shows.
     counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
     return pages.get_template("page.html.j2").render(
@@ -97,7 +98,7 @@ def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:
         "title": figure.title,
         "caption": figure.caption,
         "looks": line_looks(figure),
-        "responses": any(not isinstance(panel, Panel) for panel in figure.panels),
+        "responses": any(isinstance(panel, ResponsePanel) for panel in figure.panels),
         "cut": over_the_top(figure),
         "ranges": any(curve.seeds > 1 for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves),
         "panels": [

@@ -4,15 +4,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepres.findings import Cell, Curve, Figure, Findings, Panel, RunSummary, Table, curve_of, describe, summary_of
+from deepres.findings import Cell, Figure, Findings, Panel, RunSummary, Table, curve_of, describe, summary_of
 from deepres.models.registry import Kind
 from deepres.records import Run
+from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import REPORTED, Plot
 from deepres.runtime.printing import visible
 
 # Fields of a configuration in which the runs of one curve may differ.
 NOT_OF_A_CURVE = ("seed", "data_path", "start_path", "division")
 PANELS: dict[Kind, str] = {"plain": "Plain networks", "residual": "Residual networks", "highway": "Highway networks"}
+Group = tuple[list[Run], str | None]  # runs of one curve, and its label where that of the network does not tell it
 
 
 def findings_of(places: Sequence[Path]) -> Findings:
@@ -59,60 +62,72 @@ def _within(place: Path) -> list[Run]:
 
 
 def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
-    """Curves, final errors and settings of `runs`, without verdicts on the paper's claims.
+    """Curves, final figures and settings of `runs`, without verdicts on the paper's claims.
 
-    Runs that only differ in the seed make one curve, their mean, unless they are to be shown `apart`. Raises
-    `InputError` for a folder that is not a run.
+    Each kind of task has figures and a table of its own. Runs that only differ in the seed make one curve, their mean,
+    unless they are to be shown `apart`. Raises `InputError` for a folder that is not a run.
     """
     if not runs:
         raise InputError("there is no run to report; give one run folder or more")
-    # Curves by the kind of network, a panel each.
-    summaries = [summary_of(run) for run in runs]
-    curves = _curves(runs, apart)
-    groups = {title: tuple(curve for curve in curves if curve.kind == kind) for kind, title in PANELS.items()}
-    panels = tuple(Panel(title, members) for title, members in groups.items() if members)
-    # One figure, the final errors, and the settings of all runs.
-    caption = "Error against the iteration, laid out as in Figure 6 of the paper."
+    # The runs of each task, in groups of one curve.
+    summaries, tasks = [summary_of(run) for run in runs], dict[str, list[Run]]()
+    for run, summary in zip(runs, summaries, strict=True):
+        tasks.setdefault(summary.task, []).append(run)
+    groups = {task: _groups(members, apart) for task, members in tasks.items()}
+    # Their figures, their final figures, and the settings of all.
+    labels = [label or describe(group[0].field("network"))[0] for own in groups.values() for group, label in own]
     what = "runs" if apart else "networks"
     return Findings(
-        title=f"Training of {curves[0].label if len(curves) == 1 else f'{len(curves)} {what}'}",
+        title=f"Training of {labels[0] if len(labels) == 1 else f'{len(labels)} {what}'}",
         summary=_summary(summaries),
-        figures=(Figure("Training and test error", caption, panels),),
-        tables=(_final_errors(summaries),),
+        figures=tuple(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots),
+        tables=tuple(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
         runs=tuple(summaries),
     )
 
 
-def _curves(runs: Sequence[Run], apart: bool) -> list[Curve]:
-    """One curve for the runs of each configuration, over their seeds, or one for each run where they stand `apart`.
+def _groups(runs: Sequence[Run], apart: bool) -> list[Group]:
+    """The runs of each configuration, which only differ in the seed, or each run where they stand `apart`.
 
-    Curves of one label take the folder's name.
+    Groups whose networks have one label take the name of a folder.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         same = {name: value for name, value in run.config.items() if name not in NOT_OF_A_CURVE}
         same |= {"run": str(run.path)} if apart else {}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
-    curves = [curve_of(group) for group in groups.values()]
-    labels = [curve.label for curve in curves]
+    labels = [describe(group[0].field("network"))[0] for group in groups.values()]
     return [
-        curve if labels.count(curve.label) == 1 else curve_of(group, visible(group[0].path.resolve().name))
-        for curve, group in zip(curves, groups.values(), strict=True)
+        (group, None if labels.count(label) == 1 else visible(group[0].path.resolve().name))
+        for group, label in zip(groups.values(), labels, strict=True)
     ]
 
 
-def _final_errors(summaries: Sequence[RunSummary]) -> Table:
+def _figure(plot: Plot, groups: Sequence[Group]) -> Figure:
+    """The curves of a plot by the kind of network, a panel each."""
+    curves = [curve_of(group, label, plot) for group, label in groups]
+    kinds = {title: tuple(curve for curve in curves if curve.kind == kind) for kind, title in PANELS.items()}
+    panels = (Panel(title, own, value=plot.value, unit=plot.unit) for title, own in kinds.items() if own)
+    return Figure(plot.title, plot.caption, tuple(panels))
+
+
+def _final_figures(task: str, summaries: Sequence[RunSummary]) -> Table:
+    """The figures of finished runs of one task."""
+    reported = REPORTED[task]
     rows: list[tuple[Cell, ...]] = []
     for run in summaries:
-        done = run.done or {}
-        top5 = done.get("test_top5_error") if run.settings.get("num_classes", 10) > 5 else None  # else always 0
-        figures = (done.get("train_error"), done.get("test_error"), top5)
+        done, classes = run.done or {}, run.settings.get("num_classes", 10)
+        figures = (done.get(own.key) if classes > own.trivial else None for own in reported.final)
         rows.append((run.name, describe(run.network)[0], run.seed, run.iteration, *figures))
+    # One unit of all stands in the title.
+    units = {own.unit for own in reported.final}
+    shared = units.pop() if len(units) == 1 else ""
+    columns = (with_unit(own.label, "" if own.unit == shared else own.unit) for own in reported.final)
     return Table(
-        "Final errors (%)",
-        "At the last iteration, never the best one; training error over the last window of iterations. "
+        with_unit(reported.title, shared),
+        "At the last iteration, never the best one; training figures over the last window of iterations. "
         "A run that is not finished has none yet.",
-        ("run", "network", "seed", "iterations", "training error", "test error", "top-5 test error"),
+        ("run", "network", "seed", "iterations", *columns),
         tuple(rows),
     )
 

@@ -1,11 +1,12 @@
 """Shows the progress of training: a bar in a terminal, and elsewhere a line of text every 30 seconds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from deepres.runtime.errors import Say
+from deepres.runtime.figures import CLASSIFICATION, REPORTED, Figure
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,10 +18,18 @@ SHOWN_SECONDS = 0.1  # from one state of the bar to the next: a step on a GPU ta
 
 
 class ConsoleMonitor:
-    """Shows on a `rich` console the progress of a run of `total` iterations of `batch_size` images."""
+    """Shows on a `rich` console the progress and `figures` of a run of `total` iterations of `batch_size` images."""
 
-    def __init__(self, console: "Console", label: str, total: int, batch_size: int):
+    def __init__(
+        self,
+        console: "Console",
+        label: str,
+        total: int,
+        batch_size: int,
+        figures: Sequence[Figure] = REPORTED[CLASSIFICATION].main,
+    ):
         self.console, self.label, self.total, self.batch_size = console, label, total, batch_size
+        self.figures = figures
         self.bar = _bar(console)
         self.task: TaskID | None = None
         self.first: tuple[int, float] | None = None
@@ -45,7 +54,8 @@ class ConsoleMonitor:
             return
         self.shown = now
         speed = (iteration - self.first[0]) / max(now - self.first[1], 1e-9)
-        figures = _figures(row) + f"  {speed * self.batch_size:,.0f} images/s"
+        newest = "".join(f"  {own.text(row[own.key], 1)}" for own in self.figures if own.key in row)
+        figures = f"{newest}  {speed * self.batch_size:,.0f} images/s"
         if self.console.is_terminal:
             if self.task is None:
                 self.task = self.bar.add_task(self.label, total=self.total, completed=self.first[0], figures="")
@@ -90,8 +100,3 @@ def _bar(console: "Console") -> "Progress":
         console=console,
         disable=not console.is_terminal,
     )
-
-
-def _figures(row: Mapping[str, Any]) -> str:
-    shown = {"train_error": "training error", "test_error": "test error"}
-    return "".join(f"  {label} {row[key]:.1f} %" for key, label in shown.items() if key in row)

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from deepres.runtime.figures import CLASSIFICATION
 from deepres.training.recipe import ABOVE_ZERO, Bounds, Recipe, require, require_bounds
 
 RECIPE = Recipe()
@@ -17,6 +18,7 @@ class Config:
     The fields from `device` to `compile` may be `auto`; a run folder records the values that were chosen for them.
     """
 
+    task: ClassVar[str] = CLASSIFICATION  # what the network learns to do; another task gives its own name
     bounds: ClassVar[Bounds] = {"seed": (0, 2**63 - 1), "workers": (0, 1_024), "memory_budget": ABOVE_ZERO}
 
     network: str
@@ -46,5 +48,6 @@ class Config:
         require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
 
     def as_json(self) -> dict[str, Any]:
-        """The record that `settings.from_json` reads back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """The record that `settings.from_json` reads back, with the name of the task where it is no classification."""
+        task = {} if self.task == CLASSIFICATION else {"task": self.task}  # records of before have none
+        return task | json.loads(json.dumps(dataclasses.asdict(self)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from deepres.models.catalog import entry
 from deepres.records import Run
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
@@ -54,6 +55,7 @@ def from_values(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 class _Settings(TypedDict, total=False):
+    task: str
     network: str
     data: str
     recipe: dict[str, Any]
@@ -62,21 +64,35 @@ class _Settings(TypedDict, total=False):
 def read_settings(file: Path, kind: type[Config], others: Sequence[str] = ()) -> dict[str, Any]:
     """Fields of `kind` from a JSON or TOML file, or from the configuration that a run folder records (`--like`).
 
-    `others` names further fields of a record, which are left out. Raises `InputError` for a file that cannot be read,
-    for an unknown field, and for a value that is of a wrong type or out of bounds.
+    `others` names further fields of a record, which are left out where they are no fields of `kind`. Raises
+    `InputError` for a file that cannot be read, for an unknown field, and for a value that is of a wrong type or out
+    of bounds.
     """
-    # The table of fields, from either place.
-    if file.is_dir():
-        read, where = BEFORE | Run(file).config, str(file / "config.json")
-    else:
-        hint = "give a JSON or TOML file or a run folder"
-        read, where = untrusted.read(file, dict[str, Any], TABLE, hint=hint), str(file)
-        untrusted.convert(read, _Settings, where, TABLE)
+    read, where = _table(file)
     # Each field must make sense by itself.
-    own: dict[str, Any] = {name: value for name, value in read.items() if name not in others}
+    known = _fields(kind)
+    own: dict[str, Any] = {name: value for name, value in read.items() if name in known or name not in others}
     _require_sense(kind, {name: value for name, value in own.items() if name != "recipe"}, where)
     _require_sense(recipe_class(kind), own.get("recipe", {}), where)
     return own
+
+
+def told_task(file: Path) -> str | None:
+    """The task of the configuration in a file or a run folder; None where a file names neither it nor a network."""
+    if file.is_dir():
+        return Run(file).task
+    read, _ = _table(file)
+    return read.get("task") or (entry(read["network"]).task if "network" in read else None)
+
+
+def _table(file: Path) -> tuple[dict[str, Any], str]:
+    """The table of fields in a JSON or TOML file or a run folder, and the file that it is from."""
+    if file.is_dir():
+        return BEFORE | Run(file).config, str(file / "config.json")
+    hint = "give a JSON or TOML file or a run folder"
+    read = untrusted.read(file, dict[str, Any], TABLE, hint=hint)
+    untrusted.convert(read, _Settings, str(file), TABLE)
+    return read, str(file)
 
 
 def _fields(kind: type) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from deepres.models.network import Network
 from deepres.records import DIGEST, DONE, METRICS, RECORDS, TIMING, Json, Run, append_line, digest, flush, write_json
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError, reason_of
+from deepres.runtime.figures import LARGER_IS_BETTER
 from deepres.runtime.ranks import Ranks
 from deepres.training.batchnorm import average_statistics
 from deepres.training.captured import StaticStep
@@ -206,7 +207,8 @@ class Trainer:
         progress.untested = False
         progress.latest |= figures
         if self.recipe.decay == "plateau" and self.task.watched is not None:
-            self.note_plateau(figures[self.task.watched])
+            value = figures[self.task.watched]
+            self.note_plateau(-value if self.task.watched in LARGER_IS_BETTER else value)
         if not self.ranks.first:
             return
         append_line(self.run.path / METRICS, {"iteration": progress.iteration} | figures)
@@ -218,7 +220,7 @@ class Trainer:
         append_line(self.run.path / TIMING, {"iteration": self.progress.iteration, "seconds": round(seconds, 3)})
 
     def note_plateau(self, error: float) -> None:
-        """Count the tests since the best one; after `patience` of them the learning rate drops (Sec. 3.4)."""
+        """Count the tests since the least `error`; after `patience` of them the learning rate drops (Sec. 3.4)."""
         progress = self.progress
         if error < progress.best - self.recipe.threshold:
             progress.best, progress.tests = error, 0

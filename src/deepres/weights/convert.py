@@ -18,6 +18,7 @@ from deepres.models.network import Network
 from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import Json, Run, read_record
 from deepres.runtime.errors import InputError, Say
+from deepres.runtime.figures import CLASSIFICATION, REPORTED
 from deepres.runtime.files import refuse_input, replacing
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
@@ -68,11 +69,9 @@ def convert(source: Path, target: Target, say: Say, hints: Hints = NO_HINTS) -> 
     refuse_input("--to", to, [file])
     # Read the network, and set the mean, std and errors that the user gives.
     net = _network(file, target, hints, say)
-    errors = _errors(source, net.header)
+    net.header |= _final(source, net.header)
     for report in target.reports:
-        errors |= _reported(report, net.name)
-    if errors:
-        net.header["errors"] = errors
+        net.header["errors"] = net.header.get("errors", {}) | _reported(report, net.name)
     if file.suffix == ".caffemodel" and net.mean is None:
         say("no mean image is known, which its inputs lack: give --mean ResNet_mean.binaryproto of the release")
     # Write the file, and tell what it holds.
@@ -162,16 +161,20 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.flatten().view(torch.uint8)
 
 
-def _errors(source: Path, header: Json) -> Json:
-    """The final errors of the run `source`, by the protocol of its tests, if these are its final weights.
+def _final(source: Path, header: Json) -> Json:
+    """What the header says of the final test of the run `source`, if these are its final weights; else nothing new.
 
-    Otherwise the errors that the header of the weights has.
+    A classifier has errors, by the protocol of its tests; other networks have the figures of their task.
     """
-    done = Run(source).done if source.is_dir() else None
+    run = Run(source)
+    done = run.done if source.is_dir() else None
     if done is None or done["iteration"] != header.get("iteration"):
-        return header.get("errors", {})
+        return {}
+    if run.task != CLASSIFICATION:
+        tested = (own.key for own in REPORTED[run.task].final if not own.training)
+        return {"figures": {key: done[key] for key in tested if key in done}}
     protocol = "center" if header.get("crop") else "single"
-    return {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}
+    return {"errors": {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}}
 
 
 def _reported(file: Path, network: str) -> Json:

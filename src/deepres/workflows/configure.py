@@ -7,52 +7,57 @@ from pathlib import Path
 from typing import Any
 
 from deepres.acceleration import on_gpu, on_kernels
-from deepres.classification.recipe import RECIPES, ClassificationConfig, paper_recipe, rate_for
 from deepres.data.sources import placed
-from deepres.models.catalog import depth, entry, family
 from deepres.records import Run
 from deepres.runtime.device import resolve_device, resolve_precision
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.training.settings import from_json, merge, read_settings
+from deepres.training.config import Config
+from deepres.training.kind import C, Kind, S
+from deepres.training.settings import from_json, merge, read_settings, told_task
 from deepres.weights import start as starting
+from deepres.workflows import kinds
 
 PLACES = ("data_path", "start_path")
-# Recorded beside the configuration, but derived again from the data and the start weights.
-FACTS = ("num_classes", "classes", "fingerprint", "start_sha256")
+# Recorded beside the configuration, but told by its class, or derived again from the data and the start weights.
+FACTS = ("task", "num_classes", "in_channels", "classes", "fingerprint", "start_sha256")
 
 
-def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, object]) -> ClassificationConfig:
+def configure(sources: Sequence[Path], recipe: str | None, changes: Mapping[str, Any]) -> Config:
     """A configuration from files and run folders (a later one overrides), then a recipe's name, then `changes`.
 
-    Raises `InputError` where the network or the data is not named anywhere, or a field is wrong.
+    Its kind is the one of the files, the run folders and the network. Raises `InputError` where these differ, where the
+    network or the data is not named anywhere, or a field is wrong.
     """
+    told = {str(source): task for source in sources if (task := told_task(source)) is not None}
+    if "network" in changes:
+        told[changes["network"]] = kinds.task_of(changes["network"])
+    return configure_kind(kinds.kind(kinds.agreed(told)), sources, recipe, changes)
+
+
+def configure_kind(kind: Kind[C, S], sources: Sequence[Path], recipe: str | None, changes: Mapping[str, Any]) -> C:
+    """`configure` for one kind of task."""
     # The files and run folders, and what is trained on which data.
     settings: dict[str, Any] = {}
     for source in sources:
-        read = read_settings(source, ClassificationConfig, FACTS)
+        read = read_settings(source, kind.config, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
+    changes = kind.settle(settings, changes, recipe)
     settings = _without_places(settings, changes)
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
     for name, how in (("network", "name one, for example resnet20"), ("data", "give --data, for example cifar10")):
         if name not in settings:
             raise InputError(f"no {name} is given; {how}")
     # The recipe: the one that is named, or the paper's for the network.
-    if recipe is not None and recipe not in RECIPES:
-        raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    whole = changes.get("image_size") or settings.get("image_size")  # with one size for all, images are not cropped
-    papers = paper_recipe(depth(settings["network"]), not whole and family(settings["network"]) == "imagenet")
-    chosen = rate_for(settings["network"], RECIPES[recipe] if recipe else papers)
+    if recipe is not None and recipe not in kind.recipes:
+        raise InputError(f"unknown recipe {recipe!r}; known: {', '.join(kind.recipes)}")
+    chosen = kind.recipe_of({**settings, **changes}, recipe)
     settings["recipe"] = dataclasses.asdict(chosen) | ({} if recipe else settings.get("recipe", {}))
     # The changes, which override all else.
     where = str(sources[-1]) if sources and not changes else "the command line"
-    config = from_json(merge(settings, changes, ClassificationConfig), where, ClassificationConfig)
-    if config.recipe.optimizer == "muon" and entry(config.network).learns_lengths:
-        raise InputError(
-            f"muon keeps the lengths of kernels, which {config.network} learns where it has no batch normalization; "
-            "give --set optimizer=sgd, or another recipe than fast"
-        )
+    config = from_json(merge(settings, changes, kind.config), where, kind.config)
+    kind.require(config)
     return with_places(config)
 
 
@@ -61,7 +66,7 @@ def _without_places(settings: Mapping[str, Any], newer: Mapping[str, Any]) -> di
     return {name: value for name, value in settings.items() if name not in PLACES or name[:-5] not in newer}
 
 
-def with_places(config: ClassificationConfig) -> ClassificationConfig:
+def with_places(config: C) -> C:
     """`config` with the paths of its data and start weights; missing ones are found from the working folder."""
     return dataclasses.replace(
         config,
@@ -70,7 +75,7 @@ def with_places(config: ClassificationConfig) -> ClassificationConfig:
     )
 
 
-def default_name(config: ClassificationConfig) -> str:
+def default_name(config: Config) -> str:
     """The default name of a run's folder."""
     return f"{config.network}-{slug(config.data)}-seed{config.seed}"
 
@@ -83,7 +88,7 @@ def slug(data: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
-def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALONE) -> ClassificationConfig:
+def resolve(config: C, run: Run, say: Say, ranks: Ranks = ALONE) -> C:
     """`config` with each `auto` resolved, except `compile` of a new run, which is decided with the network."""
     device = resolve_device(config.device)
     precision, compile, asked = resolve_precision(config.precision, device), config.compile, config.kernels
@@ -105,12 +110,12 @@ def resolve(config: ClassificationConfig, run: Run, say: Say, ranks: Ranks = ALO
     return dataclasses.replace(config, device=device, precision=precision, kernels=kernels, compile=compile)
 
 
-def _decided(config: ClassificationConfig) -> tuple[tuple[str, str], ...]:
+def _decided(config: Config) -> tuple[tuple[str, str], ...]:
     """The fields that are decided for a device."""
     return ("kernels", config.kernels), ("compile", config.compile)
 
 
-def _unknown_to_gpu_kernels(config: ClassificationConfig) -> str | None:
+def _unknown_to_gpu_kernels(config: Config) -> str | None:
     """A setting for which a network is changed in ways that the kernels for GPUs do not know."""
     settings = {
         "a BN group (--bn-group)": config.recipe.bn_group,

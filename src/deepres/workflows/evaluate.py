@@ -24,7 +24,8 @@ from deepres.data.resident import tell_lacking
 from deepres.data.sources import still_there
 from deepres.models.blocks import Block
 from deepres.models.network import Network
-from deepres.records import Json, Run, describe_environment
+from deepres.records import Json, Run
+from deepres.runtime.environment import describe_environment
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.workflows import tested_pictures

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from deepres.classification.source import Source
 from deepres.data.folders import is_image_folder
 from deepres.data.layouts import has_training_part
 from deepres.data.manifest import Manifest, Strings
@@ -20,6 +19,7 @@ from deepres.data.walk import is_hidden
 from deepres.records import Json, Run
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.files import replacing, require_regular
+from deepres.training.kind import Source
 
 FILE = "pictures.safetensors"
 SHOWN = 3  # names that a sentence shows

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from deepres.classification.kind import CLASSIFICATION
 from deepres.classification.source import load_source, source_fingerprint
 from deepres.data.manifest import Manifest, manifest_of
 from deepres.data.pictures import Pictures
@@ -70,7 +71,7 @@ def _check_unlisted(path: Path, pictures: Pictures, say: Say, given: bool) -> No
         if pictures.division:
             say(f"warning: {path} keeps no list of its pictures; these may be some that it was trained on")
     elif pictures.division or placed(config["data"]) != config["data"]:
-        source = load_source(configure.configure([path], None, {}), lambda message: None)
+        source = load_source(configure.configure_kind(CLASSIFICATION, [path], None, {}), lambda message: None)
         if source_fingerprint(source) != config.get("fingerprint"):
             raise InputError(
                 f"{path} was trained on other pictures than {pictures.root} holds now, and keeps no list that would "

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from deepres.classification.recipe import ClassificationConfig
-from deepres.classification.source import Source
-from deepres.classification.task import classification_task
-from deepres.models.catalog import build
 from deepres.models.network import Network
-from deepres.records import Json, Run, describe_environment, write_json
+from deepres.records import Json, Run, write_json
+from deepres.runtime.environment import describe_environment
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import CLASSIFICATION
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.training.compile import resolve_compile
+from deepres.training.config import Config
 from deepres.training.freeze import freeze
 from deepres.training.kernels import kernels_work
+from deepres.training.kind import Source
 from deepres.training.loop import train
 from deepres.training.resume import mend_records
 from deepres.training.settings import BEFORE, differences
@@ -25,8 +25,7 @@ from deepres.training.task import AnyTask
 from deepres.training.trainer import Monitor, Setup
 from deepres.weights.start import FILE as START
 from deepres.weights.start import Start, of_run
-from deepres.workflows import run_pictures
-from deepres.workflows.batch import require_batch
+from deepres.workflows import kinds, run_pictures
 from deepres.workflows.configure import resolve, with_places
 
 # Fields that may differ on resume: data and start weights are compared by fingerprint, the others change no result.
@@ -35,7 +34,7 @@ ANY_VALUE = ("data", "data_path", "division", "start", "start_path", "memory_bud
 
 
 def train_run(
-    config: ClassificationConfig,
+    config: Config,
     run: Run,
     source: Source,
     monitor: Monitor,
@@ -51,7 +50,8 @@ def train_run(
     """
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
     # Refuse wrong input before anything is written.
-    require_batch(config, source, ranks, start)
+    _require_parts(config, ranks)
+    kinds.kind_of(config).check(config, source, ranks, start)
     if not run.exists:
         run_pictures.require_outside(config.data_path or config.data, run.path)
     # Lock the folder, read the start weights, and train.
@@ -62,6 +62,17 @@ def train_run(
         if config.start_path is not None:
             run_pictures.tell_start(Path(config.start_path), str(config.data_path), source, monitor.say)
         return _train(config, _Opened(run, source, monitor, ranks, start))
+
+
+def _require_parts(config: Config, ranks: Ranks) -> None:
+    """Raise `InputError` for a batch that does not divide among the ranks, or into micro-batches."""
+    own = ranks.part(config.recipe.batch_size)  # raises where it does not divide among the ranks
+    count = own.stop - own.start
+    if count % config.recipe.accumulate:
+        raise InputError(
+            f"the {count} images of a rank do not divide into {config.recipe.accumulate} parts; "
+            "give another --batch-size or accumulate"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,20 +86,18 @@ class _Opened:
     start: Start | None
 
 
-def _train(config: ClassificationConfig, opened: _Opened) -> Json:
+def _train(config: Config, opened: _Opened) -> Json:
     run, monitor, ranks, start = opened.run, opened.monitor, opened.ranks, opened.start
     asked = config.kernels
     config = resolve(config, run, monitor.say, ranks)
-    task = classification_task(config, opened.source, ranks, monitor.say, None if start is None else start.mean)
+    kind = kinds.kind_of(config)
+    task = kind.make_task(config, opened.source, ranks, monitor.say, None if start is None else start.mean)
     with closing(task):
         if not ranks.same(int(task.fingerprint[:15], 16)):
             raise InputError(f"the ranks find different images in {config.data}; give all machines the same")
         # Build the network, with random weights by the seed or with trained weights.
         torch.manual_seed(config.seed)
-        if start is None:
-            net = build(config.network, len(task.classes), task.channels)
-        else:
-            net = start.begin(task.classes, task.channels, monitor.say)
+        net = kind.begin(config, task, start, monitor.say)
         freeze(net, config.freeze or ())
         if run.done is None:
             config = _tried(config, asked, net, task, opened)
@@ -115,9 +124,7 @@ def _train(config: ClassificationConfig, opened: _Opened) -> Json:
         return train(net, config.recipe, task, run, monitor, how, ranks)
 
 
-def _tried(
-    config: ClassificationConfig, asked: str, net: Network, task: AnyTask, opened: _Opened
-) -> ClassificationConfig:
+def _tried(config: Config, asked: str, net: Network, task: AnyTask, opened: _Opened) -> Config:
     """`config` with what a copy of `net` shows: whether the kernels work, and whether compiling pays."""
     ranks, say = opened.ranks, opened.monitor.say
     works = ranks.by_first(lambda: kernels_work(config, asked, net, task, say))
@@ -171,9 +178,12 @@ def _take_place(record: Json, opened: _Opened) -> None:
 
 def _other_fields(record: Json, run: Run, source: Source) -> list[str]:
     """The fields of a recorded configuration that differ from `record`; of pictures which ones, where that is known."""
-    recorded = {"compile": "off", "decode": "cpu"} | BEFORE | run.config  # older runs lack fields that were added later
-    begun = ClassificationConfig(record["network"], record["data"]).as_json()["recipe"] | recorded.get("recipe", {})
-    fields = {field.split(":")[0]: field for field in differences(record, recorded | {"recipe": begun})}
+    # Older runs lack fields that were added later, with the values of today unless told otherwise.
+    kind = kinds.kind(record.get("task", CLASSIFICATION))
+    begun = kind.config(record["network"], record["data"]).as_json()
+    recorded = begun | {"compile": "off"} | BEFORE | run.config
+    recorded |= {"recipe": begun["recipe"] | recorded["recipe"]}
+    fields = {field.split(":")[0]: field for field in differences(record, recorded)}
     if "fingerprint" in fields and (before := run_pictures.kept(run.path)) is not None:
         fields["fingerprint"] = run_pictures.changes(before, source)
     elif "fingerprint" in fields and "division" in fields:  # another rule puts the pictures into other parts

@@ -1,4 +1,4 @@
-"""Checks of a run's batch before anything is written: it must divide, and have statistics for normalization."""
+"""A check of a run's batch before anything is written: it must have statistics for normalization."""
 
 import torch
 
@@ -14,24 +14,13 @@ from deepres.weights.load import STRUCTURE
 from deepres.weights.start import Start
 
 
-def require_batch(config: ClassificationConfig, source: Source, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a batch that does not divide among ranks and micro-batches, or is too small.
+def require_statistics(config: ClassificationConfig, source: Source, ranks: Ranks, start: Start | None) -> None:
+    """Raise `InputError` where batch normalization would see a single value of each channel.
 
-    It is too small where batch normalization would see one image whose smallest map has one position: a single value.
+    That is one image, whose smallest map has one position.
     """
-    own = ranks.part(config.recipe.batch_size)  # raises where the batch does not divide among the ranks
-    count = own.stop - own.start
-    if count % config.recipe.accumulate:
-        raise InputError(
-            f"the {count} images of a rank do not divide into {config.recipe.accumulate} parts; "
-            "give another --batch-size or accumulate"
-        )
-    _require_statistics(config, source, count, start)
-
-
-def _require_statistics(config: ClassificationConfig, source: Source, batch: int, start: Start | None) -> None:
-    """Raise `InputError` where batch normalization would see a single value of each channel."""
-    recipe = config.recipe
+    recipe, own = config.recipe, ranks.part(config.recipe.batch_size)
+    batch = own.stop - own.start
     each = batch // recipe.accumulate
     group = recipe.bn_group or each
     # Is one image ever alone: as a micro-batch, as the rest of one cut into groups, or as that of an averaged batch?

@@ -1,0 +1,112 @@
+"""The figures that the runs of each kind of task record: their names for readers, and where they are shown."""
+
+from dataclasses import dataclass
+
+CLASSIFICATION = "classification"  # the task of the records that name none
+DETECTION = "detection"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its `key` in `metrics.jsonl` and `done.json`, and its `label` and `unit` for readers.
+
+    Of at most `trivial` classes it says nothing, as the top-5 error of five.
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    training: bool = False
+    trivial: int = 0
+
+    def text(self, value: float, digits: int) -> str:
+        """The label and `value`: "test error 8.75 %". Losses, which have no unit, get one digit more."""
+        return f"{self.label} {value:.{digits}f} {self.unit}" if self.unit else f"{self.label} {value:.{digits + 1}f}"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Figures that share a y axis, which `value` and `unit` name."""
+
+    title: str
+    value: str
+    unit: str
+    figures: tuple[Figure, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The figures of one kind of task.
+
+    `main` are in every finished run: progress and the line at the end show them. `plots` and the table of `final`
+    figures stand on a page.
+    """
+
+    main: tuple[Figure, ...]
+    plots: tuple[Plot, ...]
+    final: tuple[Figure, ...]
+    title: str  # of the table
+
+
+LOSS = Figure("train_loss", "training loss", training=True)  # of every task
+
+_TRAIN, _TEST = Figure("train_error", "training error", "%", training=True), Figure("test_error", "test error", "%")
+_BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5, .95]", "%")
+
+
+def _part(key: str, label: str) -> Figure:
+    """A part of the loss of a detector."""
+    return Figure(key, label, training=True)
+
+
+# To add a task, add a row.
+REPORTED: dict[str, Reported] = {
+    CLASSIFICATION: Reported(
+        main=(_TRAIN, _TEST),
+        plots=(
+            Plot(
+                "Training and test error",
+                "error",
+                "%",
+                (_TRAIN, _TEST),
+                "Error against the iteration, laid out as in Figure 6 of the paper.",
+            ),
+        ),
+        final=(_TRAIN, _TEST, Figure("test_top5_error", "top-5 test error", "%", trivial=5)),
+        title="Final errors",
+    ),
+    DETECTION: Reported(
+        main=(LOSS, _BY_AREA, _COCO),
+        plots=(
+            Plot(
+                "Mean average precision",
+                "mAP",
+                "%",
+                (_BY_AREA, _COCO),
+                "On the test pictures against the iteration: at an overlap (IoU) of 0.5, the area under the curve as "
+                "PASCAL VOC counts it, and the mean over overlaps of 0.5 to 0.95 as COCO does. Larger is better.",
+            ),
+            Plot(
+                "Losses of the region proposals",
+                "loss",
+                "",
+                (_part("rpn_class_loss", "object or background"), _part("rpn_box_loss", "box of the proposal")),
+                "Means over windows of iterations.",
+            ),
+            Plot(
+                "Losses of the regions, and of all together",
+                "loss",
+                "",
+                (_part("class_loss", "class"), _part("box_loss", "box"), LOSS),
+                "Means over windows of iterations.",
+            ),
+        ),
+        final=(LOSS, _BY_AREA, _COCO),
+        title="Final figures",
+    ),
+}
+
+
+# Test figures of which a larger value is a better one.
+LARGER_IS_BETTER = frozenset({_BY_AREA.key, _COCO.key})
