@@ -183,8 +183,8 @@ def _without_boxes(source: Source, name: str) -> InputError:
     """The error for a set to be tested on that has no boxes, as VOC 2012's, whose annotations are not public."""
     if name == CLOSED:
         return InputError(
-            f"{source.root} has no boxes for VOC 2012's test set, which are not public; give the test set {NOTHING!r} "
-            "to train alone and send detections to the server of the challenge, or train on 07+12, tested on 2007:test"
+            f"{source.root} has no boxes for VOC 2012's test set, which are not public; train on 07+12, tested on "
+            "2007:test, or test on what is trained on (--test-set 2012:val) and send detections to the challenge's server"
         )
     return InputError(
         f"{source.root} has no boxes in the image set {name!r}, on which nothing can be tested; name another"
