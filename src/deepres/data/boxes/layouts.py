@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from deepres.data.boxes import coco, voc, yolo
-from deepres.data.boxes.scenes import Source
+from deepres.data.boxes.annotations import Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
 from deepres.data.part_names import IMAGE_SUFFIXES
 from deepres.data.published import PUBLISHED

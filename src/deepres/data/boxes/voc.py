@@ -7,8 +7,8 @@ from functools import cache, partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged
 from deepres.data.boxes.safe_xml import read_xml
-from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source, merged
 from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.part_names import is_picture
 from deepres.data.rgb import fault
@@ -74,9 +74,9 @@ class _Reader:
         found = Content()
         for key in keys:
             own = self._one(key)
-            found.scenes += own.scenes
+            found.annotated += own.annotated
             found.faults += own.faults
-        named = {scene.name for scene in found.scenes}  # also those of annotations of another name
+        named = {picture.name for picture in found.annotated}  # also those of annotations of another name
         found.faults = [own for own in found.faults if own.kind != "unannotated" or own.name not in named]
         return found
 
@@ -106,7 +106,7 @@ class _Reader:
         found, size = Content(), _size(annotation)
         objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
         for own in names:
-            found.scenes.append(Scene(self.root / own, composed(own), key, name, objects, size))
+            found.annotated.append(AnnotatedPicture(self.root / own, composed(own), key, name, objects, size))
         found.faults = merged(found.faults)
         return found
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NotRequired, TypedDict
 
-from deepres.data.boxes.scenes import Box, Content, Fault, Object, Scene, Source
+from deepres.data.boxes.annotations import AnnotatedPicture, Box, Content, Fault, Object, Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.listing import MOST_CLASSES
 from deepres.data.rgb import fault
@@ -175,8 +175,10 @@ class _Reader:
                 reason = f"class {unknown[0]}, of which there is no name"
                 found.faults.append(Fault(label or name, "object", reason, len(unknown)))
             background += [name] * (label is None)
-            scene = Scene(self.tree.root / name, composed(name), key_of(name), label or name, objects, relative=True)
-            found.scenes.append(scene)
+            picture = AnnotatedPicture(
+                self.tree.root / name, composed(name), key_of(name), label or name, objects, relative=True
+            )
+            found.annotated.append(picture)
         found.categories = {number + 1: name for number, name in classes.items()}
         if background:
             found.notes.append(f"pictures without labels, kept as background: {names_of(background)}")

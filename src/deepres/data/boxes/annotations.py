@@ -48,7 +48,7 @@ class Object(NamedTuple):
     area: float | None = None
 
 
-class Scene(NamedTuple):
+class AnnotatedPicture(NamedTuple):
     """One picture and its objects, as the annotation file `source` tells them.
 
     `name` and `source` are paths within the data set. Of COCO, whose annotations are in one file, `source` is the
@@ -57,7 +57,7 @@ class Scene(NamedTuple):
     and height where they are `relative`. `image_id` is COCO's.
     """
 
-    picture: Path
+    file: Path
     name: str
     key: str
     source: str
@@ -71,7 +71,7 @@ class Scene(NamedTuple):
 class Content:
     """What one image set says: its pictures, the ids and names of its classes if they are listed, and its faults."""
 
-    scenes: list[Scene] = field(default_factory=list[Scene])
+    annotated: list[AnnotatedPicture] = field(default_factory=list[AnnotatedPicture])
     categories: dict[int, str] = field(default_factory=dict[int, str])
     faults: list[Fault] = field(default_factory=list[Fault])
     notes: list[str] = field(default_factory=list[str])
