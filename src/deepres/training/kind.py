@@ -79,7 +79,7 @@ C = TypeVar("C", bound=Config)
 S = TypeVar("S", bound=Source)
 
 
-def _unchanged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unchanged(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> Mapping[str, Any]:
     return changes
 
 
@@ -104,9 +104,11 @@ class Kind(Generic[C, S]):
     images: Callable[[C], str]  # what a batch is of, in words: "whole images"
     # The fields that a run from trained weights begins with, beside `network` and `start`; takes the changes, too.
     finetuned: Callable[[Start, Mapping[str, Any]], Mapping[str, Any]]
-    # Takes the recorded fields and the changes of the command line, with options of this kind, to changes of fields.
-    settle: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = _unchanged
+    # Takes the recorded fields, the changes of the command line, with options of this kind, and the name of a recipe
+    # (None where none is asked for) to changes of fields.
+    settle: Callable[[Mapping[str, Any], Mapping[str, Any], str | None], Mapping[str, Any]] = _unchanged
     require: Callable[[C], None] = lambda config: None  # refuses fields that exclude each other for the network
+    class_folders: bool = False  # whether a folder of pictures is a class, so that no run may lie among them
 
     @property
     def name(self) -> str:

@@ -43,7 +43,7 @@ def configure_kind(kind: Kind[C, S], sources: Sequence[Path], recipe: str | None
         read = read_settings(source, kind.config, FACTS)
         recipe_so_far = settings.get("recipe", {}) | read.get("recipe", {})
         settings = _without_places(settings, read) | read | {"recipe": recipe_so_far}
-    changes = kind.settle(settings, changes)
+    changes = kind.settle(settings, changes, recipe)
     settings = _without_places(settings, changes)
     settings |= {name: changes[name] for name in ("network", "data") if name in changes}
     for name, how in (("network", "name one, for example resnet20"), ("data", "give --data, for example cifar10")):
