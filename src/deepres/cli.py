@@ -18,6 +18,7 @@ from deepres.commands.console import err, print_json, print_lines, say
 from deepres.commands.convert import convert
 from deepres.commands.data import app as data_app
 from deepres.commands.demo import demo
+from deepres.commands.detect import detect
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
@@ -57,18 +58,23 @@ def general(
 
 @app.command()
 def info(
-    network: Annotated[str | None, typer.Argument(help="A network; without it: all.")] = None,
+    network: Annotated[
+        str | None,
+        typer.Argument(help="A network, or trained weights: a run, a file or hf:owner/name; without it: all networks."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="All networks side by side, rivals as well.")] = False,
     json: AsJson = False,
 ):
     """Stages, parameters, multiply-adds and activations of a network, or the paper's tables, or all networks.
+
+    Of trained weights also what they tell of themselves: classes, mean, what they were trained on.
 
     Example: deepres info resnet50
     """
     from deepres.paper import architectures
     from deepres.report import console
 
-    tables = (architectures.stage_table(network),) if network else ()
+    tables = architectures.of(network, say) if network else ()
     if compare:
         tables += architectures.comparison()
     elif not network:
@@ -178,7 +184,7 @@ def report(
 app.command(name="eval")(evaluate)
 app.command()(bench)
 app.add_typer(data_app, name="data")
-for verb in (convert, finetune, predict, export, demo):
+for verb in (convert, finetune, predict, detect, export, demo):
     app.command()(verb)
 
 

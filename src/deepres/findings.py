@@ -86,22 +86,51 @@ class ResponsePanel:
 
 
 @dataclass(frozen=True)
+class PrecisionRecall:
+    """A detector's precision against its recall for one class, both in percent.
+
+    `precisions[i]` is the largest precision at a recall of at least `recalls[i]`; the detections with a score of at
+    least `scores[i]` have it. The curve ends at the largest recall.
+    """
+
+    label: str
+    recalls: Sequence[float]
+    precisions: Sequence[float]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PrecisionRecallPanel:
+    """Precision against recall of several classes."""
+
+    title: str
+    classes: tuple[PrecisionRecall, ...]
+
+
+AnyPanel = Panel | ResponsePanel | PrecisionRecallPanel
+
+
+@dataclass(frozen=True)
 class Figure:
     """Panels that stand side by side and share their y axis."""
 
     title: str
     caption: str
-    panels: tuple[Panel | ResponsePanel, ...]
+    panels: tuple[AnyPanel, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Our figures beside the paper's; every row has as many cells as there are columns."""
+    """Our figures beside the paper's; every row has as many cells as there are columns.
+
+    `shades` colours the cells of a matrix: for each row a share from 0 to 1 for each cell behind the first.
+    """
 
     title: str
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    shades: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

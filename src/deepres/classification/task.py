@@ -19,7 +19,7 @@ from deepres.classification.views import Protocol as TestProtocol
 from deepres.classification.views import fitted
 from deepres.data.augment import CropFlip, normalise
 from deepres.data.crops import center_crop
-from deepres.data.order import Order
+from deepres.data.order import Order, evenly
 from deepres.data.resident import Data, ImageSet
 from deepres.data.resident_batches import Batches, test_batches
 from deepres.data.stream.index import Index, Parts
@@ -243,11 +243,6 @@ def _summed(ranks: Ranks, counts: Callable[[], list[int]]) -> list[int]:
 def _counts(scores: Scores) -> list[int]:
     """Counts (top-1 right, top-5 right, images)."""
     return [scores.correct(), scores.correct(top=5), len(scores.labels)]
-
-
-def evenly(total: int, count: int) -> Tensor:
-    """`count` evenly spaced places of `total`, int64; all places where `count` is 0 or not below `total`."""
-    return torch.arange(count) * total // count if 0 < count < total else torch.arange(total)
 
 
 def spread(images: ImageSet, count: int) -> ImageSet:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepres.commands import boxes
+from deepres.commands.boxes import TestSet, TrainSet
 from deepres.commands.console import counting, print_json, print_lines, say
 from deepres.commands.options import AsJson, ImageSize, SkipBad, Split
 from deepres.runtime.errors import InputError
@@ -49,19 +51,26 @@ def info(
     split: Split = None,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
+    train_set: TrainSet = None,
+    test_set: TestSet = None,
     json: AsJson = False,
 ) -> None:
-    """Find, fetch, decode and describe a data set; photographs of all sizes are listed, not decoded.
+    """Find, fetch, decode and describe a data set; photographs of all sizes, and data with boxes, are not decoded.
 
     `deepres data NAME` does the same.
 
     Example: deepres data info fashion-mnist
     """
+    from deepres.data.boxes.layouts import is_boxes
     from deepres.data.decode import NotResidentError
     from deepres.data.sources import describe_data_set, load_data_set
     from deepres.data.stream import index
     from deepres.report import console
 
+    if is_boxes(name) and not (split or image_size):
+        boxes.print_boxes(name, train_set, test_set, json)
+        return
+    boxes.refuse_sets(name, train_set, test_set)
     say_once = cache(say)  # both ways of reading tell some of the same
     try:
         facts = describe_data_set(
@@ -123,20 +132,34 @@ def stats(
 
 
 @app.command()
-def check(name: DataName, workers: Workers = None, json: AsJson = False) -> None:
-    """Decode every image and print what is wrong; exit code 1 where something is.
+def check(
+    name: DataName,
+    workers: Workers = None,
+    train_set: TrainSet = None,
+    test_set: TestSet = None,
+    json: AsJson = False,
+) -> None:
+    """Decode every image, read all boxes, and print what is wrong; exit code 1 where something is.
 
     Images that are there more than once are named, those in both parts first; they are no fault of the files.
 
     Example: deepres data check flowers
     """
+    from deepres.data.boxes.layouts import is_boxes
     from deepres.data.listing import counted
     from deepres.data.stream.check import copies, faults
     from deepres.data.stream.index import open_index
 
+    # What is wrong with boxes.
+    wrong: list[dict[str, Any]] = []
+    if is_boxes(name):
+        parts, wrong, summary = boxes.boxes_to_check(name, train_set, test_set)
+    else:
+        boxes.refuse_sets(name, train_set, test_set)
+        parts = open_index(name, say)
+        summary = counted(len(parts.train), len(parts.test), parts.train.classes)
     # Decode every image of both parts.
-    parts = open_index(name, say)
-    wrong: list[dict[str, str]] = []
+    of_boxes = len(wrong)
     images, before = sum(map(len, parts)), 0
     with counting("images checked") as tick:
         for index in parts:
@@ -144,7 +167,7 @@ def check(name: DataName, workers: Workers = None, json: AsJson = False) -> None
                 tick(before + done, images)
                 wrong += [{"name": name, "reason": reason} for name, reason in found]
             before += len(index)
-    say(f"{name}: {counted(len(parts.train), len(parts.test), parts.train.classes)}")
+    say(f"{name}: {summary}")
     # Images with the same content, and the result.
     same = copies(parts)
     if json:
@@ -154,7 +177,9 @@ def check(name: DataName, workers: Workers = None, json: AsJson = False) -> None
         for fault in wrong:
             print_lines(f"{fault['name']}: {fault['reason']}")
         _print_copies(same)
-        print_lines(f"{images:,} images, {len(wrong):,} do not decode" if wrong else f"{images:,} images, all decode")
+        bad = len(wrong) - of_boxes
+        faulty = f", {of_boxes:,} faults of boxes and files" * bool(of_boxes)
+        print_lines(f"{images:,} images, " + (f"{bad:,} do not decode" if bad else "all decode") + faulty)
     if wrong:
         raise typer.Exit(1)
 

@@ -3,22 +3,21 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepres.commands.console import counting, err, say
+from deepres.commands.console import say
 from deepres.commands.evaluation import ExecutionOptions, ProtocolName, ProtocolOptions
 from deepres.commands.options import NetworkName, grouped, require_positive
+from deepres.commands.pictures import Listing, Pictures, files_of, write_good
 from deepres.runtime.printing import Console, marked, visible
 
 if TYPE_CHECKING:
     from deepres.workflows.predict import Prediction
-
-Listing = Literal["table", "csv", "jsonl"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def predict(
             help="A run, a weights file of any kind, hf:owner/name, or FILE.onnx or .xml of export --preprocess."
         ),
     ],
-    pictures: Annotated[list[str], typer.Argument(help="Files, folders, or - for file names on standard input.")],
+    pictures: Pictures,
     protocol: PredictionProtocolOptions,
     execution: ExecutionOptions,
     form: Annotated[Listing, typer.Option("--format", help="csv and jsonl are written as they are found.")] = "table",
@@ -61,36 +60,16 @@ def predict(
     """
     from deepres.classification.scorer import Execution
     from deepres.workflows import predict
-    from deepres.workflows.open_network import open_network
+    from deepres.workflows.open_network import classifier, open_network
 
     # The network with its protocol and engine, and the pictures.
     require_positive([("--top", top), ("--batch-size", execution.batch_size)])
     how = protocol.chosen()
-    net = open_network(weights, say, network, execution.device)
-    files = list(predict.files_of(pictures, lambda: sys.stdin.buffer.read() if sys.stdin else b"", say))
+    net = classifier(open_network(weights, say, network, execution.device), weights)
+    files = files_of(pictures)
     predictor = predict.predictor(net, how, Execution(**vars(execution)), engine, say)
     # Predictions are written as they are made; pictures that cannot be read are told at the end.
-    bad: list[Prediction] = []
-    WRITERS[form](_watched(predictor.predict(files, top), bad, form, len(files)))
-    for one in bad:
-        say(f"{one.name}: {one.fault}")
-    if bad:
-        say(f"left out: {len(bad):,} of {len(files):,} picture{'s' * (len(files) > 1)}")
-        raise typer.Exit(1)
-
-
-def _watched(
-    found: "Iterable[Prediction]", bad: "list[Prediction]", form: Listing, count: int
-) -> "Iterator[Prediction]":
-    """The predictions without a fault, while a bar counts all `count`; those with one go into `bad`."""
-    streamed = form != "table" and sys.stdout.isatty()  # a bar would stand between the lines
-    with counting("pictures seen", console=Console(quiet=True) if streamed else err) as tick:
-        for number, one in enumerate(found, 1):
-            tick(number, count)
-            if one.fault is None:
-                yield one
-            else:
-                bad.append(one)
+    write_good(predictor.predict(files, top), WRITERS[form], form, len(files))
 
 
 def _write_table(found: "Iterable[Prediction]") -> None:

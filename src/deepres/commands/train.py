@@ -58,6 +58,23 @@ class SpeedOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What a detector is made of and trained on."""
+
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Of a detector: a network's name, or trained weights of a classifier or detector."),
+    ] = None
+    freeze: Annotated[
+        str | None, typer.Option(help="Stages that stay, with their BN: conv1,conv2_x; bn: BN of all stages; none.")
+    ] = None
+    train_set: Annotated[
+        str | None, typer.Option(help="Image sets of a detector's data: train,val; of PASCAL VOC also 07+12, 07++12.")
+    ] = None
+    test_set: Annotated[str | None, typer.Option(help="Image sets that a detector is tested on.")] = None
+
+
 @grouped
 def train(
     subject: Subject,
@@ -67,6 +84,10 @@ def train(
     images: ImageOptions,
     machine: MachineOptions,
     speed: SpeedOptions,
+    detector: DetectorOptions,
+    alternating: Annotated[
+        bool, typer.Option("--alternating", help="A detector in the four steps of Faster R-CNN, a run each in RUN.")
+    ] = False,
     run: RunFolder = None,
     set_field: SetField = None,
     log: Log = None,
@@ -75,13 +96,22 @@ def train(
     """Train a network; the same command goes on with a run that was interrupted.
 
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
+
+    A detector, on pictures with boxes: deepres train detector --data VOC2007 --backbone resnet50.pth
     """
     from deepres.records import Run
     from deepres.workflows import configure
 
     # Options override what the files say, and `--set` overrides options.
-    changes = given(subject, recipe, batch_norm, images, machine, speed) | fields(set_field)
+    changes = given(subject, recipe, batch_norm, images, machine, speed, detector) | fields(set_field)
     begun = run if run and Run(run).exists else None
     places = [path for path in (sources.like, sources.config, begun) if path]
     chosen = configure.configure(places, sources.recipe, changes)
-    run_to_the_end(chosen, Run(run or Path("runs") / configure.default_name(chosen)), json, log=log or ())
+    place = run or Path("runs") / configure.default_name(chosen)
+    if not alternating:
+        run_to_the_end(chosen, Run(place), json, log=log or ())
+        return
+    from deepres.workflows.alternating import steps
+
+    for folder, step in steps(chosen, place):
+        run_to_the_end(step, Run(folder), json, log=log or ())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepres.runtime.errors import InputError
 
@@ -41,3 +42,25 @@ class Order:
         """The source of all random numbers of an epoch, a function of (seed, epoch) alone."""
         state = np.random.SeedSequence([self.seed % 2**64, epoch]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]) % 2**63)
+
+
+def grouped(places: Tensor, groups: Tensor, batch_size: int, first: int, generator: torch.Generator) -> Tensor:
+    """`places` (N,) of an epoch in such an order that the pictures of a batch are of one group.
+
+    `groups` int64 (N,) are those of the places. The first `first` places fill up the last batch of the epoch before.
+    What is left over of each group comes last: batches of it are mixed. The order of the batches is drawn anew.
+    """
+    head, rest, groups = places[:first], places[first:], groups[first:]
+    batches, left = list[Tensor](), list[Tensor]()
+    for group in groups.unique().tolist():
+        own = rest[groups == group]
+        whole = len(own) // batch_size * batch_size
+        batches += own[:whole].split(batch_size) if whole else []
+        left.append(own[whole:])
+    order = torch.randperm(len(batches), generator=generator).tolist()
+    return torch.cat([head, *(batches[number] for number in order), *left])
+
+
+def evenly(total: int, count: int) -> Tensor:
+    """`count` evenly spaced places of `total`, int64; all places where `count` is 0 or not below `total`."""
+    return torch.arange(count) * total // count if 0 < count < total else torch.arange(total)

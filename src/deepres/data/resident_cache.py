@@ -4,13 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepres.data.listing import Listing
 from deepres.data.manifest import Manifest, Strings
 from deepres.data.resident import Data, ImageSet, fingerprint_of
 from deepres.runtime import archive, untrusted
@@ -29,7 +28,18 @@ class _Facts(TypedDict):
     manifests: list[str]
 
 
-def cache_file(listing: Listing, kind: str = "decoded", **parameters: Any) -> Path:
+class _Found(Protocol):
+    """A data set that was found: its folder, the files that its content depends on, and the rule that divides it."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+    @property
+    def division(self) -> str | None: ...
+
+
+def cache_file(listing: _Found, kind: str = "decoded", **parameters: Any) -> Path:
     """The cache file of the decoded images (or another `kind`) of `listing` made with these parameters.
 
     Its name is a hash of the parameters, the path of the folder, and the name, size and modification time of each file.

@@ -56,13 +56,13 @@ def open_picture(content: Content) -> Image.Image:
 def seen_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of `upright(image)`, without decoding it."""
     width, height = image.size
-    sideways = _orientation(image) in SIDEWAYS and image.format != "TIFF"  # Pillow rotates TIFF itself
+    sideways = orientation_of(image) in SIDEWAYS and image.format != "TIFF"  # Pillow rotates TIFF itself
     return (height, width) if sideways else (width, height)
 
 
 def is_upright(image: Image.Image) -> bool:
     """Whether `upright(image)` neither turns nor mirrors it."""
-    return _orientation(image) not in TURNS
+    return orientation_of(image) not in TURNS
 
 
 def is_gray(image: Image.Image) -> bool:
@@ -78,7 +78,7 @@ def upright(image: Image.Image) -> Image.Image:
     for floating-point values and those of more than 16 bits whose range is not declared.
     """
     opened, image = image, eight_bits(image)
-    orientation = _orientation(opened)  # after loading, since Pillow has rotated a TIFF then
+    orientation = orientation_of(opened)  # after loading, since Pillow has rotated a TIFF then
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
@@ -95,7 +95,8 @@ def fault(error: Exception) -> str:
     return "it is not a picture" if "cannot identify image file" in reason else reason
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation: 1 for an upright picture, up to 8."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # damaged EXIF data do not make the picture bad; Pillow raises almost anything

@@ -50,7 +50,7 @@ def load_data_set(
     try:
         loaded = _decoded(data, find_data_set(data, say, division), image_size, skip_bad, say)
     except OSError as error:
-        raise _unreadable(data, error) from None
+        raise unreadable(data, error) from None
     for part in (loaded.train, loaded.test):
         if part.skipped:
             say(f"{data}: left out {len(part.skipped)} that do not decode, first {part.skipped[0]}")
@@ -60,7 +60,8 @@ def load_data_set(
     return loaded
 
 
-def _unreadable(data: str, error: OSError) -> InputError:
+def unreadable(data: str, error: OSError) -> InputError:
+    """The error for data of which a file or a folder cannot be read."""
     return InputError(f"{data} cannot be read ({error}); check its permissions")
 
 
@@ -110,9 +111,9 @@ def find_data_set(data: str, say: Say, division: Division = "hash") -> Listing:
         if data.startswith(shards.PREFIX):
             found = shards.shard_listing(data.removeprefix(shards.PREFIX), say)
         else:
-            found = _listing(_folder(data, say))
+            found = _listing(find_folder(data, say))
     except OSError as error:
-        raise _unreadable(data, error) from None
+        raise unreadable(data, error) from None
     for note in found.notes:
         say(f"{data}: {note}")
     if not found.divides:
@@ -147,7 +148,7 @@ def still_there(place: str, owner: str) -> str:
     return place
 
 
-def _folder(data: str, say: Say) -> Path:
+def find_folder(data: str, say: Say) -> Path:
     """The folder of `data`, fetched if need be. Raises `InputError` where there is none."""
     if not data:
         raise InputError(f"the data set has no name; give {', '.join(PUBLISHED)}, a folder, or hf:owner/name")

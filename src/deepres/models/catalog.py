@@ -6,18 +6,23 @@ plain18 plain34            the same without shortcuts; -32px, too
 resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; option A, or -b, -c
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
 vgg16 googlenet ...        what the paper compares with: the rows of `registry.NETWORKS`
+faster-rcnn-resnet50 ...   a detector on any of these (Appendix A)
 
 For a new network, add a row there.
 """
 
 import difflib
+from collections.abc import Mapping
+from dataclasses import replace
 from pkgutil import resolve_name
+from typing import Any
 
 from deepres.models.classifier import give_scores_in_full
 from deepres.models.network import Network
-from deepres.models.registry import CLASSES, INPUT_SIZE, NETWORKS, Entry, Family
+from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import DETECTION
 
 
 def build(
@@ -28,6 +33,7 @@ def build(
     stride_on: str = "1x1",
     residual_layers: int = 2,
     pool_padding: int = 1,
+    detector: Mapping[str, Any] | None = None,
 ) -> Network:
     """Make the network `name`; its start values are drawn from torch's global random state.
 
@@ -35,11 +41,21 @@ def build(
     nets and 10 for the nets for 32-pixel images. `stride_on` puts the stride of a bottleneck on its first 1x1 (the
     paper) or on its 3x3 (torchvision); other blocks ignore it. `residual_layers` is the number of 3x3 layers in F
     (Sec. 3.2); the depth stays, so fewer layers a block are more blocks. `pool_padding` is 1, or 0 for the max pool of
-    the authors' release; networks without one ignore it. The header of the network records these arguments.
+    the authors' release; networks without one ignore it. `detector` are the fields of the plan of a detector. The
+    header of the network records these arguments.
     Raises `InputError` for an unknown name, or an argument that the network cannot have; `TypeError` where the maker of
     a row of `NETWORKS` gives no `Network`.
     """
     known = entry(name)
+    if name.startswith(DETECTOR):
+        features = build(
+            name.removeprefix(DETECTOR),
+            in_channels=in_channels,
+            stride_on=stride_on,
+            residual_layers=residual_layers,
+            pool_padding=pool_padding,
+        )
+        return _detector(features, DETECTED if num_classes is None else num_classes, detector or {})
     classes = CLASSES[known.family] if num_classes is None else num_classes
     for what, count in (("num_classes", classes), ("in_channels", in_channels)):
         if count < 1:
@@ -61,6 +77,16 @@ def build(
     return net
 
 
+def _detector(features: Network, num_classes: int, plan: Mapping[str, Any]) -> Network:
+    """A detector on `features`."""
+    from deepres.models.detection.detector import detector  # loads torchvision, which takes seconds
+    from deepres.models.detection.plan import DetectorPlan
+
+    if num_classes < 1:
+        raise InputError(f"num_classes of {DETECTOR}{features.name} must be 1 or more, not {num_classes}")
+    return detector(features, DetectorPlan.of(plan), num_classes)
+
+
 def names() -> tuple[str, ...]:
     """The canonical names. Other depths 6n+2 build, too, and other options: resnet34-b is resnet34."""
     return (*NAMES, *NETWORKS)
@@ -70,6 +96,14 @@ def entry(name: str) -> Entry:
     """What is known of a network without building it. Raises `InputError` for an unknown name, naming what is near."""
     if name in NETWORKS:
         return NETWORKS[name]
+    if name.startswith(DETECTOR):
+        backbone = name.removeprefix(DETECTOR)
+        if backbone.startswith(DETECTOR):
+            raise InputError(
+                f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
+            )
+        features = entry(backbone)
+        return replace(features, label=f"Faster R-CNN, {features.label}", published=None, task=DETECTION)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

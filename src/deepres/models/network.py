@@ -61,6 +61,8 @@ class Network(
     pooling: ClassVar[Literal["average", "max"]] = "average"
     in_file: ClassVar[bool] = False  # run by the runtime of an exported file: images of one size
     smallest: ClassVar[int] = 1  # pixels a side of the smallest image of which a map is left
+    region_fixed: ClassVar[bool] = False  # whether the regions of a detector must have `region_size`
+    region_size: int = 14  # positions a side of the regions of `shared_map` that a detector pools
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:
         """The stages before the pooling, in order: the name of each one's map, and the layers that lead to it."""
@@ -109,6 +111,22 @@ class Network(
         if stop < start:
             raise InputError(f"the map {until!r} of {self.name} is not behind {since!r}; give a later one")
         return {name: stages[name] for name in names[start:stop]}
+
+    @property
+    def shared_map(self) -> str | None:
+        """The last map that a detector computes once for the whole image; what follows runs for each region.
+
+        None for a network that cannot be cut so.
+        """
+        return None
+
+    def region_features(self, regions: Tensor) -> Tensor:
+        """Regions (R, C, region_size, region_size) of the map `shared_map` to what the last layer takes, (R, D)."""
+        return self.pooled(self.feature_map(regions, since=self.shared_map))
+
+    def drop_classifier(self) -> None:
+        """Remove, in place, the layer that gives the scores: a detector has its own."""
+        raise NotImplementedError
 
     def stages(self) -> Mapping[str, nn.Module]:
         """The rows of the network's table in its paper, by name; layers without weights may be missing."""

@@ -22,6 +22,7 @@ Part = TypeVar("Part")
 class _ConvolutionsThenLinear(Network):
     """AlexNet and VGG: the children `features` and `classifier`, with an adaptive average pool between them."""
 
+    region_fixed = True
     avgpool: nn.Module
     classifier: nn.Sequential
 
@@ -42,6 +43,20 @@ class _ConvolutionsThenLinear(Network):
         """The values of the bins to scores."""
         return self.classifier(values)
 
+    @property
+    def shared_map(self) -> str:
+        """conv5: the pool behind it is replaced by that of the regions (Fast R-CNN)."""
+        return "conv5"
+
+    def region_features(self, regions: Tensor) -> Tensor:
+        """Regions through fc6 and fc7."""
+        return self.classifier(regions.flatten(1))
+
+    def drop_classifier(self) -> None:
+        """Remove fc8."""
+        *hidden, _ = self.classifier
+        self.classifier = nn.Sequential(*hidden)
+
     def stages(self) -> dict[str, nn.Module]:
         """conv1 to conv5 and the fully connected layers, which are called fc6, fc7 and fc8."""
         convolutions: list[nn.Module] = [nn.ModuleList(section) for section in self.sections()[:-1]]
@@ -56,6 +71,7 @@ class AlexNet(_ConvolutionsThenLinear, torchvision.AlexNet):
     """
 
     bins = (6,)
+    region_size = 6
     smallest = 63
 
     def __init__(self, num_classes: int, in_channels: int):
@@ -75,6 +91,7 @@ class VGG(_ConvolutionsThenLinear, torchvision.VGG):
     """
 
     bins = (7,)
+    region_size = 7
     smallest = 32
 
     def __init__(self, depth: int, batch_norm: bool, num_classes: int, in_channels: int):
@@ -117,6 +134,16 @@ class GoogLeNet(torchvision.GoogLeNet, Network):
     def classify(self, values: Tensor) -> Tensor:
         """Average values to scores."""
         return self.fc(self.dropout(values))
+
+    @property
+    def shared_map(self) -> str:
+        """inception4e, the last map of stride 16."""
+        return "inception4e"
+
+    def drop_classifier(self) -> None:
+        """Remove the auxiliary classifiers and fc."""
+        self.drop_auxiliary()
+        del self.fc
 
 
 vgg16, vgg16_bn, vgg19, vgg19_bn = (partial(VGG, depth, bn) for depth in (16, 19) for bn in (False, True))

@@ -21,6 +21,15 @@ class StagedNetwork(Network):
         includes_relu = isinstance(self.conv1, ConvBN) and self.conv1.with_relu
         return {"conv1": (self.conv1,) if includes_relu else (self.conv1, _relu)} | stages
 
+    @property
+    def shared_map(self) -> str:
+        """The map of the last stage but one: conv4_x of Table 1 (Appendix A)."""
+        return list(self.backbone())[-2]
+
+    def drop_classifier(self) -> None:
+        """Remove fc."""
+        del self.fc
+
     def classify(self, values: Tensor) -> Tensor:
         """Average values (N, C) to scores (N, num_classes)."""
         return self.fc(values)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain
 
-from deepres.findings import Curve, Figure, Panel, Responses
+from deepres.findings import Curve, Figure, Panel, PrecisionRecallPanel, ResponsePanel, Responses
 
 # Every text colour has a contrast of 4.5 or more on `page` in both themes; the tests compute it.
 # c0, c1, ... differ in hue and lightness for the common kinds of colour blindness (after Okabe and Ito).
@@ -35,12 +35,18 @@ FIXED = CIFAR | {18: "c0", 34: "c1", 50: "c2", 101: "c3", 152: "c4"}
 def line_colours(figure: Figure) -> dict[str, str]:
     """The colour's name for each label of a figure: by depth, so that plain-20 and ResNet-20 are alike.
 
-    Where a panel has several networks of one depth and kind (other recipes), each label gets its own.
+    Where a panel has several networks of one depth and kind (other recipes), each label gets its own. Classes get the
+    colours in turn.
     """
-    panels = [panel.curves if isinstance(panel, Panel) else panel.responses for panel in figure.panels]
+    panels = [
+        panel.curves if isinstance(panel, Panel) else panel.responses
+        for panel in figure.panels
+        if isinstance(panel, Panel | ResponsePanel)
+    ]
     depths = {item.label: item.depth for item in chain.from_iterable(panels)}
-    if any(_clash(panel) for panel in panels):
-        return {label: LINES[index % len(LINES)] for index, label in enumerate(depths)}
+    classes = [one.label for panel in figure.panels if isinstance(panel, PrecisionRecallPanel) for one in panel.classes]
+    if classes or any(_clash(panel) for panel in panels):
+        return {label: LINES[index % len(LINES)] for index, label in enumerate(dict.fromkeys([*depths, *classes]))}
     chosen: dict[int, str] = {}
     for depth in sorted(set(depths.values()), key=lambda depth: (depth not in FIXED, depth)):
         free = [name for name in LINES if name not in chosen.values()] or LINES

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepres.findings import Curve, Figure, Panel, ResponsePanel, Responses
+from deepres.findings import (
+    AnyPanel,
+    Curve,
+    Figure,
+    Panel,
+    PrecisionRecall,
+    PrecisionRecallPanel,
+    ResponsePanel,
+    Responses,
+)
 from deepres.report.colours import line_colours
 from deepres.report.tables import in_order
 
@@ -52,7 +61,12 @@ def line_looks(figure: Figure) -> dict[str, str]:
 
 
 def y_limits(figure: Figure) -> tuple[float, float]:
-    """One y axis for all panels: from zero where that wastes little space, without the first iterations."""
+    """One y axis for all panels: from zero where that wastes little space, without the first iterations.
+
+    That of precision goes from 0 to 100 percent.
+    """
+    if any(isinstance(panel, PrecisionRecallPanel) for panel in figure.panels):
+        return 0.0, 101.0
     # The values that the axis must fit.
     shown: list[float] = []
     for panel, lines in zip(figure.panels, lines_of(figure), strict=True):
@@ -76,12 +90,14 @@ def over_the_top(figure: Figure) -> bool:
     return any(value > top for lines in lines_of(figure) for line in lines for value in line.y)
 
 
-def _panel_lines(panel: Panel | ResponsePanel, colours: Mapping[str, str], looks: Mapping[str, str]) -> list[Line]:
+def _panel_lines(panel: AnyPanel, colours: Mapping[str, str], looks: Mapping[str, str]) -> list[Line]:
     if isinstance(panel, Panel):
         lines = [
             line for curve in panel.curves for line in _curve_lines(curve, panel.unit, colours[curve.label], looks)
         ]
         return sorted(lines, key=lambda line: line.look in BOLD)
+    if isinstance(panel, PrecisionRecallPanel):
+        return [_precision_line(own, colours[own.label]) for own in panel.classes]
     return [_response_line(own, panel, colours[own.label]) for own in panel.responses]
 
 
@@ -96,6 +112,15 @@ def _curve_lines(curve: Curve, unit: str, colour: str, looks: Mapping[str, str])
         says = tuple(f"{curve.label}, {name}: {value:.2f}{unit} at iteration {at:,}{over}" for at, value in pairs)
         band = (series.low, series.high)
         yield Line(curve.label, series.x, series.y, colour, looks[name], says, band, name in labelled)
+
+
+def _precision_line(own: PrecisionRecall, colour: str) -> Line:
+    rows = zip(own.recalls, own.precisions, own.scores, strict=True)
+    says = tuple(
+        f"{own.label}: precision {precision:.1f} % at recall {recall:.0f} %, with scores of {score:.2f} and more"
+        for recall, precision, score in rows
+    )
+    return Line(own.label, own.recalls, own.precisions, colour, "bold", says)
 
 
 def _response_line(own: Responses, panel: ResponsePanel, colour: str) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from deepres.findings import Figure, Findings, Panel, RunSummary, Status
+from deepres.findings import Figure, Findings, Panel, ResponsePanel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.lines import line_looks, over_the_top
@@ -98,7 +98,7 @@ def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:
         "title": figure.title,
         "caption": figure.caption,
         "looks": line_looks(figure),
-        "responses": any(not isinstance(panel, Panel) for panel in figure.panels),
+        "responses": any(isinstance(panel, ResponsePanel) for panel in figure.panels),
         "cut": over_the_top(figure),
         "ranges": any(curve.seeds > 1 for panel in figure.panels if isinstance(panel, Panel) for curve in panel.curves),
         "panels": [

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from deepres.findings import Figure, Panel, ResponsePanel
+from deepres.findings import AnyPanel, Figure, Panel, PrecisionRecallPanel
 from deepres.report.colours import LIGHT
 from deepres.report.lines import LOOKS, Line, line_looks, lines_of, y_limits
 from deepres.report.svg import Mark, inline
@@ -105,7 +105,7 @@ def _style(more: Mapping[str, Any]) -> Generator[None]:
         yield
 
 
-def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) -> tuple[float, float, float, float]:
+def _box(panel: AnyPanel, count: int, index: int, height: float) -> tuple[float, float, float, float]:
     """The place of the axes of a panel: left, bottom, width and height as shares of the whole drawing."""
     left, above, below = 46.0, (34.0 if height > HEIGHT else 10.0), 42.0 + (height - HEIGHT) / 2
     right = LABEL_WIDTH if isinstance(panel, Panel) else 14.0
@@ -117,7 +117,7 @@ def _box(panel: Panel | ResponsePanel, count: int, index: int, height: float) ->
     )
 
 
-def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limits: tuple[float, float]) -> None:
+def _draw(axes: Axes, panel: AnyPanel, lines: Sequence[Line], limits: tuple[float, float]) -> None:
     """Draw the axes, lines and labels of a panel."""
     _draw_axes(axes, panel, limits, max((max(line.x) for line in lines if line.x), default=1))
     for line in lines:
@@ -131,7 +131,7 @@ def _draw(axes: Axes, panel: Panel | ResponsePanel, lines: Sequence[Line], limit
         axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
 
 
-def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, float], last: float) -> None:
+def _draw_axes(axes: Axes, panel: AnyPanel, limits: tuple[float, float], last: float) -> None:
     """Limits, ticks and names of both axes; `last` is the largest x."""
     axes.set_ylim(*limits)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -142,6 +142,10 @@ def _draw_axes(axes: Axes, panel: Panel | ResponsePanel, limits: tuple[float, fl
         axes.set_xlabel("iter. (1e4)" if last >= 10_000 else panel.against)
         if last >= 10_000:
             axes.xaxis.set_major_formatter(FuncFormatter(_ten_thousands))
+    elif isinstance(panel, PrecisionRecallPanel):
+        axes.set_ylabel("precision (%)")
+        axes.set_xlim(0, 101)
+        axes.set_xlabel("recall (%)")
     else:
         axes.set_ylabel("std")
         axes.set_xlim(0, last + 1)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from deepres.findings import Cell, Panel, ResponsePanel, Series, Table
+from deepres.findings import AnyPanel, Cell, Panel, PrecisionRecallPanel, ResponsePanel, Series, Table
 
 NOTHING = "–"
 
@@ -27,9 +27,11 @@ def numeric_columns(table: Table) -> list[bool]:
     return [all(is_number(row[index]) for row in table.rows) for index in range(len(table.columns))]
 
 
-def data_table(panel: Panel | ResponsePanel) -> Table:
-    """The numbers that a panel draws: a row an iteration, or a layer."""
-    return _by_iteration(panel) if isinstance(panel, Panel) else _responses(panel)
+def data_table(panel: AnyPanel) -> Table:
+    """The numbers that a panel draws: a row an iteration, a layer, or a recall."""
+    if isinstance(panel, Panel):
+        return _by_iteration(panel)
+    return _precisions(panel) if isinstance(panel, PrecisionRecallPanel) else _responses(panel)
 
 
 def in_order(values: Sequence[float], panel: ResponsePanel) -> Sequence[float]:
@@ -57,6 +59,14 @@ def _cells(series: Series) -> dict[float, str]:
         return {at: text(value) for at, value in zip(series.x, series.y, strict=True)}
     rows = zip(series.x, series.y, series.low, series.high, strict=True)
     return {at: f"{text(value)} ({text(low)} to {text(high)})" for at, value, low, high in rows}
+
+
+def _precisions(panel: PrecisionRecallPanel) -> Table:
+    cells = [dict(zip(own.recalls, own.precisions, strict=True)) for own in panel.classes]
+    recalls = sorted({recall for column in cells for recall in column})
+    columns = ("recall (%)", *(f"{own.label}, precision (%)" for own in panel.classes))
+    rows = tuple((f"{at:.0f}", *(column.get(at) for column in cells)) for at in recalls)
+    return Table(panel.title, "", columns, rows)
 
 
 def _responses(panel: ResponsePanel) -> Table:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 CLASSIFICATION = "classification"  # the task of the records that name none
+DETECTION = "detection"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ REPORTED: dict[str, Reported] = {
         final=(_TRAIN, _TEST, Figure("test_top5_error", "top-5 test error", "%", trivial=5)),
         title="Final errors",
     ),
-    "detection": Reported(
+    DETECTION: Reported(
         main=(LOSS, _BY_AREA, _COCO),
         plots=(
             Plot(

@@ -5,6 +5,7 @@ A schema is a type as `msgspec` knows them: `dict[str, float]`, `list[str]`, a d
 `msgspec`. A bare source tree may lack it: size, depth and numbers are then checked, but types are not.
 """
 
+import codecs
 import dataclasses
 import json
 import math
@@ -18,9 +19,14 @@ from deepres.runtime import files
 from deepres.runtime.errors import InputError
 
 if TYPE_CHECKING or find_spec("msgspec"):
-    from msgspec import Meta, ValidationError  # pyright: ignore[reportUnusedImport]  (others take Meta from here)
+    from msgspec import DecodeError, Meta, ValidationError  # pyright: ignore[reportUnusedImport]  (others take Meta from here)
     from msgspec import convert as _converted
+    from msgspec.json import decode as _decoded
 else:
+    _decoded = None
+
+    class DecodeError(Exception):
+        """Never raised."""
 
     class ValidationError(Exception):
         """Never raised: without `msgspec` types are not checked."""
@@ -75,6 +81,24 @@ def read(
     if file.suffix.lower() == ".toml":
         return decode_toml(content, kind, str(file), mend, most=most)
     return decode(content, kind, str(file), mend, own=own, most=most)
+
+
+def read_large(file: Path, kind: type[T], mend: str = MEND, *, most: int) -> T:
+    """The value of a large JSON file, of which only that is built which `kind` (a `TypedDict`) names; else as `read`.
+
+    A gigabyte takes seconds. What is not named is only checked for its syntax.
+    """
+    content = read_bytes(file, mend, most=most)
+    if _decoded is None:
+        return decode(content, kind, str(file), mend, most=most)
+    try:
+        return _decoded(memoryview(content)[3 * content.startswith(codecs.BOM_UTF8) :], type=kind)
+    except ValidationError as error:
+        raise InputError(_sentence(str(file), *_plain(str(error)), mend)) from None
+    except RecursionError:
+        raise InputError(f"{file} is nested too deep; {mend}") from None
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read (no JSON: {error}); {mend}") from None
 
 
 def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST_BYTES) -> bytes:

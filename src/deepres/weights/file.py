@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from deepres.models.detection.plan import DetectorPlan
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
@@ -49,6 +50,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pool_padding": COUNT,
     "crop": COUNT,
     "classes": (_are_texts, "a list of names"),
+    "detector": (lambda value: isinstance(value, dict), "the plan of a detector"),
     "std": (are_divisors, "a list of numbers above 0"),
 }
 
@@ -107,11 +109,25 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
 
 
 def _read_header(file: Path, text: str) -> dict[str, Any]:
-    """The header of `file` from its JSON `text`. Raises `InputError` for a field of `FIELDS` of another kind."""
+    """The header of `file` from its JSON `text`.
+
+    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan of a detector that none can have.
+    """
     what = f"{file}: its header {HEADER!r}"
     header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
     for name, (is_right, needed) in FIELDS.items():
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
+    if "detector" in header:
+        _check_plan(header["detector"], f"{file}, detector of its header")
     return header
+
+
+def _check_plan(value: Any, what: str) -> None:
+    try:
+        untrusted.convert(value, DetectorPlan, what, "mend the header")
+    except InputError as error:  # values out of range name no file
+        raise InputError(str(error) if what in str(error) else f"{what}: {error}") from None
+    except TypeError as error:  # types are not checked without `msgspec`, and the plan compares numbers
+        raise InputError(f"{what}: {error}; mend the header") from None

@@ -59,7 +59,7 @@ class Start:
             wanted = header["in_channels"]
             raise InputError(f"the weights take images of {wanted} channels, these have {channels}; give other weights")
         # A new network for these classes, with start values.
-        structure = {key: header[key] for key in STRUCTURE}
+        structure = {key: header[key] for key in STRUCTURE if key in header}
         net = build(self.net.name, len(classes), channels, **structure)
         state = self.net.state_dict()
         # The head: tensors whose shape changes with the number of classes.

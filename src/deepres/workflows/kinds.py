@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 
 from deepres.models.catalog import entry
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import CLASSIFICATION
+from deepres.runtime.figures import CLASSIFICATION, DETECTION
 from deepres.training.config import Config
 from deepres.training.kind import AnyKind
 
@@ -20,7 +20,10 @@ class Row:
 
 
 # To add a task, add a row; its figures are one of `runtime.figures.REPORTED`.
-KINDS: dict[str, Row] = {CLASSIFICATION: Row("deepres.classification.kind:CLASSIFICATION")}
+KINDS: dict[str, Row] = {
+    CLASSIFICATION: Row("deepres.classification.kind:CLASSIFICATION"),
+    DETECTION: Row("deepres.detection.kind:DETECTION", "detector"),
+}
 
 
 def kind(name: str) -> AnyKind:

@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict
 
@@ -114,8 +115,8 @@ def describe_index(name: str, parts: Parts) -> dict[str, Any]:
     return facts | {"train": part(train), "test": part(test), "fingerprint": train.fingerprint}
 
 
-class _Builder:
-    """Collects the entries of one part."""
+class Builder:
+    """Collects the pictures of one part for their index."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -125,6 +126,7 @@ class _Builder:
         self.digest = hashlib.sha256()
 
     def add(self, picture: Picture, span: Span, root: Path, digest: bytes) -> None:
+        """Add a picture, which can be read from `span`, and the SHA-256 of its encoded bytes."""
         path = span.path.relative_to(root) if span.path.is_relative_to(root) else span.path
         number = self.files.setdefault(str(path), len(self.files))
         self.names.append(picture.name)
@@ -133,6 +135,7 @@ class _Builder:
         self.digest.update(picture.label.to_bytes(8, "little") + digest)
 
     def index(self, root: Path, classes: tuple[str, ...]) -> Index:
+        """The index of all pictures that were added."""
         self.digest.update(json.dumps(classes).encode())
         columns = torch.tensor(self.rows, dtype=torch.int64).view(-1, 4).unbind(1)
         labels, *places = (column.contiguous() for column in columns)
@@ -145,7 +148,7 @@ def _make_index(data: str, listing: Listing, file: Path, say: Say) -> Parts:
     say(f"{data}: indexing, which reads all pictures once")
     # Pictures that are unpacked go to a partial file, renamed once it is complete.
     classes, pictures = listing.scan()
-    builders = {part: _Builder() for part in PARTS}
+    builders = {part: Builder() for part in PARTS}
     unpacked = file.with_suffix(".pictures")
     partial = unpacked.with_suffix(".partial")
     try:
@@ -181,13 +184,26 @@ def _span(data: str, content: Content, blob: BinaryIO, unpacked: Path) -> Span:
     return Span(unpacked, blob.tell(), blob.write(content))
 
 
+def stored(index: Index, part: str) -> dict[str, Tensor]:
+    """The tensors of an index for a file, the name of each with `part` before it. `restored` is the way back."""
+    tensors: dict[str, Tensor] = {f"{part}.{name}": getattr(index, name) for name in TENSORS}
+    for name in ("names", "files"):
+        strings = getattr(index, name)
+        tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
+    return tensors
+
+
+def restored(tensor: Callable[[str], Tensor], part: str, root: Path, classes: Sequence[str], fingerprint: str) -> Index:
+    """The index of which `tensor(name)` gives the tensors that `stored` has named."""
+    names, files = (
+        Strings(*(tensor(f"{part}.{name}.{half}") for half in ("text", "ends"))) for name in ("names", "files")
+    )
+    digests, labels, *spans = (tensor(f"{part}.{name}") for name in TENSORS)
+    return Index(root, tuple(classes), fingerprint, names, digests, labels, files, *spans)
+
+
 def _write_index(file: Path, parts: Parts) -> None:
-    tensors: dict[str, Tensor] = {}
-    for part, index in zip(PARTS, parts, strict=True):
-        tensors |= {f"{part}.{name}": getattr(index, name) for name in TENSORS}
-        for name in ("names", "files"):
-            strings = getattr(index, name)
-            tensors |= {f"{part}.{name}.text": strings.text, f"{part}.{name}.ends": strings.ends}
+    tensors = {name: own for part, index in zip(PARTS, parts, strict=True) for name, own in stored(index, part).items()}
     facts = {"classes": parts.train.classes, "fingerprints": [index.fingerprint for index in parts]}
     write_kept(file, tensors, facts)
 
@@ -198,20 +214,17 @@ def _read_index(file: Path, root: Path) -> Parts | None:
         return None
     unpacked = file.with_suffix(".pictures")
     try:
-        with archive.opened(file) as stored:
-            facts = untrusted.decode(stored.metadata()["facts"], _Facts, str(file), own=True)
-
-            def index(part: str, fingerprint: str) -> Index:
-                names, files = (
-                    Strings(*(stored.get_tensor(f"{part}.{name}.{half}") for half in ("text", "ends")))
-                    for name in ("names", "files")
+        with archive.opened(file) as kept:
+            facts = untrusted.decode(kept.metadata()["facts"], _Facts, str(file), own=True)
+            parts = Parts(
+                *(
+                    restored(kept.get_tensor, part, root, facts["classes"], fingerprint)
+                    for part, fingerprint in zip(PARTS, facts["fingerprints"], strict=True)
                 )
-                if _lies_in(files, unpacked):  # also where the cache folder was moved
-                    files = Strings.of([str(unpacked)])
-                digests, labels, *spans = (stored.get_tensor(f"{part}.{name}") for name in TENSORS)
-                return Index(root, tuple(facts["classes"]), fingerprint, names, digests, labels, files, *spans)
-
-            parts = Parts(*map(index, PARTS, facts["fingerprints"]))
+            )
+        if any(_lies_in(part.files, unpacked) for part in parts):  # also where the cache folder was moved
+            own = Strings.of([str(unpacked)])
+            parts = Parts(*(replace(part, files=own) if _lies_in(part.files, unpacked) else part for part in parts))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, InputError):
         return None
     # The unpacked file must be as long as the index says.

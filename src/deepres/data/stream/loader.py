@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepres.data.listing import refusal
-from deepres.data.order import Order
+from deepres.data.order import Order, grouped
 from deepres.data.rgb import fault
 from deepres.data.stream.index import Index
 from deepres.data.stream.workers import answers
@@ -31,7 +31,7 @@ class Samples(Generic[S, B]):
     `make(encoded, draws, target)` makes a sample of the encoded bytes of a picture, of `draws` uniform numbers from 0
     to below 1, and of `target_of(place)`, whatever that is: a label, boxes, a mask. `collate` makes a batch of a list
     of samples. All of them and the batches have to pickle; the tensors of a batch reach the training process without a
-    copy through a pipe.
+    copy through a pipe. Where there are `groups`, int64 (N,), the pictures of a training batch are of one group.
     """
 
     index: Index
@@ -39,6 +39,7 @@ class Samples(Generic[S, B]):
     collate: Callable[[list[S]], B]
     target_of: Callable[[int], Any]
     draws: int = 0
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class _Answering(Generic[S, B]):
 class _Epochs:
     """The requests of a training run: the order of each epoch, and `count` random numbers at each position."""
 
-    def __init__(self, order: Order, total: int, count: int):
-        self.order, self.total, self.count = order, total, count
+    def __init__(self, order: Order, total: int, count: int, groups: Tensor | None = None):
+        self.order, self.total, self.count, self.groups = order, total, count, groups
         self.newest: tuple[int, Tensor, Tensor] | None = None
 
     def request(self, step: int) -> Request:
@@ -127,6 +128,9 @@ class _Epochs:
         if self.newest is None or self.newest[0] != number:
             generator = self.order.generator(number)
             places = torch.randperm(self.total, generator=generator)
+            if self.groups is not None:
+                size = self.order.batch_size
+                places = grouped(places, self.groups[places], size, -number * self.total % size, generator)
             self.newest = (number, places, torch.rand(self.total, self.count, generator=generator))
         return self.newest[1:]
 
@@ -136,8 +140,8 @@ class Stream(Generic[F]):
 
     The samples are made and collated in worker processes; `finish(batch, draws)` turns the batch into what the network
     takes, in this process. `make` and `finish` are given the same random numbers of each picture. These depend on
-    (seed, epoch, position) alone, not on workers, ranks or the batch size. A resumed run asks for its next step;
-    nothing before it is read. Raises `InputError` for an empty batch.
+    (seed, epoch, position) alone, not on workers, ranks or the batch size; with groups, the order depends on that, too.
+    A resumed run asks for its next step; nothing before it is read. Raises `InputError` for an empty batch.
     """
 
     def __init__(self, samples: Samples[Any, B], finish: Callable[[B, Tensor], F], order: Order, reading: Reading):
@@ -145,7 +149,7 @@ class Stream(Generic[F]):
         self._samples: Samples[Any, Any] = samples
         self._finish: Callable[[Any, Tensor], F] = finish
         self._reading = reading
-        self._request = _Epochs(order, len(samples.index), samples.draws).request
+        self._request = _Epochs(order, len(samples.index), samples.draws, samples.groups).request
         self._answers: Generator[Answer[Any]] | None = None
         self._next = 0
         self._told: set[str] = set()

@@ -10,7 +10,7 @@ class Detections:
     """The k detections of one picture, by falling score.
 
     `boxes` float32 (k, 4) are (left, top, right, bottom) in pixels of the picture, in continuous coordinates: pixel i
-    reaches from i to i + 1. `scores` float32 (k,) are from 0 to 1. `labels` int64 (k,) are places in the list of classes.
+    reaches from i to i + 1. `scores` float32 (k,) are from 0 to 1. `labels` int64 (k,) are places among the classes.
     """
 
     boxes: Tensor

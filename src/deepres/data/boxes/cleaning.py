@@ -1,0 +1,129 @@
+"""From what annotations say to boxes that can be trained on: upright, within the picture, each once."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor
+
+from deepres.data.boxes.scenes import Box, Fault, Kind, Scene
+from deepres.data.boxes.truth import Truth
+from deepres.data.rgb import SIDEWAYS, orientation_of, seen_size
+
+WORDS: dict[Kind, str] = {
+    "flat": "a box without width or height",
+    "outside": "a box that reaches out of the picture",
+    "doubled": "a box that is there more than once",
+}
+SLACK = 0.5  # pixels by which a box may reach out of its picture before that is told: numbers are rounded
+
+
+class Look(NamedTuple):
+    """The head of a picture: its (width, height) upright and as it is stored, and its EXIF orientation."""
+
+    upright: tuple[int, int]
+    stored: tuple[int, int]
+    orientation: int
+
+
+class Objects(NamedTuple):
+    """The objects of several pictures, one after another, and the end of those of each picture, int64 (N,)."""
+
+    truth: Truth
+    ends: Tensor
+
+
+def look(image: Image) -> Look:
+    """The head of an opened picture. A TIFF is upright when it is opened, whatever its orientation says."""
+    upright, orientation = seen_size(image), orientation_of(image)
+    return Look(upright, image.size, orientation if image.format != "TIFF" else 1)
+
+
+def turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """A box on the stored picture of `size` (width, height), as it lies on the upright one."""
+    left, top, right, bottom = box
+    width, height = size
+    # Mirror left and right, or top and bottom, of the stored picture; then exchange both axes.
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if orientation in SIDEWAYS else (left, top, right, bottom)
+
+
+def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, int]) -> tuple[Objects, list[Fault]]:
+    """The objects of pictures that have been looked at, and what was wrong with them.
+
+    `labels` are the numbers of the class names. A box is taken as one on the upright picture, unless the annotation
+    gives the size of the stored picture and this is another one: such boxes are turned with the picture. Boxes are cut
+    at the border of the picture. Those without width or height then are left out, and doubled ones kept once.
+    """
+    # One row for each object of all pictures.
+    rows = [
+        (owner, labels[own.name], own.difficult, own.crowd, np.nan if own.area is None else own.area, *box)
+        for owner, (scene, head) in enumerate(zip(scenes, looks, strict=True))
+        for own, box in zip(scene.objects, _placed(scene, head), strict=True)
+    ]
+    table = np.array(rows, np.float64).reshape(-1, 9)
+    owners, boxes = table[:, 0].astype(np.int64), table[:, 5:].copy()
+    # Cut the boxes, and leave out those of which nothing is left.
+    sizes = np.array([head.upright for head in looks], np.float64).reshape(-1, 2)
+    limits = np.concatenate([sizes, sizes], 1)[owners]
+    cut = np.clip(boxes, 0, limits)
+    flat = (cut[:, 2:] <= cut[:, :2]).any(1)
+    outside = (np.abs(cut - boxes) > SLACK).any(1)
+    # Keep the first of equal ones.
+    table[:, 5:] = cut
+    own = table[:, [0, 1, 3, 5, 6, 7, 8]]  # picture, class, crowd and box
+    order = np.lexsort(own.T)
+    doubled = np.zeros(len(own), bool)
+    doubled[order[1:]] = (own[order[1:]] == own[order[:-1]]).all(1)
+    wrong: tuple[tuple[Kind, Any], ...] = (("flat", flat), ("outside", outside & ~flat), ("doubled", doubled & ~flat))
+    faults = [fault for kind, mask in wrong for fault in _faults(kind, scenes, owners[mask], boxes[mask])]
+    return _objects(table[~doubled & ~flat], len(scenes)), faults + _sizes(scenes, looks)
+
+
+def _placed(scene: Scene, head: Look) -> list[Box]:
+    """The boxes of a picture, in pixels of the upright picture."""
+    boxes = [own.box for own in scene.objects]
+    if scene.relative:
+        width, height = head.upright
+        return [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in boxes]
+    if scene.size == head.stored != head.upright:
+        return [turned(box, head.stored, head.orientation) for box in boxes]
+    return boxes
+
+
+def _objects(table: NDArray[np.float64], count: int) -> Objects:
+    values = torch.from_numpy(table)
+    owner, label, difficult, crowd, area = values[:, :5].unbind(1)
+    boxes = values[:, 5:]
+    areas = torch.where(area.isnan(), (boxes[:, 2:] - boxes[:, :2]).prod(1), area)
+    truth = Truth(boxes.float().contiguous(), label.long(), difficult.bool(), crowd.bool(), areas.float())
+    return Objects(truth, owner.long().bincount(minlength=count).cumsum(0))
+
+
+def _faults(kind: Kind, scenes: Sequence[Scene], owners: NDArray[np.int64], boxes: NDArray[np.float64]) -> list[Fault]:
+    """A fault for each picture that has such boxes, with the first of them."""
+    places, starts, counts = np.unique(owners, return_index=True, return_counts=True)
+    found = list[Fault]()
+    for place, start, count in zip(places.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        shown = ", ".join(f"{side:g}" for side in boxes[start])
+        found.append(Fault(scenes[place].source, kind, f"{WORDS[kind]}: ({shown})", count))
+    return found
+
+
+def _sizes(scenes: Sequence[Scene], looks: Sequence[Look]) -> list[Fault]:
+    """The annotations whose size is that of neither the upright nor the stored picture."""
+    return [
+        Fault(scene.source, "size", f"it gives {_by(scene.size)}, the picture {scene.name} has {_by(head.upright)}")
+        for scene, head in zip(scenes, looks, strict=True)
+        if scene.size is not None and scene.size not in (head.upright, head.stored)
+    ]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,92 @@
+"""Tells which layout a folder with boxes is in."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from deepres.data.boxes import coco, voc, yolo
+from deepres.data.boxes.scenes import Source
+from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
+from deepres.data.part_names import IMAGE_SUFFIXES
+from deepres.data.published import PUBLISHED
+from deepres.data.sources import placed
+from deepres.data.walk import Walk
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import require_regular
+
+FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, and quick in a million pictures
+TRIED = 8  # files of a kind that are looked into, of each folder
+HEAD = 4096  # bytes
+READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
+
+
+def is_boxes(data: str) -> bool:
+    """Whether `data` is a folder in one of the layouts with boxes. It is quick, and reads no picture."""
+    place = Path(placed(data))
+    return bool(data) and data not in PUBLISHED and place.is_dir() and layout_of(place) is not None
+
+
+def layout_of(root: Path) -> str | None:
+    """The layout of a folder with boxes; None for any other folder. A bounded number of files is looked at."""
+    try:
+        seen = _glance(root)
+    except OSError:
+        return None
+    if any(_begins_with(file, b"<annotation") for file in seen.get(".xml", ())):
+        return voc.LAYOUT
+    if any(map(coco.is_coco, seen.get(".json", ()))):
+        return coco.LAYOUT
+    return yolo.LAYOUT if _is_yolo(seen) else None
+
+
+def find_source(root: Path) -> Source:
+    """The data set in a folder. Raises `InputError` for a folder in no layout with boxes, and `OSError`."""
+    layout = layout_of(root)
+    if layout is None:
+        raise InputError(
+            f"{root} has no boxes in a layout that is known; give a folder of Pascal VOC (Annotations/ with XML, "
+            "JPEGImages/), COCO JSON (annotations/instances_NAME.json) or YOLO (images/, labels/ and data.yaml)"
+        )
+    return READERS[layout](Tree.of(root))
+
+
+def _glance(root: Path) -> dict[str, list[Path]]:
+    """Some files by suffix, from the first folders below `root`, level by level."""
+    found: dict[str, list[Path]] = {}
+    walk, level, left = Walk(), [root], FOLDERS
+    while level and left > 0:
+        below = list[Path]()
+        for folder in level[:left]:
+            tried = Counter[str]()
+            for name in islice(walk.files_inside(folder), FILES):
+                suffix = Path(name).suffix.lower()
+                tried[suffix] += 1
+                if tried[suffix] <= TRIED or yolo.has_names(name):
+                    found.setdefault(suffix, []).append(Path(name))
+            below += walk.folders_inside(folder)
+        left -= len(level)
+        level = below
+    return found
+
+
+def _is_yolo(seen: dict[str, list[Path]]) -> bool:
+    """Whether there are labels of YOLO, in a folder of labels or beside a picture of the same name."""
+    labels = [file for file in seen.get(".txt", ()) if not yolo.has_names(file.name) and _has_picture(file)]
+    return any(map(yolo.is_labels, labels))
+
+
+def _has_picture(file: Path) -> bool:
+    """Whether a text file lies in a folder of labels, or beside a picture of its name."""
+    if TRUTH_FOLDERS & {folder.casefold() for folder in file.parts[-3:-1]}:
+        return True
+    return any(file.with_suffix(suffix).exists() for suffix in IMAGE_SUFFIXES)
+
+
+def _begins_with(file: Path, tag: bytes) -> bool:
+    """Whether `tag` is in the first bytes of a regular file."""
+    try:
+        require_regular(file)
+        with file.open("rb") as stream:
+            return tag in stream.read(HEAD)
+    except OSError:
+        return False

@@ -1,0 +1,102 @@
+"""Detection as a kind of task: what the verbs that train need of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.detection import begin as beginning
+from deepres.detection.choose import chosen
+from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig
+from deepres.detection.source import load_source
+from deepres.detection.task import detection_task
+from deepres.models.catalog import build, names
+from deepres.models.network import Network
+from deepres.models.registry import DETECTOR
+from deepres.runtime.errors import InputError, Say, silent
+from deepres.runtime.ranks import Ranks
+from deepres.training.kind import Kind, RunTask
+from deepres.training.recipe import Recipe
+from deepres.weights.start import Start, take
+
+WORD = "detector"  # in place of a network's name: the backbone is told by an option
+
+
+def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> dict[str, Any]:
+    """The changes with the network, and the start weights if the option `backbone` names such; for a new run with the
+    image size, rate and length that suit the data.
+
+    Raises `InputError` where neither a run nor an option names a backbone.
+    """
+    settled = {name: value for name, value in changes.items() if name != "backbone"}
+    if settled.get("network") == WORD:
+        del settled["network"]
+    # The backbone: a name of the catalog, or weights.
+    backbone = changes.get("backbone")
+    if backbone is not None:
+        settled |= _backbone(backbone)
+    elif "network" not in settled and "network" not in settings:
+        raise InputError("a detector needs a backbone; give --backbone, for example resnet18, or trained weights")
+    # What suits the data, unless a recipe is asked for or recorded.
+    data = settled.get("data", settings.get("data"))
+    if "recipe" in settings or recipe not in CHOSEN or data is None:
+        return settled
+    given = {name: value for name, value in settled.items() if value is not None}
+    index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set")).train
+    if not len(index.objects):
+        return settled
+    return chosen(index, settled.get("start") is not None, given) | settled
+
+
+def _backbone(backbone: str) -> dict[str, Any]:
+    """The network, and the start weights, of the option `--backbone`."""
+    if not Path(backbone).exists() and (backbone in names() or "/" not in backbone):
+        return {"network": DETECTOR + backbone}
+    name = take(Path(backbone), silent).net.name
+    return {"network": DETECTOR + name.removeprefix(DETECTOR), "start": backbone}
+
+
+def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
+    """The recipe that is named, or `auto`."""
+    return RECIPES[name or AUTO.name]
+
+
+def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start | None) -> None:
+    """Raise `InputError` for a backbone that cannot be cut for regions, or a plan that does not fit it."""
+    with torch.device("meta"):
+        build(config.network, len(source.train.classes), detector=asdict(config.plan))
+
+
+def begin(config: DetectionConfig, task: RunTask[Any], start: Start | None, say: Say) -> Network:
+    """The detector with random weights, on a trained backbone, or trained."""
+    return beginning.begin(config, task.classes, start, say)
+
+
+def images(config: DetectionConfig) -> str:
+    """What a batch is of."""
+    sides = config.recipe.sides or (config.side,)
+    return f"pictures (shorter side {' or '.join(map(str, sides))} pixels)"
+
+
+def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of the trained detector, with which its weights fit."""
+    known = {field.name for field in dataclasses.fields(DetectionConfig)}
+    return {name: value for name, value in start.net.header["detector"].items() if name in known}
+
+
+DETECTION: Kind[DetectionConfig, BoxParts] = Kind(
+    config=DetectionConfig,
+    recipes=RECIPES,
+    recipe_of=recipe_of,
+    load_source=load_source,
+    check=check,
+    make_task=detection_task,
+    begin=begin,
+    images=images,
+    finetuned=finetuned,
+    settle=settle,
+)

@@ -1,0 +1,29 @@
+"""The data of a run of detection."""
+
+from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.sources import still_there
+from deepres.detection.recipe import DetectionConfig
+from deepres.runtime.errors import InputError, Say
+from deepres.runtime.ranks import ALONE, Ranks
+
+
+def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE) -> BoxParts:
+    """The data of a configuration; `say` is told of slow steps and of what was found. One rank prepares them for all.
+
+    Raises `InputError` for data that cannot be read, and for those without training or test pictures or without boxes.
+    """
+    place = still_there(config.data_path or config.data, "the run")
+    with ranks.one_first():
+        source = open_boxes(place, say, config.train_set, config.test_set, config.division)
+    train, test = source
+    boxes = sum(len(train.truth(place)) for place in range(len(train)))
+    say(
+        f"{config.data}: {len(train):,} training and {len(test):,} test pictures, {boxes:,} training boxes of "
+        f"{len(train.classes)} classes"
+    )
+    for part, what in ((train, "training"), (test, "test")):
+        if not len(part):
+            raise InputError(f"{config.data} has no {what} pictures; name others by --train-set and --test-set")
+    if not boxes:
+        raise InputError(f"{config.data} has no boxes to train on; see what is wrong with deepres data check")
+    return source

@@ -1,0 +1,205 @@
+"""Detection as a task of the training loop: batches of pictures with boxes, four losses, mean average precision."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from deepres.data.boxes.index import BoxIndex, BoxParts
+from deepres.data.boxes.truth import Truth
+from deepres.data.order import Order, evenly
+from deepres.data.stream.loader import Reading, Stream
+from deepres.detection.cached import proposals_by
+from deepres.detection.loss import FIGURES, anchor_losses, region_losses
+from deepres.detection.mean_ap.coco import coco_map
+from deepres.detection.mean_ap.voc import voc_map
+from deepres.detection.protocol import Protocol
+from deepres.detection.recipe import DetectionConfig, DetectionRecipe
+from deepres.detection.scenes import Augmentation, Scene, mean_colour, training_samples
+from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
+from deepres.detection.tester import detections
+from deepres.models.detection.detector import Detector
+from deepres.models.detection.images import padded
+from deepres.models.detection.outputs import Detections
+from deepres.models.detection.proposals import Selection, select
+from deepres.records import Json
+from deepres.runtime.errors import Say
+from deepres.runtime.progress import every_so_often
+from deepres.runtime.ranks import Ranks
+from deepres.training.stop import Stopping, stops
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """The training batches and the test of a run of detection, and facts about its pictures.
+
+    `mean` (3, 1, 1), in 0..1, is the mean colour that is subtracted.
+    """
+
+    classes: tuple[str, ...]
+    fingerprint: str
+    mean: Tensor
+    recipe: DetectionRecipe
+    smallest: float  # pixels of a proposal's shorter side at least
+    batches: Stream[list[Scene]]
+    test: "Test"
+    ranks: Ranks
+    device: torch.device
+    channels: int = 3
+    facts: Json = dataclasses.field(default_factory=dict[str, object])
+    figures: tuple[str, ...] = FIGURES
+    watched: str | None = None
+
+    def batch_at(self, step: int) -> list[Scene]:
+        """The pictures of a step with their objects, in the memory of the processor."""
+        return self.batches.batch(step)
+
+    def split(self, batch: list[Scene], parts: int) -> Sequence[list[Scene]]:
+        """The batch in `parts` of equal numbers of pictures."""
+        size = len(batch) // parts
+        return [batch[start : start + size] for start in range(0, size * parts, size)]
+
+    def images(self, batch: list[Scene]) -> Tensor:
+        """The pictures of a batch, padded to one size, on the device."""
+        return padded([scene.image.to(self.device, non_blocking=True) for scene in batch], self.mean.to(self.device))
+
+    def loss(self, net: nn.Module, part: list[Scene]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The sum of the losses that are trained, and each of the four; those that are not trained are 0."""
+        recipe, objects = self.recipe, [scene.objects.to(self.device) for scene in part]
+        sizes = [(scene.image.shape[1], scene.image.shape[2]) for scene in part]
+        samples = list[Sample]()
+        # Forward; the regions that are scored are sampled from the proposals of the same pass.
+        given = [scene.proposals for scene in part]
+        choose = partial(self._choose, objects=objects, sizes=sizes, given=given, into=samples)
+        found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
+        none = found.objectness.new_zeros(())
+        losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
+        # The losses of sampled anchors and regions.
+        if recipe.part != "regions":
+            anchors = [
+                sample_anchors(found.anchors, size, own, recipe.anchors)
+                for size, own in zip(sizes, objects, strict=True)
+            ]
+            own = anchor_losses(found.objectness, found.anchor_deltas, anchors)
+            losses |= dict(zip(FIGURES[:2], own, strict=True))
+        if found.found is not None:
+            losses |= dict(zip(FIGURES[2:], region_losses(found.found, samples), strict=True))
+        return torch.stack([*losses.values()]).sum(), losses
+
+    def _choose(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        *,
+        objects: Sequence[Objects],
+        sizes: Sequence[tuple[int, int]],
+        given: Sequence[Tensor | None],
+        into: list[Sample],
+    ) -> list[Tensor]:
+        """The regions of each image, by chance among its proposals and true boxes; `into` gets their targets.
+
+        Proposals that are `given` take the place of those of the network.
+        """
+        recipe = self.recipe
+        how = Selection(recipe.candidates, recipe.proposals, smallest=self.smallest)
+        chosen: list[Tensor] = []
+        every = zip(logits.detach(), deltas.detach(), objects, sizes, given, strict=True)
+        for scores, moves, own, size, known in every:
+            proposals = select(scores, moves, anchors, size, how)[0] if known is None else known.to(logits.device)
+            regions = torch.cat([proposals, own.boxes])
+            sample = sample_regions(regions, own, recipe.regions, recipe.positive_share, recipe.negatives_from)
+            chosen.append(regions[sample.places])
+            into.append(sample)
+        return chosen
+
+    def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
+        """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures."""
+        if self.recipe.part == "rpn":  # no region is scored yet
+            return {"map50": 0.0, "map": 0.0}
+        found = self.test.detections(cast(Detector, net), last, self.ranks)
+        return scores_of(found, self.classes)
+
+    def close(self) -> None:
+        """End the processes that decode pictures."""
+        self.batches.close()
+
+
+Found = Sequence[tuple[Truth, Detections]]
+
+
+def scores_of(found: Found, classes: Sequence[str]) -> dict[str, float]:
+    """`map50` and `map` in percent; 0 where no class has an object that counts."""
+    truths, detected = [truth for truth, _ in found], [own for _, own in found]
+    ours, coco = voc_map(truths, detected, classes), coco_map(truths, detected, classes)
+    return {"map50": 100 * (ours.map or 0.0), "map": 100 * (coco.map or 0.0)}
+
+
+@dataclass(frozen=True)
+class Test:
+    """The test pictures of a run, of which each rank tests every `world`-th."""
+
+    index: BoxIndex
+    few: int  # pictures for the curve; 0: all
+    mean: Tensor
+    reading: Reading
+
+    def detections(self, net: Detector, last: bool, ranks: Ranks) -> Found:
+        """Truth and detections of the pictures, the same on all ranks.
+
+        Raises `Stopping` on all ranks where one is told to stop before the end.
+        """
+        places = evenly(len(self.index), 0 if last else self.few)[ranks.rank :: ranks.world]
+        seen = every_so_often(self.reading.say, "pictures tested")
+        own: list[tuple[Truth, Detections]] | None = None
+        try:
+            with stops.at_once():
+                made = detections(
+                    [net], Protocol(), self.index, places, self.reading, lambda done: seen(done, len(places))
+                )
+                own = [(self.index.truth(place), found) for place, found in made]
+        except Stopping:
+            pass
+        every = ranks.gather(own)
+        if any(part is None for part in every):
+            raise Stopping
+        return [pair for part in every for pair in part or ()]
+
+
+def detection_task(
+    config: DetectionConfig, source: BoxParts, ranks: Ranks, say: Say, start_mean: Tensor | None = None
+) -> DetectionTask:
+    """The task of a configuration whose device and precision are resolved, for this rank.
+
+    `start_mean` (3, H, W) or (3, 1, 1), of start weights, replaces the mean colour of the training pictures.
+    """
+    recipe, device = config.recipe, torch.device(config.device)
+    reading = Reading(config.workers, config.skip_bad, say)
+    mean = mean_colour(source.train, reading) if start_mean is None else start_mean.mean((1, 2), keepdim=True)
+    mean = mean.to(device)
+    # The training batches, and the test.
+    order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
+    proposals = None
+    if config.rpn is not None:
+        with ranks.one_first():
+            proposals = proposals_by(config.rpn, source.train, recipe.proposals, device, reading)
+    samples = training_samples(source.train, Augmentation.of(config), proposals)
+    batches = Stream(samples, lambda batch, draws: batch, order, reading)
+    test = Test(source.test, config.test_images, mean, reading)
+    known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
+    facts: Json = {"category_ids": list(source.train.category_ids)}
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
+
+
+def fingerprint_of(source: BoxParts) -> str:
+    """The SHA-256 of training and test part that a run records."""
+    return hashlib.sha256("".join(part.fingerprint for part in source).encode()).hexdigest()
+
+
+def _no_regions(logits: Tensor, deltas: Tensor, anchors: Tensor) -> None:
+    """No regions: the RPN alone is trained."""
