@@ -58,18 +58,23 @@ def general(
 
 @app.command()
 def info(
-    network: Annotated[str | None, typer.Argument(help="A network; without it: all.")] = None,
+    network: Annotated[
+        str | None,
+        typer.Argument(help="A network, or trained weights: a run, a file or hf:owner/name; without it: all networks."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="All networks side by side, rivals as well.")] = False,
     json: AsJson = False,
 ):
     """Stages, parameters, multiply-adds and activations of a network, or the paper's tables, or all networks.
+
+    Of trained weights also what they tell of themselves: classes, mean, what they were trained on.
 
     Example: deepres info resnet50
     """
     from deepres.paper import architectures
     from deepres.report import console
 
-    tables = (architectures.stage_table(network),) if network else ()
+    tables = architectures.of(network, say) if network else ()
     if compare:
         tables += architectures.comparison()
     elif not network:

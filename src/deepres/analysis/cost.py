@@ -1,6 +1,6 @@
 """Parameters and multiply-adds, stage by stage, as in Table 1."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -37,21 +37,25 @@ def parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def stages(net: nn.Module, input_size: int) -> list[Stage]:
+def stages(
+    net: nn.Module, input_size: int | tuple[int, int], run: Callable[[Tensor], object] | None = None
+) -> list[Stage]:
     """Rows of Table 1: one for each of `net.stages()` (or its children) that an image passes, then the row "total".
 
     Layers that are used in training only (GoogLeNet's auxiliary classifiers) are left out. `input_size` is in pixels a
-    side; the number of channels is that of the first convolution. One blank image goes through `net` on its device (on
-    "meta" nothing is computed); `net` is not changed. Raises `InputError` for an input size below 1.
+    side, or (height, width); the number of channels is that of the first convolution. One blank image goes through
+    `net`, or through `run` where that needs more than the image, on the device of `net` (on "meta" nothing is
+    computed); `net` is not changed. Raises `InputError` for an input size below 1.
     """
-    if input_size < 1:
+    size = (input_size, input_size) if isinstance(input_size, int) else input_size
+    if min(size) < 1:
         raise InputError(f"the input size must be 1 pixel a side or more, not {input_size}")
     parts: dict[str, nn.Module] = dict(getattr(net, "stages", net.named_children)())
-    outputs = _trace(net, parts, input_size)
+    outputs = _trace(net, parts, size, run or net)
     rows = [
         Stage(
             name,
-            _size(outputs[name][-1][1]),
+            _map_size(outputs[name][-1][1]),
             _blocks(parts[name]),
             parameters(parts[name]),
             sum(shape.numel() * layer.weight[0].numel() for layer, shape in outputs[name]),
@@ -64,7 +68,9 @@ def stages(net: nn.Module, input_size: int) -> list[Stage]:
     return [*rows, _total(rows)]
 
 
-def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> dict[str, list[Output]]:
+def _trace(
+    net: nn.Module, parts: Mapping[str, nn.Module], size: tuple[int, int], run: Callable[[Tensor], object]
+) -> dict[str, list[Output]]:
     """The convolutions and fully connected layers of each part of `net`, in order, with their output shapes."""
     outputs: dict[str, list[Output]] = {name: [] for name in parts}
 
@@ -77,7 +83,7 @@ def _trace(net: nn.Module, parts: Mapping[str, nn.Module], input_size: int) -> d
             for module in part.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     hooks.enter_context(module.register_forward_hook(partial(note, name)))
-        net(_blank_image(net, input_size))
+        run(_blank_image(net, size))
     return outputs
 
 
@@ -94,15 +100,15 @@ def _without_normalization(net: nn.Module) -> Generator[None]:
             del layer.forward
 
 
-def _size(output: torch.Size) -> str:
+def _map_size(output: torch.Size) -> str:
     height, width = output[2:] if len(output) == 4 else (1, 1)
     return f"{height}x{width}"
 
 
-def _blank_image(net: nn.Module, input_size: int) -> Tensor:
+def _blank_image(net: nn.Module, size: tuple[int, int]) -> Tensor:
     first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
     weight = first.weight
-    return torch.zeros(1, first.in_channels, input_size, input_size, device=weight.device, dtype=weight.dtype)
+    return torch.zeros(1, first.in_channels, *size, device=weight.device, dtype=weight.dtype)
 
 
 def _blocks(child: nn.Module) -> int:

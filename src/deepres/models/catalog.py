@@ -97,8 +97,13 @@ def entry(name: str) -> Entry:
     if name in NETWORKS:
         return NETWORKS[name]
     if name.startswith(DETECTOR):
-        features = entry(name.removeprefix(DETECTOR))
-        return replace(features, label=f"Faster R-CNN, {features.label}", task=DETECTION)
+        backbone = name.removeprefix(DETECTOR)
+        if backbone.startswith(DETECTOR):
+            raise InputError(
+                f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
+            )
+        features = entry(backbone)
+        return replace(features, label=f"Faster R-CNN, {features.label}", published=None, task=DETECTION)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

@@ -1,14 +1,25 @@
 """Table 1, the CIFAR networks and a comparison of all networks, computed from them, beside the paper's figures."""
 
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import Tensor
 
 from deepres.analysis.cost import Stage, stages
-from deepres.findings import Table, describe
+from deepres.findings import Table
 from deepres.models.catalog import build, depth, entry, family, input_size, names
+from deepres.models.network import Network
 from deepres.models.registry import Family
 from deepres.records import Json
+from deepres.runtime.errors import InputError, Say, few
+from deepres.weights.find import find
+from deepres.weights.load import load_network
+
+if TYPE_CHECKING:
+    from deepres.models.detection.detector import Detector
 
 # Multiply-adds in 1e9, as Table 1 prints them.
 TABLE1 = {"resnet18": 1.8, "resnet34": 3.6, "resnet50": 3.8, "resnet101": 7.6, "resnet152": 11.3}
@@ -19,19 +30,66 @@ CIFAR = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
 IN_THE_TEXT = {"plain34": 3.6, "vgg16": 15.3, "vgg19": 19.6}
 
 
-def stage_table(network: str) -> Table:
-    """The stages of one network: output size, blocks, parameters, multiply-adds, weighted layers."""
-    size = input_size(network)
-    rows = [
+def of(network: str, say: Say) -> tuple[Table, ...]:
+    """The stages of the network of a name, or of trained weights at a place, behind what these tell of themselves.
+
+    Raises `InputError` for a name that is no network, where there is no such place either, and as `weights.load` does.
+    """
+    try:
+        entry(network)
+    except InputError:
+        if not network.startswith("hf:") and not Path(network).exists() and not Path(network).suffix:
+            raise
+    else:
+        return (stage_table(on_meta(network)),)
+    net = load_network(find(Path(network), say), None, say)
+    return facts_table(net), stage_table(net.to("meta"))
+
+
+def stage_table(net: Network) -> Table:
+    """The stages of one network: output size, blocks, parameters, multiply-adds, weighted layers.
+
+    Those of a detector are for one image at the size of its test, with as many regions as it has there; its layers
+    that stand side by side make no way longer, so the weighted layers are left out. `net` may be on "meta".
+    """
+    columns = ("stage", "output", "blocks", "parameters", "multiply-adds", "weighted layers")
+    seen, rows = f"Input {net.header['in_channels']}x{'x'.join(map(str, _image_size(net)))}.", _cost(net)
+    if "detector" in net.header:
+        plan = cast("Detector", net).plan
+        seen = f"{seen[:-1]}, {plan.proposals} regions, behind whose pooling the outputs are those of one region."
+        columns = columns[:-1]
+    cells = (
         (row.name, row.output_size, row.blocks or None, row.parameters, row.multiply_adds, row.weighted_layers)
-        for row in _stages(network)
-    ]
-    return Table(
-        describe(network)[0],
-        f"Input 3x{size}x{size}. Multiply-adds of convolutions and the fully connected layers, for one image.",
-        ("stage", "output", "blocks", "parameters", "multiply-adds", "weighted layers"),
-        tuple(rows),
+        for row in rows
     )
+    return Table(
+        entry(net.name).label,
+        f"{seen} Multiply-adds of convolutions and the fully connected layers, for one image.",
+        columns,
+        tuple(row[: len(columns)] for row in cells),
+    )
+
+
+def facts_table(net: Network) -> Table:
+    """What the header of trained weights tells, field by field; of long lists the first values."""
+    mean = None if net.mean is None else [f"{value:.4f}" for value in net.mean.mean((1, 2)).tolist()]
+    rows = [(name, _shown(value)) for name, value in _flat(net.header | {"mean": mean})]
+    return Table(f"Weights of {net.name}", "", ("field", "value"), tuple(rows))
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of nested mappings, with the names on the way."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", part) for inner, part in _flat(cast("Mapping[str, Any]", value)))
+        else:
+            yield name, value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return few(map(str, cast("list[Any]", value)))
+    return "not known" if value is None else str(value)
 
 
 def overview() -> tuple[Table, ...]:
@@ -85,11 +143,40 @@ def as_json(table: Table) -> Json:
     return {"title": table.title, "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
 
+def on_meta(network: str) -> Network:
+    """The network without weights: nothing is drawn or computed."""
+    with torch.device("meta"):
+        return build(network)
+
+
 @cache
 def _stages(network: str) -> list[Stage]:
-    with torch.device("meta"):  # shapes only: no weights are drawn, nothing is computed
-        net = build(network)
-    return stages(net, input_size(network))
+    return _cost(on_meta(network))
+
+
+def _image_size(net: Network) -> tuple[int, int]:
+    """Height and width of the images that the network is laid out for; of a detector, the largest of its test."""
+    if "detector" in net.header:
+        plan = cast("Detector", net).plan
+        return min(plan.side, plan.longest), plan.longest
+    return input_size(net.name), input_size(net.name)
+
+
+def _cost(net: Network) -> list[Stage]:
+    """The cost of each stage, for one image; a detector scores as many regions as it has proposals."""
+    if "detector" not in net.header:
+        return stages(net, _image_size(net))
+    found = cast("Detector", net)
+
+    def run(image: Tensor) -> None:
+        regions = image.new_tensor([[0, 0, image.shape[3], image.shape[2]]]).expand(found.plan.proposals, 4)
+
+        def all_of(logits: Tensor, deltas: Tensor, anchors: Tensor) -> list[Tensor]:
+            return [regions]
+
+        found(image, choose=all_of)
+
+    return stages(net, _image_size(net), run)
 
 
 def _facts(network: str) -> tuple[str, int, str, int, int]:

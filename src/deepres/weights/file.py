@@ -30,14 +30,6 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < MOST
 
 
-def _is_plan(value: Any) -> bool:
-    try:
-        untrusted.convert(value, DetectorPlan, "", "")
-    except InputError:
-        return False
-    return True
-
-
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) and untrusted.is_unicode(text) for text in value)
 
@@ -58,7 +50,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pool_padding": COUNT,
     "crop": COUNT,
     "classes": (_are_texts, "a list of names"),
-    "detector": (_is_plan, "the plan of a detector"),
+    "detector": (lambda value: isinstance(value, dict), "the plan of a detector"),
     "std": (are_divisors, "a list of numbers above 0"),
 }
 
@@ -117,11 +109,25 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
 
 
 def _read_header(file: Path, text: str) -> dict[str, Any]:
-    """The header of `file` from its JSON `text`. Raises `InputError` for a field of `FIELDS` of another kind."""
+    """The header of `file` from its JSON `text`.
+
+    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan of a detector that none can have.
+    """
     what = f"{file}: its header {HEADER!r}"
     header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
     for name, (is_right, needed) in FIELDS.items():
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
+    if "detector" in header:
+        _check_plan(header["detector"], f"{file}, detector of its header")
     return header
+
+
+def _check_plan(value: Any, what: str) -> None:
+    try:
+        untrusted.convert(value, DetectorPlan, what, "mend the header")
+    except InputError as error:  # values out of range name no file
+        raise InputError(str(error) if what in str(error) else f"{what}: {error}") from None
+    except TypeError as error:  # types are not checked without `msgspec`, and the plan compares numbers
+        raise InputError(f"{what}: {error}; mend the header") from None

@@ -19,6 +19,8 @@ HUB = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
 def load(place: str | Path, network: str | None = None) -> Network:
     """A trained network, ready to use: scores = net(images - net.mean) for images (N, C, H, W), RGB in 0..1.
 
+    A detector gives boxes, scores and labels of images uint8 (3, H, W) by `net.detect(images)`; labels are places in
+    `net.header["classes"]`.
     `place` is a run folder (its newest whole checkpoint), a folder or file of weights of any kind that `deepres
     convert` reads, or `owner/name` of the Hugging Face hub. `network` names the net where the weights do not tell.
     `net.header` has what is known of it: `classes`, the recipe, errors. `net.mean` is None for foreign weights whose

@@ -176,7 +176,8 @@ def network_with(weights: Weights, name: str | None, where: object) -> Network:
     own = net.state_dict()
     counts = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
     net.load_state_dict({key: (counts | state)[key].to(own[key].dtype, copy=True) for key in own}, assign=True)
-    net.mean, net.header = weights.mean, net.header | header
+    # What the network is built with, the whole plan of a detector, too, is in its header already.
+    net.mean, net.header = weights.mean, net.header | {key: header[key] for key in header if key not in STRUCTURE}
     _check_lengths(net, where)
     return net.eval()
 
@@ -198,7 +199,15 @@ def load_network(file: Path, name: str | None = None, say: Say = silent) -> Netw
 
 
 def _check_lengths(net: Network, where: object) -> None:
-    """Raise `InputError` if the mean, `std` or classes do not have an entry for each input channel or class."""
+    """Raise `InputError` if the mean, `std` or classes do not have an entry for each input channel or class.
+
+    Also where the mean of a detector, whose images have many sizes, is an image rather than a color.
+    """
+    if net.mean is not None and "detector" in net.header and net.mean.shape[1:] != (1, 1):
+        raise InputError(
+            f"{where}: the mean of a detector is one color, a number a channel, not of shape {tuple(net.mean.shape)}; "
+            "give it so (deepres convert --mean)"
+        )
     for what, values, count, wanted in (
         ("mean", net.mean, "in_channels", "input channels"),
         ("std", net.header.get("std"), "in_channels", "input channels"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, few
 
 Pooling = Literal["pool", "align"]
 LISTS = {"anchor_scales", "anchor_ratios"}
@@ -48,7 +48,8 @@ class DetectorPlan:
         for name in sorted(LISTS):
             value = getattr(self, name)
             if not value or len(value) > MOST_ANCHORS or not all(0.01 <= part <= 100 for part in value):
-                raise InputError(f"{name} is {value}, but must be 1 to {MOST_ANCHORS} numbers from 0.01 to 100")
+                shown = few(map(str, value)) or "empty"
+                raise InputError(f"{name} is {shown}, but must be 1 to {MOST_ANCHORS} numbers from 0.01 to 100")
         for name, (least, most) in BOUNDS.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} is {getattr(self, name)}, but must be from {least} to {most:,}")
