@@ -68,7 +68,7 @@ def test_a_large_picture_is_made_smaller_together_with_its_boxes_and_the_table_k
 
 def test_a_picture_without_detections_is_shown_as_it_is():
     text = demo.boxes_as_html(Sighting("a.png", (20, 20), pixels=torch.zeros(1, 20, 20, dtype=torch.uint8)))
-    assert "Nothing found" in text and "<table>" not in text
+    assert "Nothing found" in text and "<table" not in text
 
 
 @pytest.mark.long

@@ -34,8 +34,9 @@ from deepres.workflows.open_network import is_detector
 from deepres.workflows.predict import Prediction, Predictor, predictor
 
 TOP = 5
+COMPACT = 'style="font-size: 0.85em; font-variant-numeric: tabular-nums"'
 NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be shown.</p>"
-ROOM = (1200, 1200)  # pixels of a picture on the page at most
+ROOM, LEAST = (1200, 1200), 480  # pixels of a picture with boxes at most, and of its longer side at least
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def scores_by_class(prediction: Prediction) -> dict[str, float]:
 def boxes_as_html(found: Sighting) -> str:
     """The picture with its boxes, and a table of them; of the names of classes, nothing is taken for HTML."""
     assert found.pixels is not None
-    small, scale = resized(found.pixels, ROOM, 1.0)
+    small, scale = resized(found.pixels, ROOM, max(1.0, LEAST / max(found.size)))
     marks = of_detections(found.found, found.classes)
     stream = io.BytesIO()
     draw(small, replace(marks, boxes=marks.boxes * scale)).save(stream, "JPEG", quality=QUALITY)
@@ -70,12 +71,18 @@ def boxes_as_html(found: Sighting) -> str:
         for label, score, box in zip(*columns, strict=True)
     )
     head = "".join(f"<th>{name}</th>" for name in ("class", "score", "left", "top", "right", "bottom"))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else "<p>Nothing found.</p>"
-    return f'<img alt="The picture with boxes" style="width: 100%" src="{source}">{table}'
+    table = (
+        f"<table {COMPACT}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        if rows
+        else "<p>Nothing found.</p>"
+    )
+    image = f'<img alt="The picture with boxes" style="max-width: 100%" src="{source}">'
+    # Gradio's label lies over the first line.
+    return f'<div style="margin-top: 1.5em; overflow-x: auto">{image}{table}</div>'
 
 
 def _html(gradio: Any, label: str) -> Any:
-    return gradio.HTML(label=label, show_label=True)
+    return gradio.HTML(label=label, show_label=True, container=True)
 
 
 # By the class of the predictor.
