@@ -33,6 +33,11 @@ def test_an_object_belongs_to_a_detection_of_its_own_class_though_another_has_a_
     assert confusion_matrix([truth([A])], found, 2).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
+def test_a_detection_of_another_class_belongs_to_the_object_that_it_overlaps_most():
+    truths = [truth([(0, 0, 10, 6), (0, 0, 10, 9)], [0, 1])]
+    assert confusion_matrix(truths, [detections([A], [0.9], [2])], 3)[:2].tolist() == [[0, 0, 0, 1], [0, 0, 1, 0]]
+
+
 def test_two_detections_of_one_object_are_a_hit_and_a_false_alarm():
     assert confusion_matrix([truth([A])], [detections([A, A], [0.9, 0.8])], 1).tolist() == [[1, 0], [1, 0]]
 
@@ -88,6 +93,7 @@ def test_difficult_objects_and_crowd_regions_have_no_outcome_nor_have_their_dete
     truths = [truth([A, CROWD], difficult=[0], crowd=[1])]
     assert kinds(truths, [detections([A, A, (210, 10, 220, 20)], [0.9, 0.8, 0.7])]) == []
     assert kinds(truths, [detections()]) == []
+    assert kinds(truths, [detections([CROWD], [0.9], [1])]) == [("false alarm", 0, None)]  # a crowd of another class
 
 
 def test_a_picture_without_objects_has_false_alarms_alone():

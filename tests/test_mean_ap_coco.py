@@ -111,9 +111,11 @@ def test_without_detections_the_figures_are_zero_and_without_objects_there_is_no
 
 
 def test_difficult_objects_are_regions_in_which_nothing_counts():
-    # The first detection is on the difficult object. As a miss it would halve the precision.
+    # The first two detections are on the difficult object: as misses they would take precision. The object itself, as
+    # one that counts, would be missed by the second detector.
     truths = [truth([SMALL, LARGE], difficult=[1])]
-    assert coco_map(truths, [detections([LARGE, SMALL], [0.9, 0.8])], ["cell"]).map == 1
+    for found in (detections([LARGE, LARGE, SMALL], [0.9, 0.8, 0.7]), detections([SMALL], [0.7])):
+        assert coco_map(truths, [found], ["cell"]).map == 1
 
 
 def test_nothing_is_printed_and_the_boxes_stay_as_they_are(capfd):

@@ -121,10 +121,12 @@ def test_equal_scores_keep_the_order_of_the_pictures():
 
 
 def test_detections_inside_a_crowd_region_are_neither_hit_nor_miss():
-    # The first lies in the crowd of its class, the second in that of another class and is a miss, the third hits.
-    truths = [truth([(0, 0, 100, 100), (200, 0, 300, 100), B], [0, 1, 0], crowd=[0, 1])]
-    found = [detections([(50, 50, 60, 60), (250, 0, 260, 10), B], [0.9, 0.8, 0.7])]
-    assert voc_map(truths, found, ["cell", "other"]).classes[0].ap == 0.5
+    # The first is the crowd itself, the second lies in it, the third in that of another class and is a miss, the fourth
+    # hits the only object that counts.
+    truths = [truth([(0, 0, 100, 100), (200, 0, 300, 100), (20, 200, 30, 210)], [0, 1, 0], crowd=[0, 1])]
+    boxes = [(0, 0, 100, 100), (50, 50, 60, 60), (250, 0, 260, 10), (20, 200, 30, 210)]
+    own = voc_map(truths, [detections(boxes, [0.9, 0.85, 0.8, 0.7])], ["cell", "other"]).classes[0]
+    assert (own.objects, own.precisions.tolist(), own.ap) == (1, [0, 0.5], 0.5)
 
 
 def test_truths_and_detections_of_different_numbers_of_pictures_are_refused():

@@ -56,10 +56,9 @@ def detect(
 ) -> None:
     """The objects that a detector finds in pictures, with boxes; a picture that cannot be read makes the exit code 1.
 
-    Boxes are in pixels of the picture as it is seen: one that a camera marked as rotated is turned upright first.
-    Pixel k reaches from k to k + 1, so right - left is the width. COCO has left, top, width, height. A picture that
-    cannot be read is reported and left out. The least score is 0.5 unless another --threshold is given; that of coco
-    is what the detector was trained to be tested with, 0.05.
+    Boxes are in pixels of the upright picture, as it is seen, also where a camera marked it as rotated.
+
+    Pixel k reaches from k to k + 1, so that right - left is the width. COCO has left, top, width, height.
 
     Example: deepres detect runs/cells holiday/ --draw drawn --format csv > boxes.csv
     """

@@ -26,8 +26,11 @@ def refined(predict: Predict, regions: Tensor, rounds: int) -> tuple[Tensor, Ten
 
 
 def likeliest(probabilities: Tensor, boxes: Tensor) -> Tensor:
-    """The regressed box (R, 4) of each region: that of its likeliest class, the background aside."""
-    return boxes[torch.arange(len(boxes), device=boxes.device), probabilities[:, 1:].argmax(1)]
+    """The regressed box (R, 4) of each region: that of its likeliest class, the background aside.
+
+    A box that is no number, of a network that has diverged, is an empty one: pooling would read anywhere.
+    """
+    return boxes[torch.arange(len(boxes), device=boxes.device), probabilities[:, 1:].argmax(1)].nan_to_num()
 
 
 def voted(found: Detections, boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Detections:

@@ -14,6 +14,7 @@ from deepres.data.boxes.index import BoxIndex, BoxParts
 from deepres.data.boxes.truth import Truth
 from deepres.data.order import Order, evenly
 from deepres.data.stream.loader import Reading, Stream
+from deepres.detection.cached import proposals_by
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
@@ -73,7 +74,8 @@ class DetectionTask:
         sizes = [(scene.image.shape[1], scene.image.shape[2]) for scene in part]
         samples = list[Sample]()
         # Forward; the regions that are scored are sampled from the proposals of the same pass.
-        choose = partial(self._choose, objects=objects, sizes=sizes, into=samples)
+        given = [scene.proposals for scene in part]
+        choose = partial(self._choose, objects=objects, sizes=sizes, given=given, into=samples)
         found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
         none = found.objectness.new_zeros(())
         losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
@@ -97,14 +99,19 @@ class DetectionTask:
         *,
         objects: Sequence[Objects],
         sizes: Sequence[tuple[int, int]],
+        given: Sequence[Tensor | None],
         into: list[Sample],
     ) -> list[Tensor]:
-        """The regions of each image, by chance among its proposals and true boxes; `into` gets their targets."""
+        """The regions of each image, by chance among its proposals and true boxes; `into` gets their targets.
+
+        Proposals that are `given` take the place of those of the network.
+        """
         recipe = self.recipe
         how = Selection(recipe.candidates, recipe.proposals, smallest=self.smallest)
         chosen: list[Tensor] = []
-        for scores, moves, own, size in zip(logits.detach(), deltas.detach(), objects, sizes, strict=True):
-            proposals, _ = select(scores, moves, anchors, size, how)
+        every = zip(logits.detach(), deltas.detach(), objects, sizes, given, strict=True)
+        for scores, moves, own, size, known in every:
+            proposals = select(scores, moves, anchors, size, how)[0] if known is None else known.to(logits.device)
             regions = torch.cat([proposals, own.boxes])
             sample = sample_regions(regions, own, recipe.regions, recipe.positive_share, recipe.negatives_from)
             chosen.append(regions[sample.places])
@@ -113,6 +120,8 @@ class DetectionTask:
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
         """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures."""
+        if self.recipe.part == "rpn":  # no region is scored yet
+            return {"map50": 0.0, "map": 0.0}
         found = self.test.detections(cast(Detector, net), last, self.ranks)
         return scores_of(found, self.classes)
 
@@ -175,7 +184,11 @@ def detection_task(
     mean = mean.to(device)
     # The training batches, and the test.
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
-    samples = training_samples(source.train, Augmentation.of(config))
+    proposals = None
+    if config.rpn is not None:
+        with ranks.one_first():
+            proposals = proposals_by(config.rpn, source.train, recipe.proposals, device, reading)
+    samples = training_samples(source.train, Augmentation.of(config), proposals)
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())

@@ -128,8 +128,7 @@ def _draw(axes: Axes, panel: AnyPanel, lines: Sequence[Line], limits: tuple[floa
     if isinstance(panel, Panel):
         _label_ends(axes, [line for line in lines if line.labelled and line.x])
     elif lines:  # these lines differ in length: labels at the side would be far from their ends
-        place = "lower left" if isinstance(panel, PrecisionRecallPanel) else "best"
-        axes.legend(loc=place, fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
+        axes.legend(loc="best", fontsize=11, frameon=False, handlelength=2.6, labelspacing=0.35)
 
 
 def _draw_axes(axes: Axes, panel: AnyPanel, limits: tuple[float, float], last: float) -> None:

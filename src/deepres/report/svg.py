@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deepres.report.colours import LIGHT
+from deepres.runtime.printing import visible
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -40,12 +41,12 @@ def inline(document: str, prefix: str, label: str, marks: Iterable[Mark]) -> str
     # The size is left to the page.
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.attrib |= {"class": "plot", "role": "img", "aria-label": label}
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": visible(label)}
     # The marks.
     group = ET.SubElement(root, "g", {"class": "marks"})
     for mark in marks:
         place = {"cx": f"{mark.x:g}", "cy": f"{mark.y:g}", "r": "5", "style": f"color: var(--{mark.colour})"}
-        ET.SubElement(ET.SubElement(group, "circle", place), "title").text = mark.text
+        ET.SubElement(ET.SubElement(group, "circle", place), "title").text = visible(mark.text)
     return ET.tostring(root, encoding="unicode")
 
 

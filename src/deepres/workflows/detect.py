@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -99,8 +100,8 @@ def on_device(net: Detector, device: str) -> Detector:
 def classes_and_ids(net: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names of the classes that a detector knows, and their ids as COCO writes them."""
     classes = net.header.get("classes") or [str(label) for label in range(net.num_classes)]
-    ids = net.header.get("category_ids")
-    known = isinstance(ids, list) and len(ids) == len(classes) and all(type(own) is int for own in ids)
+    ids: Any = net.header.get("category_ids")
+    known = isinstance(ids, list) and [type(own) for own in cast(list[Any], ids)] == [int] * len(classes)
     return tuple(classes), tuple(ids if known else range(1, len(classes) + 1))
 
 

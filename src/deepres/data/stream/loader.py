@@ -140,8 +140,8 @@ class Stream(Generic[F]):
 
     The samples are made and collated in worker processes; `finish(batch, draws)` turns the batch into what the network
     takes, in this process. `make` and `finish` are given the same random numbers of each picture. These depend on
-    (seed, epoch, position) alone, not on workers, ranks or the batch size. A resumed run asks for its next step;
-    nothing before it is read. Raises `InputError` for an empty batch.
+    (seed, epoch, position) alone, not on workers, ranks or the batch size; with groups, the order depends on that, too.
+    A resumed run asks for its next step; nothing before it is read. Raises `InputError` for an empty batch.
     """
 
     def __init__(self, samples: Samples[Any, B], finish: Callable[[B, Tensor], F], order: Order, reading: Reading):

@@ -20,7 +20,7 @@ from deepres.models.network import Layer, Network
 from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError
 
-MOST_SIZES = 100  # of maps whose anchors are kept
+MOST_ANCHORS = 2**22  # that are kept: 64 MiB
 PROBE = (64, 512)  # height and width of the image that tells stride and channels
 Size = tuple[int, int]  # height and width
 # From logits (N, P), deltas (N, P, 4) and anchors (P, 4) to the regions (R, 4) of each image; None: no regions.
@@ -66,11 +66,12 @@ class Detector(Network, pipeline_tag="object-detection"):
             )
         # The stride of the shared map, and the channels of both parts.
         with torch.no_grad():
-            features.eval()
+            features.eval()  # of one image, batch statistics would become running ones
             image = next(features.parameters()).new_zeros(1, features.header["in_channels"], *PROBE)
             shared = self.shared(image)
             region = shared.new_zeros(1, shared.shape[1], self.region_size, self.region_size)
             width = features.region_features(region).shape[1] * (2 if plan.context else 1)
+            features.train()
         self.stride = PROBE[1] // shared.shape[-1]
         # The RPN, and the sibling layers with start values of Fast R-CNN.
         base = base_anchors(plan.anchor_scales, plan.anchor_ratios)
@@ -112,7 +113,7 @@ class Detector(Network, pipeline_tag="object-detection"):
     def anchors(self, size: Size, device: torch.device) -> Tensor:
         """The anchors of a map of `size`, made once for each size."""
         if (size, device) not in self._anchors:
-            if len(self._anchors) >= MOST_SIZES:
+            if sum(map(len, self._anchors.values())) > MOST_ANCHORS:
                 self._anchors.clear()
             base = base_anchors(self.plan.anchor_scales, self.plan.anchor_ratios).to(device)
             self._anchors[size, device] = anchors_over(size, base, self.stride)
@@ -180,7 +181,8 @@ class Detector(Network, pipeline_tag="object-detection"):
         regions = self.proposals(*self.anchored(shared), [small], self.selection)
         scores, boxes = self.scored(shared, regions, [small])[0]
         scale = boxes.new_tensor([size[1] / small[1], size[0] / small[0]]).repeat(2)
-        return best(scores, boxes * scale, self.plan.threshold, self.plan.nms, self.plan.most)
+        boxes = clip(boxes * scale, (size[0], size[1]))  # the product may be rounded to beyond the border
+        return best(scores, boxes, self.plan.threshold, self.plan.nms, self.plan.most)
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:
         """The stages of the backbone."""

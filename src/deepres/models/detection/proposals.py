@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepres.models.detection.anchors import BASE
 from deepres.models.detection.boxes import clip, decode
 from deepres.models.detection.suppression import suppress
 
@@ -51,14 +52,14 @@ def select(
 
     `logits` (P,), `deltas` (P, 4) and `anchors` (P, 4) are those of the anchors. k may be 0.
     """
-    # Anchors whose centre lies in the padding beside the image are none of its own.
+    # Anchors of positions in the padding beside the image are none of its own; they begin where no pixel of it is.
     height, width = size
-    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(1)
+    x, y = ((anchors[:, :2] + anchors[:, 2:] - BASE) / 2).unbind(1)
     logits = torch.where((x < width) & (y < height), logits, -torch.inf)
     best, places = logits.topk(min(how.before, len(logits)))
     boxes = clip(decode(deltas[places], anchors[places]), size)
     sides = boxes[:, 2:] - boxes[:, :2]
-    kept = ((sides >= how.smallest).all(1) & best.isfinite()).nonzero().flatten()
+    kept = (((sides >= how.smallest) & (sides > 0)).all(1) & best.isfinite()).nonzero().flatten()
     boxes, best = boxes[kept], best[kept]
     chosen = suppress(boxes, best, how.overlap, how.after)
     return boxes[chosen], best[chosen]

@@ -1,0 +1,190 @@
+"""Detectors trained through the command line: on small pictures of coloured boxes, resumed, killed, on two ranks."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from box_folders import voc_object, voc_xml
+from runs import checkpoints, last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
+
+pytestmark = pytest.mark.long
+
+RECIPE = ("--iterations", 12, "--set", "side=48", "--set", "sides=40,48", "--set", "longest=80", "--set", "regions=8")
+MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "anchors=16", "--set", "rpn_channels=16")
+COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
+
+
+def write_scenes(root: Path, train: int = 10, test: int = 4) -> Path:
+    """Pictures of grey noise with up to two coloured boxes, upright or landscape; some have none."""
+    numbers = np.random.default_rng(0)
+    for number in range(train + test):
+        width, height = (64, 48) if number % 3 else (48, 64)
+        pixels = numbers.integers(90, 150, (height, width, 3), dtype=np.uint8)
+        objects = []
+        for name in list(COLOURS)[: number % 3]:
+            left, top = (int(numbers.integers(0, length - 24)) for length in (width, height))
+            pixels[top : top + 20, left : left + 22] = COLOURS[name]
+            objects.append(voc_object(name, (left, top, left + 22, top + 20)))
+        file = root / "JPEGImages" / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+        voc_xml(root / "Annotations" / f"{number:02}.xml", "".join(objects), (width, height), file.name)
+    for name, members in (("trainval", range(train)), ("test", range(train, train + test))):
+        listed = root / "ImageSets" / "Main" / f"{name}.txt"
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text("".join(f"{member:02}\n" for member in members))
+    return root
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+def arguments(scenes, run, *more):
+    return ("train", "detector", "--backbone", "resnet8", "--data", scenes, "--run", run, *RECIPE, *MARKS, *more)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes, tmp_path_factory):
+    """A run that was left alone; the tests only read it."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = run_deepres(place, *arguments(scenes, place / "run"), DEEPRES_CACHE=str(place / "cache"))
+    assert result.returncode == 0, result.stderr
+    return place / "run"
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_bits(run, other):
+    assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert last_weights(run).read_bytes() == last_weights(other).read_bytes()
+
+
+def test_a_run_records_four_losses_and_mean_average_precision(undisturbed):
+    losses = {"rpn_class_loss", "rpn_box_loss", "class_loss", "box_loss", "train_loss"}
+    windows = [row for row in rows(undisturbed) if "train_loss" in row]
+    assert [row["iteration"] for row in windows] == [3, 6, 9, 12]
+    for row in windows:
+        assert losses <= row.keys()
+        assert abs(sum(row[name] for name in losses - {"train_loss"}) - row["train_loss"]) < 1e-4
+    tests = [row for row in rows(undisturbed) if "map50" in row]
+    assert [row["iteration"] for row in tests] == [6, 12]
+    assert all(0 <= row["map"] <= row["map50"] + 1e-6 <= 100 for row in tests)
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["task"] == "detection" and config["network"] == "faster-rcnn-resnet8"
+    assert config["classes"] == ["blue", "red"] and config["recipe"]["name"] == "auto"
+
+
+def test_the_recorded_configuration_is_enough_to_go_on(undisturbed, process):
+    result = process("train", "--run", undisturbed, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["iteration"] == 12
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path, kills):
+    """SIGKILL at random moments, most of them in the middle of an epoch of five steps."""
+    run, moments = tmp_path / "killed", random.Random(0)
+    environment = {"DEEPRES_CHECKPOINT_SECONDS": "0"}
+    for _ in range(kills):
+        child = process(*arguments(scenes, run), wait=False, **environment)
+        begun = checkpoints(run)[-1:]
+        while child.poll() is None and checkpoints(run)[-1:] == begun:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.1))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        if (run / "done.json").exists():
+            break
+    assert process(*arguments(scenes, run), **environment).returncode == 0
+    assert_same_bits(run, undisturbed)
+
+
+def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(scenes, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    result = run_two_ranks(tmp_path, *arguments(scenes, whole), "--json")
+    assert result.returncode == 0, result.stderr
+    done = json.loads(result.stdout)
+    assert done["iteration"] == 12 and 0 <= done["map50"] <= 100
+    with torchrun(tmp_path, *arguments(scenes, stopped), DEEPRES_CHECKPOINT_SECONDS="0") as process:
+        wait_for_checkpoint(process, stopped)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert not (stopped / "done.json").exists()
+    assert run_two_ranks(tmp_path, *arguments(scenes, stopped)).returncode == 0
+    assert_same_bits(stopped, whole)
+
+
+def test_a_run_of_the_paper_s_recipe_takes_its_numbers(deepres, scenes, tmp_path):
+    result = deepres(
+        *("train", "detector", "--backbone", "resnet8", "--data", scenes, "--recipe", "faster-rcnn", *MARKS),
+        *("--iterations", 4, "--set", "side=48", "--set", "longest=80", "--set", "candidates=100", "--run", "run"),
+    )
+    assert result.returncode == 0, result.stderr
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert (recipe["lr"], recipe["weight_decay"], recipe["batch_size"], recipe["regions"]) == (0.001, 5e-4, 2, 128)
+    assert recipe["milestones"] == [3]
+
+
+def test_weights_of_a_classifier_are_a_backbone(deepres, folder, scenes, tmp_path):
+    trained = deepres("train", "resnet8", "--data", folder, "--iterations", 2, "--batch-size", 4, "--run", "net")
+    assert trained.returncode == 0, trained.stderr
+    result = deepres(*arguments(scenes, "run", "--backbone", "net"))
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["start"] == "net" and config["freeze"] == ["bn"]
+    # The frozen statistics are those of the classifier.
+    before, after = load_file(last_weights(tmp_path / "net")), load_file(last_weights(tmp_path / "run"))
+    name = "conv2_x.1.residual.layer1.bn.running_mean"
+    assert (before[name] == after[f"features.{name}"]).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--backbone", "prelu-net"), "cannot be cut for regions"),
+        (("--backbone", "resnet9"), "resnet9"),
+        (("--set", "anchor_scales=0"), "anchor_scales"),
+        (("--set", "negatives_from=0.5"), "negatives_from is 0.5"),
+        (("--test-set", "nothing"), "nothing"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_sentence(refused, scenes, more, said):
+    assert said in refused(*arguments(scenes, "run", *more))
+
+
+def test_a_detector_without_a_backbone_is_refused(refused, scenes):
+    assert "give --backbone" in refused("train", "detector", "--data", scenes)
+
+
+def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, scenes, tmp_path):
+    """Shared layers stay as step 2 left them, the regions as step 2 until step 4, and the RPN as step 3 left it."""
+    more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "proposals=20")
+    child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
+    wait_for_checkpoint(child, tmp_path / "run" / "2-regions")
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert process(*more).returncode == 0
+    assert process(*(str(word).replace("run", "whole") if word == "run" else word for word in more)).returncode == 0
+    steps = [load_file(last_weights(tmp_path / "run" / name)) for name in ("1-rpn", "2-regions", "3-rpn", "4-regions")]
+    whole = load_file(last_weights(tmp_path / "whole" / "4-regions"))
+    first, second, third, fourth = steps
+    assert all((whole[name] == fourth[name]).all() for name in fourth)
+    shared = [name for name in fourth if name.startswith(("features.conv1", "features.conv2_x", "features.conv3_x"))]
+    own = [name for name in fourth if name.startswith(("features.conv4_x", "score", "box"))]
+    assert shared and own and len(shared) + len(own) < len(fourth)
+    assert all((second[name] == fourth[name]).all() for name in shared)
+    assert all((second[name] == third[name]).all() for name in own)
+    assert any((third[name] != fourth[name]).any() for name in own)
+    assert any((first[name] != third[name]).any() for name in fourth if name.startswith("rpn"))
+    assert all((third[name] == fourth[name]).all() for name in fourth if name.startswith("rpn"))
