@@ -257,6 +257,16 @@ def test_hostile_yaml_is_one_sentence(tmp_path, refused, content, reason):
     assert reason in refused("data", "info", "set") and not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.parametrize("file", ["classes.txt", "train.txt"])
+def test_lists_that_are_not_text_are_one_sentence(tmp_path, refused, file):
+    """UTF-16 that ends in the middle of a character; names in another encoding are those of the file system."""
+    made.picture(tmp_path / "set" / "images" / "a.jpg")
+    made.yolo_txt(tmp_path / "set" / "labels" / "a.txt", CAT, ["cat"])
+    (tmp_path / "set" / "data.yaml").write_text("names:\ntest:\n")
+    (tmp_path / "set" / file).write_bytes("cat\n".encode("utf-16")[:-1])
+    assert f"{file} is not UTF-8" in refused("data", "info", "set")
+
+
 def test_huge_labels_pipes_and_loops_are_not_read(tmp_path):
     """A text of gigabytes takes no space here: it is a hole. A pipe would be waited for."""
     made.picture(tmp_path / "images" / "a.jpg")

@@ -106,6 +106,14 @@ def test_fields_recipes_and_checks_are_those_of_the_kind(refused, folder, bright
     assert "too few pictures for a batch" in refused(*start, "--batch-size", 64)
 
 
+def test_a_run_may_lie_in_its_data_where_no_folder_is_a_class(deepres, refused, folder, brightness, tmp_path):
+    shutil.copytree(folder, tmp_path / "data")
+    data, more = tmp_path / "data", ("--iterations", 4, "--batch-size", 8)
+    assert "be read as a class" in refused("train", "resnet8", "--data", data, "--run", data / "train/dog", *more)
+    result = deepres("train", "glow", "--data", data, "--run", data / "train/run", *more)
+    assert result.returncode == 0, result.stderr
+
+
 def test_trained_weights_of_a_kind_are_trained_further_as_that_kind(deepres, glowing, folder):
     run, _ = glowing
     result = deepres("finetune", "run", "--data", folder, "--run", "more", "--batch-size", 8)

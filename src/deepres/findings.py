@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -134,6 +135,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A picture in a JPEG `file`, which the page shows whole."""
+
+    title: str
+    caption: str
+    file: Path
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One run of a `task` and its progress: `done` is None until it is finished, `seconds` is the time of work so far.
 
@@ -155,12 +165,13 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows, in its order: verdicts, figures, tables, runs."""
+    """All that a report shows, in its order: verdicts, figures, sheets, tables, runs."""
 
     title: str
     summary: str
     verdicts: tuple[Verdict, ...] = ()
     figures: tuple[Figure, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
     tables: tuple[Table, ...] = ()
     runs: tuple[RunSummary, ...] = ()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deepres.commands.console import counting, print_json, sayer
+from deepres.commands.detection import PANEL, DetectorOptions
+from deepres.commands.detector_evaluation import evaluate_detector
 from deepres.commands.options import (
     AsJson,
     Device,
@@ -108,7 +110,11 @@ class OutputOptions:
         typer.Option(help="Keep each image's softmax scores in this file: safetensors, or JSON for a name in .json."),
     ] = None
     wrong: Annotated[
-        Path | None, typer.Option(help="List the images that were taken for another class in this CSV file.")
+        Path | None,
+        typer.Option(
+            help="List the images taken for another class in this CSV file; of a detector: draw its mistakes with a "
+            "score of 0.5 or more, and the missed objects, into this new folder."
+        ),
     ] = None
 
     @property
@@ -163,16 +169,34 @@ def evaluate(
     protocol: ProtocolOptions,
     execution: ExecutionOptions,
     output: OutputOptions,
+    detection: DetectorOptions,
+    test_set: Annotated[
+        str | None, typer.Option(rich_help_panel=PANEL, help="The image sets to test on, as 2007:test, with commas.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Test a trained network, or several as an ensemble: top-1 and top-5 error, error of each class, confusion.
+    """Test a trained network, or several as an ensemble: errors, error of each class, confusion; of a detector mAP.
+
+    A run of a detector keeps the detections in its test pictures, so that a second test takes no time.
 
     Example: deepres eval runs/resnet34 runs/resnet50 --data photos --protocol dense --scales 224,256,384,480,640
     """
     from deepres.classification.scorer import Execution
     from deepres.runtime.ranks import joined
     from deepres.workflows import evaluate
+    from deepres.workflows.open_network import holds_detector
 
+    # Detectors have a test of their own.
+    found = [holds_detector(place, test.network) for place in weights]
+    if any(found):
+        if not all(found):
+            raise InputError(f"{weights[found.index(False)]} is a classifier, and others are detectors; test one kind")
+        options = vars(protocol) | vars(execution) | vars(output) | vars(test)
+        evaluate_detector(weights, test, detection, test_set, options, json)
+        return
+    if needless := [*detection.given, *["test_set"] * (test_set is not None)]:
+        option = f"--{needless[0].replace('_', '-')}"
+        raise InputError(f"{option} is for detectors, and {weights[0]} is a classifier; leave it out")
     # Refuse wrong options before anything is loaded.
     require_positive([("--image-size", test.image_size), ("--batch-size", execution.batch_size)])
     output.check(weights)

@@ -134,7 +134,7 @@ Found = Sequence[tuple[Truth, Detections]]
 
 
 def scores_of(found: Found, classes: Sequence[str]) -> dict[str, float]:
-    """`map50` and `map` in percent; 0 where no class has an object that counts."""
+    """`map50` and `map` in percent; 0 for a part of the test pictures in which no object counts."""
     truths, detected = [truth for truth, _ in found], [own for _, own in found]
     ours, coco = voc_map(truths, detected, classes), coco_map(truths, detected, classes)
     return {"map50": 100 * (ours.map or 0.0), "map": 100 * (coco.map or 0.0)}

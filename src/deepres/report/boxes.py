@@ -85,9 +85,10 @@ def draw(picture: Tensor, marks: Marks) -> Image.Image:
         image = draw_bounding_boxes(image, edges, colors=[*reversed(marks.colours)], width=line)
     # The texts, above the lines of all boxes.
     made: Image.Image = functional.to_pil_image(image)
-    pen, font = ImageDraw.Draw(made), _font(letters)
+    pen, font = ImageDraw.Draw(made), font_of(letters)
     for box, text, colour in zip(edges.tolist(), reversed(marks.texts), reversed(marks.colours), strict=True):
-        _write(pen, font, text, (box[0], box[1]), colour)
+        if text:
+            _write(pen, font, text, (box[0], box[1]), colour)
     return made
 
 
@@ -115,7 +116,7 @@ def _write(
     pen.text((x + margin - left, y + margin - top), text, fill=INK, font=font)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with Matplotlib and has the letters of most alphabets."""
     import matplotlib
 

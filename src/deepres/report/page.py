@@ -1,5 +1,6 @@
 """The report as one self-contained HTML page: verdicts, figures, tables and settings."""
 
+import base64
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,10 @@ from deepres.report.live import Live, duration
 from deepres.report.plots import inline_panels
 from deepres.report.tables import data_table, is_number, numeric_columns, text, with_unit
 from deepres.runtime.errors import InputError
+from deepres.runtime.files import read_bytes
 from deepres.runtime.printing import visible
 
+MOST_PICTURE = 2**26  # bytes of a picture on the page
 STATUSES: tuple[Status, ...] = ("held", "not held", "not tested")
 
 
@@ -42,6 +45,7 @@ def render(findings: Findings, live: Live | None = None) -> str:
         live=live,
         counts=counts,
         figures=[_drawn(figure, f"f{index + 1}") for index, figure in enumerate(findings.figures)],
+        sheets=[(sheet, _encoded(sheet.file)) for sheet in findings.sheets],
         unfinished=[run for run in findings.runs if run.done is None],
         runs=[(run, state(run), _settings(run)) for run in findings.runs],
         theme=THEME,
@@ -89,6 +93,14 @@ def _shown(value: Any) -> Any:
 def _settings(run: RunSummary) -> dict[str, Any]:
     """The settings of a run, the most important ones first."""
     return {"network": run.network, "seed": run.seed, "data": run.data} | run.settings
+
+
+def _encoded(file: Path) -> str:
+    """The content of a file in base 64. Raises `InputError` where it cannot be read."""
+    try:
+        return base64.b64encode(read_bytes(file, MOST_PICTURE)).decode()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error}); remove it, or run deepres eval again") from None
 
 
 def _drawn(figure: Figure, prefix: str) -> dict[str, Any]:

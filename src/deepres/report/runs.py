@@ -9,7 +9,7 @@ from deepres.models.registry import Kind
 from deepres.records import Run
 from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import REPORTED, Plot
+from deepres.runtime.figures import DETECTION, REPORTED, Plot
 from deepres.runtime.printing import visible
 
 # Fields of a configuration in which the runs of one curve may differ.
@@ -75,15 +75,29 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
         tasks.setdefault(summary.task, []).append(run)
     groups = {task: _groups(members, apart) for task, members in tasks.items()}
     # Their figures, their final figures, and the settings of all.
+    tested = _tests(tasks.get(DETECTION, []))
     labels = [label or describe(group[0].field("network"))[0] for own in groups.values() for group, label in own]
     what = "runs" if apart else "networks"
     return Findings(
         title=f"Training of {labels[0] if len(labels) == 1 else f'{len(labels)} {what}'}",
         summary=_summary(summaries),
-        figures=tuple(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots),
-        tables=tuple(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
+        figures=(*(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots), *tested.figures),
+        sheets=tested.sheets,
+        tables=(
+            *(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
+            *tested.tables,
+        ),
         runs=tuple(summaries),
     )
+
+
+def _tests(runs: Sequence[Run]) -> Findings:
+    """What `deepres eval` left in the folders of runs of detectors."""
+    if not any(file for run in runs for file in run.path.glob("detections*.safetensors")):
+        return Findings("", "")
+    from deepres.report.detector import shown  # loads torch, which runs alone do not need
+
+    return shown(runs)
 
 
 def _groups(runs: Sequence[Run], apart: bool) -> list[Group]:

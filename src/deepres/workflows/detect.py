@@ -22,7 +22,6 @@ from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError, Say
 
 LONGEST_ID = 18  # digits: ids are below 2^63
-SURE = 0.5  # least score of what is shown to a person
 KEPT = (".jpg", ".jpeg", ".png")  # a drawn picture keeps the name of a picture with such a suffix
 
 
@@ -30,7 +29,7 @@ KEPT = (".jpg", ".jpeg", ".png")  # a drawn picture keeps the name of a picture 
 class Sighting:
     """What is found in a picture, `size` (height, width) upright; or the `fault` for which nothing is.
 
-    `pixels` uint8 (C, H, W) are the picture itself.
+    `pixels` uint8 (C, H, W) are the picture itself, and labels are places among the `classes`.
     """
 
     name: str
@@ -38,6 +37,7 @@ class Sighting:
     found: Detections = NONE
     fault: str | None = None
     pixels: Tensor | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Spotter:
     category_ids: tuple[int, ...]
     detect: Callable[[Tensor], Detections]
 
-    def look(self, files: Iterable[Path]) -> Iterator[Sighting]:
+    def predict(self, files: Iterable[Path]) -> Iterator[Sighting]:
         """One sighting for each file, in order; for a file that cannot be read, decoded or looked at it has a fault."""
 
         def decode(file: Path) -> Tensor | str:
@@ -66,7 +66,7 @@ class Spotter:
             except InputError as error:
                 yield Sighting(str(file), fault=str(error))
             else:
-                yield Sighting(str(file), (image.shape[1], image.shape[2]), found, pixels=image)
+                yield Sighting(str(file), (image.shape[1], image.shape[2]), found, pixels=image, classes=self.classes)
 
 
 def spotter(nets: Sequence[Detector], protocol: Protocol, execution: Execution, say: Say) -> Spotter:

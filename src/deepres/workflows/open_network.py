@@ -1,12 +1,17 @@
 """Open a trained network that the user names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from safetensors import SafetensorError
 
 from deepres.models.network import Network
-from deepres.runtime.errors import InputError, Say
+from deepres.models.registry import DETECTOR
+from deepres.runtime import archive, untrusted
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.serving.file_network import SUFFIXES, open_file
-from deepres.weights.find import ready
+from deepres.weights.file import HEADER
+from deepres.weights.find import find, ready
 
 if TYPE_CHECKING:
     from deepres.models.detection.detector import Detector
@@ -25,6 +30,23 @@ def open_network(path: Path, say: Say, network: str | None = None, device: str =
 def is_detector(net: Network) -> bool:
     """Whether a network finds boxes, rather than the class of a picture. Loads no torchvision."""
     return "detector" in net.header
+
+
+def holds_detector(place: Path, network: str | None = None) -> bool:
+    """Whether the weights at `place` say that they are of a detector. Reads the header alone.
+
+    `network` names what they are of where they do not say so.
+    """
+    if network is not None:
+        return network.startswith(DETECTOR)
+    if place.suffix in SUFFIXES:
+        return False
+    try:
+        with archive.opened(find(place, silent)) as stream:
+            text = (stream.metadata() or {}).get(HEADER, "{}")
+        return "detector" in untrusted.decode(text, dict[str, Any], str(place), own=True)
+    except (OSError, SafetensorError, InputError):
+        return False
 
 
 def classifier(net: Network, place: Path) -> Network:

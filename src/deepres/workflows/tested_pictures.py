@@ -38,7 +38,7 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
     now = manifest_of(pictures.listed, say, pictures.name)
     seen = torch.zeros(len(now.names), dtype=torch.bool)
     for path, own in listed.items():
-        seen |= _trained_on(path, own, now, pictures, say, given)
+        seen |= trained_on(path, own, now, (pictures.name, pictures.root), say, given)
     if not seen.any():
         return pictures
     names = [now.names[place] for place in seen.nonzero().flatten().tolist()]
@@ -46,13 +46,17 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
     return pictures.where((~seen).tolist())
 
 
-def _trained_on(path: Path, own: RunPictures, now: Manifest, pictures: Pictures, say: Say, given: bool) -> Tensor:
-    """Mask, bool (N,), of the pictures that the run was trained on and that were not in its test part."""
+def trained_on(path: Path, own: RunPictures, now: Manifest, data: tuple[str, Path], say: Say, given: bool) -> Tensor:
+    """Mask, bool (N,), of the pictures that the run was trained on and that were not in its test part.
+
+    `now` are the pictures, and `data` the name and the folder of what they belong to; else as `for_weights`.
+    """
+    name, root = data
     tested, trained = (torch.isin(now.digests, digests) for digests in (own.test.digests, own.seen))
-    same_place = _place(path) == placed(pictures.name)
+    same_place = _place(path) == placed(name)
     if not given and same_place and len(own.test.names) and not tested.any():
         raise InputError(
-            f"{pictures.root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
+            f"{root} holds none of the {len(own.test.names):,} pictures that {path} was tested on; name the "
             "place of its data, or other data, with --data"
         )
     changed = test_changes(own.test, now)

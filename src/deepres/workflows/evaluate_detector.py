@@ -1,0 +1,233 @@
+"""Detectors tested on the pictures of a data set with boxes, alone or as an ensemble."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepres.classification.scorer import AUTO, Execution
+from deepres.data.boxes.index import BoxIndex, open_boxes
+from deepres.data.boxes.truth import Truth
+from deepres.data.classes import classes_of, match
+from deepres.data.crops import whole
+from deepres.data.division import Division
+from deepres.data.sources import still_there
+from deepres.data.stream.loader import Reading
+from deepres.detection.detection_table import DetectionTable, read_detections, write_detections
+from deepres.detection.mean_ap.recall import MOST, ProposalRecall, proposal_recall
+from deepres.detection.protocol import Protocol
+from deepres.detection.tester import detections, proposals_of
+from deepres.models.detection.detector import Detector
+from deepres.records import Json, Run, digest
+from deepres.runtime.device import autocast
+from deepres.runtime.environment import describe_environment
+from deepres.runtime.errors import InputError, Say
+from deepres.runtime.ranks import ALONE, Ranks
+from deepres.weights.find import find
+from deepres.workflows.detect import on_device
+from deepres.workflows.evaluate import Tick
+from deepres.workflows.open_network import detector, open_network
+from deepres.workflows.run_pictures import first, kept, place_of
+from deepres.workflows.tested_pictures import trained_on
+
+PLAIN_TEST = Protocol()  # by a detector's own settings
+KEPT = "detections"  # how the files in a run folder begin that hold what it found in its test pictures
+PLAIN = f"{KEPT}.safetensors"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What detectors are tested on, and how. The default `data` and sets are those of the first run among them.
+
+    `network` names the architecture of weights whose file does not. `part` is the part of the data that is tested, and
+    `test_set` names the image sets of the test part, as `data.boxes.parts` does. `by_place` matches classes of
+    different names by their place.
+    """
+
+    data: str | None = None
+    network: str | None = None
+    test_set: str | None = None
+    train_set: str | None = None
+    part: str = "test"
+    skip_bad: bool = False
+    by_place: bool = False
+    division: Division = "hash"
+    protocol: Protocol = PLAIN_TEST
+    execution: Execution = AUTO
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What was found, and the pictures: that of row i of the table is the one at `places[i]` of the `index`.
+
+    `kept_in` is the run folder that holds the table; None where it is kept nowhere. `new` says that the table was made
+    by this test, and not by an earlier one.
+    """
+
+    table: DetectionTable
+    index: BoxIndex
+    places: Tensor
+    kept_in: Path | None
+    new: bool = True
+
+    def picture(self, row: int) -> Tensor:
+        """The upright picture of a row, uint8 (3, H, W). Raises what Pillow raises, and `OSError`."""
+        return whole(self.index.pictures.encoded(int(self.places[row])))
+
+
+def evaluate(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> Tested:
+    """What the detectors at `paths`, several of them as an ensemble, find in the test pictures.
+
+    A run that is tested on its own test pictures keeps the detections in its folder, and is not run again as long as
+    weights, pictures and settings stay. `tick` is told how many pictures are done. Several `ranks` share the pictures
+    and all get the whole table. Raises `InputError` for weights and data that do not fit each other.
+    """
+    if setting.part == "all":
+        raise InputError("a detector is tested on one part; give --part test, or --part train")
+    given = setting.data is not None or setting.test_set is not None
+    setting = replace(_with_recorded_data(paths, setting), execution=setting.execution.resolved())
+    index, places = _pictures(paths, setting, given, say, ranks)
+    # What is kept of an earlier test.
+    own = len(paths) == 1 and not given and setting.part == "test" and paths[0].is_dir() and Run(paths[0]).exists
+    facts = _facts(paths, setting, index, places)
+    file = kept_file(paths[0], setting.protocol) if own else None
+    before = ranks.by_first(lambda: _still_right(file, facts, say))
+    if before is not None:
+        return Tested(before, index, places, paths[0], new=False)
+    # Test the networks, and keep what they found.
+    table = _test(paths, setting, index, places, facts, (say, tick, ranks))
+    if file is not None and ranks.first:
+        write_detections(file, table)
+    return Tested(table, index, places, paths[0] if own else None)
+
+
+def kept_file(run: Path, protocol: Protocol) -> Path:
+    """Where a run folder keeps what was found under a protocol."""
+    if protocol == PLAIN_TEST:
+        return run / PLAIN
+    return run / f"{KEPT}-{hashlib.sha256(json.dumps(asdict(protocol)).encode()).hexdigest()[:8]}.safetensors"
+
+
+def _still_right(file: Path | None, facts: Json, say: Say) -> DetectionTable | None:
+    """The kept table, where it was made of the same weights, pictures and settings."""
+    if file is None or not file.exists():
+        return None
+    try:
+        table = read_detections(file)
+    except InputError as error:
+        say(f"made again, since {error}")
+        return None
+    same = json.loads(json.dumps(facts))
+    if {name: table.facts.get(name) for name in same} != same:
+        return None
+    say(f"kept from an earlier test: {file}")
+    return table
+
+
+def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Tensor) -> Json:
+    """What decides the result of a test: weights, pictures and settings."""
+    files = [find(path, lambda message: None) for path in paths]
+    tested = hashlib.sha256(index.fingerprint.encode() + places.numpy().tobytes()).hexdigest()
+    execution = setting.execution
+    return {
+        "weights": [str(path) for path in paths],
+        "weights_sha256": [digest(file) for file in files],
+        "part": setting.part,
+        "asked": asdict(setting.protocol),
+        "pictures_sha256": tested,
+        "device": execution.device,
+        "precision": execution.precision,
+    }
+
+
+def _with_recorded_data(paths: Sequence[Path], setting: Setting) -> Setting:
+    """`setting` with the data and image sets that the first run recorded, where no data are given."""
+    if setting.data is not None:
+        return setting
+    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
+    if not runs:
+        raise InputError(f"{paths[0]} does not say which data to test on; give --data")
+    config = runs[0].config
+    return replace(
+        setting,
+        data=still_there(place_of(config), str(runs[0].path)),
+        train_set=config.get("train_set"),
+        test_set=setting.test_set or config.get("test_set"),
+        division=config.get("division", "hash"),
+        skip_bad=setting.skip_bad or config.get("skip_bad", False),
+    )
+
+
+def _pictures(paths: Sequence[Path], setting: Setting, given: bool, say: Say, ranks: Ranks) -> tuple[BoxIndex, Tensor]:
+    """The index of the tested part, and the places int64 (N,) of the pictures that no run was trained on."""
+    data = str(setting.data)
+    with ranks.one_first():
+        parts = open_boxes(data, say, setting.train_set, setting.test_set, setting.division)
+    index = parts.train if setting.part == "train" else parts.test
+    seen = torch.zeros(len(index), dtype=torch.bool)
+    listed = {path: own for path in paths if (own := kept(path)) is not None} if setting.part == "test" else {}
+    for path, own in listed.items():
+        seen |= trained_on(path, own, index.manifest, (data, index.pictures.root), say, given)
+    if seen.any():
+        names = [index.names[place] for place in seen.nonzero().flatten().tolist()]
+        say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
+    places = (~seen).nonzero().flatten()
+    if not len(places):
+        what = "training" if setting.part == "train" else "test"
+        raise InputError(f"{index.pictures.root} has no {what} pictures; give another --part, or --test-set")
+    return index, places
+
+
+def _test(
+    paths: Sequence[Path],
+    setting: Setting,
+    index: BoxIndex,
+    places: Tensor,
+    facts: Json,
+    heard: tuple[Say, Tick, Ranks],
+) -> DetectionTable:
+    """The detections of all ranks in the order of the pictures, with the classes of the data."""
+    say, tick, ranks = heard
+    execution, protocol = setting.execution, setting.protocol
+    nets = [on_device(detector(open_network(path, say, setting.network), path), execution.device) for path in paths]
+    known = classes_of(str(paths[0]), nets[0].header.get("classes"), nets[0].num_classes)
+    matched = match(index.classes, str(setting.data), [known], setting.by_place, say)
+    # Each rank tests every `world`-th picture.
+    workers = 0 if execution.device == "cpu" else None  # beside the network, they would only take its processors
+    reading = Reading(workers, setting.skip_bad, say)
+    own, total = places[ranks.rank :: ranks.world], len(places)
+    with autocast(execution.precision, execution.device):
+        found = dict(detections(nets, protocol, index, own, reading, lambda done: tick(done * ranks.world, total)))
+        proposed = {place: boxes for place, boxes, _ in proposals_of(nets[0], index, own, reading, max(MOST))}
+    found, proposed = _joined(ranks.gather(found)), _joined(ranks.gather(proposed))
+    # The labels of both sides as places among the classes that count.
+    to_truth, to_found = torch.tensor(matched.labels), torch.tensor(matched.columns[0]).argsort()
+    truths = [_relabelled(index.truth(place), to_truth) for place in places.tolist()]
+    every = [replace(found[place], labels=to_found[found[place].labels]) for place in places.tolist()]
+    recalls: tuple[ProposalRecall, ...] = proposal_recall(truths, [proposed[place] for place in places.tolist()])
+    names = tuple(index.names[place] for place in places.tolist())
+    facts = facts | _told(nets, protocol)
+    return DetectionTable(str(setting.data), names, matched.classes, tuple(truths), tuple(every), recalls, facts)
+
+
+def _told(nets: Sequence[Detector], protocol: Protocol) -> Json:
+    """How detectors were tested, for readers."""
+    title = protocol.title(nets[0].plan.context, len(nets))
+    environment = describe_environment()
+    told: dict[str, Any] = {"network": [net.name for net in nets], "title": title}
+    told |= {"protocol": protocol.facts(nets[0].plan)}
+    return told | {name: environment[name] for name in ("commit", "cpu")}
+
+
+def _relabelled(truth: Truth, labels: Tensor) -> Truth:
+    return replace(truth, labels=labels[truth.labels])
+
+
+def _joined(parts: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
+    return dict(chain.from_iterable(part.items() for part in parts))
