@@ -77,9 +77,7 @@ def scored(net: nn.Module, images: Tensor) -> Tensor:
     return net(images)
 
 
-def save_memory(
-    net: nn.Module, example: Tensor, budget: int, precision: str = "fp32", run: Pass = scored
-) -> Kept:
+def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32", run: Pass = scored) -> Kept:
     """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
     Counted are activations kept for the backward pass, gradients and velocity; not the working memory of operations,
