@@ -66,7 +66,15 @@ def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
 
 
 def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a backbone that cannot be cut for regions, or a plan that does not fit it."""
+    """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, or layers that no
+    loss trains on several ranks, which would wait for their gradients.
+    """
+    idle = {"both": set[str](), "rpn": {"score", "box"}, "regions": {"rpn"}}[config.recipe.part]
+    if ranks.world > 1 and not idle <= {*(config.freeze or ())}:
+        raise InputError(
+            f"part={config.recipe.part} leaves {' and '.join(sorted(idle))} untrained, which several ranks must freeze; "
+            "give --alternating, which does so"
+        )
     with torch.device("meta"):
         build(config.network, len(source.train.classes), detector=asdict(config.plan))
 
