@@ -188,3 +188,16 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     assert any((third[name] != fourth[name]).any() for name in own)
     assert any((first[name] != third[name]).any() for name in fourth if name.startswith("rpn"))
     assert all((third[name] == fourth[name]).all() for name in fourth if name.startswith("rpn"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("resnet8", "--iterations", 2), "it has boxes, for deepres train detector"),
+        (("resnet8", "--backbone", "resnet8"), "--backbone is of a detector"),
+        (("detector", "--backbone", "resnt8"), "did you mean resnet8?"),
+        (("detector", "--backbone", "gone.pth"), "there is no weights file gone.pth"),
+    ],
+)
+def test_a_classifier_and_a_detector_are_told_apart(refused, scenes, words, said):
+    assert said in refused("train", *words, "--data", scenes)

@@ -15,6 +15,8 @@ from deepres.training.kind import Kind, RunTask
 from deepres.training.recipe import Recipe
 from deepres.weights.start import Start
 
+OF_A_DETECTOR = ("backbone", "train_set", "test_set")  # options of `deepres train`
+
 
 def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
     """The recipe that is named, or the paper's for the network; see `rate_for`."""
@@ -49,6 +51,16 @@ def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
     crop = crop_of(start.net)
     sides = tuple(round(side * crop / CROP) for side in IMAGENET.sides)
     return {"crop": crop, "sides": sides, "colour": IMAGENET.colour}
+
+
+def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> Mapping[str, Any]:
+    """The changes as they are. Raises `InputError` for options of a detector."""
+    if given := [name for name in OF_A_DETECTOR if name in changes]:
+        option = given[0].replace("_", "-")
+        raise InputError(
+            f"--{option} is of a detector; give `detector` in place of the network's name, or leave it out"
+        )
+    return changes
 
 
 def require_optimizer(config: ClassificationConfig) -> None:
