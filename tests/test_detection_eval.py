@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from box_scenes import arguments, write_scenes
 from deepres.data.boxes.truth import Truth
 from deepres.detection.detection_table import read_detections, write_detections
 from deepres.detection.mean_ap.voc import voc_map
@@ -19,7 +20,6 @@ from deepres.report import sheets
 from deepres.runtime.errors import InputError
 from detector_files import write_detector
 from runs import run_deepres
-from test_detection_training import arguments, write_scenes
 
 pytestmark = pytest.mark.long
 
