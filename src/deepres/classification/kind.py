@@ -70,5 +70,6 @@ CLASSIFICATION: Kind[ClassificationConfig, Source] = Kind(
     begin=begin,
     images=images,
     finetuned=finetuned,
+    class_folders=True,
     require=require_optimizer,
 )

@@ -1,5 +1,6 @@
 """Pictures with boxes as a network trains on them: mirrored, resized, of other colours, in worker processes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,19 @@ def training_samples(
 def test_samples(index: BoxIndex, side: int, longest: int) -> Samples[Scene, list[Scene]]:
     """The samples of a test: whole pictures, resized."""
     return Samples(index.pictures, partial(plain, side, longest), _listed, index.truth)
+
+
+def largest(index: BoxIndex, how: Augmentation, count: int) -> tuple[int, int]:
+    """The height and width of the largest batch of `count` pictures that training can show, padded to one size.
+
+    The last batch of an epoch may hold upright and landscape pictures.
+    """
+    shapes = [
+        fitted_size((high, wide), max(how.sides), how.longest) for wide, high in index.sizes.unique(dim=0).tolist()
+    ]
+    if count == 1:
+        return max(shapes, key=math.prod)
+    return max(height for height, _ in shapes), max(width for _, width in shapes)
 
 
 def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], target: Target) -> Scene:

@@ -20,7 +20,7 @@ from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
 from deepres.detection.protocol import Protocol
 from deepres.detection.recipe import DetectionConfig, DetectionRecipe
-from deepres.detection.scenes import Augmentation, Scene, mean_colour, training_samples
+from deepres.detection.scenes import Augmentation, Scene, largest, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
 from deepres.detection.tester import detections
 from deepres.models.detection.detector import Detector
@@ -50,10 +50,11 @@ class DetectionTask:
     test: "Test"
     ranks: Ranks
     device: torch.device
+    room: tuple[int, int, int] = (0, 0, 0)  # pictures of a step, height and width of the largest micro-batch
     channels: int = 3
     facts: Json = dataclasses.field(default_factory=dict[str, object])
     figures: tuple[str, ...] = FIGURES
-    watched: str | None = None
+    watched: str | None = "map50"
 
     def batch_at(self, step: int) -> list[Scene]:
         """The pictures of a step with their objects, in the memory of the processor."""
@@ -67,6 +68,23 @@ class DetectionTask:
     def images(self, batch: list[Scene]) -> Tensor:
         """The pictures of a batch, padded to one size, on the device."""
         return padded([scene.image.to(self.device, non_blocking=True) for scene in batch], self.mean.to(self.device))
+
+    def largest(self, parts: int) -> Tensor:
+        """Images that are nothing but as large as the largest of training."""
+        count, height, width = self.room
+        return torch.zeros(count // parts, self.channels, height, width, device=self.device)
+
+    def rehearse(self, net: nn.Module, images: Tensor) -> Tensor:
+        """All outputs, side by side, of as many regions as are sampled in an image at most."""
+        height, width = images.shape[2:]
+
+        def choose(logits: Tensor, deltas: Tensor, anchors: Tensor) -> list[Tensor]:
+            whole = anchors.new_tensor([[0, 0, width, height]]).repeat(self.recipe.regions, 1)
+            return [whole] * len(logits)
+
+        found = net(images, None, choose if self.recipe.part != "rpn" else _no_regions)
+        outputs = [found.objectness, found.anchor_deltas, *(found.found or ())]
+        return torch.cat([output.flatten().float() for output in outputs])
 
     def loss(self, net: nn.Module, part: list[Scene]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The sum of the losses that are trained, and each of the four; those that are not trained are 0."""
@@ -188,12 +206,15 @@ def detection_task(
     if config.rpn is not None:
         with ranks.one_first():
             proposals = proposals_by(config.rpn, source.train, recipe.proposals, device, reading)
-    samples = training_samples(source.train, Augmentation.of(config), proposals)
+    how = Augmentation.of(config)
+    samples = training_samples(source.train, how, proposals)
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
+    count = order.part.stop - order.part.start
+    room = (count, *largest(source.train, how, count // recipe.accumulate))
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
     facts: Json = {"category_ids": list(source.train.category_ids)}
-    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, room, facts=facts)
 
 
 def fingerprint_of(source: BoxParts) -> str:
