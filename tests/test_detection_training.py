@@ -162,7 +162,7 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     [
         (("resnet8", "--iterations", 2), "it has boxes, for deepres train detector"),
         (("resnet8", "--backbone", "resnet8"), "--backbone is of a detector"),
-        (("detector", "--backbone", "resnt8"), "did you mean resnet8?"),
+        (("detector", "--backbone", "resnt8"), "unknown network 'resnt8'; did you mean"),
         (("detector", "--backbone", "gone.pth"), "there is no weights file gone.pth"),
     ],
 )
