@@ -99,7 +99,7 @@ def test_coco_tools_take_the_results(deepres, weights, folder, tmp_path):
     (tmp_path / "found.json").write_text(found)
     truth = COCO()
     truth.dataset = {"images": [{"id": 7}, {"id": 139}], "categories": [{"id": own} for own in (0, 3, 90)]}
-    truth.dataset |= {"annotations": []}
+    truth.dataset |= {"annotations": [], "info": {}}
     truth.createIndex()
     own = truth.loadRes(str(tmp_path / "found.json"))
     assert len(own.getAnnIds(imgIds=[139])) == len(own.getAnnIds(imgIds=[7])) == 6
