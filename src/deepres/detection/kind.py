@@ -11,7 +11,7 @@ import torch
 from deepres.data.boxes.index import BoxParts, open_boxes
 from deepres.detection import begin as beginning
 from deepres.detection.choose import chosen
-from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig
+from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig, DetectionRecipe
 from deepres.detection.source import load_source
 from deepres.detection.task import detection_task
 from deepres.models.catalog import build, names
@@ -85,6 +85,7 @@ def images(config: DetectionConfig) -> str:
 def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of the trained detector, with which its weights fit."""
     known = {field.name for field in dataclasses.fields(DetectionConfig)}
+    known -= {field.name for field in dataclasses.fields(DetectionRecipe)}  # its `proposals` are those of training
     return {name: value for name, value in start.net.header["detector"].items() if name in known}
 
 

@@ -142,7 +142,7 @@ def printed(paper: Printed) -> Judge:
 def close(paper: Mapping[str, Mapping[str, float]], within: float) -> Judge:
     """Judge: the mean of every figure that the paper prints is `within` so many points of it."""
     numbers = [(network, figure, number) for network, own in paper.items() for figure, number in own.items()]
-    return _near(numbers, {figure: within for _, figure, _ in numbers}, f"within {within:g} points of every figure")
+    return _near(numbers, {figure: within for _, figure, _ in numbers}, f"within {within:g} of every figure")
 
 
 def _near(numbers: Sequence[tuple[str, str, float]], within: Mapping[str, float], asked: str) -> Judge:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepres.models.registry import DETECTOR
-from deepres.paper.claims import Claim, close, higher
+from deepres.paper.claims import NAMES, Claim, close, higher
 from deepres.paper.detector_tables import (
     RESNET,
     VGG,
@@ -105,7 +105,7 @@ def _raises(text: str, place: str, figure: str, worse: str, better: str, quick: 
 
 
 def _resnet(place: str, figure: str) -> Claim:
-    text = "ResNet in place of VGG-16 raises the mean average precision."
+    text = f"ResNet in place of VGG-16 raises {NAMES[figure].removesuffix(' (%)')}."
     return _raises(text, place, figure, VGG, RESNET, quick=QUICK_MARGIN)
 
 
@@ -122,7 +122,7 @@ TABLE7 = Means(
     fields=VOC | {"train_set": "07+12"},
     figures=("map07", "map12"),
     printed=TABLE7_PRINTED,
-    columns=("VOC 2007 test", "VOC 2012 test"),
+    columns=("VOC 2007", "VOC 2012"),
     claims=(
         _resnet("Sec. 4.3, Table 7", "map07"),
         _numbers("Table 7, VOC 2007", 20, {name: {"map07": both[0] or 0.0} for name, both in TABLE7_PRINTED.items()}),
@@ -137,7 +137,7 @@ TABLE8 = Means(
     fields=COCO,
     figures=("map50", "map"),
     printed=TABLE8_PRINTED,
-    columns=("val mAP@.5", "val mAP@[.5,.95]"),
+    columns=("val @.5", "val @[.5,.95]"),
     claims=(_resnet("Sec. 4.3, Table 8", "map50"), _resnet("Sec. 4.3, Table 8", "map"), TABLE8_CLAIM),
 )
 TABLE9 = Means(
@@ -155,7 +155,7 @@ TABLE9 = Means(
         SCALES.label: (53.8, 32.5, 55.7, 34.9),
         ENSEMBLE.label: (None, None, 59.0, 37.4),
     },
-    columns=("val mAP@.5", "val mAP@[.5,.95]", "test-dev mAP@.5", "test-dev mAP@[.5,.95]"),
+    columns=("val @.5", "val @[.5,.95]", "test-dev @.5", "test-dev @[.5,.95]"),
     claims=(
         *TABLE8.claims[:2],
         _raises("Box refinement raises mAP (by about 2 points).", "Appendix B, Table 9", "map", RESNET, REFINED.label),

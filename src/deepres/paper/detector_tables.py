@@ -8,9 +8,10 @@ from deepres.detection.detection_table import read_detections
 from deepres.detection.figures import Figures
 from deepres.detection.mean_ap.tables import percent
 from deepres.findings import Cell, Figure, Panel, Table, curve_of, describe, spread_text
+from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.claims import Results
-from deepres.paper.detectors import STANDING_IN, Detectors
+from deepres.paper.detectors import FINETUNED, STANDING_IN, Detectors
 from deepres.paper.plan import Plan, Scale
 from deepres.runtime.figures import DETECTION, REPORTED
 
@@ -23,6 +24,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
     "map50": ("mAP@.5", lambda own: own.coco.map50),
     "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
 }
+BY_AREA = "map12"  # has an interval
 RULES = (
     "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve, COCO (mAP@.5 and "
     "mAP@[.5,.95]) 101 points."
@@ -66,11 +68,25 @@ class Measured:
         best = f" {STAND_INS}" if self.plan.networks == STANDING_IN else ""
         if improved:
             best += f" The improvements are those of {label(improved)}, the best residual network on these pictures."
-        starts = "weights trained before" if self.plan.starts else "random weights, with batch normalization trained"
         return (
-            f"{len(one.table.names):,} test pictures of {self.plan.data} with {len(one.table.classes)} classes; "
-            f"networks from {starts}.{best} {HOW[self.plan.scale]}"
+            f"{len(one.table.names):,} test pictures of {self.plan.data} with {len(one.table.classes)} classes. "
+            f"{self._starts}{best} {HOW[self.plan.scale]}"
         )
+
+    @property
+    def _starts(self) -> str:
+        """What the networks start from, and what is trained of them."""
+        told = list[str]()
+        if trained := [label(name) for name in dict.fromkeys(self.plan.networks) if name in self.plan.starts]:
+            told.append(f"{' and '.join(trained)} from trained weights, with batch normalization fixed.")
+        random = [name for name in dict.fromkeys(self.plan.networks) if name not in self.plan.starts]
+        if normalized := [label(name) for name in random if entry(name).has_bn]:
+            told.append(f"{' and '.join(normalized)} from random weights, with batch normalization trained.")
+        if bare := [label(name) for name in random if not entry(name).has_bn]:
+            told.append(f"{' and '.join(bare)} from random weights, without batch normalization, at a lower rate.")
+        if FINETUNED in self.plan.starts:
+            told.append(f"{FINETUNED} from a trained detector.")
+        return " ".join(told)
 
 
 def measured(sheet: Detectors, plan: Plan) -> Measured:
@@ -94,9 +110,10 @@ def means_beside_the_papers(
         ours = (_shown(figure, list(seeds)) for figure in figures)
         paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
         rows.append((label(key), *ours, len(seeds), *paper))
+    brackets = "In brackets: bootstrap 95 % interval over the test pictures. " if BY_AREA in figures else ""
     caption = (
-        f"{found.how} {RULES} In brackets: bootstrap 95 % interval over the test pictures; of several seeds: mean ± "
-        "standard deviation. The paper's figures are those of its full recipe."
+        f"{found.how} {RULES} {brackets}Of several seeds: mean ± standard deviation. The paper's figures are those of "
+        "its full recipe."
     )
     names = (*(COLUMNS[figure][0] for figure in figures), "seeds", *(f"paper: {column}" for column in columns))
     return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))
@@ -112,7 +129,7 @@ def classes_beside_the_papers(
     ours: dict[str, dict[str, list[float]]] = {key: {} for key in found.rows}
     for key, seeds in found.rows.items():
         for own in seeds.values():
-            result = own.by_points if rule == "map07" else own.by_area
+            result = own.by_points if rule != BY_AREA else own.by_area
             for name, value in (("mAP", result.map), *((one.name, one.ap) for one in result.classes)):
                 if value is not None:
                     ours[key].setdefault(names.get(name, name), []).append(value)
@@ -164,6 +181,6 @@ def label(key: str) -> str:
 def _shown(figure: str, seeds: Sequence[Figures]) -> str | None:
     """A figure, the one by area with its interval, or the mean of several seeds."""
     values = [100 * value for own in seeds if (value := COLUMNS[figure][1](own)) is not None]
-    if figure == "map12" and len(values) == 1 and (ends := seeds[0].interval) is not None:
+    if figure == BY_AREA and len(values) == 1 and (ends := seeds[0].interval) is not None:
         return f"{values[0]:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
     return f"{values[0]:.1f}" if len(values) == 1 else spread_text(values)
