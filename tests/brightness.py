@@ -144,7 +144,7 @@ def check(config, source, ranks, start):
         raise InputError("too few pictures for a batch")
 
 
-def settle(settings, changes):
+def settle(settings, changes, recipe):
     """The word `glow` is the network that the settings name, or else glownet."""
     named = {"network": settings.get("network", "glownet")} if changes.get("network") == "glow" else {}
     return {**changes, **named}

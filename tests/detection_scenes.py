@@ -13,7 +13,14 @@ from deepres.models.catalog import build
 from deepres.models.detection.detector import Detector
 
 NONE = torch.zeros(0, 4)
-PLAN = {"anchor_scales": (1.0, 2.0, 4.0), "rpn_channels": 16, "smallest": 0, "side": 96, "longest": 160}
+PLAN = {
+    "anchor_scales": (1.0, 2.0, 4.0),
+    "rpn_channels": 16,
+    "smallest": 0,
+    "side": 96,
+    "longest": 160,
+    "proposals": 16,
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -51,7 +58,7 @@ def scene(own: Objects, size: tuple[int, int] = (96, 128), seed: int = 0) -> Sce
 
 def task(smallest: float = 0.0, **recipe: object) -> DetectionTask:
     """A task whose loss is asked for; it has no batches and no test."""
-    few = {"regions": 16, "proposals": 50, "candidates": 200} | recipe
+    few = {"regions": 8, "proposals": 50, "candidates": 200} | recipe
     mean, nothing = torch.full((3, 1, 1), 0.45), None
     how = dataclasses.replace(FASTER_RCNN, **few)
     return DetectionTask((), "", mean, how, smallest, nothing, nothing, nothing, torch.device("cpu"))

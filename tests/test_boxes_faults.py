@@ -174,6 +174,16 @@ def test_bad_lines_of_yolo_are_left_out_with_their_number(tmp_path):
     assert any("kept as background: 1 (images/none.jpg)" in sentence for sentence in said)
 
 
+def test_a_second_annotation_of_a_picture_is_named(voc, tmp_path):
+    made.voc_xml(voc / "a.xml", made.voc_object("dog", BOX))
+    assert faults(voc, "stray") == [("a.xml", "its picture has another annotation, Annotations/a.xml", 1)]
+    made.picture(tmp_path / "yolo" / "images" / "a.jpg")
+    for name in ("images", "labels"):
+        made.yolo_txt(tmp_path / "yolo" / name / "a.txt", CAT, ["cat"])
+    reason = "its picture has another annotation, labels/a.txt"
+    assert faults(tmp_path / "yolo", "stray") == [("images/a.txt", reason, 1)]
+
+
 def test_annotations_of_unknown_images_and_classes_of_coco_are_told_with_their_count(tmp_path):
     made.picture(tmp_path / "a.jpg")
     entry = {"id": 0, "image_id": 1, "category_id": 1, "bbox": [3, 4, 10, 10], "area": 9, "iscrowd": 0}
@@ -255,6 +265,16 @@ def test_hostile_yaml_is_one_sentence(tmp_path, refused, content, reason):
     made.yolo_txt(tmp_path / "set" / "labels" / "a.txt", CAT, ["cat"])
     (tmp_path / "set" / "data.yaml").write_bytes(content)
     assert reason in refused("data", "info", "set") and not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "train.txt"])
+def test_lists_that_are_not_text_are_one_sentence(tmp_path, refused, file):
+    """UTF-16 that ends in the middle of a character; names in another encoding are those of the file system."""
+    made.picture(tmp_path / "set" / "images" / "a.jpg")
+    made.yolo_txt(tmp_path / "set" / "labels" / "a.txt", CAT, ["cat"])
+    (tmp_path / "set" / "data.yaml").write_text("names:\ntest:\n")
+    (tmp_path / "set" / file).write_bytes("cat\n".encode("utf-16")[:-1])
+    assert f"{file} is not UTF-8" in refused("data", "info", "set")
 
 
 def test_huge_labels_pipes_and_loops_are_not_read(tmp_path):

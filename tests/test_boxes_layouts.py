@@ -10,7 +10,7 @@ import torch
 
 import box_folders as made
 import images
-from deepres.data.boxes.index import BoxIndex, BoxParts, open_boxes
+from deepres.data.boxes.index import BoxIndex, open_boxes
 from deepres.data.boxes.layouts import is_boxes, layout_of
 from deepres.runtime.errors import InputError
 
@@ -143,6 +143,20 @@ def yolo_darknet(root: Path) -> Path:
     return root
 
 
+def yolo_lists(root: Path) -> Path:
+    """As Ultralytics has COCO: lists of pictures in the YAML file, several of them for a part."""
+    for part, names in (("train", TRAIN), ("test", TEST)):
+        for name in names:
+            made.picture(root / "images" / "all" / f"{name}.jpg")
+            made.yolo_txt(root / "labels" / "all" / f"{name}.txt", OBJECTS[name], NAMES)
+            (root / f"{part}_{name}.txt").write_text(f"./images/all/{name}.jpg\n")
+    lists = {part: [f"{part}_{name}.txt" for name in names] for part, names in (("train", TRAIN), ("test", TEST))}
+    (root / "data.yaml").write_text(
+        f"path: C:\\content\\pets\ntrain: {lists['train']}\ntest: {lists['test']}\nnames: {NAMES}\n"
+    )
+    return root
+
+
 LAYOUTS = {
     voc: "Pascal VOC",
     voc_roboflow: "Pascal VOC",
@@ -153,6 +167,7 @@ LAYOUTS = {
     yolo: "YOLO",
     yolo_roboflow: "YOLO",
     yolo_darknet: "YOLO",
+    yolo_lists: "YOLO",
 }
 
 
@@ -239,12 +254,14 @@ def test_only_the_own_fields_of_an_object_of_voc_count(tmp_path):
 def test_a_box_that_begins_at_pixel_0_is_cut_and_does_not_wrap(tmp_path):
     """Such labels are counted from 0. It is said once, with a count."""
     root, said = (
-        made.write_voc(tmp_path / "set", {"a": [("cat", (-1, -1, 9, 9))], "b": [("cat", (-1, 4, 9, 9))]}),
+        made.write_voc(
+            tmp_path / "set", {"a": [("cat", (-1, -1, 9, 9)), ("cat", (-1, -1, 5, 5))], "b": [("cat", (-1, 4, 9, 9))]}
+        ),
         Said(),
     )
     index = open_boxes(str(root), said, test_set="none").train
-    assert index.objects.boxes.tolist() == [[0, 0, 9, 9], [0, 4, 9, 9]]
-    assert sum("pixel 0" in sentence for sentence in said) == 1 and "Pascal VOC, cut at the border: 2 " in said.text
+    assert index.objects.boxes.tolist() == [[0, 0, 9, 9], [0, 0, 5, 5], [0, 4, 9, 9]]
+    assert sum("pixel 0" in sentence for sentence in said) == 1 and "Pascal VOC, cut at the border: 3 " in said.text
     assert "reach out" not in said.text
 
 
@@ -269,6 +286,26 @@ def test_key_points_of_yolo_are_no_polygon(tmp_path):
     assert index.truth(0).boxes.tolist() == [[10, 7.5, 30, 22.5]] and index.classes == ("no",), "no is not false"
 
 
+def test_labels_beside_pictures_with_a_list_of_classes_are_yolo(tmp_path):
+    """As labelImg leaves them."""
+    for seed, name in enumerate("abcd"):
+        made.picture(tmp_path / f"{name}.png", seed)
+        made.yolo_txt(tmp_path / f"{name}.txt", OBJECTS[name], NAMES)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert layout_of(tmp_path) == "YOLO"
+    assert found(open_boxes(str(tmp_path), Said(), test_set="none").train) == expected("abcd")
+
+
+def test_a_folder_in_two_layouts_is_read_in_one_and_that_is_said(tmp_path):
+    root, said = coco(tmp_path / "set"), Said()
+    made.yolo_txt(root / "labels" / "train2017" / "a.txt", OBJECTS["a"], NAMES)
+    made.picture(root / "train2017" / "unlisted.jpg")
+    assert found(open_boxes(str(root), said).train) == expected(TRAIN)
+    assert "read as COCO JSON; its YOLO files are not read" in said.text
+    assert "4 of the 5 pictures in the folder are used" in said.text
+    assert "captions_train2017.json" in said.text
+
+
 def test_folders_of_images_are_not_taken_for_data_with_boxes(tmp_path):
     """Nor are those with captions, with tables beside them, or with a class that is called labels."""
     root = images.write_folder(tmp_path / "classes", {"images": 3, "labels": 3, "annotations": 2})
@@ -279,6 +316,7 @@ def test_folders_of_images_are_not_taken_for_data_with_boxes(tmp_path):
     for number in range(3):
         made.picture(captions / "train" / "cat" / f"{number}.jpg", number)
         (captions / "train" / "cat" / f"{number}.txt").write_text("a cat on a mat, 4 legs\n")
+    (captions / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
     assert layout_of(root) is None and layout_of(captions) is None and not is_boxes(str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="has no boxes in a layout that is known"):
         open_boxes(str(root), Said())
@@ -303,4 +341,8 @@ def test_the_real_sets_have_the_objects_that_a_few_lines_count(real_data):
     assert sum(map(len, parts)) == 128 and sum(len(part.objects) for part in parts) == len(stored["annotations"])
     assert int(sum(part.objects.crowd.sum() for part in parts)) == sum(own["iscrowd"] for own in stored["annotations"])
     assert list(parts.train.category_ids) == [own["id"] for own in stored["categories"]]
-    assert isinstance(parts, BoxParts)
+    for part in parts:
+        for place, image in enumerate(part.image_ids.tolist()):
+            own = [entry["bbox"] for entry in stored["annotations"] if entry["image_id"] == image]
+            boxes = torch.tensor([(x, y, x + width, y + height) for x, y, width, height in own]).view(-1, 4)
+            assert torch.allclose(part.truth(place).boxes, boxes, atol=0.01)

@@ -109,9 +109,10 @@ def test_07_12_with_the_test_set_says_that_its_annotations_are_not_public(tmp_pa
     for hide in (False, True):
         if hide:
             (root / "VOC2012" / "ImageSets" / "Main" / "test.txt").unlink()
-        with pytest.raises(InputError, match=r"2012's test set, which are not public; give the test set 'none'"):
+        with pytest.raises(InputError, match=r"2012's test set, which are not public; train on 07\+12"):
             open_boxes(str(root), silent, "07++12")
     assert stems(open_boxes(str(root), silent, "07++12", "none")) == ("a b c d e f", "")
+    assert stems(open_boxes(str(root), silent, "07++12", "2012:val")) == ("a b c d e f", "f"), "as it is told to do"
     root = both_years(tmp_path / "with" / "VOCdevkit", test12=True)
     assert stems(open_boxes(str(root), silent)) == ("a b e f", "c d"), "a test set is not trained on unless it is named"
     assert stems(open_boxes(str(root), silent, "07++12")) == ("a b c d e f", "g")

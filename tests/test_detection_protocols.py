@@ -182,6 +182,12 @@ def test_the_pyramid_is_that_of_the_paper_or_in_proportion():
     assert pyramid(320) == (107, 213, 320, 427, 533)
 
 
+@pytest.mark.parametrize("side", [32, 48, 600, 8_000, 8_192])
+def test_the_pyramid_of_any_side_is_a_protocol(side):
+    scales = Protocol(scales=pyramid(side)).scales
+    assert side in scales and list(scales) == sorted(scales)
+
+
 @pytest.mark.parametrize(
     ("protocol", "context", "networks", "title"),
     [

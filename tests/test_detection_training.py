@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from box_folders import voc_object, voc_xml
 from runs import checkpoints, last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
@@ -143,8 +144,6 @@ def test_weights_of_a_classifier_are_a_backbone(deepres, folder, scenes, tmp_pat
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["start"] == "net" and config["freeze"] == ["bn"]
     # The frozen statistics are those of the classifier.
-    from safetensors.torch import load_file
-
     before, after = load_file(last_weights(tmp_path / "net")), load_file(last_weights(tmp_path / "run"))
     name = "conv2_x.1.residual.layer1.bn.running_mean"
     assert (before[name] == after[f"features.{name}"]).all()
@@ -166,3 +165,39 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(refused, scenes, more, s
 
 def test_a_detector_without_a_backbone_is_refused(refused, scenes):
     assert "give --backbone" in refused("train", "detector", "--data", scenes)
+
+
+def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, scenes, tmp_path):
+    """Shared layers stay as step 2 left them, the regions as step 2 until step 4, and the RPN as step 3 left it."""
+    more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "proposals=20")
+    child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
+    wait_for_checkpoint(child, tmp_path / "run" / "2-regions")
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert process(*more).returncode == 0
+    assert process(*(str(word).replace("run", "whole") if word == "run" else word for word in more)).returncode == 0
+    steps = [load_file(last_weights(tmp_path / "run" / name)) for name in ("1-rpn", "2-regions", "3-rpn", "4-regions")]
+    whole = load_file(last_weights(tmp_path / "whole" / "4-regions"))
+    first, second, third, fourth = steps
+    assert all((whole[name] == fourth[name]).all() for name in fourth)
+    shared = [name for name in fourth if name.startswith(("features.conv1", "features.conv2_x", "features.conv3_x"))]
+    own = [name for name in fourth if name.startswith(("features.conv4_x", "score", "box"))]
+    assert shared and own and len(shared) + len(own) < len(fourth)
+    assert all((second[name] == fourth[name]).all() for name in shared)
+    assert all((second[name] == third[name]).all() for name in own)
+    assert any((third[name] != fourth[name]).any() for name in own)
+    assert any((first[name] != third[name]).any() for name in fourth if name.startswith("rpn"))
+    assert all((third[name] == fourth[name]).all() for name in fourth if name.startswith("rpn"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("resnet8", "--iterations", 2), "it has boxes, for deepres train detector"),
+        (("resnet8", "--backbone", "resnet8"), "--backbone is of a detector"),
+        (("detector", "--backbone", "resnt8"), "did you mean resnet8?"),
+        (("detector", "--backbone", "gone.pth"), "there is no weights file gone.pth"),
+    ],
+)
+def test_a_classifier_and_a_detector_are_told_apart(refused, scenes, words, said):
+    assert said in refused("train", *words, "--data", scenes)

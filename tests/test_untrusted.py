@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
@@ -83,3 +83,25 @@ def test_a_file_is_read_by_its_ending_and_only_where_it_is_a_regular_one(tmp_pat
     ):
         with pytest.raises(InputError, match=sentence):
             untrusted.read(tmp_path / name, Any)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_large_file_gives_what_its_type_names_and_nothing_else(tmp_path, monkeypatch, fast):
+    """With a byte order mark and without; `msgspec` reads it without building the rest, and else `json` does."""
+    if not fast:
+        monkeypatch.setattr(untrusted, "_decoded", None)
+
+    class Own(TypedDict):
+        id: int
+
+    file = tmp_path / "large.json"
+    file.write_bytes(b"\xef\xbb\xbf" + b'[{"id": 1, "mask": [[0.5, 1e3]]}, {"id": 2}]')
+    assert untrusted.read_large(file, list[Own], most=100) == [{"id": 1}, {"id": 2}]
+    for content, reason in (
+        (b'[{"id": 1.5}]', "expected int"),
+        (b"[", "cannot be read"),
+        (b" " * 101, "more than 100"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=reason):
+            untrusted.read_large(file, list[Own], most=100)

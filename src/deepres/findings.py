@@ -184,7 +184,7 @@ def describe(network: str) -> tuple[str, int, Kind]:
     """
     if network.startswith(DETECTOR):
         label, depth, kind = describe(network.removeprefix(DETECTOR))
-        return f"Faster R-CNN, {label}", depth, kind
+        return f"{label}, Faster R-CNN", depth, kind  # what tells two apart first: plots cut labels
     if network in NETWORKS:
         row = NETWORKS[network]
         return row.label, row.depth, row.kind

@@ -22,6 +22,7 @@ from deepres.models.blocks import Block
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
 
+Pass = Callable[[nn.Module, Tensor], Tensor]  # of a network and images, to its outputs
 MOST_TRIALS = 6  # steps by which the segments for a GPU are found
 
 
@@ -71,16 +72,22 @@ class SegmentedStage(nn.Sequential):
         return input
 
 
-def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32") -> Kept:
+def scored(net: nn.Module, images: Tensor) -> Tensor:
+    """The pass of a network that is nothing but called."""
+    return net(images)
+
+
+def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "fp32", run: Pass = scored) -> Kept:
     """Cut `net` into segments so that what a training step on a batch like `example` keeps fits `budget` bytes.
 
     Counted are activations kept for the backward pass, gradients and velocity; not the working memory of operations,
     nor fragmentation. On a GPU working memory counts as well: steps on `example` are tried, and the peak is that of the
     allocator. As few blocks as possible run twice, those nearest the images first: their maps are the largest for the
     same work. The results of the network do not change; running statistics are updated once. `example` is (N, C, H, W);
-    elsewhere than on a GPU one image of it goes through `net`, in `precision`. If no segments fit, those with the
-    lowest peak are taken, and the peak that is returned is above the budget. Raises `InputError` for a network without
-    blocks.
+    elsewhere than on a GPU one image of it goes through `net`, in `precision`. `run(net, images)` is the forward pass
+    of a step, by default a call of `net`; its parts may take any number of maps for an image, as the regions of a
+    detector. If no segments fit, those with the lowest peak are taken, and the peak that is returned is above the
+    budget. Raises `InputError` for a network without blocks.
     """
     # Measure the blocks; gradients and velocity are as large as the parameters.
     stages, blocks = _stages(net)
@@ -88,7 +95,7 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
         name = getattr(net, "name", "the network")
         raise InputError(f"{name} has no blocks that could run twice to save memory; leave the memory budget out")
     with autocast(precision, example.device.type):
-        footprints, outside, fixed = measure(net, blocks, example[:1])
+        footprints, outside, fixed = measure(net, blocks, example[:1], run)
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
     fixed += 2 * parameters
     counts = [sum(isinstance(child, Block) for child in stage) for stage in stages]
@@ -106,7 +113,7 @@ def save_memory(net: nn.Module, example: Tensor, budget: int, precision: str = "
 
     if example.device.type != "cuda":
         return cut(budget)
-    return fitted(cut, lambda: parameters + _peak_on_gpu(net, example, precision), budget)
+    return fitted(cut, lambda: parameters + _peak_on_gpu(net, example, precision, run), budget)
 
 
 def fitted(cut: Callable[[int], Kept], measured: Callable[[], int], budget: int) -> Kept:
@@ -125,7 +132,7 @@ def fitted(cut: Callable[[int], Kept], measured: Callable[[], int], budget: int)
     return Kept(cut(best.peak).segments, tried[best])
 
 
-def _peak_on_gpu(net: nn.Module, images: Tensor, precision: str) -> int:
+def _peak_on_gpu(net: nn.Module, images: Tensor, precision: str, run: Pass) -> int:
     """The most bytes that the allocator held in a forward and backward pass of `images`, beyond those before it.
 
     That is activations, gradients and working memory. The first pass is not counted: algorithms are chosen in it.
@@ -136,7 +143,7 @@ def _peak_on_gpu(net: nn.Module, images: Tensor, precision: str) -> int:
         held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         with autocast(precision, device.type):
-            scores = net(images)
+            scores = run(net, images)
         scores.float().sum().backward()
         del scores
         peak = torch.cuda.max_memory_allocated(device) - held
@@ -158,19 +165,21 @@ def choose(footprints: Sequence[Footprint], budget: int, counts: Sequence[int]) 
     return next((option for option in options if option.peak <= budget), min(options, key=lambda option: option.peak))
 
 
-def measure(net: nn.Module, blocks: Sequence[Block], image: Tensor) -> tuple[list[Footprint], int, int]:
+def measure(
+    net: nn.Module, blocks: Sequence[Block], image: Tensor, run: Pass = scored
+) -> tuple[list[Footprint], int, int]:
     """The footprint of each block for one image (1, C, H, W), and the bytes an image that are kept outside of blocks.
 
     Third, the bytes kept for a batch of any size: batch statistics, and the parameters converted by autocast.
     """
-    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1))  # BN refuses a batch with one value a channel
-    _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1))
+    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1), run)  # BN refuses a batch with one value a channel
+    _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1), run)
     each = [(more - less) // 2 for less, more in zip(two, four, strict=True)]
     footprints = [Footprint(one // 2, kept) for one, kept in zip(inputs, each, strict=False)]
     return footprints, each[-1], sum(two) - 2 * sum(each)
 
 
-def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list[int], list[int]]:
+def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor, run: Pass) -> tuple[list[int], list[int]]:
     """The bytes of each block's input, and those that autograd keeps for each block and (last) outside of blocks."""
     inputs, saved, now = [0] * len(blocks), [0] * (len(blocks) + 1), [len(blocks)]
     seen = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
@@ -196,7 +205,7 @@ def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor) -> tuple[list
         for number, block in enumerate(blocks):
             hooks.enter_context(block.register_forward_pre_hook(partial(enter, number)))
             hooks.enter_context(block.register_forward_hook(leave))
-        net(images)
+        run(net, images)
     return inputs, saved
 
 
@@ -234,9 +243,9 @@ def _peak(footprints: Sequence[Footprint], saved: Sequence[int], blocks: int, cu
 def _stages(net: nn.Module) -> tuple[list[nn.Sequential], list[Block]]:
     """The stages of a network and all their blocks, in the order in which an image passes them."""
     stages = [
-        child
-        for child in net.children()
-        if isinstance(child, nn.Sequential) and any(isinstance(inner, Block) for inner in child)
+        module
+        for module in net.modules()  # those of a detector are its backbone's
+        if isinstance(module, nn.Sequential) and any(isinstance(inner, Block) for inner in module)
     ]
     return stages, [inner for stage in stages for inner in stage if isinstance(inner, Block)]
 

@@ -116,6 +116,14 @@ class InMemory:
         """The images of a batch."""
         return batch[0]
 
+    def largest(self, parts: int) -> Tensor:
+        """The images of a micro-batch."""
+        return self.split(self.batch, parts)[0][0]
+
+    def rehearse(self, net: nn.Module, images: Tensor) -> Tensor:
+        """The scores."""
+        return net(images)
+
     def loss(self, net: nn.Module, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The cross-entropy, and the training error in percent."""
         logits, loss = classification_loss(net(part[0]), part[1])

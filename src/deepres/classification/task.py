@@ -104,6 +104,15 @@ class ClassificationTask:
         """The images of a batch."""
         return batch[0]
 
+    def largest(self, parts: int) -> Tensor:
+        """The images of the first micro-batch: all have one size."""
+        return self.images(self.split(self.batch_at(0), parts)[0])
+
+    def rehearse(self, net: nn.Module, images: Tensor) -> Tensor:
+        """The scores (N, classes), of auxiliary classifiers as well."""
+        outputs = net(images)
+        return outputs if isinstance(outputs, Tensor) else torch.cat(outputs)
+
     def loss(self, net: nn.Module, part: Labelled) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The cross-entropy of a micro-batch, and its training error in percent."""
         images, labels = part

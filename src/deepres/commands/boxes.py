@@ -9,8 +9,8 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
+    from deepres.data.boxes.annotations import Fault
     from deepres.data.boxes.index import Opened
-    from deepres.data.boxes.scenes import Fault
     from deepres.data.stream.index import Parts
     from deepres.findings import Table
 

@@ -63,17 +63,18 @@ def detect(
     Example: deepres detect runs/cells holiday/ --draw drawn --format csv > boxes.csv
     """
     from deepres.classification.scorer import Execution
+    from deepres.detection.figures import SURE
     from deepres.workflows import detect
     from deepres.workflows.open_network import detector, open_network
 
     # The detector, the pictures, and where they are drawn.
-    how = protocol.chosen(None if form == "coco" else detect.SURE)
+    how = protocol.chosen(None if form == "coco" else SURE)
     nets = [detector(open_network(one, say, network, execution.device), one) for one in detect.places_of(weights)]
     files = files_of(pictures)
     places = [] if draw is None else detect.drawing_places(files, draw, pictures)
     spotter = detect.spotter(nets, how, Execution(**vars(execution)), say)
     # Detections are written as they are made; pictures that cannot be read are told at the end.
-    found, empty = spotter.look(files), list[str]()
+    found, empty = spotter.predict(files), list[str]()
     if places:
         found = _drawn(found, places, spotter.classes)
     found = _without_pixels(found, empty)

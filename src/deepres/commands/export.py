@@ -1,7 +1,8 @@
 """The verb `deepres export`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,8 @@ def export(
 ) -> None:
     """Write a network for other programs, for any number of images at a time, checked at once against the network.
 
+    A detector takes one picture at a time, of any size, as with --preprocess; its file gives boxes, scores and labels.
+
     Example: deepres export runs/resnet34 --out resnet34.onnx --preprocess
     """
     from deepres.serving.forms import files_of, form_of
@@ -47,6 +50,18 @@ def export(
             f"{made['file']}: {made['network']}, {made['precision']}, {len(made['classes'])} classes",
             f"takes {made['input']}",
             f"gives {made['output']}",
-            f"on {made['checked_on']}: largest change {made['largest_change']:.1e} of the largest score, "
-            f"{made['same_top1']:.0%} with the same best class",
+            f"on {made['checked_on']}: {_agreement(made)}",
         )
+
+
+def _agreement(made: Mapping[str, Any]) -> str:
+    """How near the file is to the network, in words."""
+    if "detector" in made:
+        return (
+            f"{made['same_detections']:.1%} of {made['detections_checked']:,} detections at any score are the same, "
+            f"edges to {made['largest_shift']:.1e} pixels, scores to {made['largest_change']:.1e}"
+        )
+    return (
+        f"largest change {made['largest_change']:.1e} of the largest score, "
+        f"{made['same_top1']:.0%} with the same best class"
+    )

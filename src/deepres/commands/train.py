@@ -85,6 +85,9 @@ def train(
     machine: MachineOptions,
     speed: SpeedOptions,
     detector: DetectorOptions,
+    alternating: Annotated[
+        bool, typer.Option("--alternating", help="A detector in the four steps of Faster R-CNN, a run each in RUN.")
+    ] = False,
     run: RunFolder = None,
     set_field: SetField = None,
     log: Log = None,
@@ -104,4 +107,11 @@ def train(
     begun = run if run and Run(run).exists else None
     places = [path for path in (sources.like, sources.config, begun) if path]
     chosen = configure.configure(places, sources.recipe, changes)
-    run_to_the_end(chosen, Run(run or Path("runs") / configure.default_name(chosen)), json, log=log or ())
+    place = run or Path("runs") / configure.default_name(chosen)
+    if not alternating:
+        run_to_the_end(chosen, Run(place), json, log=log or ())
+        return
+    from deepres.workflows.alternating import steps
+
+    for folder, step in steps(chosen, place):
+        run_to_the_end(step, Run(folder), json, log=log or ())

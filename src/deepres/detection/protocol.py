@@ -68,8 +68,12 @@ class Protocol:
 
 
 def pyramid(side: int) -> tuple[int, ...]:
-    """The shorter sides of multi-scale testing: 200, 400, 600, 800 and 1000 for a `side` of 600, else in proportion."""
-    return tuple(round(side * third / 3) for third in range(1, 6))
+    """The shorter sides of multi-scale testing: 200, 400, 600, 800 and 1000 for a `side` of 600, else in proportion.
+
+    None is beyond the bounds of a side.
+    """
+    least, most = map(int, BOUNDS["side"])
+    return tuple(dict.fromkeys(min(max(round(side * third / 3), least), most) for third in range(1, 6)))
 
 
 def longest_at(scale: int, plan: DetectorPlan) -> int:

@@ -75,6 +75,7 @@ class DetectionConfig(Config):
     freeze: tuple[str, ...] | None = ("bn",)  # stages that stay fixed; `bn`: all BN (Appendix A)
     train_set: str | None = None  # names of the image sets that are trained on; None: by the layout of the data
     test_set: str | None = None
+    rpn: str | None = None  # a run whose RPN proposes the regions that are trained on; None: the network's own
     keep_difficult: bool = False  # train on objects that PASCAL VOC marks as difficult, too
     test_images: int = 0  # test images for the curve, spread over the test set; 0: all; the last test always takes all
     anchor_scales: tuple[float, ...] = PLAN.anchor_scales

@@ -1,5 +1,6 @@
 """Pictures with boxes as a network trains on them: mirrored, resized, of other colours, in worker processes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from deepres.data.boxes.index import BoxIndex
 from deepres.data.boxes.truth import Truth
 from deepres.data.crops import whole
 from deepres.data.stream.loader import Reading, Samples, in_order
+from deepres.detection.cached import Proposals
 from deepres.detection.recipe import DetectionConfig
 from deepres.detection.targets import Objects
 from deepres.models.detection.images import fitted, fitted_size
@@ -30,12 +32,14 @@ MEAN_OF = 1_000  # pictures, at most, that the mean colour is over
 class Scene:
     """A picture as the network sees it, uint8 (3, H, W), its objects in these pixels, and its `size` on disk.
 
-    `size` is (height, width) of the upright picture.
+    `size` is (height, width) of the upright picture. `proposals` (k, 4), in the pixels of the network, are there where
+    another detector made them.
     """
 
     image: Tensor
     objects: Objects
     size: tuple[int, int]
+    proposals: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,27 @@ class Augmentation:
         return cls(sides, longest, recipe.flip, recipe.colour, config.keep_difficult)
 
 
-def training_samples(index: BoxIndex, augmentation: Augmentation) -> Samples[Scene, list[Scene]]:
+Target = tuple[Truth, Tensor | None]  # the objects of a picture, and its proposals where they are given
+
+
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """The targets of the pictures of an index."""
+
+    index: BoxIndex
+    proposals: Proposals | None
+
+    def __call__(self, place: int) -> Target:
+        return self.index.truth(place), None if self.proposals is None else self.proposals.of(place)
+
+
+def training_samples(
+    index: BoxIndex, augmentation: Augmentation, proposals: Proposals | None = None
+) -> Samples[Scene, list[Scene]]:
     """The samples of training; the pictures of a batch are all upright or all landscape."""
     make = partial(augmented, augmentation)
     upright = (index.sizes[:, 1] > index.sizes[:, 0]).long()
-    return Samples(index.pictures, make, _listed, index.truth, DRAWS, upright)
+    return Samples(index.pictures, make, _listed, _Targets(index, proposals), DRAWS, upright)
 
 
 def test_samples(index: BoxIndex, side: int, longest: int) -> Samples[Scene, list[Scene]]:
@@ -69,12 +89,27 @@ def test_samples(index: BoxIndex, side: int, longest: int) -> Samples[Scene, lis
     return Samples(index.pictures, partial(plain, side, longest), _listed, index.truth)
 
 
-def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], truth: Truth) -> Scene:
+def largest(index: BoxIndex, how: Augmentation, count: int) -> tuple[int, int]:
+    """The height and width of the largest batch of `count` pictures that training can show, padded to one size.
+
+    The last batch of an epoch may hold upright and landscape pictures.
+    """
+    shapes = [
+        fitted_size((high, wide), max(how.sides), how.longest) for wide, high in index.sizes.unique(dim=0).tolist()
+    ]
+    if count == 1:
+        return max(shapes, key=math.prod)
+    return max(height for height, _ in shapes), max(width for _, width in shapes)
+
+
+def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], target: Target) -> Scene:
     """The training view of an encoded picture, a function of `draws` alone."""
+    truth, proposals = target
     image = whole(encoded)
     size = (image.shape[1], image.shape[2])
     objects = _trained_on(truth, how.keep_difficult)
-    all_boxes = torch.cat([objects.boxes, objects.crowds])
+    every = [objects.boxes, objects.crowds, *([] if proposals is None else [proposals])]
+    all_boxes = torch.cat(every)
     boxes: Any = BoundingBoxes(all_boxes, format=BoundingBoxFormat.XYXY, canvas_size=size)  # pyright: ignore[reportCallIssue]
     # torchvision's transforms draw from the processor's generator, which is seeded for this picture; not that of a GPU.
     with torch.random.fork_rng(devices=[]):
@@ -87,9 +122,9 @@ def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], truth: 
         if torch.rand(()) < how.colour:
             image = COLOUR(image)
     height, width = fitted_size(size, side, how.longest)
-    moved = functional.resize(boxes, [height, width]).as_subclass(Tensor)
-    count = len(objects.boxes)
-    return Scene(fitted(image, side, how.longest), Objects(moved[:count], objects.labels, moved[count:]), size)
+    moved = functional.resize(boxes, [height, width]).as_subclass(Tensor).split([len(own) for own in every])
+    seen = Objects(moved[0], objects.labels, moved[1])
+    return Scene(fitted(image, side, how.longest), seen, size, None if proposals is None else moved[2])
 
 
 def plain(side: int, longest: int, encoded: bytes, draws: Sequence[float], truth: Truth) -> Scene:

@@ -14,12 +14,13 @@ from deepres.data.boxes.index import BoxIndex, BoxParts
 from deepres.data.boxes.truth import Truth
 from deepres.data.order import Order, evenly
 from deepres.data.stream.loader import Reading, Stream
+from deepres.detection.cached import proposals_by
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
 from deepres.detection.protocol import Protocol
 from deepres.detection.recipe import DetectionConfig, DetectionRecipe
-from deepres.detection.scenes import Augmentation, Scene, mean_colour, training_samples
+from deepres.detection.scenes import Augmentation, Scene, largest, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
 from deepres.detection.tester import detections
 from deepres.models.detection.detector import Detector
@@ -49,10 +50,11 @@ class DetectionTask:
     test: "Test"
     ranks: Ranks
     device: torch.device
+    room: tuple[int, int, int] = (0, 0, 0)  # pictures of a step, height and width of the largest micro-batch
     channels: int = 3
     facts: Json = dataclasses.field(default_factory=dict[str, object])
     figures: tuple[str, ...] = FIGURES
-    watched: str | None = None
+    watched: str | None = "map50"
 
     def batch_at(self, step: int) -> list[Scene]:
         """The pictures of a step with their objects, in the memory of the processor."""
@@ -67,13 +69,31 @@ class DetectionTask:
         """The pictures of a batch, padded to one size, on the device."""
         return padded([scene.image.to(self.device, non_blocking=True) for scene in batch], self.mean.to(self.device))
 
+    def largest(self, parts: int) -> Tensor:
+        """Images that are nothing but as large as the largest of training."""
+        count, height, width = self.room
+        return torch.zeros(count // parts, self.channels, height, width, device=self.device)
+
+    def rehearse(self, net: nn.Module, images: Tensor) -> Tensor:
+        """All outputs, side by side, of as many regions as are sampled in an image at most."""
+        height, width = images.shape[2:]
+
+        def choose(logits: Tensor, deltas: Tensor, anchors: Tensor) -> list[Tensor]:
+            whole = anchors.new_tensor([[0, 0, width, height]]).repeat(self.recipe.regions, 1)
+            return [whole] * len(logits)
+
+        found = net(images, None, choose if self.recipe.part != "rpn" else _no_regions)
+        outputs = [found.objectness, found.anchor_deltas, *(found.found or ())]
+        return torch.cat([output.flatten().float() for output in outputs])
+
     def loss(self, net: nn.Module, part: list[Scene]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The sum of the losses that are trained, and each of the four; those that are not trained are 0."""
         recipe, objects = self.recipe, [scene.objects.to(self.device) for scene in part]
         sizes = [(scene.image.shape[1], scene.image.shape[2]) for scene in part]
         samples = list[Sample]()
         # Forward; the regions that are scored are sampled from the proposals of the same pass.
-        choose = partial(self._choose, objects=objects, sizes=sizes, into=samples)
+        given = [scene.proposals for scene in part]
+        choose = partial(self._choose, objects=objects, sizes=sizes, given=given, into=samples)
         found = net(self.images(part), sizes, choose if recipe.part != "rpn" else _no_regions)
         none = found.objectness.new_zeros(())
         losses: dict[str, Tensor] = dict.fromkeys(FIGURES, none)
@@ -97,14 +117,19 @@ class DetectionTask:
         *,
         objects: Sequence[Objects],
         sizes: Sequence[tuple[int, int]],
+        given: Sequence[Tensor | None],
         into: list[Sample],
     ) -> list[Tensor]:
-        """The regions of each image, by chance among its proposals and true boxes; `into` gets their targets."""
+        """The regions of each image, by chance among its proposals and true boxes; `into` gets their targets.
+
+        Proposals that are `given` take the place of those of the network.
+        """
         recipe = self.recipe
         how = Selection(recipe.candidates, recipe.proposals, smallest=self.smallest)
         chosen: list[Tensor] = []
-        for scores, moves, own, size in zip(logits.detach(), deltas.detach(), objects, sizes, strict=True):
-            proposals, _ = select(scores, moves, anchors, size, how)
+        every = zip(logits.detach(), deltas.detach(), objects, sizes, given, strict=True)
+        for scores, moves, own, size, known in every:
+            proposals = select(scores, moves, anchors, size, how)[0] if known is None else known.to(logits.device)
             regions = torch.cat([proposals, own.boxes])
             sample = sample_regions(regions, own, recipe.regions, recipe.positive_share, recipe.negatives_from)
             chosen.append(regions[sample.places])
@@ -113,6 +138,8 @@ class DetectionTask:
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
         """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures."""
+        if self.recipe.part == "rpn":  # no region is scored yet
+            return {"map50": 0.0, "map": 0.0}
         found = self.test.detections(cast(Detector, net), last, self.ranks)
         return scores_of(found, self.classes)
 
@@ -125,7 +152,7 @@ Found = Sequence[tuple[Truth, Detections]]
 
 
 def scores_of(found: Found, classes: Sequence[str]) -> dict[str, float]:
-    """`map50` and `map` in percent; 0 where no class has an object that counts."""
+    """`map50` and `map` in percent; 0 for a part of the test pictures in which no object counts."""
     truths, detected = [truth for truth, _ in found], [own for _, own in found]
     ours, coco = voc_map(truths, detected, classes), coco_map(truths, detected, classes)
     return {"map50": 100 * (ours.map or 0.0), "map": 100 * (coco.map or 0.0)}
@@ -175,12 +202,19 @@ def detection_task(
     mean = mean.to(device)
     # The training batches, and the test.
     order = Order(config.seed, recipe.batch_size, ranks.part(recipe.batch_size))
-    samples = training_samples(source.train, Augmentation.of(config))
+    proposals = None
+    if config.rpn is not None:
+        with ranks.one_first():
+            proposals = proposals_by(config.rpn, source.train, recipe.proposals, device, reading)
+    how = Augmentation.of(config)
+    samples = training_samples(source.train, how, proposals)
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
+    count = order.part.stop - order.part.start
+    room = (count, *largest(source.train, how, count // recipe.accumulate))
     test = Test(source.test, config.test_images, mean, reading)
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
     facts: Json = {"category_ids": list(source.train.category_ids)}
-    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, facts=facts)
+    return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, room, facts=facts)
 
 
 def fingerprint_of(source: BoxParts) -> str:

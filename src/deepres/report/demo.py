@@ -1,30 +1,42 @@
 """A page in the browser: drop a picture and see the predictions of several networks side by side."""
 
 import base64
+import html
 import importlib
+import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from deepres.analysis.responses import layer_responses
 from deepres.classification.scorer import AUTO, Execution, channels_and_classes, crop_of, with_channels
-from deepres.classification.views import Protocol, fitted
+from deepres.classification.views import Protocol as Views
+from deepres.classification.views import fitted
 from deepres.data.augment import normalise
 from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
+from deepres.detection.figures import SURE
+from deepres.detection.protocol import Protocol
 from deepres.findings import Figure, ResponsePanel, Responses, describe
+from deepres.models.detection.detector import Detector
 from deepres.models.network import Network
 from deepres.report import limits
+from deepres.report.boxes import QUALITY, draw, of_detections
 from deepres.report.plots import drawn
+from deepres.report.sheets import resized
 from deepres.runtime.errors import InputError, Say, install
 from deepres.runtime.printing import visible
 from deepres.weights.find import ready, require_mean
+from deepres.workflows.detect import Sighting, Spotter, spotter
+from deepres.workflows.open_network import is_detector
 from deepres.workflows.predict import Prediction, Predictor, predictor
 
 TOP = 5
+COMPACT = 'style="font-size: 0.85em; font-variant-numeric: tabular-nums"'
 NO_LAYERS = "<p>No 3x3 layers with batch normalization, whose responses could be shown.</p>"
+ROOM, LEAST = (1200, 1200), 480  # pixels of a picture with boxes at most, and of its longer side at least
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,40 @@ def scores_by_class(prediction: Prediction) -> dict[str, float]:
     return named
 
 
+def boxes_as_html(found: Sighting) -> str:
+    """The picture with its boxes, and a table of them; of the names of classes, nothing is taken for HTML."""
+    assert found.pixels is not None
+    small, scale = resized(found.pixels, ROOM, max(1.0, LEAST / max(found.size)))
+    marks = of_detections(found.found, found.classes)
+    stream = io.BytesIO()
+    draw(small, replace(marks, boxes=marks.boxes * scale)).save(stream, "JPEG", quality=QUALITY)
+    source = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    columns = (found.found.labels.tolist(), found.found.scores.tolist(), found.found.boxes.tolist())
+    rows = "".join(
+        f"<tr><td>{html.escape(visible(found.classes[label]))}</td><td>{100 * score:.1f} %</td>"
+        + "".join(f"<td>{edge:.0f}</td>" for edge in box)
+        + "</tr>"
+        for label, score, box in zip(*columns, strict=True)
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("class", "score", "left", "top", "right", "bottom"))
+    table = (
+        f"<table {COMPACT}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        if rows
+        else "<p>Nothing found.</p>"
+    )
+    image = f'<img alt="The picture with boxes" style="max-width: 100%" src="{source}">'
+    # Gradio's label lies over the first line.
+    return f'<div style="margin-top: 1.5em; overflow-x: auto">{image}{table}</div>'
+
+
+def _html(gradio: Any, label: str) -> Any:
+    return gradio.HTML(label=label, show_label=True, container=True)
+
+
 # By the class of the predictor.
 DRAWINGS: dict[type, Drawing] = {
-    Predictor: Drawing(lambda gradio, label: gradio.Label(num_top_classes=TOP, label=label), scores_by_class)
+    Predictor: Drawing(lambda gradio, label: gradio.Label(num_top_classes=TOP, label=label), scores_by_class),
+    Spotter: Drawing(_html, boxes_as_html),
 }
 
 
@@ -55,7 +98,7 @@ class Exhibit:
 
     label: str
     net: Network
-    predictor: Predictor
+    predictor: Predictor | Spotter
     drawing: Drawing
 
 
@@ -84,9 +127,15 @@ def exhibits(
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        own = predictor(net, execution=execution, say=say)
+        own = _predictor(net, execution, say)
         shown.append(Exhibit(name, net, own, DRAWINGS[type(own)]))
     return shown
+
+
+def _predictor(net: Network, execution: Execution, say: Say) -> Predictor | Spotter:
+    if is_detector(net):
+        return spotter([cast(Detector, net)], Protocol(threshold=SURE), execution, say)
+    return predictor(net, execution=execution, say=say)
 
 
 def look(shown: Sequence[Exhibit], file: Path) -> Sight:
@@ -119,17 +168,26 @@ def page(shown: Sequence[Exhibit]) -> Any:
             sight = look(shown, Path(file))
         except InputError as error:
             raise gradio.Error(str(error)) from None
-        return [*sight.drawn, _image(sight.responses)]
+        return [*sight.drawn, _image(sight.responses) if classifies else ""]
 
+    classifies = not all(is_detector(one.net) for one in shown)
     kept = (round(limits.SWEEP_SECONDS), limits.KEPT_SECONDS)
     with gradio.Blocks(title="deepres", analytics_enabled=False, delete_cache=kept) as blocks:
-        gradio.Markdown("# deepres\nDrop a picture: the best classes, and how strongly each layer responds (Fig. 7).")
+        gradio.Markdown(f"# deepres\nDrop a picture: {_promise(shown)}.")
         with gradio.Row():
             picture = gradio.Image(type="filepath", image_mode=None, label="Picture", height=360)
             drawings = [one.drawing.component(gradio, one.label) for one in shown]
         responses = gradio.HTML()
         picture.change(see, picture, [*drawings, responses], api_name="look")
     return blocks.queue(max_size=limits.WAITING)
+
+
+def _promise(shown: Sequence[Exhibit]) -> str:
+    """What the page shows, in words."""
+    detectors = [is_detector(one.net) for one in shown]
+    found = ["boxes around what is found"] * any(detectors)
+    classes = ["the best classes, and how strongly each layer responds (Fig. 7)"] * (not all(detectors))
+    return "; ".join(found + classes)
 
 
 def serve(blocks: Any, host: str, port: int) -> str:
@@ -162,12 +220,14 @@ def newest_run(root: Path) -> Path:
 
 
 def _responses(net: Network, file: Path) -> list[tuple[str, float]]:
-    """The layer responses to the center crop of the picture; none where it does not decode."""
+    """The layer responses to the center crop of the picture; none of a detector, and where it does not decode."""
+    if is_detector(net):
+        return []
     pixels = pixels_or_fault(Picture(str(file), 0, "test", file))
     if isinstance(pixels, str):
         return []
     crop = crop_of(net)
-    view = with_channels(Protocol("center").views(crop)(pixels)[0], channels_and_classes(net)[0])
+    view = with_channels(Views("center").views(crop)(pixels)[0], channels_and_classes(net)[0])
     device = next(net.parameters()).device
     images = normalise(view[None], fitted(require_mean(net, net.name), crop, crop)).to(device)
     return layer_responses(net, [images])

@@ -40,10 +40,10 @@ def sheet(
     """All pictures, uint8 (1 or 3, H, W), on one sheet: the truth at the left, beside it what is found."""
     pairs: list[Image.Image] = []
     for picture, truth, found, name in zip(pictures, truths, detections, names, strict=True):
-        small, scale = _resized(picture)
+        small, scale = resized(picture, CELL, LARGEST)
         marks = of_truth(truth, classes), of_detections(found, classes)
         cells = [draw(small, replace(own, boxes=own.boxes * scale)) for own in marks]
-        pairs.append(beside(cells, (f"{visible(name)}: annotated", "found")))
+        pairs.append(beside(cells, (f"annotated: {visible(name)}", "found")))
     rows = [_joined(pairs[first : first + ACROSS], down=False) for first in range(0, len(pairs), ACROSS)]
     return _joined(rows, down=True)
 
@@ -107,7 +107,11 @@ def _mistake(picture: Tensor, truth: Truth, found: Detections, one: Outcome, cla
     """The truth and the detections of a picture, with one mistake in red."""
     sure = int((found.scores >= SURE).sum())  # scores fall
     left, right = of_truth(truth, classes), of_detections(_first(found, sure), classes)
-    cells = [draw(picture, _alarmed(left, one.truth)), draw(picture, _alarmed(right, one.detection))]
+    enlarged, scale = resized(picture, CELL, LARGEST)
+    if enlarged.numel() < picture.numel():
+        enlarged, scale = picture, torch.ones(4)
+    both = (_alarmed(left, one.truth), _alarmed(right, one.detection))
+    cells = [draw(enlarged, replace(own, boxes=own.boxes * scale)) for own in both]
     return beside(cells, (f"annotated ({one.kind})", "found"))
 
 
@@ -129,10 +133,13 @@ def sure(found: Sequence[Detections]) -> list[Detections]:
     return [_first(own, int((own.scores >= SURE).sum())) for own in found]
 
 
-def _resized(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """A picture that fits into `CELL`, and what its boxes are multiplied by, (4,)."""
+def resized(picture: Tensor, room: tuple[int, int], largest: float) -> tuple[Tensor, Tensor]:
+    """A picture that fits into `room` (width, height), and what its boxes are multiplied by, (4,).
+
+    It is enlarged at most `largest` times.
+    """
     height, width = picture.shape[1:]
-    scale = min(CELL[0] / width, CELL[1] / height, LARGEST)
+    scale = min(room[0] / width, room[1] / height, largest)
     wide, high = max(1, round(scale * width)), max(1, round(scale * height))
     return functional.resize(picture, [high, wide], antialias=True), torch.tensor([wide / width, high / height] * 2)
 

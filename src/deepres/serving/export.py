@@ -13,7 +13,7 @@ from deepres.runtime.errors import InputError, Say, reason_of, require_packages,
 from deepres.runtime.files import require_regular
 from deepres.runtime.untrusted import Meta
 from deepres.serving.agreement import Agreement, agreement
-from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Content, Facts, Form, digest, files_of, form_of
+from deepres.serving.forms import ANEW, FORMS, WEIGHTS_DIGEST, Facts, Form, content_of, digest, files_of, form_of
 from deepres.serving.outputs import Outputs, Runner
 from deepres.serving.staging import staging
 
@@ -29,6 +29,16 @@ class _Facts(TypedDict):
     classes: Annotated[list[str], Meta(min_length=1, max_length=2**20)]
     precision: str
     protocol: Literal["single", "center", "10-crop", "dense"]
+    input: str
+
+
+class _DetectorFacts(TypedDict):
+    """The metadata that every file of a detector must have."""
+
+    network: Annotated[str, Meta(max_length=100)]
+    classes: Annotated[list[str], Meta(min_length=1, max_length=2**20)]
+    precision: str
+    detector: dict[str, Any]
     input: str
 
 
@@ -77,10 +87,10 @@ def export(net: nn.Module, out: Path, form: Form, inputs: Inputs, facts: Mapping
     the name of that .bin; files that existed before are then kept.
     """
     int8 = inputs.calibrate is not None
-    _require_writable(out, form, int8)
+    require_writable(out, form, int8)
     try:
         with staging(out) as staged:  # OpenVINO's .bin is put in place before the .xml, which needs it
-            content = Content(inputs.of(folded(net).cpu()), inputs.batches[0], facts, inputs.calibrate)
+            content = content_of(inputs.of(folded(net).cpu()), inputs.batches[0], facts, inputs.calibrate)
             FORMS[form].write(content, staged)
             # Read back by its own runtime, and compared with the network as it was trained.
             run, _ = FORMS[form].read(staged, "cpu")
@@ -91,7 +101,7 @@ def export(net: nn.Module, out: Path, form: Form, inputs: Inputs, facts: Mapping
     return found
 
 
-def _require_writable(out: Path, form: Form, int8: bool) -> None:
+def require_writable(out: Path, form: Form, int8: bool) -> None:
     """Raise `InputError` where a form cannot be written here, or would overwrite another file."""
     if lost := next((file for file in files_of(out, form) if file.exists() and not out.exists()), None):
         raise InputError(
@@ -133,9 +143,10 @@ def open_export(file: Path, say: Say = silent, device: str = "cpu") -> tuple[Run
     except Exception as error:  # the runtimes raise errors of many kinds for a damaged file
         raise InputError(f"{file} is no whole file of deepres export ({reason_of(error)}); write it again") from None
     # Check its metadata, and the weights beside it.
-    if unsaid := [name for name in _Facts.__annotations__ if name not in facts]:
+    needed = _DetectorFacts if "detector" in facts else _Facts
+    if unsaid := [name for name in needed.__annotations__ if name not in facts]:
         raise InputError(f"{file} does not say its {unsaid[0]}, as files of deepres export do; write it with that")
-    untrusted.convert(facts, _Facts, str(file), ANEW)
+    untrusted.convert(facts, needed, str(file), ANEW)
     for weights in files_of(file, form)[1:]:
         _check_weights(file, weights, facts.get(WEIGHTS_DIGEST), say)
     return run, facts

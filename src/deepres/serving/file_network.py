@@ -29,8 +29,8 @@ class FileNetwork(Network):
         return self.run(pixels.permute(0, 2, 3, 1).contiguous())[SCORES].to(x.device)
 
 
-def open_file(file: Path, say: Say, device: str = "cpu") -> FileNetwork:
-    """The network in a file of `deepres export --preprocess`, for ONNX Runtime or OpenVINO.
+def open_file(file: Path, say: Say, device: str = "cpu") -> Network:
+    """The network in a file of `deepres export --preprocess`, for ONNX Runtime or OpenVINO; a detector in any export.
 
     With the device `auto` it computes on a GPU where its runtime can, and `say` is told where it cannot. Raises
     `InputError` for a file that `deepres export` did not write, that takes no uint8 pictures, or whose runtime is
@@ -38,6 +38,13 @@ def open_file(file: Path, say: Say, device: str = "cpu") -> FileNetwork:
     """
     place = _place(file, device, say)
     run, facts = open_export(file, say, place)
+    if "detector" in facts:
+        from deepres.serving.file_detector import file_detector  # loads torchvision, which takes seconds
+
+        if place != "cpu":
+            say(f"{file} is a detector, which its runtime computes on the processor")
+            run, facts = open_export(file, say)
+        return file_detector(file, run, facts)
     if not str(facts["input"]).startswith("uint8"):
         raise InputError(f"{file} takes images less a mean that is not in it; export it again with --preprocess")
     crop, classes = facts["crop"], facts["classes"]

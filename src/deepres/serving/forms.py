@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,26 +24,33 @@ Form = Literal["onnx", "torch-export", "openvino"]
 Facts = dict[str, Any]  # the metadata of a file, as plain JSON
 METADATA = "deepres"
 WEIGHTS_DIGEST = "weights_sha256"  # metadata of a file whose weights lie in a second file
+STRUCTURED = ("classes", "crop", "detector", "category_ids")  # metadata that is more than a text
 ANEW = "write it again with deepres export"
 
 
 @dataclass(frozen=True)
 class Content:
-    """The content of an exported file: the network with its BN folded, a batch of its images, and its metadata.
+    """The content of an exported file: its metadata, and the network as the functions give it that are called."""
+
+    facts: Mapping[str, Any]
+    onnx: Callable[[], bytes]
+    program: Callable[[], torch.export.ExportedProgram]
+
+
+def content_of(
+    net: nn.Module, example: Tensor, facts: Mapping[str, Any], calibrate: Iterable[Tensor] | None = None
+) -> Content:
+    """The content of a file that takes batches like `example`, of any size, of a network with its BN folded.
 
     With `calibrate`, batches (N, C, H, W) that give the ranges of its maps, it is quantized to int8.
     """
-
-    net: nn.Module
-    example: Tensor
-    facts: Mapping[str, Any]
-    calibrate: Iterable[Tensor] | None = None
+    return Content(facts, partial(onnx_model, net, example, calibrate), partial(_program_of, net, example))
 
 
 def _write_onnx(content: Content, file: Path) -> None:
     import onnx as package
 
-    model = package.load_model_from_string(onnx_model(content.net, content.example, content.calibrate))
+    model = package.load_model_from_string(content.onnx())
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.facts.items()}
     package.helper.set_model_props(model, {f"{METADATA}.{key}": text for key, text in texts.items()})
     file.write_bytes(model.SerializeToString())
@@ -51,14 +59,14 @@ def _write_onnx(content: Content, file: Path) -> None:
 def _read_onnx(file: Path, device: str) -> tuple[Runner, Facts]:
     run, texts = onnx.onnxruntime_opened(file.read_bytes(), "cpu" if device == "cpu" else "cuda")
     facts: Facts = {name.removeprefix(f"{METADATA}."): text for name, text in texts.items()}
-    values = {name: _decoded(facts[name], file) for name in ("classes", "crop") if name in facts}
+    values = {name: _decoded(facts[name], file) for name in STRUCTURED if name in facts}
     return run, facts | values
 
 
 def _write_openvino(content: Content, file: Path) -> None:
     from openvino import Core, save_model
 
-    model = Core().read_model(onnx_model(content.net, content.example, content.calibrate))
+    model = Core().read_model(content.onnx())
     try:
         save_model(model, file, compress_to_fp16=False)
         # Saved once more with the digest of the weights, which lie in a file of their own that can be swapped.
@@ -83,12 +91,15 @@ def _read_openvino(file: Path, device: str) -> tuple[Runner, Facts]:
     return openvino.runner_of(compiled), _decoded(model.get_rt_info([METADATA]).value, file)
 
 
+def _program_of(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    two = example[:1].repeat_interleave(2, 0)  # for a single image, torch.export would fix the batch size at 1
+    net = net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    return torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
 def _write_program(content: Content, file: Path) -> None:
-    two = content.example[:1].repeat_interleave(2, 0)  # for a single image, torch.export would fix the batch size at 1
-    net = content.net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    program = torch.export.export(net, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     buffer = io.BytesIO()  # where the disk is full, PyTorch's own writer ends the process
-    torch.export.save(program, buffer, extra_files={f"{METADATA}.json": json.dumps(content.facts)})
+    torch.export.save(content.program(), buffer, extra_files={f"{METADATA}.json": json.dumps(content.facts)})
     file.write_bytes(buffer.getvalue())
 
 

@@ -1,7 +1,8 @@
 """A network as an ONNX model, run by ONNX Runtime: on the processor, or on a GPU by its CUDA or TensorRT provider."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -39,18 +40,27 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
     two = example[:1].repeat(2, 1, 1, 1)  # for a single image, torch.export would fix the batch size at 1
     with torch.inference_mode():
         names = list(named(net(two)))
+    with writing():
+        program = torch.onnx.export(
+            net,
+            (two,),
+            input_names=[IMAGES],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+@contextmanager
+def writing() -> Generator[None]:
+    """Errors of PyTorch's exporter to ONNX, raised inside, become `InputError`, as `exported` raises them."""
     try:
         with warnings.catch_warnings():  # PyTorch 2.11 warns of its own copies of trees
             warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
-            program = torch.onnx.export(
-                net,
-                (two,),
-                input_names=[IMAGES],
-                output_names=names,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                dynamo=True,
-                verbose=False,
-            )
+            yield
     except ModuleNotFoundError as error:
         raise InputError(
             f"onnxscript is too old for PyTorch {torch.__version__} ({error}); install a newer one"
@@ -64,8 +74,6 @@ def exported(net: nn.Module, example: Tensor) -> bytes:
         raise InputError(
             f"PyTorch cannot write this network as ONNX ({reason}); give --format torch-export, or the engine eager"
         ) from error
-    assert program is not None
-    return program.model_proto.SerializeToString()
 
 
 def require_provider(provider: Provider, who: str) -> None:

@@ -108,6 +108,7 @@ class Kind(Generic[C, S]):
     # (None where none is asked for) to changes of fields.
     settle: Callable[[Mapping[str, Any], Mapping[str, Any], str | None], Mapping[str, Any]] = _unchanged
     require: Callable[[C], None] = lambda config: None  # refuses fields that exclude each other for the network
+    class_folders: bool = False  # whether a folder of pictures is a class, so that no run may lie among them
 
     @property
     def name(self) -> str:

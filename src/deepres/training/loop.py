@@ -4,7 +4,7 @@ import signal
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deepres.acceleration import on_gpu
 from deepres.acceleration.compiled import compile_blocks
@@ -52,8 +52,7 @@ def train(
         run.path.mkdir(parents=True, exist_ok=True)
     prepare(net, recipe, how)
     if how.memory_budget is not None:
-        part = task.split(task.batch_at(0), recipe.accumulate)[0]
-        _save_memory(net, task.images(part), how.memory_budget, how.precision, monitor)
+        _save_memory(net, recipe, task, how, monitor)
     # Resume from a checkpoint, if there is one, and train to the end.
     trainer = Trainer(net, recipe, task, run, how, ranks)
     trainer.resume(monitor)
@@ -112,9 +111,11 @@ def _iterate(trainer: Trainer, monitor: Monitor) -> None:
             raise StoppedError(progress.iteration, asked[0])
 
 
-def _save_memory(net: nn.Module, images: Tensor, budget: float, precision: str, monitor: Monitor) -> None:
-    """Recompute segments of `net` to keep to the `budget` (GiB); say how many, and what a step keeps in memory."""
-    kept = save_memory(net, images, int(budget * 2**30), precision)
+def _save_memory(net: nn.Module, recipe: Recipe, task: AnyTask, how: Setup, monitor: Monitor) -> None:
+    """Recompute segments of `net` to keep to the budget; say how many, and what a step keeps in memory."""
+    budget = how.memory_budget or 0.0
+    images = task.largest(recipe.accumulate)
+    kept = save_memory(net, images, int(budget * 2**30), how.precision, task.rehearse)
     cut = f"{kept.segments} segments run twice to save memory" if kept.segments else "no block needs to run twice"
     monitor.say(f"{cut}; a step keeps up to {kept.peak / 2**30:.3g} GiB (activations, gradients, velocity)")
     if kept.peak > budget * 2**30:

@@ -30,7 +30,18 @@ class Task(Protocol[Batch]):
         ...
 
     def images(self, batch: Batch) -> Tensor:
-        """The images (N, C, H, W) of a batch, to average BN statistics over and to measure memory with."""
+        """The images (N, C, H, W) of a batch, to average BN statistics over."""
+        ...
+
+    def largest(self, parts: int) -> Tensor:
+        """Images (N, C, H, W) as large as those of any micro-batch, of which a batch has `parts`."""
+        ...
+
+    def rehearse(self, net: nn.Module, images: Tensor) -> Tensor:
+        """A forward pass that keeps as much for the backward pass as `loss` of any micro-batch of such images.
+
+        The budget of memory is kept by it. Returns outputs whose sum depends on all parameters that are trained.
+        """
         ...
 
     def loss(self, net: nn.Module, part: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:

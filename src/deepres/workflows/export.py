@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,11 @@ from deepres.serving.export import Inputs, export
 from deepres.serving.forms import Form
 from deepres.weights.find import require_mean
 from deepres.workflows.evaluate import usual_protocol
+from deepres.workflows.open_network import is_detector
 from deepres.workflows.predict import pictures_under
+
+if TYPE_CHECKING:
+    from deepres.models.detection.detector import Detector
 
 RANDOM = 9  # random pictures for the check where no folder is given
 MOST = 320  # most pictures taken from a folder, evenly spaced
@@ -49,6 +53,12 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
     ranges from other pictures of the folder. Raises `InputError` as `serving.export.export`, and for a folder without
     pictures.
     """
+    if is_detector(net):
+        from deepres.workflows.export_detector import deploy_detector  # loads torchvision, which takes seconds
+
+        if options.int8:
+            raise InputError(f"{net.name} is a detector, which is written in fp32 alone; leave --int8 out")
+        return deploy_detector(cast("Detector", net), out, options.form, options.calibrate, say)
     channels = channels_and_classes(net)[0]
     if options.int8 and options.calibrate is None:
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")

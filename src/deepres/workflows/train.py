@@ -51,8 +51,9 @@ def train_run(
     config = with_places(dataclasses.replace(config, recipe=config.recipe.in_iterations(len(source.train))))
     # Refuse wrong input before anything is written.
     _require_parts(config, ranks)
-    kinds.kind_of(config).check(config, source, ranks, start)
-    if not run.exists:
+    kind = kinds.kind_of(config)
+    kind.check(config, source, ranks, start)
+    if kind.class_folders and not run.exists:
         run_pictures.require_outside(config.data_path or config.data, run.path)
     # Lock the folder, read the start weights, and train.
     with ExitStack() as held:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from deepres.data.boxes.scenes import Box, Fault, Kind, Scene
+from deepres.data.boxes.annotations import AnnotatedPicture, Box, Fault, Kind
 from deepres.data.boxes.truth import Truth
 from deepres.data.rgb import SIDEWAYS, orientation_of, seen_size
 
@@ -29,7 +29,7 @@ class Look(NamedTuple):
     orientation: int
 
 
-class Objects(NamedTuple):
+class Packed(NamedTuple):
     """The objects of several pictures, one after another, and the end of those of each picture, int64 (N,)."""
 
     truth: Truth
@@ -54,7 +54,9 @@ def turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
     return (top, left, bottom, right) if orientation in SIDEWAYS else (left, top, right, bottom)
 
 
-def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, int]) -> tuple[Objects, list[Fault]]:
+def cleaned(
+    annotated: Sequence[AnnotatedPicture], looks: Sequence[Look], labels: dict[str, int]
+) -> tuple[Packed, list[Fault]]:
     """The objects of pictures that have been looked at, and what was wrong with them.
 
     `labels` are the numbers of the class names. A box is taken as one on the upright picture, unless the annotation
@@ -64,8 +66,8 @@ def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, in
     # One row for each object of all pictures.
     rows = [
         (owner, labels[own.name], own.difficult, own.crowd, np.nan if own.area is None else own.area, *box)
-        for owner, (scene, head) in enumerate(zip(scenes, looks, strict=True))
-        for own, box in zip(scene.objects, _placed(scene, head), strict=True)
+        for owner, (picture, head) in enumerate(zip(annotated, looks, strict=True))
+        for own, box in zip(picture.objects, _placed(picture, head), strict=True)
     ]
     table = np.array(rows, np.float64).reshape(-1, 9)
     owners, boxes = table[:, 0].astype(np.int64), table[:, 5:].copy()
@@ -82,46 +84,50 @@ def cleaned(scenes: Sequence[Scene], looks: Sequence[Look], labels: dict[str, in
     doubled = np.zeros(len(own), bool)
     doubled[order[1:]] = (own[order[1:]] == own[order[:-1]]).all(1)
     wrong: tuple[tuple[Kind, Any], ...] = (("flat", flat), ("outside", outside & ~flat), ("doubled", doubled & ~flat))
-    faults = [fault for kind, mask in wrong for fault in _faults(kind, scenes, owners[mask], boxes[mask])]
-    return _objects(table[~doubled & ~flat], len(scenes)), faults + _sizes(scenes, looks)
+    faults = [fault for kind, mask in wrong for fault in _faults(kind, annotated, owners[mask], boxes[mask])]
+    return _packed(table[~doubled & ~flat], len(annotated)), faults + _sizes(annotated, looks)
 
 
-def _placed(scene: Scene, head: Look) -> list[Box]:
+def _placed(picture: AnnotatedPicture, head: Look) -> list[Box]:
     """The boxes of a picture, in pixels of the upright picture."""
-    boxes = [own.box for own in scene.objects]
-    if scene.relative:
+    boxes = [own.box for own in picture.objects]
+    if picture.relative:
         width, height = head.upright
         return [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in boxes]
-    if scene.size == head.stored != head.upright:
+    if picture.size == head.stored != head.upright:
         return [turned(box, head.stored, head.orientation) for box in boxes]
     return boxes
 
 
-def _objects(table: NDArray[np.float64], count: int) -> Objects:
+def _packed(table: NDArray[np.float64], count: int) -> Packed:
     values = torch.from_numpy(table)
     owner, label, difficult, crowd, area = values[:, :5].unbind(1)
     boxes = values[:, 5:]
     areas = torch.where(area.isnan(), (boxes[:, 2:] - boxes[:, :2]).prod(1), area)
     truth = Truth(boxes.float().contiguous(), label.long(), difficult.bool(), crowd.bool(), areas.float())
-    return Objects(truth, owner.long().bincount(minlength=count).cumsum(0))
+    return Packed(truth, owner.long().bincount(minlength=count).cumsum(0))
 
 
-def _faults(kind: Kind, scenes: Sequence[Scene], owners: NDArray[np.int64], boxes: NDArray[np.float64]) -> list[Fault]:
+def _faults(
+    kind: Kind, annotated: Sequence[AnnotatedPicture], owners: NDArray[np.int64], boxes: NDArray[np.float64]
+) -> list[Fault]:
     """A fault for each picture that has such boxes, with the first of them."""
     places, starts, counts = np.unique(owners, return_index=True, return_counts=True)
     found = list[Fault]()
     for place, start, count in zip(places.tolist(), starts.tolist(), counts.tolist(), strict=True):
         shown = ", ".join(f"{side:g}" for side in boxes[start])
-        found.append(Fault(scenes[place].source, kind, f"{WORDS[kind]}: ({shown})", count))
+        found.append(Fault(annotated[place].source, kind, f"{WORDS[kind]}: ({shown})", count))
     return found
 
 
-def _sizes(scenes: Sequence[Scene], looks: Sequence[Look]) -> list[Fault]:
+def _sizes(annotated: Sequence[AnnotatedPicture], looks: Sequence[Look]) -> list[Fault]:
     """The annotations whose size is that of neither the upright nor the stored picture."""
     return [
-        Fault(scene.source, "size", f"it gives {_by(scene.size)}, the picture {scene.name} has {_by(head.upright)}")
-        for scene, head in zip(scenes, looks, strict=True)
-        if scene.size is not None and scene.size not in (head.upright, head.stored)
+        Fault(
+            picture.source, "size", f"it gives {_by(picture.size)}, the picture {picture.name} has {_by(head.upright)}"
+        )
+        for picture, head in zip(annotated, looks, strict=True)
+        if picture.size is not None and picture.size not in (head.upright, head.stored)
     ]
 
 

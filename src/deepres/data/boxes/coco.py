@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
 
-from deepres.data.boxes.scenes import Content, Fault, Kind, Object, Scene, Source
+from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged
 from deepres.data.boxes.tree import Tree, by_last, key_of
 from deepres.data.part_names import TOKEN, part_name
 from deepres.data.walk import class_name, composed
@@ -78,7 +78,7 @@ def coco_source(tree: Tree) -> Source:
         own = _set_name(name)
         sets[own if own not in sets else name] = partial(reader.read, name, own)
     notes = (*tree.notes, *[f"not read, since there are instances: {', '.join(other)}"] * bool(other))
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=notes)
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes)
 
 
 def _set_name(name: str) -> str:
@@ -104,11 +104,10 @@ class _Reader:
     def read(self, file: str, name: str) -> Content:
         """The pictures and objects of one JSON file. Raises `InputError` where it cannot be read."""
         stored = read_large(self.root / file, _Coco, MEND, most=MOST_BYTES)
-        found, wrong = Content(), dict[tuple[Kind, str], tuple[str, int]]()
+        found = Content()
         for own in stored.get("categories", ()):
-            if found.categories.setdefault(own["id"], class_name(own["name"], self.root / file)) != composed(
-                own["name"]
-            ):
+            named = class_name(own["name"], self.root / file)
+            if found.categories.setdefault(own["id"], named) != named:
                 raise InputError(f"{self.root / file} has two classes of the id {own['id']}; {MEND}")
         # The objects of each picture.
         objects = {image["id"]: list[Object]() for image in stored["images"]}
@@ -120,9 +119,8 @@ class _Reader:
                 objects[own["image_id"]].append(made)
                 continue
             kind, reason = ("object", made) if isinstance(made, str) else ("stray", "an image that is not listed")
-            first, times = wrong.get((kind, file), (f"{reason} (image {own['image_id']})", 0))
-            wrong[kind, file] = first, times + 1
-        found.faults += [Fault(name, kind, reason, times) for (kind, name), (reason, times) in wrong.items()]
+            found.faults.append(Fault(file, kind, f"{reason} (image {own['image_id']})"))
+        found.faults = merged(found.faults)
         self._add(stored["images"], objects, (file, name), found)
         return found
 
@@ -130,22 +128,24 @@ class _Reader:
         self, images: list[_Image], objects: dict[int, list[Object]], where: tuple[str, str], found: Content
     ) -> None:
         """Add the pictures that are there. Entries of the same picture are joined."""
-        scenes: dict[str, Scene] = {}
+        annotated: dict[str, AnnotatedPicture] = {}
         for image in images:
             own = self._picture(image["file_name"], *where)
             if own is None:
-                found.faults.append(Fault(composed(image["file_name"]), "missing", f"{where[0]} lists it"))
-            elif own in scenes:
-                scenes[own].objects.extend(objects[image["id"]])
+                found.faults.append(
+                    Fault(composed(image["file_name"]), "missing", f"it is not there, but {where[0]} lists it")
+                )
+            elif own in annotated:
+                annotated[own].objects.extend(objects[image["id"]])
             else:
                 width, height = image.get("width"), image.get("height")
                 size = (round(width), round(height)) if width and height else None
                 name = composed(own)
-                scenes[own] = Scene(
+                annotated[own] = AnnotatedPicture(
                     self.root / own, name, key_of(own), name, objects[image["id"]], size, image_id=image["id"]
                 )
-        found.scenes += scenes.values()
-        if background := sum(not scene.objects for scene in found.scenes):
+        found.annotated += annotated.values()
+        if background := sum(not picture.objects for picture in found.annotated):
             found.notes.append(f"pictures without boxes, kept as background: {background:,} of {where[0]}")
 
     def _picture(self, named: str, file: str, name: str) -> str | None:

@@ -11,10 +11,10 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from torch import Tensor
 
+from deepres.data.boxes.annotations import HARMLESS, AnnotatedPicture, Fault, Source, told
 from deepres.data.boxes.cleaning import Look, cleaned, look
 from deepres.data.boxes.layouts import find_source
 from deepres.data.boxes.parts import Divided, divide
-from deepres.data.boxes.scenes import HARMLESS, Fault, Scene, Source, told
 from deepres.data.boxes.truth import Truth
 from deepres.data.division import Division
 from deepres.data.listing import PARTS, Picture, Span, digest_of, each
@@ -152,21 +152,23 @@ def _make(data: str, source: Source, divided: Divided, say: Say) -> Opened:
     """Read the pictures of both parts, and bring their boxes to them. Raises `InputError` where there are no boxes."""
     categories = _categories(source, divided)
     faults = [*source.faults, *(fault for content in divided.read for fault in content.faults)]
-    scenes = divided.train, divided.test
-    if not any(scene.objects for own in scenes for scene in own):
+    annotated = divided.train, divided.test
+    if not any(picture.objects for own in annotated for picture in own):
         first = f" ({faults[0].name}: {faults[0].reason})" if faults else ""
         raise InputError(f"{source.root} has no picture with boxes that can be read{first}; mend the annotations")
     parts = list[BoxIndex]()
-    for own in scenes:
+    for own in annotated:
         part, wrong = _part(data, source.root, own, categories, say)
         parts.append(part)
         faults += wrong
-    notes = [*divided.notes, *(note for content in divided.read for note in content.notes)]
+    used = len({picture.file for own in annotated for picture in own})
+    counts = [f"{used:,} of the {source.pictures:,} pictures in the folder are used"] * (used < source.pictures)
+    notes = [*divided.notes, *counts, *(note for content in divided.read for note in content.notes)]
     return Opened(source.layout, BoxParts(*parts), sorted(set(faults)), notes)
 
 
 def _part(
-    data: str, root: Path, scenes: list[Scene], categories: dict[int, str], say: Say
+    data: str, root: Path, annotated: list[AnnotatedPicture], categories: dict[int, str], say: Say
 ) -> tuple[BoxIndex, list[Fault]]:
     """The index of one part, and what is wrong in it. Pictures that do not open are left out."""
 
@@ -178,20 +180,20 @@ def _part(
             return fault(error), b""
 
     # Look at each picture, and read it for its digest.
-    builder, faults, kept, looks = Builder(), list[Fault](), list[Scene](), list[Look]()
-    pictures = [Picture(scene.name, 0, "train", scene.picture) for scene in scenes]
-    for scene, (picture, (found, digest)) in zip(scenes, each(pictures, seen, say, data, "read"), strict=True):
+    builder, faults, kept, looks = Builder(), list[Fault](), list[AnnotatedPicture](), list[Look]()
+    listed = [Picture(picture.name, 0, "train", picture.file) for picture in annotated]
+    for picture, (own, (found, digest)) in zip(annotated, each(listed, seen, say, data, "read"), strict=True):
         if isinstance(found, str):
-            faults.append(Fault(scene.name, "picture", found))
+            faults.append(Fault(picture.name, "picture", found))
             continue
-        builder.add(picture, Span(scene.picture), root, digest)
-        kept.append(scene)
+        builder.add(own, Span(picture.file), root, digest)
+        kept.append(picture)
         looks.append(found)
     # Bring the boxes to the pictures.
     labels = {name: label for label, name in enumerate(categories.values())}
     (objects, ends), wrong = cleaned(kept, looks, labels)
     sizes = torch.tensor([head.upright for head in looks], dtype=torch.int64).view(-1, 2)
-    ids = [scene.image_id for scene in kept if scene.image_id is not None]
+    ids = [picture.image_id for picture in kept if picture.image_id is not None]
     if len(set(ids)) < len(kept):  # two files of COCO may have the same, and other layouts have none
         ids = list(range(1, len(kept) + 1))
     index = builder.index(root, tuple(categories.values()))
@@ -224,7 +226,7 @@ def _categories(source: Source, divided: Divided) -> dict[int, str]:
     if len(set(listed.values())) < len(listed):
         raise InputError(f"{source.root} has two classes of the same name; rename one")
     if not listed:
-        names = {own.name for part in (divided.train, divided.test) for scene in part for own in scene.objects}
+        names = {own.name for part in (divided.train, divided.test) for picture in part for own in picture.objects}
         listed = dict(enumerate(sorted(names), start=1))
     return dict(sorted(listed.items()))
 

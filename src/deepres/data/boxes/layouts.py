@@ -1,11 +1,14 @@
 """Tells which layout a folder with boxes is in."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from deepres.data.boxes import coco, voc, yolo
-from deepres.data.boxes.scenes import Source
+from deepres.data.boxes.annotations import Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
 from deepres.data.part_names import IMAGE_SUFFIXES
 from deepres.data.published import PUBLISHED
@@ -17,6 +20,7 @@ from deepres.runtime.files import require_regular
 FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, and quick in a million pictures
 TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
+VOC_ROOT = re.compile(rb"<annotation[\s>]")  # and not the <annotations> of others
 READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
 
 
@@ -29,25 +33,34 @@ def is_boxes(data: str) -> bool:
 def layout_of(root: Path) -> str | None:
     """The layout of a folder with boxes; None for any other folder. A bounded number of files is looked at."""
     try:
-        seen = _glance(root)
+        return next(_layouts(root), None)
     except OSError:
         return None
-    if any(_begins_with(file, b"<annotation") for file in seen.get(".xml", ())):
-        return voc.LAYOUT
+
+
+def _layouts(root: Path) -> Iterator[str]:
+    """All layouts of which there are signs; the first is read."""
+    seen = _glance(root)
+    if any(_is_annotation(file) for file in seen.get(".xml", ())):
+        yield voc.LAYOUT
     if any(map(coco.is_coco, seen.get(".json", ()))):
-        return coco.LAYOUT
-    return yolo.LAYOUT if _is_yolo(seen) else None
+        yield coco.LAYOUT
+    if _is_yolo(seen):
+        yield yolo.LAYOUT
 
 
 def find_source(root: Path) -> Source:
     """The data set in a folder. Raises `InputError` for a folder in no layout with boxes, and `OSError`."""
-    layout = layout_of(root)
-    if layout is None:
+    layouts = list(_layouts(root))
+    if not layouts:
         raise InputError(
             f"{root} has no boxes in a layout that is known; give a folder of Pascal VOC (Annotations/ with XML, "
             "JPEGImages/), COCO JSON (annotations/instances_NAME.json) or YOLO (images/, labels/ and data.yaml)"
         )
-    return READERS[layout](Tree.of(root))
+    source = READERS[layouts[0]](Tree.of(root))
+    if others := layouts[1:]:
+        source = replace(source, notes=(*source.notes, f"read as {layouts[0]}; its {others[0]} files are not read"))
+    return source
 
 
 def _glance(root: Path) -> dict[str, list[Path]]:
@@ -82,11 +95,11 @@ def _has_picture(file: Path) -> bool:
     return any(file.with_suffix(suffix).exists() for suffix in IMAGE_SUFFIXES)
 
 
-def _begins_with(file: Path, tag: bytes) -> bool:
-    """Whether `tag` is in the first bytes of a regular file."""
+def _is_annotation(file: Path) -> bool:
+    """Whether a file begins as VOC's XML does."""
     try:
         require_regular(file)
         with file.open("rb") as stream:
-            return tag in stream.read(HEAD)
+            return VOC_ROOT.search(stream.read(HEAD)) is not None
     except OSError:
         return False

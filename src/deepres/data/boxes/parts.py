@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepres.data.boxes.scenes import Content, Scene, Source
+from deepres.data.boxes.annotations import AnnotatedPicture, Content, Source
 from deepres.data.division import Division, divided
 from deepres.data.listing import Picture
 from deepres.data.part_names import Split, part_name
@@ -25,8 +25,8 @@ CLOSED = "2012:test"  # without public annotations
 class Divided:
     """The pictures of both parts, the ids and names of the classes if they are listed, and what is said of it all."""
 
-    train: list[Scene]
-    test: list[Scene]
+    train: list[AnnotatedPicture]
+    test: list[AnnotatedPicture]
     read: list[Content] = field(default_factory=list[Content])
     notes: list[str] = field(default_factory=list[str])
 
@@ -35,9 +35,9 @@ def divide(source: Source, train_set: str | None, test_set: str | None, division
     """The parts of a data set. `train_set` and `test_set` name its sets, with commas or plus between them.
 
     By default the test sets are tested on, where one has boxes, else the validation sets; training and validation sets
-    are trained on, as far as they are not tested on.
-    Of several years, those of the first that has any are tested on, so that VOC 07 and 12 are the paper's "07+12". Data
-    with neither are divided by the rule `division`. Raises `InputError` for a set that is not there.
+    are trained on, as far as they are not tested on. Of several years, the test sets of the first that has any are
+    tested on, so that VOC 07 and 12 are the paper's "07+12". Data with neither are divided by the rule `division`.
+    Raises `InputError` for a set that is not there, and for one to be tested on that has no boxes.
     """
     if train_set in SHORT:
         train_set, test = SHORT[train_set]
@@ -49,21 +49,21 @@ def divide(source: Source, train_set: str | None, test_set: str | None, division
     # The names of the sets decide where none are given.
     if tests is None:
         tests = sets.tested(trains)
-    if tests and test_set and not any(scene.objects for scene in sets.scenes(tests)):
+    if tests and test_set and not any(picture.objects for picture in sets.annotated(tests)):
         raise _without_boxes(source, test_set)
     if trains is None and test_set is None and not tests:
         return _by_rule(source, sets, division)
-    tested = sets.scenes(tests)
+    tested = sets.annotated(tests)
     if trains is None:
-        known = {scene.picture for scene in tested}
+        known = {picture.file for picture in tested}
         trains = sets.needed(sets.trained(tests), known)
-        trained = [scene for scene in sets.scenes(trains) if scene.picture not in known]
+        trained = [picture for picture in sets.annotated(trains) if picture.file not in known]
     else:
-        trained = sets.scenes(trains)
-        known = {scene.picture for scene in trained}
-        tested = tested if test_set else [scene for scene in tested if scene.picture not in known]
+        trained = sets.annotated(trains)
+        known = {picture.file for picture in trained}
+        tested = tested if test_set else [picture for picture in tested if picture.file not in known]
     note = f"trained on {_names(trains)}, tested on {_names(tests)}"
-    unused = sets.unused({scene.picture for scene in (*trained, *tested)}, {*trains, *tests})
+    unused = sets.unused({picture.file for picture in (*trained, *tested)}, {*trains, *tests})
     more = [f"not used: {_names(unused)}"] if unused else []
     return Divided(trained, tested, sets.read(trains, tests), [note, *more])
 
@@ -85,9 +85,9 @@ class _Sets:
             self._content[name] = self.source.sets[name]()
         return self._content[name]
 
-    def scenes(self, names: Iterable[str]) -> list[Scene]:
+    def annotated(self, names: Iterable[str]) -> list[AnnotatedPicture]:
         """The pictures of several sets, each once."""
-        return list({scene.picture: scene for name in names for scene in self.content(name).scenes}.values())
+        return list({picture.file: picture for name in names for picture in self.content(name).annotated}.values())
 
     def refuse_editions(self) -> None:
         """Raise `InputError` where there are train2014 and train2017, which have pictures in common."""
@@ -107,7 +107,7 @@ class _Sets:
 
     def needed(self, names: Iterable[str], known: set[Path]) -> list[str]:
         """Those sets that have pictures, or faults alone, which no other one has; `known` pictures do not count."""
-        own = {name: {scene.picture for scene in self.content(name).scenes} for name in names}
+        own = {name: {picture.file for picture in self.content(name).annotated} for name in names}
         seen, needed = set(known), list[str]()
         for name in sorted(own, key=lambda name: (len(own[name] & known), -len(own[name]))):
             needed += [name] * bool(own[name] - seen or (self.content(name).faults and not own[name]))
@@ -119,7 +119,7 @@ class _Sets:
         apart = [name for name in self.source.sets if (name in self.splits or not name) and name not in used]
         if not self.source.shared:
             return apart
-        return [name for name in apart if any(scene.picture not in known for scene in self.content(name).scenes)]
+        return [name for name in apart if any(picture.file not in known for picture in self.content(name).annotated)]
 
     def read(self, *names: Sequence[str]) -> list[Content]:
         """The content of these sets."""
@@ -145,14 +145,14 @@ class _Sets:
 
     def tested(self, trains: list[str] | None) -> list[str]:
         """The sets to test on by default: those that have boxes, and pictures that are not trained on."""
-        trained = {scene.picture for scene in self.scenes(trains or ())}
+        trained = {picture.file for picture in self.annotated(trains or ())}
         for split in ("test", "val"):
             years: dict[str, list[str]] = {}
             for name, own in self.splits.items():
                 if own == split:
                     years.setdefault(name.rpartition(":")[0], []).append(name)
             for names in years.values():
-                if any(scene.objects and scene.picture not in trained for scene in self.scenes(names)):
+                if any(picture.objects and picture.file not in trained for picture in self.annotated(names)):
                     return names
         return []
 
@@ -164,13 +164,13 @@ class _Sets:
 def _by_rule(source: Source, sets: _Sets, division: Division) -> Divided:
     """Data without a test part, divided by the house's rule: the sets to be trained on, or else all."""
     names = sets.trained(())
-    scenes = sets.scenes(names)
-    pictures = [Picture(scene.name, 0, "train", scene.picture, scene.key) for scene in scenes]
-    parts = {"train": list[Scene](), "test": list[Scene]()}
-    for scene, picture in zip(scenes, divided(pictures, division), strict=True):
-        parts[picture.part].append(scene)
+    annotated = sets.annotated(names)
+    listed = [Picture(picture.name, 0, "train", picture.file, picture.key) for picture in annotated]
+    parts = {"train": list[AnnotatedPicture](), "test": list[AnnotatedPicture]()}
+    for picture, own in zip(annotated, divided(listed, division), strict=True):
+        parts[own.part].append(picture)
     notes = [f"there is no test part with boxes: {RULES[division]}"]
-    if unused := sets.unused({scene.picture for scene in scenes}, set(names)):
+    if unused := sets.unused({picture.file for picture in annotated}, set(names)):
         notes.append(f"not used: {_names(unused)}")
     return Divided(parts["train"], parts["test"], sets.read(names), notes)
 
@@ -183,8 +183,8 @@ def _without_boxes(source: Source, name: str) -> InputError:
     """The error for a set to be tested on that has no boxes, as VOC 2012's, whose annotations are not public."""
     if name == CLOSED:
         return InputError(
-            f"{source.root} has no boxes for VOC 2012's test set, which are not public; give the test set {NOTHING!r} "
-            "to train alone and send detections to the server of the challenge, or train on 07+12, tested on 2007:test"
+            f"{source.root} has no boxes for VOC 2012's test set, which are not public; train on 07+12, tested on "
+            "2007:test, or test on 2012:val, which is trained on, and send detections to the server of the challenge"
         )
     return InputError(
         f"{source.root} has no boxes in the image set {name!r}, on which nothing can be tested; name another"

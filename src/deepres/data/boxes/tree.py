@@ -8,10 +8,13 @@ from typing import TypeVar
 
 from deepres.data.part_names import is_picture, part_name
 from deepres.data.walk import Walk, composed
+from deepres.runtime.errors import InputError
+from deepres.runtime.files import listed_names, read_bytes
 
 # Folders that say what kind of file they hold, and nothing of the part or the class.
 PICTURE_FOLDERS = {"jpegimages", "images", "image", "imgs", "img", "pictures", "photos"}
 TRUTH_FOLDERS = {"annotations", "annotation", "annots", "xmls", "xml", "labels", "label"}
+MOST_LIST = 2**26  # bytes of a list of names
 MASK_FOLDERS = {"segmentationclass", "segmentationobject"}  # of VOC: pictures of masks
 T = TypeVar("T")
 
@@ -42,6 +45,11 @@ class Tree:
         apart = TRUTH_FOLDERS | MASK_FOLDERS
         return _by_key(name for name in self.names if is_picture(name) and not apart & _folders(name))
 
+    @cached_property
+    def count(self) -> int:
+        """The number of pictures."""
+        return sum(map(len, self.pictures.values()))
+
     def ending(self, suffix: str) -> dict[str, list[str]]:
         """The names of the files with this suffix, by key."""
         return _by_key(name for name in self.names if name.lower().endswith(suffix))
@@ -55,6 +63,14 @@ def key_of(name: str) -> str:
     *folders, last = name.split("/")
     kept = [folder for folder in folders if folder.casefold() not in PICTURE_FOLDERS | TRUTH_FOLDERS]
     return composed("/".join([*kept, last.rpartition(".")[0] or last]))
+
+
+def lines_in(file: Path) -> list[str]:
+    """The lines of a list of names. Raises `OSError`, and `InputError` for what is not text."""
+    try:
+        return listed_names(read_bytes(file, MOST_LIST))
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8; write it anew") from None
 
 
 def by_last(keys: Iterable[str]) -> dict[str, str]:

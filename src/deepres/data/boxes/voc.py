@@ -3,24 +3,22 @@
 import math
 import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged, seconds
 from deepres.data.boxes.safe_xml import read_xml
-from deepres.data.boxes.scenes import Content, Fault, Object, Scene, Source
-from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of
+from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.part_names import is_picture
 from deepres.data.rgb import fault
 from deepres.data.walk import composed
-from deepres.runtime.files import listed_names, read_bytes
 
 LAYOUT = "Pascal VOC"
 SETS = "ImageSets"
 LIST = re.compile(rf"(.*/)?{SETS}(/Main)?/[^/]+\.txt")
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")
 YEAR = re.compile(r"VOC(\d{4})")
-MOST_LIST = 2**26  # bytes of a list of names
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -36,7 +34,17 @@ def voc_source(tree: Tree) -> Source:
     sets, year = _listed(tree, reader)
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=tree.notes, year=year, shared=True)
+    return Source(
+        LAYOUT,
+        tree.root,
+        tree.files,
+        tree.count,
+        sets,
+        notes=tree.notes,
+        year=year,
+        shared=True,
+        faults=tuple(reader.faults),
+    )
 
 
 def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
@@ -44,20 +52,20 @@ def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Conte
     # Layout, Segmentation and Action have the lists of other tasks.
     files = [name for name in tree.names if LIST.fullmatch(name)]
     homes = {name: name[: name.index(SETS)].rstrip("/") for name in files}
-    years = {home: YEAR.findall(f"{tree.root.name}/{home}")[-1:] for home in homes.values()}
-    several = len(years) > 1
-    found: dict[str, Callable[[], Content]] = {}
-    for name, home in homes.items():
-        before = f"{(years[home] or [home])[0]}:" if several else ""
-        found[before + Path(name).stem] = partial(_of_list, tree.root / name, home, reader)
-    only = [year for own in years.values() for year in own] if not several else []
-    return found, "".join(only)
+    years = {home: "".join(YEAR.findall(f"{tree.root.name}/{home}")[-1:]) for home in homes.values()}
+    # Several homes are told apart by their years, or else by their folders.
+    by_year = len(set(years.values()) - {""}) == len(years)
+    labels = {home: f"{year if by_year else home}:" if len(years) > 1 else "" for home, year in years.items()}
+    sets = {
+        labels[home] + Path(name).stem: partial(_of_list, tree.root / name, home, reader)
+        for name, home in homes.items()
+    }
+    return sets, next(iter(years.values())) if len(years) == 1 else ""
 
 
 def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
     """The pictures of a list. Its lines begin with their names; those of a class go on with 1 or -1."""
-    lines = listed_names(read_bytes(file, MOST_LIST))
-    names = [CLASS_FLAG.sub("", line.strip()) for line in lines]
+    names = [CLASS_FLAG.sub("", line.strip()) for line in lines_in(file)]
     keys = (key_of(f"{home}/{name}".lstrip("/") + "." * (not is_picture(name))) for name in names)
     return reader.read(list(dict.fromkeys(keys)))
 
@@ -67,7 +75,10 @@ class _Reader:
 
     def __init__(self, tree: Tree) -> None:
         self.root, self.pictures = tree.root, tree.pictures
-        self.annotations = {key: names[0] for key, names in tree.ending(".xml").items()}
+        found = tree.ending(".xml")
+        self.annotations = {key: names[0] for key, names in found.items()}
+        self.faults = seconds(found, self.annotations)
+        self.known: dict[str, Content] = {}  # image sets share pictures, and each is read once
         # The picture of an annotation whose key is that of none, by the name in the file.
         self.by_name = by_last(self.pictures)
 
@@ -75,16 +86,17 @@ class _Reader:
         """The pictures with these keys."""
         found = Content()
         for key in keys:
-            own = self._one(key)
-            found.scenes += own.scenes
+            if key not in self.known:
+                self.known[key] = self._one(key)
+            own = self.known[key]
+            found.annotated += own.annotated
             found.faults += own.faults
-        named = {scene.name for scene in found.scenes}  # also those of annotations of another name
+        named = {picture.name for picture in found.annotated}  # also those of annotations of another name
         found.faults = [own for own in found.faults if own.kind != "unannotated" or own.name not in named]
         return found
 
-    @cache  # noqa: B019 (it lives as long as the opening of a data set)
     def _one(self, key: str) -> Content:
-        """The picture with this key, or why it is left out. Image sets share pictures, and each is read once."""
+        """The picture with this key, or why it is left out."""
         name = self.annotations.get(key)
         if name is None:
             names = self.pictures.get(key)
@@ -108,7 +120,8 @@ class _Reader:
         found, size = Content(), _size(annotation)
         objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
         for own in names:
-            found.scenes.append(Scene(self.root / own, composed(own), key, name, objects, size))
+            found.annotated.append(AnnotatedPicture(self.root / own, composed(own), key, name, objects, size))
+        found.faults = merged(found.faults)
         return found
 
 

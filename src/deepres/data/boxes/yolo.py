@@ -1,24 +1,26 @@
 """YOLO: a text file for each picture, one object a line; class names are in a list or in a YAML file."""
 
 import posixpath
+import re
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NotRequired, TypedDict
 
-from deepres.data.boxes.scenes import Box, Content, Fault, Object, Scene, Source
-from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree, by_folder, by_last, key_of
+from deepres.data.boxes.annotations import AnnotatedPicture, Box, Content, Fault, Object, Source, seconds
+from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.listing import MOST_CLASSES
 from deepres.data.rgb import fault
 from deepres.data.walk import class_name, composed, names_of
 from deepres.runtime.errors import InputError, reason_of
-from deepres.runtime.files import decoded_text, lines_of, listed_names, read_bytes
+from deepres.runtime.files import decoded_text, lines_of, read_bytes
 from deepres.runtime.untrusted import convert
 
 LAYOUT = "YOLO"
-MOST_YAML, MOST_LABELS, MOST_LIST = 2**20, 2**22, 2**26  # bytes
+MOST_YAML, MOST_LABELS = 2**20, 2**22  # bytes
 YAMLS = ("data", "dataset")  # preferred to other YAML files with names
 NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 PARTS = ("train", "val", "valid", "test")
+DRIVE = re.compile("^[A-Za-z]:(?=/)")  # of Windows
 ROUNDED = 0.01  # by which a number may be above 1 or below 0
 
 
@@ -52,7 +54,7 @@ def yolo_source(tree: Tree) -> Source:
     if not sets:
         sets = by_folder(tree.pictures, lambda keys: reader.read([name for key in keys for name in tree.pictures[key]]))
     notes = (*tree.notes, *reader.notes)
-    return Source(LAYOUT, tree.root, tree.files, sets, notes=notes, faults=tuple(reader.strays()))
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes, faults=tuple(reader.strays()))
 
 
 def is_labels(file: Path) -> bool:
@@ -89,7 +91,7 @@ def _read_yaml(file: Path) -> _Yaml:
         value = yaml.load(text, yaml.BaseLoader)  # the safe loader, without its guesses at types
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{file} is not YAML that can be read ({reason_of(error)}); mend or remove it") from None
-    if not isinstance(value, dict) or "names" not in value:
+    if not isinstance(value, dict) or not value.get("names"):
         return {}
     return convert(value, _Yaml, str(file))
 
@@ -106,8 +108,10 @@ class _Reader:
         self.folders = {parent.as_posix() for name in self.by_path for parent in PurePosixPath(name).parents}
         self.lists = {name for name in tree.names if name.lower().endswith(".txt")}
         self.notes: list[str] = []
+        # The labels of each picture: those in a folder of labels are preferred.
+        self.texts = tree.ending(".txt")
         self.labels: dict[str, str] = {}
-        for key, names in tree.ending(".txt").items():
+        for key, names in self.texts.items():
             apart = [name for name in names if TRUTH_FOLDERS & set(name.casefold().split("/"))]
             self.labels[key] = (apart or names)[0]
 
@@ -116,7 +120,7 @@ class _Reader:
         names = described.get("names", [])
         if not names:
             lists = sorted(filter(has_names, self.tree.names), key=lambda name: (name.count("/"), name))
-            names = lines_of(decoded_text(read_bytes(self.tree.root / lists[0], MOST_YAML))) if lists else []
+            names = lines_in(self.tree.root / lists[0]) if lists else []
         try:
             numbered = {int(number): name for number, name in names.items()} if isinstance(names, dict) else None
         except ValueError:
@@ -128,10 +132,9 @@ class _Reader:
         """The pictures in folders, or in lists in text files, that a YAML file names; what is not here is noted."""
         found: dict[str, None] = {}
         for own in [given] if isinstance(given, str) else given:
-            place = self._inside(own.replace("\\", "/"), base.replace("\\", "/"))
+            place = self._inside(*(DRIVE.sub("", path.replace("\\", "/")) for path in (own, base)))
             if place in self.lists:
-                content = read_bytes(self.tree.root / place, MOST_LIST)
-                found |= dict.fromkeys(filter(None, map(self._listed, listed_names(content))))
+                found |= dict.fromkeys(filter(None, map(self._listed, lines_in(self.tree.root / place))))
             elif place is not None:
                 found |= dict.fromkeys(name for name in self.by_path.values() if name.startswith(f"{place}/"))
             else:
@@ -174,9 +177,13 @@ class _Reader:
                 reason = f"class {unknown[0]}, of which there is no name"
                 found.faults.append(Fault(label or name, "object", reason, len(unknown)))
             background += [name] * (label is None)
-            scene = Scene(self.tree.root / name, composed(name), key_of(name), label or name, objects, relative=True)
-            found.scenes.append(scene)
+            picture = AnnotatedPicture(
+                self.tree.root / name, composed(name), key_of(name), label or name, objects, relative=True
+            )
+            found.annotated.append(picture)
         found.categories = {number + 1: name for number, name in classes.items()}
+        if not self.names:
+            found.notes.append("no file names the classes, which are called by their numbers (names: in data.yaml)")
         if background:
             found.notes.append(f"pictures without labels, kept as background: {names_of(background)}")
         return found
@@ -203,12 +210,14 @@ class _Reader:
         return read
 
     def strays(self) -> list[Fault]:
-        """The label files in folders of labels to which there is no picture."""
-        known = {name.rpartition("/")[0] for key, name in self.labels.items() if key in self.tree.pictures}
-        return [
+        """The labels without a picture, in folders where others have one, and second ones of a picture."""
+        pictures = self.tree.pictures
+        known = {name.rpartition("/")[0] for key, name in self.labels.items() if key in pictures}
+        second = seconds(self.texts, {key: name for key, name in self.labels.items() if key in pictures})
+        return second + [
             Fault(name, "missing", "the picture of these labels is not there")
             for key, name in self.labels.items()
-            if key not in self.tree.pictures and name.rpartition("/")[0] in known and not has_names(name)
+            if key not in pictures and name.rpartition("/")[0] in known and is_labels(self.tree.root / name)
         ]
 
 

@@ -24,7 +24,7 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
     A change of size is bounded by a factor of 62.5, so that boxes are finite for any finite deltas.
     """
-    anchors = anchors.view(len(anchors), *[1] * (deltas.dim() - 2), 4)
+    anchors = anchors.view(anchors.shape[0], *[1] * (deltas.dim() - 2), 4)
     size, centre = anchors[..., 2:] - anchors[..., :2], (anchors[..., 2:] + anchors[..., :2]) / 2
     moved = centre + deltas[..., :2] * size
     half = size * deltas[..., 2:].clamp(max=LARGEST_CHANGE).exp() / 2
@@ -34,7 +34,8 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """`boxes` (..., 4) cut off at the border of an image of `size` (height, width)."""
     height, width = size
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], -1).flatten(-2)
 
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:

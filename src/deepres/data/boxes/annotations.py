@@ -18,7 +18,7 @@ KINDS: dict[Kind, str] = {
     "missing": "pictures that are named but not there",
     "unannotated": "pictures without an annotation, left out",
     "unread": "annotations that cannot be read, left out with their pictures",
-    "stray": "annotations of no known picture, left out",
+    "stray": "annotations that belong to no picture, or to one that has another, left out",
     "size": "annotations that give another size than the picture has; the picture's counts",
     "object": "objects without a known class or a box, left out",
     "flat": "boxes without width or height, left out",
@@ -48,7 +48,7 @@ class Object(NamedTuple):
     area: float | None = None
 
 
-class Scene(NamedTuple):
+class AnnotatedPicture(NamedTuple):
     """One picture and its objects, as the annotation file `source` tells them.
 
     `name` and `source` are paths within the data set. Of COCO, whose annotations are in one file, `source` is the
@@ -57,7 +57,7 @@ class Scene(NamedTuple):
     and height where they are `relative`. `image_id` is COCO's.
     """
 
-    picture: Path
+    file: Path
     name: str
     key: str
     source: str
@@ -71,7 +71,7 @@ class Scene(NamedTuple):
 class Content:
     """What one image set says: its pictures, the ids and names of its classes if they are listed, and its faults."""
 
-    scenes: list[Scene] = field(default_factory=list[Scene])
+    annotated: list[AnnotatedPicture] = field(default_factory=list[AnnotatedPicture])
     categories: dict[int, str] = field(default_factory=dict[int, str])
     faults: list[Fault] = field(default_factory=list[Fault])
     notes: list[str] = field(default_factory=list[str])
@@ -81,20 +81,41 @@ class Content:
 class Source:
     """A data set with boxes that was found but not read: its layout, and how to read each of its image sets.
 
-    `files` are those that its content depends on. A data set that is not divided has one set, whose name is "". `year`
-    is that of a VOC data set of one year; of several, the names of the sets have it before ("2007:trainval"). Sets of a
-    `shared` source, as trainval and train of VOC, have pictures in common.
+    `files` are those that its content depends on, `pictures` the number of pictures among them. A data set that is not
+    divided has one set, whose name is "". `year` is that of a VOC data set of one year; of several, the names of the
+    sets have it before ("2007:trainval"). Sets of a `shared` source, as trainval and train of VOC, have pictures in
+    common.
     """
 
     layout: str
     root: Path
     files: tuple[Path, ...]
+    pictures: int
     sets: Mapping[str, Callable[[], Content]]
     division: str | None = None
     notes: tuple[str, ...] = ()
     year: str = ""
     shared: bool = False
     faults: tuple[Fault, ...] = ()  # of files that are in no set
+
+
+def merged(faults: list[Fault]) -> list[Fault]:
+    """The faults with those of one kind in one file together, counted, with the reason of the first."""
+    found: dict[tuple[str, Kind], Fault] = {}
+    for own in faults:
+        first = found.setdefault((own.name, own.kind), own._replace(times=0))
+        found[own.name, own.kind] = first._replace(times=first.times + own.times)
+    return list(found.values())
+
+
+def seconds(files: Mapping[str, list[str]], read: Mapping[str, str]) -> list[Fault]:
+    """Faults for the annotation files of a picture but that which is read, all by the key of the picture."""
+    return [
+        Fault(name, "stray", f"its picture has another annotation, {read[key]}")
+        for key, names in files.items()
+        for name in names
+        if key in read and name != read[key]
+    ]
 
 
 def told(faults: list[Fault]) -> list[str]:

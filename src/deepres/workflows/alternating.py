@@ -1,0 +1,56 @@
+"""The four steps in which Faster R-CNN is trained in its paper (Sec. 3.2), as four ordinary runs.
+
+1. The RPN, on the backbone. 2. The regions, on the backbone as well, with the proposals of step 1. 3. The RPN on the
+shared layers of step 2, which stay as they are from now on. 4. The layers of the regions, with the proposals of step 3.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from deepres.detection.recipe import DetectionConfig
+from deepres.models.catalog import build
+from deepres.models.detection.detector import Detector
+from deepres.runtime.errors import InputError
+from deepres.training.config import Config
+from deepres.workflows.configure import with_places
+
+FOLDERS = ("1-rpn", "2-regions", "3-rpn", "4-regions")  # in the folder of all four; the last one is the detector
+REGION_SHARE = 0.5  # of the iterations of an RPN's step: 40,000 for 80,000 in the authors' code
+
+
+def steps(config: Config, place: Path) -> Iterator[tuple[Path, DetectionConfig]]:
+    """The folder and the configuration of each run in turn; the runs before it must be finished.
+
+    `config` is that of the joint training; its iterations are those of an RPN's step. Raises `InputError` where it is
+    no detector's.
+    """
+    if not isinstance(config, DetectionConfig):
+        raise InputError("the four steps are those of a detector; leave --alternating out")
+    shared, regions = _stages(config)
+    kept = config.freeze or ()
+    first, second, third, fourth = (place.absolute() / name for name in FOLDERS)
+    proposing = replace(config.recipe, part="rpn")
+    scoring = replace(config.recipe.scaled(max(1, round(config.recipe.iterations * REGION_SHARE))), part="regions")
+    on_rpn, on_regions = (*kept, *regions), (*kept, "rpn")
+    yield first, replace(config, recipe=proposing, freeze=on_rpn)
+    yield second, replace(config, recipe=scoring, freeze=on_regions, rpn=str(first))
+    yield third, _started(config, second, recipe=proposing, freeze=(*on_rpn, *shared))
+    yield fourth, _started(config, third, recipe=scoring, freeze=(*on_regions, *shared), rpn=str(third))
+
+
+def _started(config: DetectionConfig, start: Path, **changes: object) -> DetectionConfig:
+    """`config` with the weights of the run `start`."""
+    return with_places(replace(config, start=str(start), start_path=None, **changes))  # pyright: ignore[reportArgumentType]
+
+
+def _stages(config: DetectionConfig) -> tuple[list[str], list[str]]:
+    """The stages with parameters that are shared, and those of the regions alone."""
+    with torch.device("meta"):
+        net = build(config.network, 1, detector=asdict(config.plan))
+    assert isinstance(net, Detector)
+    names = [name for name, stage in net.stages().items() if any(True for _ in stage.parameters())]
+    last = names.index(str(net.features.shared_map))
+    return names[: last + 1], [name for name in names[last + 1 :] if name != "rpn"]
