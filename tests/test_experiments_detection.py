@@ -195,6 +195,7 @@ def test_pictures_with_boxes_must_be_named(refused, name):
 def test_options_of_classifiers_and_unknown_backbones_are_refused(refused, boxes):
     assert "--image-size is for classifiers" in refused("reproduce", "table7", "--data", boxes, "--image-size", 32)
     assert "resnet57" in refused("reproduce", "table7", "--data", boxes, "--networks", "resnet57")
+    assert "absent.pth" in refused("reproduce", "table7", "--data", boxes, "--networks", "absent.pth")
     assert not Path("runs").exists()
 
 

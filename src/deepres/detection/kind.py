@@ -54,11 +54,16 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
 
 def _backbone(backbone: str) -> dict[str, Any]:
     """The network, and the start weights, of the option `--backbone`."""
-    if not (Path(backbone).exists() or "/" in backbone or Path(backbone).suffix):
+    if not is_place(backbone):
         entry(backbone)
         return {"network": DETECTOR + backbone}
     name = take(Path(backbone), silent).net.name
     return {"network": DETECTOR + name.removeprefix(DETECTOR), "start": backbone}
+
+
+def is_place(backbone: str) -> bool:
+    """Whether a backbone is the place of trained weights, which may be missing, and not a name of the catalog."""
+    return Path(backbone).exists() or "/" in backbone or bool(Path(backbone).suffix)
 
 
 def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from deepres.classification.scorer import Execution
 from deepres.data.boxes.index import BoxParts
 from deepres.detection.choose import RANDOM_RATE
-from deepres.detection.kind import DETECTION
+from deepres.detection.kind import DETECTION, is_place
 from deepres.detection.protocol import VOTING, Protocol, pyramid
 from deepres.detection.recipe import FASTER_RCNN, DetectionConfig
 from deepres.findings import describe
-from deepres.models.catalog import entry, names
+from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.plan import Plan, Scale, carry_out
 from deepres.paper.sheet import Experiment, Reproduction
@@ -108,7 +108,7 @@ class Detectors(Experiment):
         """
         found, starts = list[str](), dict[str, str]()
         for name in asked:
-            if name.removeprefix(DETECTOR) in names() or not Path(name).exists():
+            if not is_place(name):
                 found.append(DETECTOR + name.removeprefix(DETECTOR))
                 continue
             net = take(Path(name), silent).net
