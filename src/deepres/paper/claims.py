@@ -27,8 +27,8 @@ NAMES = {
     "top1": "top-1 error (%)",
     "top5": "top-5 error (%)",
     "response": "mean response",
-    "map07": "mAP@.5 as VOC 2007 (%)",
-    "map12": "mAP@.5 as VOC 2012 (%)",
+    "map07": "mAP@.5, VOC 2007 (%)",
+    "map12": "mAP@.5, VOC 2012 (%)",
     "map50": "mAP@.5 (%)",
     "map": "mAP@[.5,.95] (%)",
 }

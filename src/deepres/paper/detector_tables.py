@@ -7,7 +7,7 @@ from statistics import mean
 from deepres.detection.detection_table import read_detections
 from deepres.detection.figures import Figures
 from deepres.detection.mean_ap.tables import percent
-from deepres.findings import Cell, Figure, Panel, Table, curve_of, describe, spread_text
+from deepres.findings import Cell, Curve, Figure, Panel, Table, curve_of, describe, spread_text
 from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.claims import Results
@@ -25,10 +25,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
     "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
 }
 BY_AREA = "map12"  # has an interval
-RULES = (
-    "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve, COCO (mAP@.5 and "
-    "mAP@[.5,.95]) 101 points."
-)
+RULES = "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve."
 HOW: dict[Scale, str] = {
     "smoke": "Runs of a few steps: the figures only show that all of it works.",
     "quick": "Short runs on small pictures: compare the rows with each other, not with the paper's.",
@@ -109,13 +106,14 @@ def means_beside_the_papers(
         seeds = found.rows.get(key, {}).values()
         ours = (_shown(figure, list(seeds)) for figure in figures)
         paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
-        rows.append((label(key), *ours, len(seeds), *paper))
-    brackets = "In brackets: bootstrap 95 % interval over the test pictures. " if BY_AREA in figures else ""
+        rows.append((label(key), *ours, *paper))
+    brackets = "In brackets: bootstrap 95 % interval over the test pictures."
+    rules = f"{RULES} {brackets}" if BY_AREA in figures else "Both are COCO's figures."
     caption = (
-        f"{found.how} {RULES} {brackets}Of several seeds: mean ± standard deviation. The paper's figures are those of "
-        "its full recipe."
+        f"{found.how} {rules} Of several seeds: mean ± standard deviation. The paper's figures are those of its full "
+        "recipe."
     )
-    names = (*(COLUMNS[figure][0] for figure in figures), "seeds", *(f"paper: {column}" for column in columns))
+    names = (*(COLUMNS[figure][0] for figure in figures), *(f"paper: {column}" for column in columns))
     return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))
 
 
@@ -167,9 +165,13 @@ def every_run(found: Measured) -> Table:
 def curves(found: Measured) -> Figure:
     """mAP against the iteration, of all runs that were started."""
     plot = REPORTED[DETECTION].plots[0]
-    started = {name: [run for run in its_runs if run.exists] for name, its_runs in found.sheet.runs(found.plan).items()}
-    shown = [curve_of(own, label(name), plot) for name, own in started.items() if own]
-    return Figure(plot.title, plot.caption, (Panel("Detectors", tuple(shown), value=plot.value, unit=plot.unit),))
+    groups: dict[str, list[Curve]] = {"Plain networks": [], "Residual networks": []}
+    for name, its_runs in found.sheet.runs(found.plan).items():
+        if own := [run for run in its_runs if run.exists]:
+            curve = curve_of(own, label(name) if name in found.plan.networks else "+ context", plot)
+            groups["Plain networks" if curve.kind == "plain" else "Residual networks"].append(curve)
+    panels = (Panel(kind, tuple(own), value=plot.value, unit=plot.unit) for kind, own in groups.items() if own)
+    return Figure(plot.title, plot.caption, tuple(panels))
 
 
 def label(key: str) -> str:
