@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from box_folders import write_voc
+from box_folders import coco_json, picture, write_voc
+from deepres.detection.kind import DETECTION
 from deepres.detection.recipe import FASTER_RCNN
 from deepres.models.catalog import build, depth
 from deepres.paper.claims import close
@@ -17,6 +18,7 @@ from deepres.paper.plan import read_plan
 from deepres.paper.sheet import Reproduction
 from deepres.records import write_json
 from deepres.runtime.errors import silent
+from deepres.runtime.ranks import ALONE
 from deepres.weights.file import serialise
 from deepres.workflows.configure import configure
 from runs import run_deepres
@@ -225,6 +227,21 @@ def test_the_papers_scale_has_the_recipe_of_faster_rcnn(tmp_path, monkeypatch):
     assert made["table9"] == coco and (coco.train_set, coco.test_set) == ("train2014", "val2014")
     assert (coco.recipe.iterations, coco.recipe.milestones, coco.recipe.batch_size) == (320_000, (240_000,), 8)
     assert (coco.recipe.lr, coco.recipe.weight_decay, coco.recipe.regions) == (0.001, 5e-4, 128)
+
+
+def test_the_papers_scale_finds_its_sets_in_the_folders_of_coco(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, root = weights("resnet8", tmp_path / "backbone.safetensors"), tmp_path / "coco"
+    for first, edition in ((1, "train2014"), (3, "val2014"), (1, "train2017")):
+        objects = {f"{edition}{number}.jpg": [("cat", (4, 5, 30, 25))] for number in range(2)}
+        for name in objects:
+            picture(root / edition / name)
+        coco_json(root / "annotations" / f"instances_{edition}.json", objects, {"cat": 17}, first)
+    plan = TABLE9.plan("paper", "coco", tmp_path, str(file), 1)
+    config = TABLE9.config(plan, "faster-rcnn-resnet8", 0, asked("paper", tmp_path))
+    train, test = DETECTION.load_source(config, silent, ALONE)
+    assert [name.rpartition("/")[2] for name in train.names] == ["train20140.jpg", "train20141.jpg"]
+    assert [name.rpartition("/")[2] for name in test.names] == ["val20140.jpg", "val20141.jpg"]
 
 
 def test_runs_on_other_sets_of_voc_have_folders_of_their_own(tmp_path):
