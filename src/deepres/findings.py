@@ -135,7 +135,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Pictures:
     """A picture in a JPEG `file`, which the page shows whole."""
 
     title: str
@@ -165,13 +165,13 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows, in its order: verdicts, figures, sheets, tables, runs."""
+    """All that a report shows, in its order: verdicts, figures, pictures, tables, runs."""
 
     title: str
     summary: str
     verdicts: tuple[Verdict, ...] = ()
     figures: tuple[Figure, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
+    pictures: tuple[Pictures, ...] = ()
     tables: tuple[Table, ...] = ()
     runs: tuple[RunSummary, ...] = ()
 

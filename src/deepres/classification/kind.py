@@ -82,6 +82,7 @@ CLASSIFICATION: Kind[ClassificationConfig, Source] = Kind(
     begin=begin,
     images=images,
     finetuned=finetuned,
+    settle=settle,
     class_folders=True,
     require=require_optimizer,
 )

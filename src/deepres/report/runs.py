@@ -83,7 +83,7 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
         title=f"Training of {labels[0] if len(labels) == 1 else f'{len(labels)} {what}'}",
         summary=_summary(summaries),
         figures=(*(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots), *tested.figures),
-        sheets=tested.sheets,
+        pictures=tested.pictures,
         tables=(
             *(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
             *tested.tables,
