@@ -107,7 +107,11 @@ app.command()(train)
 @grouped
 def reproduce(
     name: Annotated[
-        str, typer.Argument(help="fig1, fig4, fig6, fig7, table1 to table6; of detectors table7 to table11.")
+        str,
+        typer.Argument(
+            help="fig1, fig4, fig6, fig7, table1, table2, table3, table4, table5, table6, table7, table8, table9, "
+            "table10, table11."
+        ),
     ],
     runs: RunOptions,
     scale: Annotated[

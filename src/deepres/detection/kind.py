@@ -11,7 +11,7 @@ import torch
 from deepres.data.boxes.index import BoxParts, open_boxes
 from deepres.detection import begin as beginning
 from deepres.detection.choose import chosen
-from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig
+from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig, DetectionRecipe
 from deepres.detection.source import load_source
 from deepres.detection.task import detection_task
 from deepres.models.catalog import build, entry
@@ -54,11 +54,16 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
 
 def _backbone(backbone: str) -> dict[str, Any]:
     """The network, and the start weights, of the option `--backbone`."""
-    if not (Path(backbone).exists() or "/" in backbone or Path(backbone).suffix):
+    if not is_place(backbone):
         entry(backbone)
         return {"network": DETECTOR + backbone}
     name = take(Path(backbone), silent).net.name
     return {"network": DETECTOR + name.removeprefix(DETECTOR), "start": backbone}
+
+
+def is_place(backbone: str) -> bool:
+    """Whether a backbone is the place of trained weights, which may be missing, and not a name of the catalog."""
+    return Path(backbone).exists() or "/" in backbone or bool(Path(backbone).suffix)
 
 
 def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
@@ -95,6 +100,7 @@ def images(config: DetectionConfig) -> str:
 def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of the trained detector, with which its weights fit."""
     known = {field.name for field in dataclasses.fields(DetectionConfig)}
+    known -= {field.name for field in dataclasses.fields(DetectionRecipe)}  # its `proposals` are those of training
     return {name: value for name, value in start.net.header["detector"].items() if name in known}
 
 

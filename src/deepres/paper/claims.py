@@ -27,8 +27,8 @@ NAMES = {
     "top1": "top-1 error (%)",
     "top5": "top-5 error (%)",
     "response": "mean response",
-    "map07": "mAP@.5 as VOC 2007 (%)",
-    "map12": "mAP@.5 as VOC 2012 (%)",
+    "map07": "mAP@.5, VOC 2007 (%)",
+    "map12": "mAP@.5, VOC 2012 (%)",
     "map50": "mAP@.5 (%)",
     "map": "mAP@[.5,.95] (%)",
 }
@@ -142,7 +142,7 @@ def printed(paper: Printed) -> Judge:
 def close(paper: Mapping[str, Mapping[str, float]], within: float) -> Judge:
     """Judge: the mean of every figure that the paper prints is `within` so many points of it."""
     numbers = [(network, figure, number) for network, own in paper.items() for figure, number in own.items()]
-    return _near(numbers, {figure: within for _, figure, _ in numbers}, f"within {within:g} points of every figure")
+    return _near(numbers, {figure: within for _, figure, _ in numbers}, f"within {within:g} of every figure")
 
 
 def _near(numbers: Sequence[tuple[str, str, float]], within: Mapping[str, float], asked: str) -> Judge:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepres.models.registry import DETECTOR
-from deepres.paper.claims import Claim, close, higher
+from deepres.paper.claims import NAMES, Claim, close, higher
 from deepres.paper.detector_tables import (
     RESNET,
     VGG,
@@ -105,7 +105,7 @@ def _raises(text: str, place: str, figure: str, worse: str, better: str, quick: 
 
 
 def _resnet(place: str, figure: str) -> Claim:
-    text = "ResNet in place of VGG-16 raises the mean average precision."
+    text = f"ResNet in place of VGG-16 raises {NAMES[figure].removesuffix(' (%)')}."
     return _raises(text, place, figure, VGG, RESNET, quick=QUICK_MARGIN)
 
 
@@ -122,7 +122,7 @@ TABLE7 = Means(
     fields=VOC | {"train_set": "07+12"},
     figures=("map07", "map12"),
     printed=TABLE7_PRINTED,
-    columns=("VOC 2007 test", "VOC 2012 test"),
+    columns=("VOC 2007", "VOC 2012"),
     claims=(
         _resnet("Sec. 4.3, Table 7", "map07"),
         _numbers("Table 7, VOC 2007", 20, {name: {"map07": both[0] or 0.0} for name, both in TABLE7_PRINTED.items()}),
@@ -137,7 +137,7 @@ TABLE8 = Means(
     fields=COCO,
     figures=("map50", "map"),
     printed=TABLE8_PRINTED,
-    columns=("val mAP@.5", "val mAP@[.5,.95]"),
+    columns=("val @.5", "val @[.5,.95]"),
     claims=(_resnet("Sec. 4.3, Table 8", "map50"), _resnet("Sec. 4.3, Table 8", "map"), TABLE8_CLAIM),
 )
 TABLE9 = Means(
@@ -155,7 +155,7 @@ TABLE9 = Means(
         SCALES.label: (53.8, 32.5, 55.7, 34.9),
         ENSEMBLE.label: (None, None, 59.0, 37.4),
     },
-    columns=("val mAP@.5", "val mAP@[.5,.95]", "test-dev mAP@.5", "test-dev mAP@[.5,.95]"),
+    columns=("val @.5", "val @[.5,.95]", "test-dev @.5", "test-dev @[.5,.95]"),
     claims=(
         *TABLE8.claims[:2],
         _raises("Box refinement raises mAP (by about 2 points).", "Appendix B, Table 9", "map", RESNET, REFINED.label),
@@ -193,176 +193,35 @@ VOC_NAMES = {
     "pottedplant": "plant",
     "tvmonitor": "tv",
 }
-CLASSES = (
-    "mAP",
-    "aero",
-    "bike",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "table",
-    "dog",
-    "horse",
-    "mbike",
-    "person",
-    "plant",
-    "sheep",
-    "sofa",
-    "train",
-    "tv",
-)
+_PRINTED = "mAP aero bike bird boat bottle bus car cat chair cow table dog horse mbike person plant sheep sofa train tv"
+CLASSES = tuple(_PRINTED.split())  # behind their mean
 
 
-def _by_class(*values: float) -> dict[str, float]:
+def _by_class(values: str) -> dict[str, float]:
     """The mean and the figures of the classes, as the paper prints them."""
-    return dict(zip(CLASSES, values, strict=True))
+    return dict(zip(CLASSES, map(float, values.split()), strict=True))
 
 
 TABLE10_PRINTED = {
     VGG: _by_class(
-        73.2,
-        76.5,
-        79.0,
-        70.9,
-        65.5,
-        52.1,
-        83.1,
-        84.7,
-        86.4,
-        52.0,
-        81.9,
-        65.7,
-        84.8,
-        84.6,
-        77.5,
-        76.7,
-        38.8,
-        73.6,
-        73.9,
-        83.0,
-        72.6,
+        "73.2 76.5 79.0 70.9 65.5 52.1 83.1 84.7 86.4 52.0 81.9 65.7 84.8 84.6 77.5 76.7 38.8 73.6 73.9 83.0 72.6"
     ),
     RESNET101: _by_class(
-        76.4,
-        79.8,
-        80.7,
-        76.2,
-        68.3,
-        55.9,
-        85.1,
-        85.3,
-        89.8,
-        56.7,
-        87.8,
-        69.4,
-        88.3,
-        88.9,
-        80.9,
-        78.4,
-        41.7,
-        78.6,
-        79.8,
-        85.3,
-        72.0,
+        "76.4 79.8 80.7 76.2 68.3 55.9 85.1 85.3 89.8 56.7 87.8 69.4 88.3 88.9 80.9 78.4 41.7 78.6 79.8 85.3 72.0"
     ),
     FINETUNED: _by_class(
-        85.6,
-        90.0,
-        89.6,
-        87.8,
-        80.8,
-        76.1,
-        89.9,
-        89.9,
-        89.6,
-        75.5,
-        90.0,
-        80.7,
-        89.6,
-        90.3,
-        89.1,
-        88.7,
-        65.4,
-        88.1,
-        85.6,
-        89.0,
-        86.8,
+        "85.6 90.0 89.6 87.8 80.8 76.1 89.9 89.9 89.6 75.5 90.0 80.7 89.6 90.3 89.1 88.7 65.4 88.1 85.6 89.0 86.8"
     ),
 }
 TABLE11_PRINTED = {
     VGG: _by_class(
-        70.4,
-        84.9,
-        79.8,
-        74.3,
-        53.9,
-        49.8,
-        77.5,
-        75.9,
-        88.5,
-        45.6,
-        77.1,
-        55.3,
-        86.9,
-        81.7,
-        80.9,
-        79.6,
-        40.1,
-        72.6,
-        60.9,
-        81.2,
-        61.5,
+        "70.4 84.9 79.8 74.3 53.9 49.8 77.5 75.9 88.5 45.6 77.1 55.3 86.9 81.7 80.9 79.6 40.1 72.6 60.9 81.2 61.5"
     ),
     RESNET101: _by_class(
-        73.8,
-        86.5,
-        81.6,
-        77.2,
-        58.0,
-        51.0,
-        78.6,
-        76.6,
-        93.2,
-        48.6,
-        80.4,
-        59.0,
-        92.1,
-        85.3,
-        84.8,
-        80.7,
-        48.1,
-        77.3,
-        66.5,
-        84.7,
-        65.6,
+        "73.8 86.5 81.6 77.2 58.0 51.0 78.6 76.6 93.2 48.6 80.4 59.0 92.1 85.3 84.8 80.7 48.1 77.3 66.5 84.7 65.6"
     ),
     FINETUNED: _by_class(
-        83.8,
-        92.1,
-        88.4,
-        84.8,
-        75.9,
-        71.4,
-        86.3,
-        87.8,
-        94.2,
-        66.8,
-        89.4,
-        69.2,
-        93.9,
-        91.9,
-        90.9,
-        89.6,
-        67.9,
-        88.2,
-        76.8,
-        90.3,
-        80.0,
+        "83.8 92.1 88.4 84.8 75.9 71.4 86.3 87.8 94.2 66.8 89.4 69.2 93.9 91.9 90.9 89.6 67.9 88.2 76.8 90.3 80.0"
     ),
 }
 

@@ -7,10 +7,11 @@ from statistics import mean
 from deepres.detection.detection_table import read_detections
 from deepres.detection.figures import Figures
 from deepres.detection.mean_ap.tables import percent
-from deepres.findings import Cell, Figure, Panel, Table, curve_of, describe, spread_text
+from deepres.findings import Cell, Curve, Figure, Panel, Table, curve_of, describe, spread_text
+from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.claims import Results
-from deepres.paper.detectors import STANDING_IN, Detectors
+from deepres.paper.detectors import FINETUNED, STANDING_IN, Detectors
 from deepres.paper.plan import Plan, Scale
 from deepres.runtime.figures import DETECTION, REPORTED
 
@@ -23,10 +24,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
     "map50": ("mAP@.5", lambda own: own.coco.map50),
     "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
 }
-RULES = (
-    "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve, COCO (mAP@.5 and "
-    "mAP@[.5,.95]) 101 points."
-)
+BY_AREA = "map12"  # has an interval
+RULES = "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve."
 HOW: dict[Scale, str] = {
     "smoke": "Runs of a few steps: the figures only show that all of it works.",
     "quick": "Short runs on small pictures: compare the rows with each other, not with the paper's.",
@@ -66,11 +65,25 @@ class Measured:
         best = f" {STAND_INS}" if self.plan.networks == STANDING_IN else ""
         if improved:
             best += f" The improvements are those of {label(improved)}, the best residual network on these pictures."
-        starts = "weights trained before" if self.plan.starts else "random weights, with batch normalization trained"
         return (
-            f"{len(one.table.names):,} test pictures of {self.plan.data} with {len(one.table.classes)} classes; "
-            f"networks from {starts}.{best} {HOW[self.plan.scale]}"
+            f"{len(one.table.names):,} test pictures of {self.plan.data} with {len(one.table.classes)} classes. "
+            f"{self._starts}{best} {HOW[self.plan.scale]}"
         )
+
+    @property
+    def _starts(self) -> str:
+        """What the networks start from, and what is trained of them."""
+        told = list[str]()
+        if trained := [label(name) for name in dict.fromkeys(self.plan.networks) if name in self.plan.starts]:
+            told.append(f"{' and '.join(trained)} from trained weights, with batch normalization fixed.")
+        random = [name for name in dict.fromkeys(self.plan.networks) if name not in self.plan.starts]
+        if normalized := [label(name) for name in random if entry(name).has_bn]:
+            told.append(f"{' and '.join(normalized)} from random weights, with batch normalization trained.")
+        if bare := [label(name) for name in random if not entry(name).has_bn]:
+            told.append(f"{' and '.join(bare)} from random weights, without batch normalization, at a lower rate.")
+        if FINETUNED in self.plan.starts:
+            told.append(f"{FINETUNED} from a trained detector.")
+        return " ".join(told)
 
 
 def measured(sheet: Detectors, plan: Plan) -> Measured:
@@ -93,12 +106,14 @@ def means_beside_the_papers(
         seeds = found.rows.get(key, {}).values()
         ours = (_shown(figure, list(seeds)) for figure in figures)
         paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
-        rows.append((label(key), *ours, len(seeds), *paper))
+        rows.append((label(key), *ours, *paper))
+    brackets = "In brackets: bootstrap 95 % interval over the test pictures."
+    rules = f"{RULES} {brackets}" if BY_AREA in figures else "Both are COCO's figures."
     caption = (
-        f"{found.how} {RULES} In brackets: bootstrap 95 % interval over the test pictures; of several seeds: mean ± "
-        "standard deviation. The paper's figures are those of its full recipe."
+        f"{found.how} {rules} Of several seeds: mean ± standard deviation. The paper's figures are those of its full "
+        "recipe."
     )
-    names = (*(COLUMNS[figure][0] for figure in figures), "seeds", *(f"paper: {column}" for column in columns))
+    names = (*(COLUMNS[figure][0] for figure in figures), *(f"paper: {column}" for column in columns))
     return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))
 
 
@@ -112,7 +127,7 @@ def classes_beside_the_papers(
     ours: dict[str, dict[str, list[float]]] = {key: {} for key in found.rows}
     for key, seeds in found.rows.items():
         for own in seeds.values():
-            result = own.by_points if rule == "map07" else own.by_area
+            result = own.by_points if rule != BY_AREA else own.by_area
             for name, value in (("mAP", result.map), *((one.name, one.ap) for one in result.classes)):
                 if value is not None:
                     ours[key].setdefault(names.get(name, name), []).append(value)
@@ -150,9 +165,13 @@ def every_run(found: Measured) -> Table:
 def curves(found: Measured) -> Figure:
     """mAP against the iteration, of all runs that were started."""
     plot = REPORTED[DETECTION].plots[0]
-    started = {name: [run for run in its_runs if run.exists] for name, its_runs in found.sheet.runs(found.plan).items()}
-    shown = [curve_of(own, label(name), plot) for name, own in started.items() if own]
-    return Figure(plot.title, plot.caption, (Panel("Detectors", tuple(shown), value=plot.value, unit=plot.unit),))
+    groups: dict[str, list[Curve]] = {"Plain networks": [], "Residual networks": []}
+    for name, its_runs in found.sheet.runs(found.plan).items():
+        if own := [run for run in its_runs if run.exists]:
+            curve = curve_of(own, label(name) if name in found.plan.networks else "+ context", plot)
+            groups["Plain networks" if curve.kind == "plain" else "Residual networks"].append(curve)
+    panels = (Panel(kind, tuple(own), value=plot.value, unit=plot.unit) for kind, own in groups.items() if own)
+    return Figure(plot.title, plot.caption, tuple(panels))
 
 
 def label(key: str) -> str:
@@ -164,6 +183,6 @@ def label(key: str) -> str:
 def _shown(figure: str, seeds: Sequence[Figures]) -> str | None:
     """A figure, the one by area with its interval, or the mean of several seeds."""
     values = [100 * value for own in seeds if (value := COLUMNS[figure][1](own)) is not None]
-    if figure == "map12" and len(values) == 1 and (ends := seeds[0].interval) is not None:
+    if figure == BY_AREA and len(values) == 1 and (ends := seeds[0].interval) is not None:
         return f"{values[0]:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
     return f"{values[0]:.1f}" if len(values) == 1 else spread_text(values)

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from deepres.classification.scorer import Execution
 from deepres.data.boxes.index import BoxParts
 from deepres.detection.choose import RANDOM_RATE
-from deepres.detection.kind import DETECTION
+from deepres.detection.kind import DETECTION, is_place
 from deepres.detection.protocol import VOTING, Protocol, pyramid
 from deepres.detection.recipe import FASTER_RCNN, DetectionConfig
 from deepres.findings import describe
-from deepres.models.catalog import entry, names
+from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.plan import Plan, Scale, carry_out
 from deepres.paper.sheet import Experiment, Reproduction
@@ -26,9 +26,19 @@ from deepres.workflows.configure import configure_kind
 from deepres.workflows.open_network import is_detector
 
 FINETUNED = "baseline+++"  # at the paper's scale it starts from a detector that was trained on COCO
-# Small pictures, few regions and a short run. All else is chosen for the data, as `deepres train detector` does it.
-QUICK: dict[str, Any] = {"iterations": 300, "side": 256, "regions": 32, "test_images": 100}
-SMOKE = QUICK | {"iterations": 8, "side": 96, "sides": (96,), "rpn_channels": 16, "regions": 8, "evaluate_every": 8}
+# Small pictures, few and small regions, and a short run. All else is chosen for the data, as `deepres train detector`
+# does it.
+QUICK: dict[str, Any] = {"iterations": 300, "side": 256, "regions": 32, "region_size": 7, "test_images": 100}
+SMOKE: dict[str, Any] = {
+    "iterations": 8,
+    "side": 96,
+    "sides": (96,),
+    "rpn_channels": 16,
+    "regions": 8,
+    "evaluate_every": 8,
+    "workers": 0,
+}
+QUICK_PROPOSALS = 100  # of a picture, in the test
 STANDING_IN = (f"{DETECTOR}plain8", f"{DETECTOR}resnet8")  # at the smoke scale, for VGG-16 and ResNet-101
 MEMBERS: dict[Scale, int] = {"smoke": 2, "quick": 2, "paper": 3}  # of an ensemble
 
@@ -98,7 +108,7 @@ class Detectors(Experiment):
         """
         found, starts = list[str](), dict[str, str]()
         for name in asked:
-            if name.removeprefix(DETECTOR) in names() or not Path(name).exists():
+            if not is_place(name):
                 found.append(DETECTOR + name.removeprefix(DETECTOR))
                 continue
             net = take(Path(name), silent).net
@@ -199,7 +209,8 @@ class Detectors(Experiment):
         changes |= {"network": network} if start is None else {"backbone": start}
         if start is None and not entry(network).has_bn:
             changes["lr"] = RANDOM_RATE / 10  # as classifiers without BN have it
-        return configure_kind(DETECTION, [], FASTER_RCNN.name if paper else None, changes)
+        config = configure_kind(DETECTION, [], FASTER_RCNN.name if paper else None, changes)
+        return config if paper else replace(config, proposals=QUICK_PROPOSALS)
 
     def _require(self, plan: Plan, asked: Reproduction) -> None:
         """Raise `InputError` for options of classifiers, and where the paper's scale lacks trained weights."""

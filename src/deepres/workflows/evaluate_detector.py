@@ -131,11 +131,11 @@ def _still_right(file: Path | None, facts: Json, say: Say) -> DetectionTable | N
     except InputError as error:
         say(f"made again, since {error}")
         return None
-    same = json.loads(json.dumps(facts))
+    same = json.loads(json.dumps({name: fact for name, fact in facts.items() if name != "weights"}))
     if {name: table.facts.get(name) for name in same} != same:
         return None
     say(f"kept from an earlier test: {file}")
-    return table
+    return replace(table, facts=table.facts | {"weights": facts["weights"]})  # the run may be named by another path
 
 
 def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Tensor) -> Json:
