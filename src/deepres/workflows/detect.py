@@ -14,6 +14,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.data.pictures import ahead
 from deepres.detection.ensemble import members_of
+from deepres.detection.form import tested_form
 from deepres.detection.protocol import Protocol
 from deepres.detection.tester import NONE, detected
 from deepres.models.detection.detector import Detector
@@ -93,8 +94,8 @@ def spotter(nets: Sequence[Detector], protocol: Protocol, execution: Execution, 
 
 
 def on_device(net: Detector, device: str) -> Detector:
-    """The network in evaluation mode on a device, in the layout that is fast there."""
-    return net.eval().to(device=torch.device(device), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    """The network in evaluation mode on a device, in the form that is fast there."""
+    return tested_form(net.eval().to(device=torch.device(device), memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
 def classes_and_ids(net: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
