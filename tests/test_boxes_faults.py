@@ -174,6 +174,16 @@ def test_bad_lines_of_yolo_are_left_out_with_their_number(tmp_path):
     assert any("kept as background: 1 (images/none.jpg)" in sentence for sentence in said)
 
 
+def test_a_second_annotation_of_a_picture_is_named(voc, tmp_path):
+    made.voc_xml(voc / "a.xml", made.voc_object("dog", BOX))
+    assert faults(voc, "stray") == [("a.xml", "its picture has another annotation, Annotations/a.xml", 1)]
+    made.picture(tmp_path / "yolo" / "images" / "a.jpg")
+    for name in ("images", "labels"):
+        made.yolo_txt(tmp_path / "yolo" / name / "a.txt", CAT, ["cat"])
+    reason = "its picture has another annotation, labels/a.txt"
+    assert faults(tmp_path / "yolo", "stray") == [("images/a.txt", reason, 1)]
+
+
 def test_annotations_of_unknown_images_and_classes_of_coco_are_told_with_their_count(tmp_path):
     made.picture(tmp_path / "a.jpg")
     entry = {"id": 0, "image_id": 1, "category_id": 1, "bbox": [3, 4, 10, 10], "area": 9, "iscrowd": 0}

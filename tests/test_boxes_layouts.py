@@ -316,6 +316,7 @@ def test_folders_of_images_are_not_taken_for_data_with_boxes(tmp_path):
     for number in range(3):
         made.picture(captions / "train" / "cat" / f"{number}.jpg", number)
         (captions / "train" / "cat" / f"{number}.txt").write_text("a cat on a mat, 4 legs\n")
+    (captions / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
     assert layout_of(root) is None and layout_of(captions) is None and not is_boxes(str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="has no boxes in a layout that is known"):
         open_boxes(str(root), Said())

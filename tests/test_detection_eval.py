@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from box_scenes import arguments, write_scenes
 from deepres.data.boxes.truth import Truth
 from deepres.detection.detection_table import read_detections, write_detections
 from deepres.detection.mean_ap.voc import voc_map
@@ -18,8 +19,7 @@ from deepres.records import Run
 from deepres.report import sheets
 from deepres.runtime.errors import InputError
 from detector_files import write_detector
-from runs import run_deepres
-from test_detection_training import arguments, write_scenes
+from runs import run_deepres, run_two_ranks
 
 pytestmark = pytest.mark.long
 
@@ -75,6 +75,29 @@ def test_a_second_test_takes_what_the_first_one_kept(deepres, run):
     newest = sorted((run / "checkpoints").iterdir())[-1]
     shutil.rmtree(newest)
     assert "kept from" not in deepres("eval", run).stderr
+
+
+def test_a_changed_annotation_is_another_test(deepres, run, scenes, tmp_path):
+    copy = Path(shutil.copytree(scenes, tmp_path / "copy"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": str(copy), "data_path": str(copy)}))
+    before = evaluated(deepres, run)
+    assert "kept from" in deepres("eval", run).stderr
+    annotation = copy / "Annotations" / "11.xml"
+    text = annotation.read_text()
+    annotation.write_text(text[: text.index("<object>")] + "</annotation>")
+    result = deepres("eval", run, "--json")
+    after = json.loads(result.stdout)
+    assert "kept from" not in result.stderr
+    assert sum(one["objects"] for one in after["classes"]) == sum(one["objects"] for one in before["classes"]) - 2
+
+
+def test_two_ranks_share_the_pictures_and_tell_the_same(run, scenes, tmp_path):
+    alone = run_deepres(tmp_path, "eval", run, "--json", DEEPRES_CACHE=str(tmp_path / "cache"))
+    (run / "detections.safetensors").unlink()
+    both = run_two_ranks(tmp_path, "eval", run, "--json", DEEPRES_CACHE=str(tmp_path / "cache"))
+    assert both.returncode == 0, both.stderr
+    assert json.loads(both.stdout) == json.loads(alone.stdout)
 
 
 def test_the_kept_file_tells_all_that_was_found(deepres, run, scenes):

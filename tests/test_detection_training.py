@@ -4,52 +4,19 @@ import json
 import random
 import signal
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
-from box_folders import voc_object, voc_xml
+from box_scenes import MARKS, arguments, write_scenes
 from runs import checkpoints, last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
 
 pytestmark = pytest.mark.long
-
-RECIPE = ("--iterations", 12, "--set", "side=48", "--set", "sides=40,48", "--set", "longest=80", "--set", "regions=8")
-MARKS = ("--set", "window=3", "--set", "evaluate_every=6", "--set", "anchors=16", "--set", "rpn_channels=16")
-COLOURS = {"red": (220, 40, 40), "blue": (40, 40, 220)}
-
-
-def write_scenes(root: Path, train: int = 10, test: int = 4) -> Path:
-    """Pictures of grey noise with up to two coloured boxes, upright or landscape; some have none."""
-    numbers = np.random.default_rng(0)
-    for number in range(train + test):
-        width, height = (64, 48) if number % 3 else (48, 64)
-        pixels = numbers.integers(90, 150, (height, width, 3), dtype=np.uint8)
-        objects = []
-        for name in list(COLOURS)[: number % 3]:
-            left, top = (int(numbers.integers(0, length - 24)) for length in (width, height))
-            pixels[top : top + 20, left : left + 22] = COLOURS[name]
-            objects.append(voc_object(name, (left, top, left + 22, top + 20)))
-        file = root / "JPEGImages" / f"{number:02}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(file)
-        voc_xml(root / "Annotations" / f"{number:02}.xml", "".join(objects), (width, height), file.name)
-    for name, members in (("trainval", range(train)), ("test", range(train, train + test))):
-        listed = root / "ImageSets" / "Main" / f"{name}.txt"
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        listed.write_text("".join(f"{member:02}\n" for member in members))
-    return root
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("scenes"))
-
-
-def arguments(scenes, run, *more):
-    return ("train", "detector", "--backbone", "resnet8", "--data", scenes, "--run", run, *RECIPE, *MARKS, *more)
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +155,16 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     assert any((third[name] != fourth[name]).any() for name in own)
     assert any((first[name] != third[name]).any() for name in fourth if name.startswith("rpn"))
     assert all((third[name] == fourth[name]).all() for name in fourth if name.startswith("rpn"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("resnet8", "--iterations", 2), "it has boxes, for deepres train detector"),
+        (("resnet8", "--backbone", "resnet8"), "--backbone is of a detector"),
+        (("detector", "--backbone", "resnt8"), "unknown network 'resnt8'; did you mean"),
+        (("detector", "--backbone", "gone.pth"), "there is no weights file gone.pth"),
+    ],
+)
+def test_a_classifier_and_a_detector_are_told_apart(refused, scenes, words, said):
+    assert said in refused("train", *words, "--data", scenes)

@@ -95,7 +95,9 @@ def test_a_network_of_one_kind_and_a_run_of_another_are_refused(refused, glowing
         "train", "glow", "--data", folder, "--config", "own.toml"
     )
     (tmp_path / "own.toml").write_text('task = "segmentation"\n')
-    assert "unknown task 'segmentation'; known: classification, brightness" in refused("train", "--config", "own.toml")
+    assert "unknown task 'segmentation'; known: classification, detection, brightness" in refused(
+        "train", "--config", "own.toml"
+    )
 
 
 def test_fields_recipes_and_checks_are_those_of_the_kind(refused, folder, brightness):
@@ -186,17 +188,17 @@ def test_a_page_of_detectors_has_their_losses_their_precision_and_a_final_table(
     plain, residual = precision.panels
     assert (plain.title, residual.title, plain.unit) == ("Plain networks", "Residual networks", "%")
     (curve,) = residual.curves
-    assert (curve.label, curve.depth, curve.seeds) == ("Faster R-CNN, ResNet-50", 50, 2)
+    assert (curve.label, curve.depth, curve.seeds) == ("ResNet-50, Faster R-CNN", 50, 2)
     assert curve.series["mAP@.5"].x == (20, 40) and curve.series["mAP@.5"].y == (30.5, 60.5)
     assert curve.series["mAP@[.5, .95]"].y == (15, 30)
     assert list(proposals.panels[0].curves[0].series) == ["object or background", "box of the proposal"]
     assert list(regions.panels[0].curves[0].series) == ["class", "box", "training loss"]
     (table,) = found.tables
     assert (table.title, table.columns[4:]) == ("Final figures", ("training loss", "mAP@.5 (%)", "mAP@[.5, .95] (%)"))
-    assert table.rows[1] == ("b", "Faster R-CNN, ResNet-50", 1, 40, 0.25, 61.0, 30.0)
+    assert table.rows[1] == ("b", "ResNet-50, Faster R-CNN", 1, 40, 0.25, 61.0, 30.0)
     assert table.rows[2][3:] == (30, None, None, None)
     html = page.render(found)
-    assert "<title>Faster R-CNN, VGG-16, mAP@.5: 30.00 % at iteration 20</title>" in html
+    assert "<title>VGG-16, Faster R-CNN, mAP@.5: 30.00 % at iteration 20</title>" in html
     looks = [text.split('class="')[1].split('"')[0] for text in html.split('<span><svg viewBox="0 0 34 8">')[1:]]
     assert looks[:2] == ["bold", "bold-dashed"]
 

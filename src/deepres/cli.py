@@ -22,7 +22,7 @@ from deepres.commands.detect import detect
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, Log, Split, grouped
+from deepres.commands.options import AsJson, Device, ImageSize, Log, Split, given, grouped
 from deepres.commands.prediction import predict
 from deepres.commands.train import train
 from deepres.runtime import ending
@@ -87,7 +87,7 @@ def info(
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every run of a figure or table has in common: fields of `classification.recipe.ClassificationConfig`."""
+    """What every run of a figure or table has in common: fields of its configuration."""
 
     split: Split = None
     image_size: ImageSize = None
@@ -107,21 +107,28 @@ app.command()(train)
 @grouped
 def reproduce(
     name: Annotated[
-        str, typer.Argument(help="fig1, fig4, fig6, fig7, table1, table2, table3, table4, table5, table6.")
+        str, typer.Argument(help="fig1, fig4, fig6, fig7, table1 to table6; of detectors table7 to table11.")
     ],
     runs: RunOptions,
     scale: Annotated[
         Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
     ] = "quick",
     data: Annotated[
-        str | None, typer.Option("--data", help="Default: cifar10; fig4 and table2 to table5 take photographs.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="Default: cifar10; fig4 and table2 to table5 take photographs, table7 to table11 pictures with boxes.",
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Runs of each network. Default: 1; of table6 --scale paper 5.")
     ] = None,
     networks: Annotated[
         str | None,
-        typer.Option(help="Instead of the paper's, with commas; a name given twice is trained with two seeds."),
+        typer.Option(
+            help="Instead of the paper's, with commas; a name given twice is trained with two seeds. Of detectors: the "
+            "backbones, also as trained weights."
+        ),
     ] = None,
     root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
     log: Log = None,
@@ -131,7 +138,6 @@ def reproduce(
 
     Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
     """
-    from deepres.classification.recipe import ClassificationConfig
     from deepres.paper import reproduce as experiment
     from deepres.paper.sheet import Reproduction
     from deepres.report import console, page
@@ -139,10 +145,9 @@ def reproduce(
     from deepres.training.trackers import require_trackers
 
     require_trackers(log or ())
-    base = ClassificationConfig("", data or "", **vars(runs))
-    folder, findings = experiment.reproduce(
-        name, Reproduction(scale, base, root, networks, seeds, say, partial(ConsoleMonitor, err), log or ())
-    )
+    watch = partial(ConsoleMonitor, err)
+    asked = Reproduction(scale, data, given(runs), root, networks, seeds, say, watch, log or ())
+    folder, findings = experiment.reproduce(name, asked)
     file = page.write(findings, folder / "report.html")
     if json:
         print_json(experiment.as_json(findings) | {"page": str(file)})

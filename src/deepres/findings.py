@@ -135,7 +135,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Pictures:
     """A picture in a JPEG `file`, which the page shows whole."""
 
     title: str
@@ -165,13 +165,13 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows, in its order: verdicts, figures, sheets, tables, runs."""
+    """All that a report shows, in its order: verdicts, figures, pictures, tables, runs."""
 
     title: str
     summary: str
     verdicts: tuple[Verdict, ...] = ()
     figures: tuple[Figure, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
+    pictures: tuple[Pictures, ...] = ()
     tables: tuple[Table, ...] = ()
     runs: tuple[RunSummary, ...] = ()
 
@@ -184,7 +184,7 @@ def describe(network: str) -> tuple[str, int, Kind]:
     """
     if network.startswith(DETECTOR):
         label, depth, kind = describe(network.removeprefix(DETECTOR))
-        return f"Faster R-CNN, {label}", depth, kind
+        return f"{label}, Faster R-CNN", depth, kind  # what tells two apart first: plots cut labels
     if network in NETWORKS:
         row = NETWORKS[network]
         return row.label, row.depth, row.kind

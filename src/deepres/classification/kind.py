@@ -15,6 +15,8 @@ from deepres.training.kind import Kind, RunTask
 from deepres.training.recipe import Recipe
 from deepres.weights.start import Start
 
+OF_A_DETECTOR = ("backbone", "train_set", "test_set")  # options of `deepres train`
+
 
 def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
     """The recipe that is named, or the paper's for the network; see `rate_for`."""
@@ -51,6 +53,16 @@ def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"crop": crop, "sides": sides, "colour": IMAGENET.colour}
 
 
+def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> Mapping[str, Any]:
+    """The changes as they are. Raises `InputError` for options of a detector."""
+    if given := [name for name in OF_A_DETECTOR if name in changes]:
+        option = given[0].replace("_", "-")
+        raise InputError(
+            f"--{option} is of a detector; give `detector` in place of the network's name, or leave it out"
+        )
+    return changes
+
+
 def require_optimizer(config: ClassificationConfig) -> None:
     """Raise `InputError` for Muon where it would keep lengths that the network is to learn."""
     if config.recipe.optimizer == "muon" and entry(config.network).learns_lengths:
@@ -70,6 +82,7 @@ CLASSIFICATION: Kind[ClassificationConfig, Source] = Kind(
     begin=begin,
     images=images,
     finetuned=finetuned,
+    settle=settle,
     class_folders=True,
     require=require_optimizer,
 )

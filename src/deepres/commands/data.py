@@ -15,6 +15,7 @@ from deepres.runtime.printing import CommandGroup, Console
 
 if TYPE_CHECKING:
     from deepres.data.stream.check import Copies
+    from deepres.data.stream.index import Parts
 
 MOST_COPIES = 20
 
@@ -147,7 +148,7 @@ def check(
     """
     from deepres.data.boxes.layouts import is_boxes
     from deepres.data.listing import counted
-    from deepres.data.stream.check import copies, faults
+    from deepres.data.stream.check import copies
     from deepres.data.stream.index import open_index
 
     # What is wrong with boxes.
@@ -159,14 +160,8 @@ def check(
         parts = open_index(name, say)
         summary = counted(len(parts.train), len(parts.test), parts.train.classes)
     # Decode every image of both parts.
-    of_boxes = len(wrong)
-    images, before = sum(map(len, parts)), 0
-    with counting("images checked") as tick:
-        for index in parts:
-            for done, found in faults(index, workers=workers):
-                tick(before + done, images)
-                wrong += [{"name": name, "reason": reason} for name, reason in found]
-            before += len(index)
+    of_boxes, images = len(wrong), sum(map(len, parts))
+    wrong += _undecoded(parts, workers)
     say(f"{name}: {summary}")
     # Images with the same content, and the result.
     same = copies(parts)
@@ -182,6 +177,20 @@ def check(
         print_lines(f"{images:,} images, " + (f"{bad:,} do not decode" if bad else "all decode") + faulty)
     if wrong:
         raise typer.Exit(1)
+
+
+def _undecoded(parts: "Parts", workers: int | None) -> list[dict[str, Any]]:
+    """The images of both parts that do not decode, and why."""
+    from deepres.data.stream.check import faults
+
+    images, before, wrong = sum(map(len, parts)), 0, list[dict[str, Any]]()
+    with counting("images checked") as tick:
+        for index in parts:
+            for done, found in faults(index, workers=workers):
+                tick(before + done, images)
+                wrong += [{"name": name, "reason": reason} for name, reason in found]
+            before += len(index)
+    return wrong
 
 
 def _print_copies(same: "list[Copies]") -> None:

@@ -1,6 +1,6 @@
 """`deepres eval` of detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ FOR_CLASSIFIERS = {
 }
 
 
+def are_detectors(weights: Sequence[Path], network: str | None) -> bool:
+    """Whether the weights say that they are of detectors. Raises `InputError` where only some do."""
+    from deepres.workflows.open_network import holds_detector
+
+    found = [holds_detector(place, network) for place in weights]
+    if any(found) and not all(found):
+        raise InputError(f"{weights[found.index(False)]} is a classifier, and others are detectors; test one kind")
+    return all(found)
+
+
 def evaluate_detector(
     weights: Sequence[Path], test: Any, how: DetectorOptions, test_set: str | None, other: Any, json: bool
 ) -> None:
@@ -32,8 +42,7 @@ def evaluate_detector(
     from deepres.workflows import evaluate_detector as work
 
     # Refuse wrong options before anything is loaded.
-    if needless := [option for name, option in FOR_CLASSIFIERS.items() if other.get(name) is not None]:
-        raise InputError(f"{needless[0]} is for classifiers, and {weights[0]} is a detector; leave it out")
+    _refuse_other_options(weights[0], other)
     wrong: Path | None = other["wrong"]
     if wrong is not None:
         sheets.refuse_used(wrong)
@@ -66,3 +75,8 @@ def evaluate_detector(
             print_json(figures.record(), allow_nan=False)
         else:
             detector.print_figures(Console(), figures)
+
+
+def _refuse_other_options(weights: Path, given: Mapping[str, Any]) -> None:
+    if needless := [option for name, option in FOR_CLASSIFIERS.items() if given.get(name) is not None]:
+        raise InputError(f"{needless[0]} is for classifiers, and {weights} is a detector; leave it out")

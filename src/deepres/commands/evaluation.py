@@ -9,7 +9,7 @@ import typer
 
 from deepres.commands.console import counting, print_json, sayer
 from deepres.commands.detection import PANEL, DetectorOptions
-from deepres.commands.detector_evaluation import evaluate_detector
+from deepres.commands.detector_evaluation import are_detectors, evaluate_detector
 from deepres.commands.options import (
     AsJson,
     Device,
@@ -184,13 +184,9 @@ def evaluate(
     from deepres.classification.scorer import Execution
     from deepres.runtime.ranks import joined
     from deepres.workflows import evaluate
-    from deepres.workflows.open_network import holds_detector
 
     # Detectors have a test of their own.
-    found = [holds_detector(place, test.network) for place in weights]
-    if any(found):
-        if not all(found):
-            raise InputError(f"{weights[found.index(False)]} is a classifier, and others are detectors; test one kind")
+    if are_detectors(weights, test.network):
         options = vars(protocol) | vars(execution) | vars(output) | vars(test)
         evaluate_detector(weights, test, detection, test_set, options, json)
         return

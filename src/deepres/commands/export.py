@@ -58,8 +58,8 @@ def _agreement(made: Mapping[str, Any]) -> str:
     """How near the file is to the network, in words."""
     if "detector" in made:
         return (
-            f"{made['same_detections']:.1%} of {made['detections_checked']:,} detections at any score are the same, edges "
-            f"to {made['largest_shift']:.1e} pixels, scores to {made['largest_change']:.1e}"
+            f"{made['same_detections']:.1%} of {made['detections_checked']:,} detections at any score are the same, "
+            f"edges to {made['largest_shift']:.1e} pixels, scores to {made['largest_change']:.1e}"
         )
     return (
         f"largest change {made['largest_change']:.1e} of the largest score, "

@@ -41,8 +41,8 @@ def proposals_by(run: str, index: BoxIndex, count: int, device: torch.device, re
     `InputError` where the run is no detector's.
     """
     net = ready(Path(run), reading.say)
-    if not isinstance(net, Detector):
-        raise InputError(f"{run} is no detector, which proposals could come from; give another --set rpn")
+    if not (isinstance(net, Detector) and Path(run).is_dir()):
+        raise InputError(f"{run} is no run of a detector, which proposals could come from; give another --set rpn")
     file = Path(run) / f"{PREFIX}{_key(net, index, count)}.safetensors"
     kept = _read(file, len(index))
     if kept is not None:

@@ -14,7 +14,7 @@ from deepres.detection.choose import chosen
 from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig
 from deepres.detection.source import load_source
 from deepres.detection.task import detection_task
-from deepres.models.catalog import build, names
+from deepres.models.catalog import build, entry
 from deepres.models.network import Network
 from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError, Say, silent
@@ -54,7 +54,8 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
 
 def _backbone(backbone: str) -> dict[str, Any]:
     """The network, and the start weights, of the option `--backbone`."""
-    if not Path(backbone).exists() and (backbone in names() or "/" not in backbone):
+    if not (Path(backbone).exists() or "/" in backbone or Path(backbone).suffix):
+        entry(backbone)
         return {"network": DETECTOR + backbone}
     name = take(Path(backbone), silent).net.name
     return {"network": DETECTOR + name.removeprefix(DETECTOR), "start": backbone}
@@ -66,7 +67,16 @@ def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
 
 
 def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a backbone that cannot be cut for regions, or a plan that does not fit it."""
+    """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, or layers that no
+    loss trains on several ranks, which would wait for their gradients.
+    """
+    part = config.recipe.part
+    idle = {"both": set[str](), "rpn": {"score", "box"}, "regions": {"rpn"}}[part]
+    if ranks.world > 1 and not idle <= {*(config.freeze or ())}:
+        raise InputError(
+            f"part={part} leaves {' and '.join(sorted(idle))} untrained, which several ranks must freeze; "
+            "give --alternating, which does so"
+        )
     with torch.device("meta"):
         build(config.network, len(source.train.classes), detector=asdict(config.plan))
 

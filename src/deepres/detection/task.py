@@ -55,7 +55,7 @@ class DetectionTask:
     channels: int = 3
     facts: Json = dataclasses.field(default_factory=dict[str, object])
     figures: tuple[str, ...] = FIGURES
-    watched: str | None = None
+    watched: str | None = "map50"
 
     def batch_at(self, step: int) -> list[Scene]:
         """The pictures of a step with their objects, in the memory of the processor."""

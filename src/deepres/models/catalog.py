@@ -103,7 +103,7 @@ def entry(name: str) -> Entry:
                 f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
             )
         features = entry(backbone)
-        return replace(features, label=f"Faster R-CNN, {features.label}", published=None, task=DETECTION)
+        return replace(features, label=f"{features.label}, Faster R-CNN", published=None, task=DETECTION)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

@@ -20,9 +20,10 @@ from deepres.findings import Figure, Table
 from deepres.models.catalog import depth
 from deepres.paper import figures
 from deepres.paper.claims import Claim, beyond, higher, not_higher
+from deepres.paper.classifiers import Classifiers, Recipes
 from deepres.paper.evidence import Runs, final_figures, measure_responses
-from deepres.paper.plan import Plan, Recipes, Scale
-from deepres.paper.sheet import Experiment, Reproduction, Shown
+from deepres.paper.plan import Plan, Scale
+from deepres.paper.sheet import Reproduction, Shown
 from deepres.paper.tables import Table6Row, final_errors, table6
 
 # Small batches give a slow machine enough steps; the warm-up lets 56 layers start to learn: see docs/quick-scale.md.
@@ -61,7 +62,7 @@ FINAL_ERRORS = partial(final_errors, printed=PRINTED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallImages(Experiment):
+class SmallImages(Classifiers):
     """A sheet of Sec. 4.2: errors of networks on whole images, as a table and, if it has one, as a figure."""
 
     recipes: Recipes = recipe_of

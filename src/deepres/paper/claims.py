@@ -1,6 +1,7 @@
 """The paper's claims, and the verdict of finished runs on each: held, not held, or not tested.
 
-Here are the kinds of claims; the claims themselves stand in the sheets, in `cifar.py` and `imagenet.py`.
+Here are the kinds of claims; the claims themselves stand in the sheets, in `cifar.py`, `imagenet.py` and
+`detection.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,9 @@ from deepres.paper.plan import Scale
 
 # Final figures of each network, one entry for each finished seed: `train_error` and `test_error` in %, `response` (the
 # mean of the layer responses); for photographs also `top1` and `top5` in % by the protocol of the sheet, and `classes`,
-# the number of classes. `place` is the seed: networks are compared at the same one. Without it, seeds are in order.
+# the number of classes. Detectors have `classes` and mean average precisions in %: `map07` and `map12` by the rules of
+# VOC 2007 and 2012, `map50` and `map` (IoU 0.5 to 0.95) by COCO's. `place` is the seed: networks are compared at the
+# same one. Without it, seeds are in order.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
@@ -24,6 +27,10 @@ NAMES = {
     "top1": "top-1 error (%)",
     "top5": "top-5 error (%)",
     "response": "mean response",
+    "map07": "mAP@.5 as VOC 2007 (%)",
+    "map12": "mAP@.5 as VOC 2012 (%)",
+    "map50": "mAP@.5 (%)",
+    "map": "mAP@[.5,.95] (%)",
 }
 DIGITS = {"response": 3}  # decimals of the figures that are not shown with one
 
@@ -122,21 +129,33 @@ def ordered(figure: str, *networks: str, margin: float = 0.0) -> Judge:
 
 def printed(paper: Printed) -> Judge:
     """Judge: the mean of every error that the paper prints is within a point of it (top-1), or half a point (top-5)."""
+    within: dict[str, float] = dict(zip(("top1", "top5"), WITHIN, strict=True))
     numbers = [
-        (network, figure, number, within)
+        (network, figure, number)
         for network, both in paper.items()
-        for figure, number, within in zip(("top1", "top5"), both, WITHIN, strict=True)
+        for figure, number in zip(within, both, strict=True)
         if number is not None
     ]
+    return _near(numbers, within, f"within {WITHIN[0]:g} point of every top-1 error, {WITHIN[1]:g} of top-5")
+
+
+def close(paper: Mapping[str, Mapping[str, float]], within: float) -> Judge:
+    """Judge: the mean of every figure that the paper prints is `within` so many points of it."""
+    numbers = [(network, figure, number) for network, own in paper.items() for figure, number in own.items()]
+    return _near(numbers, {figure: within for _, figure, _ in numbers}, f"within {within:g} points of every figure")
+
+
+def _near(numbers: Sequence[tuple[str, str, float]], within: Mapping[str, float], asked: str) -> Judge:
+    """Judge: the mean of each figure of a network differs from the number by no more than its points in `within`."""
 
     def judge(results: Results) -> tuple[bool, str]:
-        gaps = [mean(_values(results, network, figure)) - number for network, figure, number, _ in numbers]
-        shares = [abs(gap) / within for gap, (*_, within) in zip(gaps, numbers, strict=True)]
+        gaps = [mean(_values(results, network, figure)) - number for network, figure, number in numbers]
+        shares = [abs(gap) / within[figure] for gap, (_, figure, _) in zip(gaps, numbers, strict=True)]
         worst = shares.index(max(shares))
-        network, figure, number, _ = numbers[worst]
+        network, figure, number = numbers[worst]
         return max(shares) <= 1, (
             f"furthest from the paper: {describe(network)[0]}, {NAMES[figure]} {number + gaps[worst]:.2f}, printed "
-            f"{number:.2f}; asked: within {WITHIN[0]:g} point of every top-1 error, {WITHIN[1]:g} of top-5"
+            f"{number:.2f}; asked: {asked}"
         )
 
     return judge

@@ -67,16 +67,16 @@ def responses_of(run: Run) -> list[float] | None:
 def measure_scores(plan: Plan, protocol: Protocol, images: int, asked: Reproduction) -> None:
     """Write the scores of all `images` test images by `protocol` into every finished run that has none yet.
 
-    Device and precision are those of `asked.base`, which also says whether images that do not decode are left out.
+    Device and precision are those of `asked`, which also says whether images that do not decode are left out.
     """
-    base = asked.base
-    execution = Execution(device=base.device, precision=base.precision)
-    setting = evaluate.Setting(plan.data, protocol, skip_bad=base.skip_bad, execution=execution)
+    fields = asked.fields
+    execution = Execution(**{name: fields[name] for name in ("device", "precision") if name in fields})
+    setting = evaluate.Setting(plan.data, protocol, skip_bad=fields.get("skip_bad", False), execution=execution)
     for run in _finished(plan):
         file = _scores_file(run, protocol)
         if _is_current(file, protocol, images):
             continue
-        with asked.watch(f"{run.path.name}, {protocol.name}", images, 1) as told:
+        with asked.watch(f"{run.path.name}, {protocol.name}", images, 1, ()) as told:
             told.step(0, {})
             table = evaluate.evaluate([run.path], setting, asked.say, lambda done, _, told=told: told.step(done, {}))
         score_table.write_scores(file, table)

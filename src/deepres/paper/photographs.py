@@ -9,9 +9,10 @@ from deepres.classification.views import Protocol
 from deepres.findings import describe
 from deepres.paper import figures
 from deepres.paper.claims import Printed
+from deepres.paper.classifiers import Classifiers, Recipes
 from deepres.paper.evidence import Evaluated, measure_scores
-from deepres.paper.plan import Plan, Recipes, Scale
-from deepres.paper.sheet import Experiment, Reproduction, Shown
+from deepres.paper.plan import Plan, Scale
+from deepres.paper.sheet import Reproduction, Shown
 from deepres.paper.tables import errors_beside_the_papers, every_run
 
 # The paper's recipe for crops of 64 pixels, with shorter sides in proportion. For 16 images a step, the rate lies
@@ -44,7 +45,7 @@ def recipe_of(scale: Scale, network: str) -> ClassificationRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photographs(Experiment):
+class Photographs(Classifiers):
     """A sheet of Sec. 4.1: top-1 and top-5 errors of trained networks by a test protocol.
 
     `printed` holds the paper's errors in % by network, on the `part` of ImageNet; a figure has none. `others` are the

@@ -1,20 +1,21 @@
 """A plan: the runs of a sheet at one scale. Carried out again, it resumes where it stopped."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
-from deepres.classification.source import Source
 from deepres.models.catalog import depth
 from deepres.records import Run, write_json
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
+from deepres.runtime.figures import REPORTED, Figure
 from deepres.runtime.files import missing, remove_empty
 from deepres.runtime.untrusted import Meta
+from deepres.training.config import Config
+from deepres.training.kind import Source
 from deepres.training.tracking import Tracked
 from deepres.training.trainer import Monitor
 from deepres.workflows.configure import slug
@@ -23,10 +24,8 @@ from deepres.workflows.train import train_run
 Scale = Literal["smoke", "quick", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "paper")
 MOST_RUNS = 1_000  # networks, or seeds, of a plan
-Recipes = Callable[[Scale, str], ClassificationRecipe]  # the recipe of a network at a scale
-Watch = Callable[[str, int, int], AbstractContextManager[Monitor]]  # takes a label, the steps, the images of a step
-
-TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}  # of the tests before the last one; 0: all
+# Takes a label, the steps, the images of a step, and the figures that are shown.
+Watch = Callable[[str, int, int, Sequence[Figure]], AbstractContextManager[Monitor]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Plan:
     """A sheet (`experiment` is its name) at one scale on one data set, in a folder.
 
     Runs lie beside the plans. All sheets of the same scale and data share them, so that none is trained twice:
-    ROOT/cifar10-quick/plain20-seed0 serves ROOT/fig6-quick-cifar10 and ROOT/fig7-quick-cifar10.
+    ROOT/cifar10-quick/plain20-seed0 serves ROOT/fig6-quick-cifar10 and ROOT/fig7-quick-cifar10. `starts` are the
+    places of trained weights, by network, from which its runs start.
     """
 
     experiment: str
@@ -44,9 +44,10 @@ class Plan:
     seeds: int
     folder: Path
     data_path: str | None = None  # the absolute path of `data`
+    starts: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def run(self, network: str, seed: int) -> Run:
-        """The run folder of one network and seed."""
+        """The run folder of one network and seed; of a variant, the name has more than the network's."""
         return Run(self.folder.parent / f"{slug(self.data)}-{self.scale}" / f"{network}-seed{seed}")
 
     def members(self, seed: int) -> list[tuple[str, int]]:
@@ -62,16 +63,6 @@ class Plan:
                 found.setdefault(name, []).append(self.run(name, own))
         return found
 
-    def configs(self, recipes: Recipes, base: ClassificationConfig) -> Iterable[tuple[ClassificationConfig, Run]]:
-        """The plan's runs in order: every network with the first seed, then with the next."""
-        for seed in range(self.seeds):
-            for name, own in self.members(seed):
-                recipe, test_images = recipes(self.scale, name), TEST_IMAGES[self.scale]
-                config = dataclasses.replace(
-                    base, network=name, data=self.data, seed=own, recipe=recipe, test_images=test_images
-                )
-                yield config, self.run(name, own)
-
     def save(self) -> None:
         """Write `plan.json`, from which `deepres report` finds the runs again."""
         record = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
@@ -85,6 +76,7 @@ class _Record(TypedDict):
     networks: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_RUNS)]
     seeds: Annotated[int, Meta(ge=1, le=MOST_RUNS)]
     data_path: NotRequired[str | None]
+    starts: NotRequired[dict[str, str]]
 
 
 def read_plan(folder: Path) -> Plan:
@@ -97,21 +89,27 @@ def read_plan(folder: Path) -> Plan:
 
 
 def carry_out(
-    plan: Plan, recipes: Recipes, base: ClassificationConfig, data: Source, watch: Watch, log: Sequence[str] = ()
+    plan: Plan,
+    configs: Iterable[tuple[Config, Run]],
+    data: Source,
+    watch: Watch,
+    log: Sequence[str] = (),
 ) -> None:
-    """Train the runs that are not finished; `watch` makes a monitor for each of them, and `log` names its trackers.
+    """Train the runs of `configs` that are not finished, and keep the plan.
 
-    If the first run is refused, the plan's folder is removed again.
+    `watch` makes a monitor for each of them, and `log` names its trackers. If the first run is refused, the plan's
+    folder is removed again.
     """
-    made = missing(plan.folder / "plan.json")
+    made, begun = missing(plan.folder / "plan.json"), list[Run]()
     plan.save()
     try:
-        for config, run in plan.configs(recipes, base):
-            recipe = config.recipe
-            label = f"{config.network} seed {config.seed}"
-            with watch(label, recipe.iterations, recipe.batch_size) as shown, Tracked(shown, run, log) as told:
+        for config, run in configs:
+            begun.append(run)
+            recipe, main = config.recipe, REPORTED[config.task].main
+            label = run.path.name.replace("-seed", " seed ")
+            with watch(label, recipe.iterations, recipe.batch_size, main) as shown, Tracked(shown, run, log) as told:
                 train_run(config, run, data, told)
     except InputError:
-        if not any(run.path.exists() for runs in plan.runs().values() for run in runs):
+        if not any(run.path.exists() for run in begun):
             remove_empty(made)
         raise

@@ -5,13 +5,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from deepres.findings import Findings
-from deepres.paper import architectures, cifar, imagenet, table1
+from deepres.paper import architectures, cifar, detection, imagenet, table1
 from deepres.paper.plan import Plan
-from deepres.paper.sheet import Reproduction, Sheet
-from deepres.records import Json
+from deepres.paper.sheet import Experiment, Reproduction, Sheet
+from deepres.records import Json, Run
 from deepres.runtime.errors import InputError
 
-SHEETS: dict[str, Sheet] = {sheet.name: sheet for sheet in (*cifar.SHEETS, *imagenet.SHEETS, table1.TABLE1)}
+EVERY: tuple[Sheet, ...] = (*cifar.SHEETS, *imagenet.SHEETS, *detection.SHEETS, table1.TABLE1)
+SHEETS = {sheet.name: sheet for sheet in EVERY}
 
 
 def reproduce(name: str, asked: Reproduction) -> tuple[Path, Findings]:
@@ -28,9 +29,19 @@ def reproduce(name: str, asked: Reproduction) -> tuple[Path, Findings]:
 
 def findings_of_plan(plan: Plan) -> Findings:
     """The findings of the finished runs of a plan. Raises `InputError` for a plan of an unknown sheet."""
+    return _sheet_of(plan).findings(plan)
+
+
+def runs_of_plan(plan: Plan) -> list[Run]:
+    """All runs of a plan, finished or not. Raises `InputError` for a plan of an unknown sheet."""
+    sheet = _sheet_of(plan)
+    return [run for its_runs in sheet.runs(plan).values() for run in its_runs] if isinstance(sheet, Experiment) else []
+
+
+def _sheet_of(plan: Plan) -> Sheet:
     if plan.experiment not in SHEETS:
         raise InputError(f"{plan.folder} is a plan of {plan.experiment!r}, which is not known; make it again")
-    return SHEETS[plan.experiment].findings(plan)
+    return SHEETS[plan.experiment]
 
 
 def as_json(findings: Findings) -> Json:

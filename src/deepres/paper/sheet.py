@@ -1,18 +1,16 @@
 """A sheet: one table or figure of the paper, with its claims, its printed numbers, and how it is measured and shown."""
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-from deepres.classification.recipe import ClassificationConfig
-from deepres.classification.source import Source, load_source
 from deepres.data.sources import placed
 from deepres.findings import Figure, Findings, Table, Verdict, summary_of
 from deepres.models.catalog import depth
 from deepres.paper.claims import Claim, Results
-from deepres.paper.plan import MOST_RUNS, Plan, Recipes, Scale, Watch, carry_out
+from deepres.paper.plan import MOST_RUNS, Plan, Scale, Watch
 from deepres.records import Run
 from deepres.runtime.errors import InputError, Say
 from deepres.workflows.configure import slug
@@ -22,13 +20,15 @@ from deepres.workflows.configure import slug
 class Reproduction:
     """How a sheet is to be reproduced.
 
-    `base` holds the data (empty: the sheet's own), the device and the precision of all runs. `networks` (names with
-    commas) replaces the sheet's networks, and `seeds` its number of seeds. Plans and runs lie under `root`. `watch`
-    makes a monitor for each run and each test. `log` names the trackers that follow the runs.
+    `data` is the data set (None: the sheet's own), and `fields` are those of the configuration of all runs, such as
+    device and precision. `networks` (names with commas) replaces the sheet's networks, and `seeds` its number of seeds.
+    Plans and runs lie under `root`. `watch` makes a monitor for each run and each test. `log` names the trackers that
+    follow the runs.
     """
 
     scale: Scale
-    base: ClassificationConfig
+    data: str | None
+    fields: Mapping[str, Any]
     root: Path
     networks: str | None
     seeds: int | None
@@ -64,56 +64,58 @@ class Sheet(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Sheet):
-    """A sheet whose networks are trained: the networks of each scale, their recipes, and the paper's claims.
+    """A sheet whose networks are trained: the networks of each scale, and the paper's claims.
 
     `seeds` is the number of seeds at the paper's scale; it is 1 at the others. `data` names the data where the user
     names none; sheets without it (ImageNet cannot be downloaded) need a name from the user.
     """
 
+    takes: ClassVar[str] = "data; give --data DIR"  # what the user must name where the sheet has no data of its own
+
     networks: Mapping[Scale, tuple[str, ...]]
-    recipes: Recipes
     claims: tuple[Claim, ...]
     seeds: int = 1
     data: str = ""
 
     @abstractmethod
+    def train(self, plan: Plan, asked: Reproduction) -> None:
+        """Train the runs of a plan that are not finished, and measure what their records do not hold."""
+
+    @abstractmethod
     def show(self, plan: Plan) -> Shown:
         """The results, figures and tables of a plan."""
 
-    def measure(self, plan: Plan, source: Source, asked: Reproduction) -> None:
-        """Measure finished runs for what their records do not hold; by default nothing."""
+    def runs(self, plan: Plan) -> Mapping[str, Sequence[Run]]:
+        """All runs of a plan, finished or not, by a name for each network or variant of one."""
+        return plan.runs()
 
     def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
         """Train and measure what is missing. Raises `InputError` where the sheet has no data of its own."""
-        # The runs: those of the paper, or of the user.
-        data = asked.base.data or self.data
+        data = asked.data or self.data
         if not data:
-            raise InputError(
-                f"{self.name} takes photographs; give --data DIR, a folder with a folder of pictures a class"
-            )
+            raise InputError(f"{self.name} takes {self.takes}")
         seeds = asked.seeds if asked.seeds is not None else self.seeds if asked.scale == "paper" else 1
         plan = self.plan(asked.scale, data, asked.root, asked.networks, seeds)
-        # Train all of them on the same data, then measure.
-        recipe = self.recipes(asked.scale, plan.networks[0])
-        base = dataclasses.replace(asked.base, data=data, data_path=plan.data_path, recipe=recipe)
-        source = load_source(base, asked.say)
-        carry_out(plan, self.recipes, base, source, asked.watch, asked.log)
-        self.measure(plan, source, asked)
+        self.train(plan, asked)
         return plan.folder, self.findings(plan)
 
     def plan(self, scale: Scale, data: str, root: Path, networks: str | None, seeds: int) -> Plan:
         """The plan of this sheet. Raises `InputError` for an unknown network, and for too many runs."""
-        names = self.networks[scale] if networks is None else tuple(networks.split(","))
+        names, starts = self.named(self.networks[scale] if networks is None else tuple(networks.split(",")))
         for name in names:
             depth(name)  # raises for an unknown name before anything runs
         if not 1 <= seeds <= MOST_RUNS or len(names) > MOST_RUNS:
             raise InputError(f"--seeds is {seeds} of {len(names)} networks; give from 1 to {MOST_RUNS:,} of each")
         folder = root / f"{self.name}-{scale}-{slug(data)}"
-        return Plan(self.name, scale, data, names, seeds, folder, placed(data))
+        return Plan(self.name, scale, data, names, seeds, folder, placed(data), starts)
+
+    def named(self, asked: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """The networks that are asked for, and the places of trained weights that some of them start from."""
+        return asked, {}
 
     def findings(self, plan: Plan) -> Findings:
         """Verdicts on the claims, figures, tables and settings of the finished runs of a plan."""
-        shown, runs = self.show(plan), plan.runs()
+        shown, runs = self.show(plan), self.runs(plan)
         verdicts = tuple(claim.verdict(shown.results, plan.scale) for claim in self.claims)
         return Findings(
             title=self.title,
@@ -127,12 +129,12 @@ class Experiment(Sheet):
 
 def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[Verdict]) -> str:
     """How many claims held, on which data, and how many runs are finished, in two sentences."""
-    wanted = plan.seeds * len(plan.networks)
-    done = sum(run.done is not None for its_runs in runs.values() for run in its_runs)
+    every = [run for its_runs in runs.values() for run in its_runs]
+    done = sum(run.done is not None for run in every)
     held = sum(verdict.status == "held" for verdict in verdicts)
     tested = sum(verdict.status != "not tested" for verdict in verdicts)
     outcome = f"{held} of the {tested} claims tested held" if tested else "No claim was tested"
     return (
-        f"{outcome}. Data: {plan.data}; scale: {plan.scale}; {done} of {wanted} runs "
+        f"{outcome}. Data: {plan.data}; scale: {plan.scale}; {done} of {len(every)} runs "
         f"finished ({len(plan.networks)} networks, {plan.seeds} seed{'s' if plan.seeds > 1 else ''})."
     )

@@ -7,7 +7,7 @@ from deepres.data.order import evenly
 from deepres.detection.detection_table import read_detections
 from deepres.detection.figures import SURE, Figures, summary
 from deepres.detection.mean_ap.tables import percent, precision_recall_figure
-from deepres.findings import Figure, Findings, Sheet, Table
+from deepres.findings import Figure, Findings, Pictures, Table
 from deepres.records import Run
 from deepres.report.boxes import write
 from deepres.report.console import print_tables
@@ -61,7 +61,7 @@ def shown(runs: Sequence[Run]) -> Findings:
 
     Of each run the tables are those of the test by its own settings; all tests are rows of one table.
     """
-    figures, tables, sheets = list[Figure](), list[Table](), list[Sheet]()
+    figures, tables, sheets = list[Figure](), list[Table](), list[Pictures]()
     for run in runs:
         name = "" if len(runs) == 1 else f" of {visible(run.path.resolve().name)}"
         files = sorted(run.path.glob(f"{KEPT}*.safetensors"), key=lambda file: (file.name != PLAIN, file.name))
@@ -76,8 +76,8 @@ def shown(runs: Sequence[Run]) -> Findings:
                 f"{SHOWN} test pictures, spread evenly over the test set: at the left with the annotated boxes, "
                 f"at the right with the detections of a score of {SURE} or more."
             )
-            sheets.append(Sheet(f"Test pictures{name}", caption, run.path / SHEET))
-    return Findings("", "", figures=tuple(figures), sheets=tuple(sheets), tables=tuple(tables))
+            sheets.append(Pictures(f"Test pictures{name}", caption, run.path / SHEET))
+    return Findings("", "", figures=tuple(figures), pictures=tuple(sheets), tables=tuple(tables))
 
 
 def _named(table: Table, name: str) -> Table:

@@ -43,8 +43,9 @@ def runs_of(places: Sequence[Path]) -> list[Run]:
     """All runs of one plan folder; or the run folders among `places`, and those in the folders among them."""
     if plan := plan_among(places):
         from deepres.paper.plan import read_plan
+        from deepres.paper.reproduce import runs_of_plan
 
-        return [run for its_runs in read_plan(plan).runs().values() for run in its_runs]
+        return runs_of_plan(read_plan(plan))
     return [run for place in places for run in _within(place) or [Run(place)]]
 
 
@@ -82,7 +83,7 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
         title=f"Training of {labels[0] if len(labels) == 1 else f'{len(labels)} {what}'}",
         summary=_summary(summaries),
         figures=(*(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots), *tested.figures),
-        sheets=tested.sheets,
+        pictures=tested.pictures,
         tables=(
             *(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
             *tested.tables,

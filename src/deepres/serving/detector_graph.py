@@ -1,5 +1,6 @@
 """A detector as one graph, from a picture to its detections, in operations that other programs know."""
 
+import warnings
 from collections.abc import Callable
 from typing import cast
 
@@ -109,5 +110,6 @@ def program_of(graph: DetectorGraph) -> torch.export.ExportedProgram:
     """The graph as PyTorch traces it, for a picture of any size."""
     example, any_size = torch.zeros(1, 128, 160, 3, dtype=torch.uint8), torch.export.Dim.DYNAMIC
     graph = graph.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`create_unbacked_symint` is deprecated", FutureWarning)  # by torchvision
         return torch.export.export(graph, (example,), dynamic_shapes=({1: any_size, 2: any_size},))

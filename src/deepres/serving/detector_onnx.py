@@ -1,6 +1,5 @@
 """A detector as an ONNX model, with proposals, pooling of regions and suppression inside."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -16,8 +15,7 @@ def exported_detector(graph: DetectorGraph) -> bytes:
     or RoiAlign, and NonMaxSuppression works class by class. Raises `InputError` as `onnx.exported`.
     """
     program = program_of(graph)
-    with writing(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# 'dynamic_axes' is not recommended|.*dynamic_shapes.*", UserWarning)
+    with writing():
         made = torch.onnx.export(
             program,
             input_names=[IMAGES],
@@ -36,7 +34,9 @@ def exported_detector(graph: DetectorGraph) -> bytes:
 
 def _translations() -> dict[Any, Any]:
     """The operations of ONNX for those of torchvision and ours. Each takes a batch of one image."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def numbers(*values: int) -> Any:
         return op.Constant(value_ints=list(values))

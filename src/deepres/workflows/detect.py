@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -19,8 +19,12 @@ from deepres.detection.protocol import Protocol
 from deepres.detection.tester import NONE, detected
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.outputs import Detections
+from deepres.models.network import Network
 from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError, Say
+
+if TYPE_CHECKING:
+    from deepres.serving.file_detector import FileDetector
 
 LONGEST_ID = 18  # digits: ids are below 2^63
 KEPT = (".jpg", ".jpeg", ".png")  # a drawn picture keeps the name of a picture with such a suffix
@@ -74,8 +78,10 @@ def spotter(nets: Sequence[Detector], protocol: Protocol, execution: Execution, 
     """A detector, or several as an ensemble, ready to look at pictures under a protocol.
 
     The classes are those of the first. Raises `InputError` for networks that do not go together, without a mean, or
-    with weights that are not finite.
+    with weights that are not finite; and for what the file of an exported detector cannot do.
     """
+    if any(net.in_file for net in nets):
+        return _in_file(nets, protocol, say)
     execution = execution.resolved()
     for net in nets:
         if not all(value.isfinite().all() for value in net.state_dict().values()):
@@ -93,12 +99,37 @@ def spotter(nets: Sequence[Detector], protocol: Protocol, execution: Execution, 
     return Spotter(*classes_and_ids(nets[0]), detect)
 
 
+def _in_file(nets: Sequence[Network], protocol: Protocol, say: Say) -> Spotter:
+    """A detector in a file of `deepres export`, whose protocol is fixed: fewer detections can be asked for, not others.
+
+    `say` is told where more are asked for than the file gives.
+    """
+    net = next(cast("FileDetector", net) for net in nets if net.in_file)
+    plan = net.plan
+    least = plan.threshold if protocol.threshold is None else protocol.threshold
+    most = plan.most if protocol.most is None else protocol.most
+    if len(nets) > 1 or replace(protocol, threshold=None, most=None) != Protocol():
+        raise InputError(
+            f"{net.name} in a file is tested as it was exported, alone; leave all but --threshold and --most out, or "
+            "give the weights"
+        )
+    if least < plan.threshold or most > plan.most:
+        say(f"{net.name} in a file gives up to {plan.most} detections of a picture, with scores above {plan.threshold}")
+
+    def detect(image: Tensor) -> Detections:
+        (found,) = net.detect([with_channels(image, 3)])
+        count = min(int((found.scores > least).sum()), most)  # scores fall
+        return Detections(found.boxes[:count], found.scores[:count], found.labels[:count])
+
+    return Spotter(*classes_and_ids(net), detect)
+
+
 def on_device(net: Detector, device: str) -> Detector:
     """The network in evaluation mode on a device, in the form that is fast there."""
     return tested_form(net.eval().to(device=torch.device(device), memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
-def classes_and_ids(net: Detector) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def classes_and_ids(net: "Detector | FileDetector") -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names of the classes that a detector knows, and their ids as COCO writes them."""
     classes = net.header.get("classes") or [str(label) for label in range(net.num_classes)]
     ids: Any = net.header.get("category_ids")

@@ -29,7 +29,7 @@ from deepres.runtime.environment import describe_environment
 from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
 from deepres.workflows import tested_pictures
-from deepres.workflows.open_network import open_network
+from deepres.workflows.open_network import classifier, open_network
 from deepres.workflows.run_pictures import place_of
 
 MOST_IMAGES = 500  # decoded at a time
@@ -151,7 +151,8 @@ def _error_figures(found: Scores, first: Scores) -> Json:
 def _test_networks(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks) -> ScoreTable:
     """The scores of networks. Each rank decodes every `world`-th picture, once for all networks."""
     # Open the networks, and find the pictures to test on.
-    by_path = [(path, open_network(path, say, setting.network, setting.execution.device)) for path in paths]
+    opened = [(path, open_network(path, say, setting.network, setting.execution.device)) for path in paths]
+    by_path = [(path, classifier(net, path)) for path, net in opened]
     nets = [net for _, net in by_path]
     given = setting.data is not None
     setting = _with_recorded_data(paths, setting, say)

@@ -81,12 +81,20 @@ class Tested:
         return whole(self.index.pictures.encoded(int(self.places[row])))
 
 
-def evaluate(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, ranks: Ranks = ALONE) -> Tested:
+def evaluate(
+    paths: Sequence[Path],
+    setting: Setting,
+    say: Say,
+    tick: Tick,
+    ranks: Ranks = ALONE,
+    file: Path | None = None,
+) -> Tested:
     """What the detectors at `paths`, several of them as an ensemble, find in the test pictures.
 
     A run that is tested on its own test pictures keeps the detections in its folder, and is not run again as long as
-    weights, pictures and settings stay. `tick` is told how many pictures are done. Several `ranks` share the pictures
-    and all get the whole table. Raises `InputError` for weights and data that do not fit each other.
+    weights, pictures and settings stay; others keep them in `file`, where it is given. `tick` is told how many pictures
+    are done. Several `ranks` share the pictures and all get the whole table. Raises `InputError` for weights and data
+    that do not fit each other.
     """
     if setting.part == "all":
         raise InputError("a detector is tested on one part; give --part test, or --part train")
@@ -96,10 +104,10 @@ def evaluate(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, rank
     # What is kept of an earlier test.
     own = len(paths) == 1 and not given and setting.part == "test" and paths[0].is_dir() and Run(paths[0]).exists
     facts = _facts(paths, setting, index, places)
-    file = kept_file(paths[0], setting.protocol) if own else None
+    file = kept_file(paths[0], setting.protocol) if own else file
     before = ranks.by_first(lambda: _still_right(file, facts, say))
     if before is not None:
-        return Tested(before, index, places, paths[0], new=False)
+        return Tested(before, index, places, paths[0] if own else None, new=False)
     # Test the networks, and keep what they found.
     table = _test(paths, setting, index, places, facts, (say, tick, ranks))
     if file is not None and ranks.first:

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,35 +15,28 @@ from deepres.models.detection.images import fitted, fitted_size
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
 from deepres.serving.export_detector import export_detector
+from deepres.serving.forms import Form
 from deepres.workflows.predict import pictures_under
-
-if TYPE_CHECKING:
-    from deepres.workflows.export import ExportOptions
 
 SHAPES = ((3, 4), (4, 3), (1, 2))  # height by width of the random pictures for the check
 MOST = 8  # most pictures taken from a folder, evenly spaced
 
 
-def deploy_detector(net: Detector, out: Path, options: "ExportOptions", say: Say) -> Json:
+def deploy_detector(net: Detector, out: Path, form: Form, folder: Path | None, say: Say) -> Json:
     """Write `net` to `out` for other programs, check the file against `net`, and return facts about the file.
 
-    The check is on pictures of the folder `calibrate`, else on random ones. Raises `InputError` as
-    `serving.export_detector.export_detector`, for int8, for a network of other images than RGB, and for a folder
-    without pictures.
+    The check is on pictures of the `folder`, else on random ones. Raises `InputError` as
+    `serving.export_detector.export_detector`, for a network of other images than RGB, and for a folder without
+    pictures.
     """
-    if options.int8:
-        raise InputError(f"{net.name} is a detector, which is written in fp32 alone; leave --int8 out")
     if net.header["in_channels"] != 3:
         raise InputError(f"{net.name} takes images of {net.header['in_channels']} channels; files are for RGB")
-    folder = options.calibrate
-    pictures = _random_pictures(net) if folder is None else _pictures_of(folder, net, say)
+    seen = _random_pictures(net) if folder is None else _pictures_of(folder, net, say)
     facts = _facts(net)
-    found = export_detector(
-        net, out, options.form, [one.permute(1, 2, 0)[None].contiguous() for one in pictures], facts
-    )
+    found = export_detector(net, out, form, [one.permute(1, 2, 0)[None].contiguous() for one in seen], facts)
     return facts | {
         "file": str(out),
-        "format": options.form,
+        "format": form,
         "checked_on": f"{found.images} {'random' if folder is None else 'real'} pictures",
         "detections_checked": found.detections // 2,
         "same_detections": found.same,
@@ -55,14 +47,13 @@ def deploy_detector(net: Detector, out: Path, options: "ExportOptions", say: Say
 
 def _facts(net: Detector) -> Json:
     """The metadata of the file."""
-    plan = net.plan
+    plan, inside = net.plan, "inside: scaled to 0..1, less the mean color"
     return {
         "network": net.name,
         "classes": list(net.header.get("classes") or map(str, range(net.num_classes))),
         "detector": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()},
         "precision": "fp32",
-        "input": f"uint8 (1, H, W, 3), RGB, resized: shorter side {plan.side}, or longer side {plan.longest} where that "
-        "is less; inside: scaled to 0..1, less the mean color",
+        "input": f"uint8 (1, H, W, 3), RGB, resized: shorter side {plan.side}, longer at most {plan.longest}; {inside}",
         "output": "boxes float32 (k, 4) of left, top, right, bottom in pixels of the resized picture; scores float32 "
         "(k,), falling; labels int64 (k,), places among the classes; k may be 0",
     } | ({"category_ids": net.header["category_ids"]} if "category_ids" in net.header else {})

@@ -18,7 +18,7 @@ KINDS: dict[Kind, str] = {
     "missing": "pictures that are named but not there",
     "unannotated": "pictures without an annotation, left out",
     "unread": "annotations that cannot be read, left out with their pictures",
-    "stray": "annotations of no known picture, left out",
+    "stray": "annotations that belong to no picture, or to one that has another, left out",
     "size": "annotations that give another size than the picture has; the picture's counts",
     "object": "objects without a known class or a box, left out",
     "flat": "boxes without width or height, left out",
@@ -106,6 +106,16 @@ def merged(faults: list[Fault]) -> list[Fault]:
         first = found.setdefault((own.name, own.kind), own._replace(times=0))
         found[own.name, own.kind] = first._replace(times=first.times + own.times)
     return list(found.values())
+
+
+def seconds(files: Mapping[str, list[str]], read: Mapping[str, str]) -> list[Fault]:
+    """Faults for the annotation files of a picture but that which is read, all by the key of the picture."""
+    return [
+        Fault(name, "stray", f"its picture has another annotation, {read[key]}")
+        for key, names in files.items()
+        for name in names
+        if key in read and name != read[key]
+    ]
 
 
 def told(faults: list[Fault]) -> list[str]:

@@ -132,7 +132,9 @@ class _Reader:
         for image in images:
             own = self._picture(image["file_name"], *where)
             if own is None:
-                found.faults.append(Fault(composed(image["file_name"]), "missing", f"{where[0]} lists it"))
+                found.faults.append(
+                    Fault(composed(image["file_name"]), "missing", f"it is not there, but {where[0]} lists it")
+                )
             elif own in annotated:
                 annotated[own].objects.extend(objects[image["id"]])
             else:

@@ -1,5 +1,6 @@
 """Tells which layout a folder with boxes is in."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from deepres.runtime.files import require_regular
 FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, and quick in a million pictures
 TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
+VOC_ROOT = re.compile(rb"<annotation[\s>]")  # and not the <annotations> of others
 READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
 
 
@@ -39,7 +41,7 @@ def layout_of(root: Path) -> str | None:
 def _layouts(root: Path) -> Iterator[str]:
     """All layouts of which there are signs; the first is read."""
     seen = _glance(root)
-    if any(_begins_with(file, b"<annotation") for file in seen.get(".xml", ())):
+    if any(_is_annotation(file) for file in seen.get(".xml", ())):
         yield voc.LAYOUT
     if any(map(coco.is_coco, seen.get(".json", ()))):
         yield coco.LAYOUT
@@ -93,11 +95,11 @@ def _has_picture(file: Path) -> bool:
     return any(file.with_suffix(suffix).exists() for suffix in IMAGE_SUFFIXES)
 
 
-def _begins_with(file: Path, tag: bytes) -> bool:
-    """Whether `tag` is in the first bytes of a regular file."""
+def _is_annotation(file: Path) -> bool:
+    """Whether a file begins as VOC's XML does."""
     try:
         require_regular(file)
         with file.open("rb") as stream:
-            return tag in stream.read(HEAD)
+            return VOC_ROOT.search(stream.read(HEAD)) is not None
     except OSError:
         return False

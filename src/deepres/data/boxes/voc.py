@@ -3,11 +3,11 @@
 import math
 import re
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged
+from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged, seconds
 from deepres.data.boxes.safe_xml import read_xml
 from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.part_names import is_picture
@@ -34,7 +34,17 @@ def voc_source(tree: Tree) -> Source:
     sets, year = _listed(tree, reader)
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
-    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=tree.notes, year=year, shared=True)
+    return Source(
+        LAYOUT,
+        tree.root,
+        tree.files,
+        tree.count,
+        sets,
+        notes=tree.notes,
+        year=year,
+        shared=True,
+        faults=tuple(reader.faults),
+    )
 
 
 def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
@@ -65,7 +75,10 @@ class _Reader:
 
     def __init__(self, tree: Tree) -> None:
         self.root, self.pictures = tree.root, tree.pictures
-        self.annotations = {key: names[0] for key, names in tree.ending(".xml").items()}
+        found = tree.ending(".xml")
+        self.annotations = {key: names[0] for key, names in found.items()}
+        self.faults = seconds(found, self.annotations)
+        self.known: dict[str, Content] = {}  # image sets share pictures, and each is read once
         # The picture of an annotation whose key is that of none, by the name in the file.
         self.by_name = by_last(self.pictures)
 
@@ -73,16 +86,17 @@ class _Reader:
         """The pictures with these keys."""
         found = Content()
         for key in keys:
-            own = self._one(key)
+            if key not in self.known:
+                self.known[key] = self._one(key)
+            own = self.known[key]
             found.annotated += own.annotated
             found.faults += own.faults
         named = {picture.name for picture in found.annotated}  # also those of annotations of another name
         found.faults = [own for own in found.faults if own.kind != "unannotated" or own.name not in named]
         return found
 
-    @cache  # noqa: B019 (it lives as long as the opening of a data set)
     def _one(self, key: str) -> Content:
-        """The picture with this key, or why it is left out. Image sets share pictures, and each is read once."""
+        """The picture with this key, or why it is left out."""
         name = self.annotations.get(key)
         if name is None:
             names = self.pictures.get(key)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NotRequired, TypedDict
 
-from deepres.data.boxes.annotations import AnnotatedPicture, Box, Content, Fault, Object, Source
+from deepres.data.boxes.annotations import AnnotatedPicture, Box, Content, Fault, Object, Source, seconds
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree, by_folder, by_last, key_of, lines_in
 from deepres.data.listing import MOST_CLASSES
 from deepres.data.rgb import fault
@@ -108,8 +108,10 @@ class _Reader:
         self.folders = {parent.as_posix() for name in self.by_path for parent in PurePosixPath(name).parents}
         self.lists = {name for name in tree.names if name.lower().endswith(".txt")}
         self.notes: list[str] = []
+        # The labels of each picture: those in a folder of labels are preferred.
+        self.texts = tree.ending(".txt")
         self.labels: dict[str, str] = {}
-        for key, names in tree.ending(".txt").items():
+        for key, names in self.texts.items():
             apart = [name for name in names if TRUTH_FOLDERS & set(name.casefold().split("/"))]
             self.labels[key] = (apart or names)[0]
 
@@ -180,6 +182,8 @@ class _Reader:
             )
             found.annotated.append(picture)
         found.categories = {number + 1: name for number, name in classes.items()}
+        if not self.names:
+            found.notes.append("no file names the classes, which are called by their numbers (names: in data.yaml)")
         if background:
             found.notes.append(f"pictures without labels, kept as background: {names_of(background)}")
         return found
@@ -206,12 +210,14 @@ class _Reader:
         return read
 
     def strays(self) -> list[Fault]:
-        """The labels without a picture, in folders where others have one."""
-        known = {name.rpartition("/")[0] for key, name in self.labels.items() if key in self.tree.pictures}
-        return [
+        """The labels without a picture, in folders where others have one, and second ones of a picture."""
+        pictures = self.tree.pictures
+        known = {name.rpartition("/")[0] for key, name in self.labels.items() if key in pictures}
+        second = seconds(self.texts, {key: name for key, name in self.labels.items() if key in pictures})
+        return second + [
             Fault(name, "missing", "the picture of these labels is not there")
             for key, name in self.labels.items()
-            if key not in self.tree.pictures and name.rpartition("/")[0] in known and is_labels(self.tree.root / name)
+            if key not in pictures and name.rpartition("/")[0] in known and is_labels(self.tree.root / name)
         ]
 
 

@@ -161,11 +161,20 @@ class Detector(Network, pipeline_tag="object-detection"):
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """The detections in images uint8 (C, H, W), in their pixels, by the settings of `plan`.
 
-        The network must be in evaluation mode. `detection.tester` has box refinement, several scales and ensembles.
-        Raises `InputError` for a network without a mean, and for images that are too small.
+        `detection.tester` has box refinement, several scales and ensembles. Raises `InputError` for a network in
+        training mode or without a mean, and for images of another kind or that are too small.
         """
+        if self.training:
+            raise InputError(f"{self.name} is in training mode, in which BN differs; call eval() first")
         if self.mean is None:
             raise InputError(f"{self.name} has no mean, which images lack; set `mean` to that of the training images")
+        channels = self.header["in_channels"]
+        for image in images:
+            if image.dtype != torch.uint8 or image.dim() != 3 or len(image) != channels or not image.numel():
+                raise InputError(
+                    f"{self.name} detects in a list of images uint8 ({channels}, height, width), not {image.dtype} "
+                    f"{tuple(image.shape)}; give such"
+                )
         mean = self.mean.to(next(self.parameters()).device)
         seen = (fitted(image.to(mean.device), self.plan.side, self.plan.longest) for image in images)
         return [self.detect_fitted(own, one.shape[1:], mean) for own, one in zip(seen, images, strict=True)]

@@ -1,0 +1,169 @@
+"""What the detectors of a plan find in the test pictures, as results for claims and as tables beside the paper's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from deepres.detection.detection_table import read_detections
+from deepres.detection.figures import Figures
+from deepres.detection.mean_ap.tables import percent
+from deepres.findings import Cell, Figure, Panel, Table, curve_of, describe, spread_text
+from deepres.models.registry import DETECTOR
+from deepres.paper.claims import Results
+from deepres.paper.detectors import STANDING_IN, Detectors
+from deepres.paper.plan import Plan, Scale
+from deepres.runtime.figures import DETECTION, REPORTED
+
+RESNET, VGG = "ResNet", DETECTOR + "vgg16"  # of claims: the improved network, and the one that it replaces
+Numbers = Mapping[str, tuple[float | None, ...]]  # the paper's, by network or step
+# Of each figure its column, and how it is found, as a share.
+COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
+    "map07": ("mAP@.5, VOC 2007", lambda own: own.by_points.map),
+    "map12": ("mAP@.5, VOC 2012", lambda own: own.by_area.map),
+    "map50": ("mAP@.5", lambda own: own.coco.map50),
+    "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
+}
+RULES = (
+    "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve, COCO (mAP@.5 and "
+    "mAP@[.5,.95]) 101 points."
+)
+HOW: dict[Scale, str] = {
+    "smoke": "Runs of a few steps: the figures only show that all of it works.",
+    "quick": "Short runs on small pictures: compare the rows with each other, not with the paper's.",
+    "paper": "The recipe of the paper, but for training end to end.",
+}
+STAND_INS = "plain-8 and ResNet-8 stand in for VGG-16 and ResNet-101."
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The tested rows of a plan, by key and seed; a key that is not tested yet has none."""
+
+    sheet: Detectors
+    plan: Plan
+    rows: Mapping[str, Mapping[int, Figures]]
+
+    def results(self) -> Results:
+        """The figures of each row in percent, for claims; those of the improved network also as `RESNET`."""
+        improved = self.sheet.improved(self.plan)
+        found = {
+            key: [
+                {name: 100 * (of(own) or 0.0) for name, (_, of) in COLUMNS.items()}
+                | {"place": seed, "classes": len(own.table.classes)}
+                for seed, own in seeds.items()
+            ]
+            for key, seeds in self.rows.items()
+        }
+        return found | ({RESNET: found[improved]} if improved else {})
+
+    @property
+    def how(self) -> str:
+        """How the rows are measured, in a few sentences."""
+        one = next((own for seeds in self.rows.values() for own in seeds.values()), None)
+        if one is None:
+            return "No network is tested yet."
+        improved = self.sheet.improved(self.plan) if self.sheet.steps else None
+        best = f" {STAND_INS}" if self.plan.networks == STANDING_IN else ""
+        if improved:
+            best += f" The improvements are those of {label(improved)}, the best residual network on these pictures."
+        starts = "weights trained before" if self.plan.starts else "random weights, with batch normalization trained"
+        return (
+            f"{len(one.table.names):,} test pictures of {self.plan.data} with {len(one.table.classes)} classes; "
+            f"networks from {starts}.{best} {HOW[self.plan.scale]}"
+        )
+
+
+def measured(sheet: Detectors, plan: Plan) -> Measured:
+    """What is kept of the tests of a plan."""
+    rows: dict[str, dict[int, Figures]] = {}
+    for row in sheet.rows(plan):
+        own = rows.setdefault(row.key, {})
+        if row.finished and (file := row.file(plan)).exists():
+            own[row.seed] = Figures(read_detections(file))
+    return Measured(sheet, plan, rows)
+
+
+def means_beside_the_papers(
+    found: Measured, title: str, figures: Sequence[str], printed: Numbers, columns: Sequence[str]
+) -> Table:
+    """Tables 7 to 9: the `figures` of each row, then the `columns` that the paper prints for it."""
+    rows: list[tuple[Cell, ...]] = []
+    networks = [key for key in (*found.rows, *printed) if key.startswith(DETECTOR)]
+    for key in dict.fromkeys([*networks, *found.rows, *printed]):
+        seeds = found.rows.get(key, {}).values()
+        ours = (_shown(figure, list(seeds)) for figure in figures)
+        paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
+        rows.append((label(key), *ours, len(seeds), *paper))
+    caption = (
+        f"{found.how} {RULES} In brackets: bootstrap 95 % interval over the test pictures; of several seeds: mean ± "
+        "standard deviation. The paper's figures are those of its full recipe."
+    )
+    names = (*(COLUMNS[figure][0] for figure in figures), "seeds", *(f"paper: {column}" for column in columns))
+    return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))
+
+
+def classes_beside_the_papers(
+    found: Measured, title: str, rule: str, printed: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> Table:
+    """Tables 10 and 11: average precision by class, of each row that the paper has and each of ours, side by side.
+
+    `printed` has the paper's figures by row and class, `names` the paper's names of the classes of PASCAL VOC.
+    """
+    ours: dict[str, dict[str, list[float]]] = {key: {} for key in found.rows}
+    for key, seeds in found.rows.items():
+        for own in seeds.values():
+            result = own.by_points if rule == "map07" else own.by_area
+            for name, value in (("mAP", result.map), *((one.name, one.ap) for one in result.classes)):
+                if value is not None:
+                    ours[key].setdefault(names.get(name, name), []).append(value)
+    classes = dict.fromkeys(["mAP", *(name for own in ours.values() for name in own), *next(iter(printed.values()))])
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            *(percent(mean(own[name])) if name in own else None for own in ours.values()),
+            *(f"{own[name]:.1f}" if name in own else None for own in printed.values()),
+        )
+        for name in classes
+    ]
+    columns = (*map(label, ours), *(f"paper: {label(key)}" for key in printed))
+    caption = f"{found.how} {RULES} The names of the classes are the paper's; a dash: not measured, or not printed."
+    return Table(f"{title} (%)", caption, ("class", *columns), tuple(rows))
+
+
+def every_run(found: Measured) -> Table:
+    """The final figures of every run, by its own test during training."""
+    rows: list[tuple[Cell, ...]] = []
+    main = REPORTED[DETECTION].final
+    for its_runs in found.sheet.runs(found.plan).values():
+        for run in its_runs:
+            done = run.done or {}
+            rows.append((run.path.name, *(done.get(own.key) for own in main), done.get("seconds")))
+    columns = ("run", *(f"{own.label} ({own.unit})" if own.unit else own.label for own in main), "seconds")
+    return Table(
+        "Every run",
+        "At the last iteration, tested as the baseline is; mAP@.5 by the area under the curve.",
+        columns,
+        tuple(rows),
+    )
+
+
+def curves(found: Measured) -> Figure:
+    """mAP against the iteration, of all runs that were started."""
+    plot = REPORTED[DETECTION].plots[0]
+    started = {name: [run for run in its_runs if run.exists] for name, its_runs in found.sheet.runs(found.plan).items()}
+    shown = [curve_of(own, label(name), plot) for name, own in started.items() if own]
+    return Figure(plot.title, plot.caption, (Panel("Detectors", tuple(shown), value=plot.value, unit=plot.unit),))
+
+
+def label(key: str) -> str:
+    """The name of a row for readers: of a network, that of its backbone, since all are Faster R-CNN."""
+    network, _, more = key.partition(" ")
+    return f"{describe(network.removeprefix(DETECTOR))[0]} {more}".strip() if network.startswith(DETECTOR) else key
+
+
+def _shown(figure: str, seeds: Sequence[Figures]) -> str | None:
+    """A figure, the one by area with its interval, or the mean of several seeds."""
+    values = [100 * value for own in seeds if (value := COLUMNS[figure][1](own)) is not None]
+    if figure == "map12" and len(values) == 1 and (ends := seeds[0].interval) is not None:
+        return f"{values[0]:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+    return f"{values[0]:.1f}" if len(values) == 1 else spread_text(values)
