@@ -50,7 +50,7 @@ ON_GPU: dict[str, dict[str, str]] = {
 # The same with a detector, on any device.
 DETECTORS: dict[str, dict[str, str]] = {
     "train": {OURS: "detectors:train", "torchvision": "detectors:torchvision"},
-    "infer": {OURS: "detectors:test"} | _of("detectors", "torchvision", "scales", "refinement"),
+    "infer": {OURS: "detectors:infer"} | _of("detectors", "torchvision", "scales", "refinement"),
     "memory": {
         OURS: "detectors:memory",
         "unlimited": "detectors:unlimited",

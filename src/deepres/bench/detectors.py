@@ -18,7 +18,7 @@ from deepres.bench.inference import torchvision_net
 from deepres.bench.inputs import many
 from deepres.bench.job import Contestant, Job
 from deepres.bench.memory import measured
-from deepres.detection.form import tested_form
+from deepres.detection.form import fast_form
 from deepres.detection.protocol import VOTING, Protocol, pyramid
 from deepres.detection.recipe import FASTER_RCNN, PLAN
 from deepres.detection.scenes import Scene
@@ -65,7 +65,7 @@ def torchvision_memory(job: Job) -> Contestant:
     return _of_memory(job, *_torchvision_step(job))
 
 
-def test(job: Job) -> Contestant:
+def infer(job: Job) -> Contestant:
     """Our test of a picture in memory, with its non-maximum suppression."""
     return _test(job, Protocol(), "one scale")
 
@@ -135,7 +135,7 @@ def our_detector(job: Job) -> Detector:
 
 def _test(job: Job, protocol: Protocol, setting: str) -> Contestant:
     net = our_detector(job).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    fast, images = tested_form(net), _pictures(job)
+    fast, images = fast_form(net), _pictures(job)
 
     def run() -> None:
         with autocast(job.precision, job.device):

@@ -3,13 +3,20 @@
 from typing import cast
 
 from deepres.acceleration.folded import folded
-from deepres.acceleration.on_kernels import runs_on_kernels
+from deepres.acceleration.on_kernels import accelerate_regions, resolve_kernels, runs_on_kernels
 from deepres.models.detection.detector import Detector
+from deepres.runtime.errors import silent
 
 
-def tested_form(net: Detector) -> Detector:
-    """`net` in evaluation mode with its BN folded into the convolutions; itself where it trains on the kernels.
+def fast_form(net: Detector) -> Detector:
+    """A copy of `net` in evaluation mode, with BN in the convolutions and regions pooled by the kernels if they run.
 
-    The copy does not follow later changes of the weights of `net`.
+    It does not follow later changes of the weights of `net`. A network that trains on the kernels is tested as it is.
     """
-    return net if runs_on_kernels(net) else cast(Detector, folded(net))
+    if runs_on_kernels(net):
+        return net
+    fast = cast(Detector, folded(net))
+    device = next(fast.parameters()).device.type
+    if resolve_kernels("auto", device, 0, silent):
+        accelerate_regions(fast)
+    return fast

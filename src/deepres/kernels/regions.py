@@ -39,9 +39,7 @@ class _Pool(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             chosen = POOL.maps(count, channels, size, size, dtype=torch.int32)
         narrow, sizes = maps.dtype == torch.bfloat16, (count, height, width, channels, size)
-        library().pool_regions(
-            narrow, address(maps), address(regions), scale, *sizes, address(result), address(chosen)
-        )
+        library().pool_regions(narrow, address(maps), address(regions), scale, *sizes, address(result), address(chosen))
         ctx.save_for_backward(chosen, regions)
         ctx.shape, ctx.dtype = maps.shape, maps.dtype
         return result

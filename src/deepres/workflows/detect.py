@@ -14,7 +14,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.data.pictures import ahead
 from deepres.detection.ensemble import members_of
-from deepres.detection.form import tested_form
+from deepres.detection.form import fast_form
 from deepres.detection.protocol import Protocol
 from deepres.detection.tester import NONE, detected
 from deepres.models.detection.detector import Detector
@@ -126,7 +126,7 @@ def _in_file(nets: Sequence[Network], protocol: Protocol, say: Say) -> Spotter:
 
 def on_device(net: Detector, device: str) -> Detector:
     """The network in evaluation mode on a device, in the form that is fast there."""
-    return tested_form(net.eval().to(device=torch.device(device), memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+    return fast_form(net.eval().to(device=torch.device(device), memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
 def classes_and_ids(net: "Detector | FileDetector") -> tuple[tuple[str, ...], tuple[int, ...]]:
