@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepres.kernels import regions
 from deepres.kernels.library import UnavailableError, library
 from deepres.kernels.residual import conv_bn, conv_bn_scores, conv_bn_through, fits
 from deepres.models.blocks import Block, ConvBN
+from deepres.models.detection.regions import RegionPooling
 from deepres.models.shortcuts import NoShortcut, PaddedIdentity, Sum
 from deepres.runtime.errors import InputError, Say
 
@@ -43,6 +45,16 @@ class FastBlock(Block):
         return _in_turn(layers[1:], f, carried)
 
 
+class FastRegionPooling(RegionPooling):
+    """`RegionPooling` by all threads and in the type of the maps: a maximum of bf16 is exact in bf16."""
+
+    def maxima(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """As `RegionPooling`."""
+        if regions.fits(maps, boxes):
+            return regions.pool_regions(maps, boxes, self.size, self.scale)
+        return super().maxima(maps, boxes)
+
+
 def _in_turn(layers: list[ConvBN], x: Tensor, added: Tensor | None) -> Tensor:
     """x through `layers`, each followed by a ReLU; `added` is added before the last ReLU."""
     for layer in layers[:-1]:
@@ -66,10 +78,23 @@ def apply(layer: ConvBN, x: Tensor, added: Tensor | None = None, relu: bool = Fa
     normalises = isinstance(layer.bn, nn.BatchNorm2d)  # False after folding into the convolution
     if normalises and not bn.training and not torch.is_grad_enabled() and fits(conv, x):
         return conv_bn_scores(conv, bn, x, added, relu)
-    result = bn(conv(x))
+    result = _fixed(conv, bn, x) if normalises and _is_fixed(bn) else bn(conv(x))
     if added is not None:
         result = result.add_(added)
     return F.relu(result, inplace=True) if relu else result
+
+
+def _is_fixed(bn: nn.BatchNorm2d) -> bool:
+    """Whether neither statistics nor scale and shift change: a linear map that does not depend on the batch."""
+    return not (bn.training or bn.weight.requires_grad or bn.bias.requires_grad) and bn.running_mean is not None
+
+
+def _fixed(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """bn(conv(x)) of fixed BN by the scaled kernel, whose gradient autograd scales: the convolution is not kept."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    shift = bn.bias - bn.running_mean * scale
+    return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)
 
 
 def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
@@ -96,12 +121,20 @@ def resolve_kernels(kernels: str, device: str, bn_group: int, say: Say) -> bool:
 
 
 def accelerate(net: nn.Module) -> None:
-    """Make the blocks of `net` run on the kernels, in place, except gated ones; parameters and their names stay."""
+    """Make blocks, except gated ones, and pooling of regions run on the kernels, in place; parameters stay."""
     for module in net.modules():
         if type(module) is Block and isinstance(module.shortcut, Sum | NoShortcut):
             module.__class__ = FastBlock
         elif type(module) is ConvBN:
             module.__class__ = FastConvBN
+    accelerate_regions(net)
+
+
+def accelerate_regions(net: nn.Module) -> None:
+    """Make a detector pool its regions by the kernels, in place."""
+    for module in net.modules():
+        if type(module) is RegionPooling:
+            module.__class__ = FastRegionPooling
 
 
 def runs_on_kernels(net: nn.Module) -> bool:

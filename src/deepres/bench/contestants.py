@@ -5,7 +5,7 @@ import importlib
 import torch
 
 from deepres.bench.inputs import torchvision_name
-from deepres.bench.job import OURS, Contestant, Job, is_from_disk
+from deepres.bench.job import OURS, Contestant, Job, is_detector, is_from_disk
 from deepres.data.stream.uncut import require_nvjpeg
 from deepres.runtime.errors import InputError
 from deepres.serving.engine import require
@@ -47,11 +47,25 @@ ON_GPU: dict[str, dict[str, str]] = {
     "infer": {"tuned": "tuned_gpu:infer"}
     | _of("inference", OURS, "plain", "torchvision", "timm", "onnxruntime", "tensorrt"),
 }
+# The same with a detector, on any device.
+DETECTORS: dict[str, dict[str, str]] = {
+    "train": {OURS: "detectors:train", "torchvision": "detectors:torchvision"},
+    "infer": {OURS: "detectors:infer"} | _of("detectors", "torchvision", "scales", "refinement"),
+    "memory": {
+        OURS: "detectors:memory",
+        "unlimited": "detectors:unlimited",
+        "torchvision": "detectors:torchvision_memory",
+    },
+}
 
 
 def contestants(job: Job) -> dict[str, str]:
     """The contestants for a job, each with its module and function."""
     from_disk = {"load": "pictures", "train": "photographs"}
+    if is_detector(job):
+        if job.task not in DETECTORS:
+            raise InputError(f"detectors take part in {', '.join(DETECTORS)} alone, not in {job.task}")
+        return DETECTORS[job.task]
     if is_from_disk(job):
         return CONTESTANTS[from_disk[job.task]]
     return (CONTESTANTS if job.device == "cpu" else ON_GPU)[job.task]

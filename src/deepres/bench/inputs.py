@@ -13,6 +13,7 @@ from deepres.data.resident import Data, ImageSet
 from deepres.data.sources import load_data_set
 from deepres.models.catalog import build, family, input_size
 from deepres.models.network import Network
+from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError
 
 TURN_SECONDS = 1.0  # about how long a turn on a GPU repeats a step
@@ -99,7 +100,7 @@ def our_network(job: Job) -> Network:
 
 def torchvision_name(job: Job) -> str:
     """The network's name in torchvision and timm. Raises `InputError` where they do not have it."""
-    name = job.network.removesuffix("-b")
+    name = job.network.removeprefix(DETECTOR).removesuffix("-b")
     if family(job.network) == "cifar" or not name.startswith("resnet") or "-" in name:
         raise InputError(f"torchvision and timm take part in resnet18 to resnet152 alone, not in {job.network}")
     return name

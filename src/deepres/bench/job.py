@@ -23,6 +23,8 @@ class Job:
     load: The batches of `part` of an epoch, without a network.
     dense: The test of pictures in memory by the dense protocol (Sec. 3.4).
     memory: Two training steps on a batch in memory, in a new process each turn.
+
+    For a detector: train is a step on pictures of 600 x 800 pixels, infer its test of them.
     """
 
     task: Task
@@ -53,11 +55,19 @@ class Contestant:
     work: Callable[[Turns], None] | None = None
 
 
+def is_detector(job: Job) -> bool:
+    """Whether the network is a detector, which has contestants of its own."""
+    from deepres.models.registry import DETECTOR
+
+    return job.network.startswith(DETECTOR)
+
+
 def is_epoch(job: Job) -> bool:
     """Whether the job is an epoch of a data set, for a network for 32-pixel images."""
     from deepres.models.catalog import family
 
-    return job.task in ("train", "load") and job.device == "cpu" and family(job.network) == "cifar"
+    small = family(job.network) == "cifar" and not is_detector(job)
+    return job.task in ("train", "load") and job.device == "cpu" and small
 
 
 def is_resident(job: Job) -> bool:

@@ -15,20 +15,20 @@ STEPS = 2  # the first one allocates gradients and velocity
 
 def ours(job: Job) -> Contestant:
     """Our training step within the memory budget."""
-    return _measured(*training_step(job))
+    return measured(*training_step(job))
 
 
 def unlimited(job: Job) -> Contestant:
     """The same step without a budget; like a training run without one, it keeps freed memory."""
-    return _measured(*training_step(dataclasses.replace(job, memory_budget=None)))
+    return measured(*training_step(dataclasses.replace(job, memory_budget=None)))
 
 
 def textbook(job: Job) -> Contestant:
     """The training step of stock PyTorch."""
-    return _measured(textbook_step(job).turn, "fp32 eager, NCHW")
+    return measured(textbook_step(job).turn, "fp32 eager, NCHW")
 
 
-def _measured(step: Callable[[], int], setting: str) -> Contestant:
+def measured(step: Callable[[], int], setting: str) -> Contestant:
     """A contestant that takes `step` twice; its figure `peak` is in bytes above the memory at the start."""
     if not (PROCESS / "clear_refs").exists():
         raise InputError("the peak of memory can be measured on Linux alone")

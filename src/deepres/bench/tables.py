@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from deepres.bench.job import Job, is_from_disk
+from deepres.models.registry import DETECTOR
 from deepres.records import Json
 
 GIB, GIGA = 2**30, 1e9
@@ -23,6 +24,9 @@ def file_stem(record: Json) -> str:
 def what(job: Json) -> str:
     """A job in a few words."""
     name, batch = job["network"], job["batch_size"]
+    if name.startswith(DETECTOR):
+        work = {"train": "a training step", "infer": "the test", "memory": "two training steps"}[job["task"]]
+        return f"{name}, {work} of {batch} picture{'s' if batch > 1 else ''} of 600x800"
     if job["task"] == "load":
         return f"batches of {job['data']}, {batch} images" + _part(job)
     if job["task"] == "memory":

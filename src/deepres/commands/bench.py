@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -15,6 +15,10 @@ from deepres.records import Json, write_json
 from deepres.runtime.errors import InputError
 from deepres.runtime.printing import Console
 
+DETECTORS = ("resnet50", "resnet18")  # the backbones of `bench detector`
+OF_DETECTORS: tuple[Task, ...] = ("train", "infer", "memory")  # its contests
+DETECTOR_BUDGET = 6.0  # GiB of its contest of memory
+Contest = Literal["train", "infer", "load", "dense", "memory", "detector"]
 ON_GPU = ("train", "infer")  # the tasks that are also measured on a GPU
 BATCH: dict[str, dict[str, int]] = {
     "cifar": {"infer": 1},
@@ -58,17 +62,25 @@ class ContestOptions:
 
 @grouped
 def bench(
-    task: Annotated[Task, typer.Argument(help="train, infer, load, dense or memory.")],
+    task: Annotated[
+        Contest,
+        typer.Argument(help="train, infer, load, dense, memory, or detector: train, infer, memory of Faster R-CNN."),
+    ],
     job_options: JobOptions,
     how: ContestOptions,
-    networks: Annotated[list[str] | None, typer.Argument(help="Default: resnet20.")] = None,
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Default: resnet20; detector: backbones resnet50 and resnet18.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Run ours and the rivals in turn (A B A B ...); medians, ratios pair by pair, and the share of the limits.
 
     A ratio is the rival's time over ours. Example: deepres bench train resnet20 --against textbook --part 0.25
     """
-    jobs = [_job(task, network, job_options) for network in networks or ["resnet20"]]
+    if task == "detector":
+        jobs = _of_detectors(networks or list(DETECTORS), job_options)
+    else:
+        jobs = [_job(task, network, job_options) for network in networks or ["resnet20"]]
     if how.save is not None:
         how.save.mkdir(parents=True, exist_ok=True)  # where it cannot be made, this is told before the contest
     records = [record for job in jobs for record in _measured(job, how)]
@@ -83,13 +95,14 @@ def _measured(job: Job, how: ContestOptions) -> list[Json]:
     """The record of the job against each rival, by default against all that take part; kept in the folder `save`."""
     from deepres.bench.contest import contest
     from deepres.bench.contestants import rivals
+    from deepres.bench.job import is_detector
     from deepres.bench.limits import asked, limits_of, shares
     from deepres.bench.tables import file_stem
 
     # The contest, and for speeds the share of what this machine could reach.
     chosen = list(dict.fromkeys(how.against or rivals(job)))
     records = contest(job, chosen, how.pairs, how.warm_up, say)
-    if job.task in ("train", "infer"):
+    if job.task in ("train", "infer") and not is_detector(job):
         limits, need = limits_of(job), asked(job)
         records = [shares(record, limits, need) for record in records]
     for record in records:
@@ -128,16 +141,30 @@ def _device(task: Task, options: JobOptions) -> str:
     return device
 
 
+def _of_detectors(backbones: list[str], options: JobOptions) -> list[Job]:
+    """Training step and test of each detector, and the memory of a step with the first backbone."""
+    from deepres.models.registry import DETECTOR
+
+    jobs: list[Job] = []
+    for task in OF_DETECTORS:
+        budget = options.memory_budget or DETECTOR_BUDGET if task == "memory" else None
+        for backbone in backbones[:1] if task == "memory" else backbones:
+            jobs.append(_job(task, DETECTOR + backbone, replace(options, memory_budget=budget)))
+    return jobs
+
+
 def _job(task: Task, network: str, options: JobOptions) -> Job:
     """The job for `network`, with its defaults filled in. Raises `InputError` for what makes no sense."""
     from deepres.models.catalog import family
+    from deepres.models.registry import DETECTOR
     from deepres.runtime.device import resolve_precision
 
     if not 0 < options.part <= 1:
         raise InputError(f"--part is {options.part:g}, but must be above 0 and at most 1")
     if task == "dense" and family(network) == "cifar":
         raise InputError(f"dense is for networks at 224 pixels, such as resnet18, not for {network}")
-    size = BATCH[family(network)].get(task, 128) if options.batch_size is None else options.batch_size
+    usual = 1 if network.startswith(DETECTOR) else BATCH[family(network)].get(task, 128)
+    size = usual if options.batch_size is None else options.batch_size
     require_positive([("--batch-size", size)])
     device, precision = _device(task, options), options.precision
     if precision in ("int8", "fp16") and task != "infer":

@@ -15,6 +15,7 @@ from deepres.data.boxes.truth import Truth
 from deepres.data.order import Order, evenly
 from deepres.data.stream.loader import Reading, Stream
 from deepres.detection.cached import proposals_by
+from deepres.detection.form import fast_form
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.voc import voc_map
@@ -140,7 +141,7 @@ class DetectionTask:
         """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures."""
         if self.recipe.part == "rpn":  # no region is scored yet
             return {"map50": 0.0, "map": 0.0}
-        found = self.test.detections(cast(Detector, net), last, self.ranks)
+        found = self.test.detections(fast_form(cast(Detector, net)), last, self.ranks)
         return scores_of(found, self.classes)
 
     def close(self) -> None:

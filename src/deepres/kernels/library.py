@@ -34,6 +34,8 @@ SIGNATURES = {
     "normalise_add_relu": [_FLAG] + [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 2 + [_FLAG],
     "differentiate_normalization": [_FLAG] + [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 8,
     "differentiate_add_relu": [_FLAG] + [_POINTER] * 5 + [_NUMBER] * 2 + [_POINTER] * 3,
+    "pool_regions": [_FLAG] + [_POINTER] * 2 + [_DOUBLE] + [_NUMBER] * 5 + [_POINTER] * 2,
+    "differentiate_regions": [_FLAG] + [_POINTER] * 3 + [_NUMBER] * 4 + [_POINTER],
 }
 # fmt: on
 

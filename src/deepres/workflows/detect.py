@@ -14,6 +14,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.data.pictures import ahead
 from deepres.detection.ensemble import members_of
+from deepres.detection.form import fast_form
 from deepres.detection.protocol import Protocol
 from deepres.detection.tester import NONE, detected
 from deepres.models.detection.detector import Detector
@@ -124,8 +125,8 @@ def _in_file(nets: Sequence[Network], protocol: Protocol, say: Say) -> Spotter:
 
 
 def on_device(net: Detector, device: str) -> Detector:
-    """The network in evaluation mode on a device, in the layout that is fast there."""
-    return net.eval().to(device=torch.device(device), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    """The network in evaluation mode on a device, in the form that is fast there."""
+    return fast_form(net.eval().to(device=torch.device(device), memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
 def classes_and_ids(net: "Detector | FileDetector") -> tuple[tuple[str, ...], tuple[int, ...]]:

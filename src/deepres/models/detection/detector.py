@@ -15,7 +15,7 @@ from deepres.models.detection.images import fitted, padded
 from deepres.models.detection.outputs import Detections
 from deepres.models.detection.plan import SCALES, DetectorPlan
 from deepres.models.detection.proposals import TEST, ProposalNetwork, Selection, select
-from deepres.models.detection.regions import pooled
+from deepres.models.detection.regions import RegionPooling
 from deepres.models.network import Layer, Network
 from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError
@@ -73,6 +73,7 @@ class Detector(Network, pipeline_tag="object-detection"):
             width = features.region_features(region).shape[1] * (2 if plan.context else 1)
             features.train()
         self.stride = PROBE[1] // shared.shape[-1]
+        self.cut = RegionPooling(self.stride, self.region_size, plan.pooling)
         # The RPN, and the sibling layers with start values of Fast R-CNN.
         base = base_anchors(plan.anchor_scales, plan.anchor_ratios)
         self.rpn = ProposalNetwork(shared.shape[1], plan.rpn_channels, len(base))
@@ -147,7 +148,7 @@ class Detector(Network, pipeline_tag="object-detection"):
         return RegionOutputs(self.score(features), self.box(features).view(-1, self.num_classes, 4))
 
     def _region_features(self, shared: Tensor, regions: Sequence[Tensor]) -> Tensor:
-        cut = pooled(shared, regions, self.stride, self.region_size, self.plan.pooling)
+        cut = self.cut(shared, regions)
         return self.features.region_features(cut)
 
     def scored(self, shared: Tensor, regions: Sequence[Tensor], sizes: Sequence[Size]) -> list[tuple[Tensor, Tensor]]:
@@ -199,7 +200,7 @@ class Detector(Network, pipeline_tag="object-detection"):
 
     def stages(self) -> Mapping[str, nn.Module]:
         """The stages of the backbone, then `rpn`, `score` and `box`."""
-        own = {name: child for name, child in self.named_children() if name != "features"}
+        own = {name: child for name, child in self.named_children() if name not in ("features", "cut")}
         return {**self.features.stages(), **own}
 
 

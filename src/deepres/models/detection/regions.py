@@ -3,21 +3,43 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torchvision.ops import roi_align, roi_pool
+from torch import Tensor, nn
 
 from deepres.models.detection.plan import Pooling
 
 
-def pooled(maps: Tensor, regions: Sequence[Tensor], stride: int, size: int, pooling: Pooling) -> Tensor:
-    """Maps (N, C, h, w) and the regions (R_i, 4) of each image, in its pixels, to (R, C, size, size).
+class RegionPooling(nn.Module):
+    """Pooling of regions to `size` x `size` positions of a map whose stride is `stride`.
 
     `pool` takes maxima of bins whose edges are rounded to whole positions, both of which belong to the bin, as the
     authors' layer does: so the last pixel of a region, and not its edge, is what is rounded. `align` takes averages of
-    bilinear samples (Mask R-CNN). Both are in float32: in bf16 a coordinate beyond 256 is rounded by pixels.
+    bilinear samples (Mask R-CNN).
     """
-    images = torch.cat([regions[0].new_full((len(own), 1), number) for number, own in enumerate(regions)])
-    boxes = torch.cat([images, torch.cat(list(regions))], 1).float()
-    if pooling == "align":
-        return roi_align(maps.float(), boxes, size, 1 / stride, aligned=True)
-    return roi_pool(maps.float(), boxes - boxes.new_tensor([0, 0, 0, 1, 1]), size, 1 / stride)
+
+    def __init__(self, stride: int, size: int, pooling: Pooling):
+        super().__init__()
+        self.size, self.scale, self.pooling = size, 1 / stride, pooling
+
+    def forward(self, maps: Tensor, regions: Sequence[Tensor]) -> Tensor:
+        """Maps (N, C, h, w) and the regions (R_i, 4) of each image, in its pixels, to (R, C, size, size).
+
+        Both kinds are in float32: in bf16 a coordinate beyond 256 is rounded by pixels.
+        """
+        images = torch.cat([regions[0].new_full((len(own), 1), number) for number, own in enumerate(regions)])
+        boxes = torch.cat([images, torch.cat(list(regions))], 1).float()
+        if self.pooling == "pool":
+            return self.maxima(maps, boxes - boxes.new_tensor([0, 0, 0, 1, 1]))
+        from torchvision.ops import roi_align  # loading it takes seconds
+
+        return roi_align(maps.float(), boxes, self.size, self.scale, aligned=True)
+
+    def maxima(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """The maxima (R, C, size, size) of boxes (R, 5), an image's number and a box, between whole pixels."""
+        from torchvision.ops import roi_pool
+
+        return roi_pool(maps.float(), boxes, self.size, self.scale)
+
+
+def pooled(maps: Tensor, regions: Sequence[Tensor], stride: int, size: int, pooling: Pooling) -> Tensor:
+    """As `RegionPooling`."""
+    return RegionPooling(stride, size, pooling)(maps, regions)
