@@ -136,7 +136,7 @@ def test_a_detector_without_a_backbone_is_refused(refused, scenes):
 
 def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, scenes, tmp_path):
     """Shared layers stay as step 2 left them, the regions as step 2 until step 4, and the RPN as step 3 left it."""
-    more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "proposals=20")
+    more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "recipe.proposals=20")
     child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
     wait_for_checkpoint(child, tmp_path / "run" / "2-regions")
     child.send_signal(signal.SIGKILL)

@@ -31,7 +31,9 @@ def require_statistics(config: ClassificationConfig, source: Source, ranks: Rank
     size = source.size if whole else (recipe.crop, recipe.crop)
     channels = config.in_channels or (source.channels if whole else 3)
     with torch.device("meta"):
-        structure = {} if start is None else {key: start.net.header[key] for key in STRUCTURE}
+        structure = (
+            {} if start is None else {key: start.net.header[key] for key in STRUCTURE if key in start.net.header}
+        )
         net = build(config.network, 2, channels, **structure)
         freeze(net, config.freeze or ())
         positions = smallest_map(net, torch.empty(2, channels, *size))

@@ -67,10 +67,10 @@ def chosen(index: BoxIndex, trained: bool, given: Mapping[str, Any]) -> dict[str
     With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate.
     """
     found = measures(index)
-    side = int(given.get("side", side_for(found)))
-    batch = int(given.get("batch_size", BATCH))
+    side: int = given.get("side", side_for(found))
+    batch: int = given.get("batch_size", BATCH)
     whole = round(len(index) * EPOCHS / batch / 100) * 100
-    length = int(given.get("iterations", min(max(whole, LENGTHS[0]), LENGTHS[1])))
+    length: int = given.get("iterations", min(max(whole, LENGTHS[0]), LENGTHS[1]))
     fields: dict[str, Any] = {
         "side": side,
         "longest": round(side * PLAN.longest / PLAN.side),

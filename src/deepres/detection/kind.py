@@ -21,6 +21,7 @@ from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import Ranks
 from deepres.training.kind import Kind, RunTask
 from deepres.training.recipe import Recipe
+from deepres.training.settings import typed
 from deepres.weights.start import Start, take
 
 WORD = "detector"  # in place of a network's name: the backbone is told by an option
@@ -45,7 +46,7 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     data = settled.get("data", settings.get("data"))
     if "recipe" in settings or recipe not in CHOSEN or data is None:
         return settled
-    given = {name: value for name, value in settled.items() if value is not None}
+    given = typed({name: value for name, value in settled.items() if value is not None}, DetectionConfig)
     index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set")).train
     if not len(index.objects):
         return settled

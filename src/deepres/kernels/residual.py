@@ -30,11 +30,14 @@ class Statistics(NamedTuple):
 
 
 def fits(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the kernels can run `conv` and its BN on maps like x: on a CPU, float32 or bf16, weights in float32."""
+    """Whether the kernels can run `conv` and its BN on maps like x: on a CPU, float32 or bf16, weights in float32.
+
+    No maps at all, as where a detector has no regions, are PyTorch's.
+    """
     narrow = torch.is_autocast_enabled("cpu")
     known = torch.get_autocast_dtype("cpu") == torch.bfloat16 if narrow else x.dtype in (torch.float32, torch.bfloat16)
     weights = conv.weight.dtype == torch.float32 and conv.out_channels % CHANNELS == 0
-    return x.device.type == "cpu" and known and weights
+    return x.device.type == "cpu" and known and weights and x.numel() > 0
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:

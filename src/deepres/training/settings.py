@@ -16,6 +16,7 @@ from deepres.training.config import Config
 from deepres.training.recipe import Recipe, require_bounds, shown
 
 DROPS = ("milestones", "epochs")
+OF_RECIPE = "recipe."  # before a field that the configuration has under the same name
 TABLE = "give a table of fields, with those of the recipe in a table `recipe`"
 # Fields that older records lack, with the values that such runs had or that change nothing for them.
 BEFORE = {"division": "place", "capture": True, "deterministic": True}
@@ -111,21 +112,48 @@ def _require_sense(kind: type[Config] | type[Recipe], values: Mapping[str, Any],
             require_bounds(name, converted, kind.bounds)
 
 
+def typed(changes: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
+    """`changes` of a configuration of `kind` as values of the types of its fields, each in bounds by itself.
+
+    Raises `InputError` for an unknown field, a value of a wrong type, or one out of bounds.
+    """
+    own, ours = _divided(changes, kind)
+    made = recipe_class(kind)
+    _require_sense(kind, own, "the command line")
+    _require_sense(made, ours, "the command line")
+    hints = _fields(kind) | {OF_RECIPE + name: hint for name, hint in _fields(made).items()} | _only(made, kind)
+    return {name: _convert(value, hints[name], name, "the command line") for name, value in changes.items()}
+
+
+def _divided(changes: Mapping[str, Any], kind: type[Config]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The changes of a configuration itself, and those of its recipe.
+
+    A name that both have is the configuration's; `recipe.NAME` is then the field of the recipe.
+    """
+    fields, only = _fields(kind), _only(recipe_class(kind), kind)
+    del fields["recipe"]  # a table, which no value of the command line is
+    both = {OF_RECIPE + name: name for name in _fields(recipe_class(kind)) if name not in only}
+    for name in changes:
+        _require_known(name, {**fields, **only, **both}, "the command line")
+    own = {name: value for name, value in changes.items() if name in fields}
+    return own, {both.get(name, name): value for name, value in changes.items() if name not in fields}
+
+
+def _only(recipe: type[Recipe], kind: type[Config]) -> dict[str, Any]:
+    """The types of the fields that the recipe alone has."""
+    return {name: hint for name, hint in _fields(recipe).items() if name not in _fields(kind)}
+
+
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     """The fields `settings` of a configuration of `kind`, with `changes`; fields of the recipe go into `recipe`.
 
-    A change of `iterations` scales all marks of the recipe that are not changed themselves. `milestones` or `epochs`
+    Of a name that both have, `recipe.NAME` is the field of the recipe. A change of `iterations` scales all marks of the recipe that are not changed themselves. `milestones` or `epochs`
     imply the decay `steps`; another decay has none of them. Raises `InputError` for changes that contradict each other.
     """
     # Divide the changes into those of the recipe and the others.
     made = recipe_class(kind)
-    fields = _fields(made)
-    known = {**_fields(kind), **fields}
-    for name in changes:
-        _require_known(name, known, "the command line")
-    merged = dict(settings)
-    recipe = dict(merged.get("recipe", {}))
-    ours = {name: value for name, value in changes.items() if name in fields}
+    own, ours = _divided(changes, kind)
+    recipe = dict(settings.get("recipe", {}))
     # Scale the marks; some of them have a least number of batches.
     iterations = ours.get("iterations")
     if iterations is not None:
@@ -150,8 +178,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
     if ours.get("milestones"):
         from_values(made, recipe | ours, "the command line").within()
     # Put both parts together.
-    merged |= {name: value for name, value in changes.items() if name not in fields}
-    return merged | {"recipe": recipe | ours}
+    return {**settings, **own, "recipe": recipe | ours}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
