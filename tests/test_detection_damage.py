@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from box_scenes import arguments, write_scenes
 from deepres.acceleration.on_kernels import accelerate
@@ -14,6 +15,7 @@ from deepres.kernels.library import UnavailableError, library
 from deepres.runtime.errors import InputError
 from deepres.training.settings import merge
 from deepres.workflows.configure import configure
+from runs import last_weights
 from small_detectors import small
 
 NAMES = {field.name for kind in (DetectionConfig, DetectionRecipe) for field in dataclasses.fields(kind)}
@@ -58,6 +60,7 @@ def test_no_regions_at_all_pass_the_kernels():
     none = net.region_outputs(shared, [torch.zeros(0, 4)] * 2, [(96, 96)] * 2)
     (none.logits.sum() + none.deltas.sum() + shared.mean()).backward()
     assert none.logits.shape == (0, 4)
+    assert all(value.isfinite().all() for value in net.state_dict().values())
 
 
 FROZEN = "conv1,conv2_x,conv3_x,conv4_x"
@@ -106,3 +109,17 @@ def test_four_steps_do_not_go_into_the_folder_of_another_run(deepres, refused, s
     config = json.loads(Path("further/config.json").read_text())
     assert (config["side"], config["proposals"], config["threshold"]) == (48, 300, 0.05)
     assert (config["recipe"]["proposals"], config["recipe"]["threshold"]) == (2000, 0.1)
+
+
+def test_kept_proposals_that_are_damaged_are_made_anew(deepres, scenes, tmp_path):
+    assert deepres(*arguments(scenes, "rpn", "--iterations", 1)).returncode == 0
+    regions = ("--iterations", 2, "--set", "part=regions", "--set", "rpn=rpn", "--set", "recipe.proposals=20")
+    assert deepres(*arguments(scenes, "whole", *regions)).returncode == 0
+    (file,) = (tmp_path / "rpn").glob("proposals-*")
+    kept, content = load_file(file), file.read_bytes()
+    damaged = [kept | {"boxes": kept["boxes"] / 0}, kept | {"ends": kept["ends"] * torch.tensor([-1, 1, 1, 1, 1, 1])}]
+    for number, tensors in enumerate(damaged):
+        save_file(tensors, file)
+        assert deepres(*arguments(scenes, f"again{number}", *regions)).returncode == 0
+        assert file.read_bytes() == content
+        assert last_weights(tmp_path / f"again{number}").read_bytes() == last_weights(tmp_path / "whole").read_bytes()
