@@ -45,7 +45,7 @@ def test_anchors_reach_from_the_small_to_the_large_objects():
 
 
 def test_what_is_given_stays_and_the_rest_goes_by_it(index):
-    fields = chosen(index, False, {"side": "100", "iterations": "500", "lr": "0.3"})
+    fields = chosen(index, False, {"side": 100, "iterations": 500, "lr": "0.3"})
     assert not fields.keys() & {"side", "iterations", "lr"}
     assert fields["longest"] == 167 and fields["sides"] == (80, 100, 120)
     assert fields["milestones"] == (400,) and fields["evaluate_every"] == 100 and fields["window"] == 50

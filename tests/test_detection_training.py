@@ -77,6 +77,35 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, und
     assert_same_bits(run, undisturbed)
 
 
+def test_a_run_killed_while_it_is_tested_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path):
+    run = tmp_path / "killed"
+    child = process(*arguments(scenes, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
+    rows_file = run / "metrics.jsonl"
+    while not (rows_file.exists() and '"iteration": 6' in rows_file.read_text()):  # the window before its test
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert "map50" not in rows_file.read_text(), "the test was over"
+    assert process(*arguments(scenes, run)).returncode == 0
+    assert_same_bits(run, undisturbed)
+
+
+def test_proposals_are_made_to_the_end_after_a_kill(process, scenes, tmp_path):
+    """Killed as soon as the RPN of step 1 is trained: what is kept of the proposals is all of them or none."""
+    more = arguments(scenes, "run", "--alternating", "--iterations", 2, "--set", "recipe.proposals=20")
+    child = process(*more, wait=False)
+    while not (tmp_path / "run" / "1-rpn" / "done.json").exists():
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert process(*more).returncode == 0
+    assert process(*("whole" if word == "run" else word for word in more)).returncode == 0
+    stopped, whole = (load_file(last_weights(tmp_path / name / "4-regions")) for name in ("run", "whole"))
+    assert all((stopped[name] == whole[name]).all() for name in whole)  # the headers say where a run started
+
+
 def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(scenes, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     result = run_two_ranks(tmp_path, *arguments(scenes, whole), "--json")

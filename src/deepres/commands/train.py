@@ -111,7 +111,8 @@ def train(
     if not alternating:
         run_to_the_end(chosen, Run(place), json, log=log or ())
         return
-    from deepres.workflows.alternating import steps
+    from deepres.workflows.alternating import require_apart, steps
 
+    require_apart(place)
     for folder, step in steps(chosen, place):
         run_to_the_end(step, Run(folder), json, log=log or ())

@@ -79,4 +79,6 @@ def _read(file: Path, count: int) -> Proposals | None:
     except (OSError, SafetensorError, RuntimeError):
         return None
     fits = made.ends.shape == (count,) and made.boxes.shape == (int(made.ends[-1]), 4)
-    return made if fits else None
+    counts = made.ends.diff(prepend=made.ends.new_zeros(1))
+    whole = fits and bool(made.boxes.isfinite().all()) and bool((counts >= 0).all())
+    return made if whole else None

@@ -4,21 +4,24 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.boxes.parts import NOTHING
 from deepres.detection import begin as beginning
 from deepres.detection.choose import chosen
 from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig, DetectionRecipe
 from deepres.detection.source import load_source
 from deepres.detection.task import detection_task
 from deepres.models.catalog import build, entry
+from deepres.models.detection.detector import Detector
 from deepres.models.network import Network
 from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import Ranks
+from deepres.training.freeze import freeze
 from deepres.training.kind import Kind, RunTask
 from deepres.training.recipe import Recipe
 from deepres.training.settings import typed
@@ -31,8 +34,10 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     """The changes with the network, and the start weights if the option `backbone` names such; for a new run with the
     image size, rate and length that suit the data.
 
-    Raises `InputError` where neither a run nor an option names a backbone.
+    Raises `InputError` where neither a run nor an option names a backbone, and where nothing is to be tested on.
     """
+    if changes.get("test_set") == NOTHING:
+        raise InputError("a run is tested as it is trained; name pictures by --test-set, or leave it out")
     settled = {name: value for name, value in changes.items() if name != "backbone"}
     if settled.get("network") == WORD:
         del settled["network"]
@@ -73,18 +78,19 @@ def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
 
 
 def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, or layers that no
-    loss trains on several ranks, which would wait for their gradients.
+    """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, a part of which
+    nothing is trained, or layers that no loss trains on several ranks, which would wait for their gradients.
     """
-    part = config.recipe.part
-    idle = {"both": set[str](), "rpn": {"score", "box"}, "regions": {"rpn"}}[part]
-    if ranks.world > 1 and not idle <= {*(config.freeze or ())}:
+    with torch.device("meta"):
+        net = cast(Detector, build(config.network, len(source.train.classes), detector=asdict(config.plan)))
+    part, frozen = config.recipe.part, config.freeze or ()
+    idle: list[str] = {"both": [], "rpn": net.parts()[1], "regions": ["rpn"]}[part]
+    if ranks.world > 1 and not {*idle} <= {*frozen}:
         raise InputError(
-            f"part={part} leaves {' and '.join(sorted(idle))} untrained, which several ranks must freeze; "
+            f"part={part} leaves {' and '.join(idle)} untrained, which several ranks must freeze; "
             "give --alternating, which does so"
         )
-    with torch.device("meta"):
-        build(config.network, len(source.train.classes), detector=asdict(config.plan))
+    freeze(net, [*frozen, *idle])
 
 
 def begin(config: DetectionConfig, task: RunTask[Any], start: Start | None, say: Say) -> Network:

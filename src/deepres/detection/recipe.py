@@ -50,6 +50,7 @@ class DetectionRecipe(Recipe):
         """Check the fields of this class, too."""
         super().__post_init__()
         require(self.negatives_from < 0.5, "negatives_from", self.negatives_from, "below 0.5")
+        require(self.warmup != "error", "warmup", self.warmup, "none or linear: a detector has no training error")
 
 
 FASTER_RCNN = DetectionRecipe()

@@ -16,7 +16,9 @@ def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE) -> BoxP
     with ranks.one_first():
         source = open_boxes(place, say, config.train_set, config.test_set, config.division)
     train, test = source
-    boxes, counted = len(train.objects), int((~(test.objects.difficult | test.objects.crowd)).sum())
+    objects = train.objects
+    trained = ~objects.crowd if config.keep_difficult else ~(objects.crowd | objects.difficult)
+    boxes, counted = len(objects), int((~(test.objects.difficult | test.objects.crowd)).sum())
     say(
         f"{config.data}: {len(train):,} training and {len(test):,} test pictures, {boxes:,} training boxes of "
         f"{len(train.classes)} classes"
@@ -26,6 +28,11 @@ def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE) -> BoxP
             raise InputError(f"{config.data} has no {what} pictures; name others by --train-set and --test-set")
     if not boxes:
         raise InputError(f"{config.data} has no boxes to train on; see what is wrong with deepres data check")
+    if not trained.any():
+        raise InputError(
+            f"all {boxes:,} training boxes of {config.data} are difficult ones or crowds, which are not trained on; "
+            "give --set keep_difficult=true for difficult ones"
+        )
     if not counted:
         raise InputError(f"the test pictures of {config.data} have no object that counts; name others by --test-set")
     return source

@@ -24,8 +24,9 @@ from deepres.detection.recipe import DetectionConfig, DetectionRecipe
 from deepres.detection.scenes import Augmentation, Scene, largest, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
 from deepres.detection.tester import detections
+from deepres.models.detection.anchors import base_anchors
 from deepres.models.detection.detector import Detector
-from deepres.models.detection.images import padded
+from deepres.models.detection.images import fitted_size, padded
 from deepres.models.detection.outputs import Detections
 from deepres.models.detection.proposals import Selection, select
 from deepres.records import Json
@@ -208,6 +209,11 @@ def detection_task(
         with ranks.one_first():
             proposals = proposals_by(config.rpn, source.train, recipe.proposals, device, reading)
     how = Augmentation.of(config)
+    if recipe.part != "regions" and (without := _without_anchors(config, source.train, how)):
+        say(
+            f"warning: all anchors are larger than {without:,} of the {len(source.train):,} training pictures as the "
+            "network sees them, in which the RPN learns nothing; give smaller anchor_scales, or a larger side"
+        )
     samples = training_samples(source.train, how, proposals)
     batches = Stream(samples, lambda batch, draws: batch, order, reading)
     count = order.part.stop - order.part.start
@@ -216,6 +222,16 @@ def detection_task(
     known = (tuple(source.train.classes), fingerprint_of(source), mean.cpu())
     facts: Json = {"category_ids": list(source.train.category_ids)}
     return DetectionTask(*known, recipe, config.smallest, batches, test, ranks, device, room, facts=facts)
+
+
+def _without_anchors(config: DetectionConfig, index: BoxIndex, how: Augmentation) -> int:
+    """The pictures in which no anchor lies whole, though they are as large as training shows them."""
+    base = base_anchors(config.anchor_scales, config.anchor_ratios)
+    anchors = base[:, 2:] - base[:, :2]
+    shapes, counts = index.sizes.unique(dim=0, return_counts=True)
+    seen = [fitted_size((high, wide), max(how.sides), how.longest)[::-1] for wide, high in shapes.tolist()]
+    fits = torch.tensor([bool((anchors <= torch.tensor(shape)).all(1).any()) for shape in seen])
+    return int(counts[~fits].sum())
 
 
 def fingerprint_of(source: BoxParts) -> str:

@@ -147,8 +147,9 @@ def _only(recipe: type[Recipe], kind: type[Config]) -> dict[str, Any]:
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     """The fields `settings` of a configuration of `kind`, with `changes`; fields of the recipe go into `recipe`.
 
-    Of a name that both have, `recipe.NAME` is the field of the recipe. A change of `iterations` scales all marks of the recipe that are not changed themselves. `milestones` or `epochs`
-    imply the decay `steps`; another decay has none of them. Raises `InputError` for changes that contradict each other.
+    Of a name that both have, `recipe.NAME` is the field of the recipe. A change of `iterations` scales all marks of the
+    recipe that are not changed themselves. `milestones` or `epochs` imply the decay `steps`; another decay has none of
+    them. Raises `InputError` for changes that contradict each other.
     """
     # Divide the changes into those of the recipe and the others.
     made = recipe_class(kind)

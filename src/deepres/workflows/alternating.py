@@ -13,12 +13,19 @@ import torch
 from deepres.detection.recipe import DetectionConfig
 from deepres.models.catalog import build
 from deepres.models.detection.detector import Detector
+from deepres.records import Run
 from deepres.runtime.errors import InputError
 from deepres.training.config import Config
 from deepres.workflows.configure import with_places
 
 FOLDERS = ("1-rpn", "2-regions", "3-rpn", "4-regions")  # in the folder of all four; the last one is the detector
 REGION_SHARE = 0.5  # of the iterations of an RPN's step: 40,000 for 80,000 in the authors' code
+
+
+def require_apart(place: Path) -> None:
+    """Raise `InputError` where the folder of the four runs holds a run of its own."""
+    if Run(place).exists:
+        raise InputError(f"{place} holds a run of its own, beside which no four steps can be; give another --run")
 
 
 def steps(config: Config, place: Path) -> Iterator[tuple[Path, DetectionConfig]]:
@@ -51,6 +58,4 @@ def _stages(config: DetectionConfig) -> tuple[list[str], list[str]]:
     with torch.device("meta"):
         net = build(config.network, 1, detector=asdict(config.plan))
     assert isinstance(net, Detector)
-    names = [name for name, stage in net.stages().items() if any(True for _ in stage.parameters())]
-    last = names.index(str(net.features.shared_map))
-    return names[: last + 1], [name for name in names[last + 1 :] if name != "rpn"]
+    return net.parts()

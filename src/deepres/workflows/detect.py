@@ -134,6 +134,7 @@ def classes_and_ids(net: "Detector | FileDetector") -> tuple[tuple[str, ...], tu
     classes = net.header.get("classes") or [str(label) for label in range(net.num_classes)]
     ids: Any = net.header.get("category_ids")
     known = isinstance(ids, list) and [type(own) for own in cast(list[Any], ids)] == [int] * len(classes)
+    known = known and len({*ids}) == len(classes)
     return tuple(classes), tuple(ids if known else range(1, len(classes) + 1))
 
 

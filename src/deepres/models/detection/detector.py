@@ -198,6 +198,12 @@ class Detector(Network, pipeline_tag="object-detection"):
         """The stages of the backbone."""
         return self.features.backbone()
 
+    def parts(self) -> tuple[list[str], list[str]]:
+        """The stages with parameters that RPN and regions share, and those of the regions alone."""
+        names = [name for name, stage in self.stages().items() if any(True for _ in stage.parameters())]
+        last = names.index(str(self.features.shared_map)) + 1
+        return names[:last], [name for name in names[last:] if name != "rpn"]
+
     def stages(self) -> Mapping[str, nn.Module]:
         """The stages of the backbone, then `rpn`, `score` and `box`."""
         own = {name: child for name, child in self.named_children() if name not in ("features", "cut")}
