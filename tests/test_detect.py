@@ -131,7 +131,7 @@ def test_threshold_and_number_of_boxes_are_what_is_asked_for(deepres, refused, w
 def test_pictures_in_which_nothing_is_found_are_told(deepres, weights, folder, tmp_path):
     result = deepres("detect", weights, folder, "--threshold", 0.99, "--draw", "drawn", "--format", "coco")
     assert result.returncode == 0 and json.loads(result.stdout) == []
-    assert "nothing found in 3 pictures" in result.stderr
+    assert "nothing found with a score of 0.99 or more in 3 pictures" in result.stderr
     drawn, own = (np.array(Image.open(place / "0.png")) for place in (tmp_path / "drawn", folder))
     assert (drawn == own).all()
 

@@ -60,6 +60,7 @@ def test_a_run_is_tested_on_its_own_pictures_and_gets_the_figures_of_its_trainin
     # The table says the same.
     table = deepres("eval", run).stdout
     assert f"{found['map50']:.1f}" in table and "Recall of proposals" in table and "What objects are taken for" in table
+    assert "Of detections with a score of 0.5 or more" in " ".join(table.split())
 
 
 def test_a_second_test_takes_what_the_first_one_kept(deepres, run):
@@ -138,7 +139,9 @@ def test_pictures_that_a_run_was_trained_on_are_left_out(deepres, run, scenes, t
 
 
 def test_mistakes_are_written_as_pictures_and_as_a_list(deepres, refused, run, tmp_path):
-    found = evaluated(deepres, run, "--wrong", "wrong")
+    result = deepres("eval", run, "--wrong", "wrong", "--json")
+    assert "mistakes: wrong/mistakes.csv, and a picture of each beside it" in result.stderr
+    found = json.loads(result.stdout)
     counts = {kind: count for kind, count in found["outcomes"].items() if kind != "hit"}
     with (tmp_path / "wrong" / "mistakes.csv").open() as stream:
         rows = list(csv.DictReader(stream))

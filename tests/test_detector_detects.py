@@ -96,8 +96,8 @@ def test_channels_and_mean_are_those_of_the_training():
 
 @pytest.mark.parametrize(
     "images",
-    [[picture(40, 50).float() / 255], [picture(40, 50)[:1]], picture(40, 50), [picture(0, 50)]],
-    ids=["floats", "gray", "no list", "empty"],
+    [[picture(40, 50).float() / 255], [picture(40, 50)[:1]], picture(40, 50), [picture(0, 50)], ["a.png"]],
+    ids=["floats", "gray", "no list", "empty", "no tensor"],
 )
 def test_images_of_another_kind_are_refused_in_one_sentence(images):
     with pytest.raises(InputError, match="detects in a list of images uint8 \\(3, height, width\\)"):

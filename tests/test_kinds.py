@@ -190,11 +190,11 @@ def test_a_page_of_detectors_has_their_losses_their_precision_and_a_final_table(
     (curve,) = residual.curves
     assert (curve.label, curve.depth, curve.seeds) == ("ResNet-50, Faster R-CNN", 50, 2)
     assert curve.series["mAP@.5"].x == (20, 40) and curve.series["mAP@.5"].y == (30.5, 60.5)
-    assert curve.series["mAP@[.5, .95]"].y == (15, 30)
+    assert curve.series["mAP@[.5,.95]"].y == (15, 30)
     assert list(proposals.panels[0].curves[0].series) == ["object or background", "box of the proposal"]
     assert list(regions.panels[0].curves[0].series) == ["class", "box", "training loss"]
     (table,) = found.tables
-    assert (table.title, table.columns[4:]) == ("Final figures", ("training loss", "mAP@.5 (%)", "mAP@[.5, .95] (%)"))
+    assert (table.title, table.columns[4:]) == ("Final figures", ("training loss", "mAP@.5 (%)", "mAP@[.5,.95] (%)"))
     assert table.rows[1] == ("b", "ResNet-50, Faster R-CNN", 1, 40, 0.25, 61.0, 30.0)
     assert table.rows[2][3:] == (30, None, None, None)
     html = page.render(found)

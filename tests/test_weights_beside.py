@@ -200,6 +200,11 @@ def test_a_config_alone_makes_no_run(deepres, refused, photographs, tmp_path):
     for verb in (("eval", "net"), ("eval", "net", "--data", photographs), ("convert", "net", "--to", "x.safetensors")):
         assert "net is no run folder and holds no model.safetensors" in refused(*verb)
     assert "holds no run" in refused("train", "resnet8", "--data", photographs, "--image-size", 32, "--run", "net")
+    (tmp_path / "runs" / "second").mkdir(parents=True)
+    (tmp_path / "runs" / "second" / "config.json").write_text('{"network": "", "data": "", "recipe": ""}')
+    assert "runs is no run folder and holds no model.safetensors; give a run in it (runs/second)" in refused(
+        "eval", "runs"
+    )
     (tmp_path / "net" / "config.json").write_text("{")
     (tmp_path / "net" / "environment.json").write_text("[]")
     assert "config.json" in refused("train", "--run", "net")

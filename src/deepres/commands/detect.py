@@ -78,7 +78,13 @@ def detect(
     if places:
         found = _drawn(found, places, spotter.classes)
     found = _without_pixels(found, empty)
-    write_good(found, partial(WRITERS[form], spotter=spotter, files=files), form, len(files), lambda: _tell(empty))
+    write_good(
+        found,
+        partial(WRITERS[form], spotter=spotter, files=files),
+        form,
+        len(files),
+        lambda: _tell(empty, how.threshold),
+    )
 
 
 def _drawn(found: "Iterable[Sighting]", places: Sequence[Path], classes: Sequence[str]) -> "Iterator[Sighting]":
@@ -99,11 +105,12 @@ def _without_pixels(found: "Iterable[Sighting]", empty: list[str]) -> "Iterator[
         yield replace(one, pixels=None)
 
 
-def _tell(empty: Sequence[str]) -> None:
+def _tell(empty: Sequence[str], least: float | None) -> None:
     from deepres.runtime.errors import few
 
     if empty:
-        say(f"nothing found in {len(empty):,} picture{'s' * (len(empty) > 1)}: {few(empty)}")
+        score = f" with a score of {least:g} or more" if least else ""
+        say(f"nothing found{score} in {len(empty):,} picture{'s' * (len(empty) > 1)}: {few(empty)}")
 
 
 def _rows(found: "Detections", spotter: "Spotter") -> Iterator[Row]:

@@ -70,6 +70,7 @@ def evaluate_detector(
             detector.write_sheet(tested)
         if wrong is not None:
             sheets.write_mistakes(wrong, tested.table, figures.outcomes, tested.picture)
+            say(f"mistakes: {wrong}/mistakes.csv, and a picture of each beside it")
     finally:  # an error is shown after the figures
         if json:
             print_json(figures.record(), allow_nan=False)

@@ -18,7 +18,10 @@ class Sources:
     config: Annotated[Path | None, typer.Option(help="Fields from a JSON or TOML file.")] = None
     recipe: Annotated[
         str | None,
-        typer.Option(help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune."),
+        typer.Option(
+            help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune; of a detector "
+            "auto (its default) or faster-rcnn."
+        ),
     ] = None
 
 

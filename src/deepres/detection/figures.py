@@ -80,8 +80,8 @@ class Figures:
             voc_table(self.by_area, self.interval),
             *coco_tables(self.coco),
             recall_table(self.table.recalls),
-            confusion_table(self.confusion, self.table.classes),
-            outcome_table(self.outcomes),
+            confusion_table(self.confusion, self.table.classes, SURE),
+            outcome_table(self.outcomes, SURE),
         )
 
     def record(self) -> Json:

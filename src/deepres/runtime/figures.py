@@ -52,7 +52,7 @@ class Reported:
 LOSS = Figure("train_loss", "training loss", training=True)  # of every task
 
 _TRAIN, _TEST = Figure("train_error", "training error", "%", training=True), Figure("test_error", "test error", "%")
-_BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5, .95]", "%")
+_BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5,.95]", "%")
 
 
 def _part(key: str, label: str) -> Figure:

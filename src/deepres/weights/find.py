@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepres.models.network import Network
 from deepres.records import Run
-from deepres.runtime.errors import InputError, Say
+from deepres.runtime.errors import InputError, Say, few
 from deepres.weights import checkpoint, hub
 from deepres.weights.file import PICKLED, WEIGHTS
 from deepres.weights.load import load_network
@@ -71,8 +71,10 @@ def find(place: Path, say: Say) -> Path:
         if (place / name).exists():
             return place / name
     if not Run(place).exists:
+        inside = [own for own in sorted(place.iterdir()) if own.is_dir() and Run(own).exists]
+        give = f"a run in it ({few(map(str, inside))})" if inside else "a run"
         raise InputError(
-            f"{place} is no run folder and holds no {WEIGHTS}; give a run, a weights file, or hf:owner/name"
+            f"{place} is no run folder and holds no {WEIGHTS}; give {give}, a weights file, or hf:owner/name"
         )
     file, run = checkpoint.latest_weights(place / "checkpoints", say), Run(place)
     if run.done is None:

@@ -86,10 +86,10 @@ def curve_of_class(one: VocClass) -> PrecisionRecall:
     return PrecisionRecall(one.name, list(range(len(reached))), (100 * precisions[reached]).tolist(), scores)
 
 
-def confusion_table(counts: Tensor, classes: Sequence[str]) -> Table:
+def confusion_table(counts: Tensor, classes: Sequence[str], least: float = 0.0) -> Table:
     """A confusion matrix (K + 1, K + 1) of `confusion_matrix`: whole up to 20 classes, else the most frequent mistakes.
 
-    The cells are shaded by their share of the row.
+    The cells are shaded by their share of the row. `least` is the least score of the detections that were counted.
     """
     title = "What objects are taken for"
     if len(classes) > MOST_CLASSES:
@@ -99,18 +99,24 @@ def confusion_table(counts: Tensor, classes: Sequence[str]) -> Table:
         pairs = zip(best.values[:MOST_CLASSES].tolist(), best.indices[:MOST_CLASSES].tolist(), strict=True)
         rows = [(names[at // len(names)], names[at % len(names)], count) for count, at in pairs if count]
         caption = "The most frequent mistakes. No object as the true class: a false alarm; as the detected one: a miss."
+        caption += _counted(least)
         return Table(title, caption, ("true class", "detected class", "times"), tuple(rows))
     rows = [(name, *row) for name, row in zip((*classes, "false alarm"), counts.tolist(), strict=True)]
     shades = (counts / counts.sum(1, keepdim=True).clamp(min=1)).tolist()
-    caption = "Rows: the true class. Columns: the detected one. Shaded by share of the row."
+    caption = "Rows: the true class. Columns: the detected one. Shaded by share of the row." + _counted(least)
     return Table(title, caption, ("", *classes, "missed"), tuple(rows), tuple(map(tuple, shades)))
 
 
-def outcome_table(ends: Sequence[Outcome]) -> Table:
-    """How many detections and objects have each outcome."""
+def outcome_table(ends: Sequence[Outcome], least: float = 0.0) -> Table:
+    """How many detections, of a score of `least` or more, and objects have each outcome."""
     counts = Counter(one.kind for one in ends)
     rows = tuple((kind, counts[kind]) for kind in get_args(Kind))
-    return Table("Outcomes of the detections, and missed objects", "", ("outcome", "times"), rows)
+    caption = "An object that is badly placed or of a wrong class in a detection is not missed." + _counted(least)
+    return Table("Outcomes of the detections, and missed objects", caption, ("outcome", "times"), rows)
+
+
+def _counted(least: float) -> str:
+    return f" Of detections with a score of {least:g} or more." if least else ""
 
 
 def _span(classes: Sequence[VocClass]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -170,11 +170,18 @@ class Detector(Network, pipeline_tag="object-detection"):
         if self.mean is None:
             raise InputError(f"{self.name} has no mean, which images lack; set `mean` to that of the training images")
         channels = self.header["in_channels"]
-        for image in images:
-            if image.dtype != torch.uint8 or image.dim() != 3 or len(image) != channels or not image.numel():
+        for image in cast("Sequence[object]", images):
+            given = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            if (
+                not isinstance(image, Tensor)
+                or image.dtype != torch.uint8
+                or image.dim() != 3
+                or len(image) != channels
+                or not image.numel()
+            ):
                 raise InputError(
-                    f"{self.name} detects in a list of images uint8 ({channels}, height, width), not {image.dtype} "
-                    f"{tuple(image.shape)}; give such"
+                    f"{self.name} detects in a list of images uint8 ({channels}, height, width), not {given}; "
+                    "give such, as torchvision.io.decode_image makes them"
                 )
         mean = self.mean.to(next(self.parameters()).device)
         seen = (fitted(image.to(mean.device), self.plan.side, self.plan.longest) for image in images)
