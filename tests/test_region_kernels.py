@@ -159,9 +159,9 @@ def test_fixed_bn_in_the_kernels_of_convolutions_changes_neither_maps_nor_gradie
         with saved_tensors_hooks(lambda t, saved=saved: saved.setdefault(t.data_ptr(), t), lambda t: t):
             scores = net(images)
         scores.square().mean().backward()
-        kept.append(sum(each.numel() for each in saved.values() if each.dim() == 4))
+        kept.append(sum(each.numel() for each in saved.values() if each.dim() == 4 and len(each) == len(images)))
     for (name, one), other in zip(plain.named_parameters(), fast.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None) == (".bn." in name), name
         if one.grad is not None:
-            torch.testing.assert_close(other.grad, one.grad, rtol=1e-9, atol=1e-12)
+            assert (other.grad - one.grad).norm() <= 1e-8 * one.grad.norm(), name
     assert kept[1] < 0.9 * kept[0]
