@@ -10,7 +10,6 @@ from deepres.detection.scales import Pyramid, limits_of, stretch, two_nearest
 from deepres.detection.tester import detected
 from deepres.models.detection.images import fitted
 from deepres.models.detection.plan import DetectorPlan
-from deepres.models.detection.regions import pooled
 from detectors import detector, picture
 
 FIVE = (200, 400, 600, 800, 1000)
@@ -77,18 +76,18 @@ def test_features_are_the_larger_ones_of_both_scales_and_of_the_context_at_both(
     assert not torch.equal(found, each[2]) and not torch.equal(found, each[1])
 
 
-def test_regions_are_batched_by_scale_and_each_is_pooled_twice(monkeypatch):
+def test_regions_are_batched_by_scale_and_each_is_pooled_twice():
     net = detector(1, side=200, longest=400)
     limits = limits_of(net.plan, (100, 200, 300))
     own = pyramid(net, picture(1, 200, 400), (100, 200, 300), limits)
     regions = torch.tensor([[0.0, 0.0, 3, 3], [0, 0, 200, 100], [0, 0, 30, 30]])
     pooled_at = []
 
-    def counted(maps, regions, *how):
+    def counted(module, given):
+        maps, regions = given
         pooled_at.append((maps.shape[3], sum(map(len, regions))))
-        return pooled(maps, regions, *how)
 
-    monkeypatch.setattr("deepres.models.detection.detector.pooled", counted)
+    net.cut.register_forward_pre_hook(counted)
     with torch.no_grad():
         own.features(regions)
     # Widths of the maps: the second region covers the whole image, which is 200 pixels wide at the least size.

@@ -143,3 +143,12 @@ def test_bn_stays_as_it_is_where_it_is_fixed(fixed):
     ]
     assert all(kept) if fixed else not any(kept)
     assert not torch.equal(net.features.conv1.conv.weight, weight)
+
+
+def test_the_whole_image_and_the_regions_make_batch_statistics_together():
+    """Else the running statistics would be of two kinds in turn, and fit neither in the test."""
+    net = small_detector(context=True).train()
+    last = net.features.conv5_x[0].residual.layer1.bn
+    before = int(last.num_batches_tracked)
+    net(torch.rand(2, 3, 96, 128))
+    assert int(last.num_batches_tracked) == before + 1

@@ -134,14 +134,14 @@ class Detector(Network, pipeline_tag="object-detection"):
 
     def features_of(self, shared: Tensor, regions: Sequence[Tensor], sizes: Sequence[Size]) -> Tensor:
         """What the sibling layers take, (R, D), for the regions (R_i, 4) of each image; arguments as above."""
-        features = self._region_features(shared, regions)
-        if self.plan.context:
-            # The whole image is one more region, whose features stand beside those of every other one (Appendix B).
-            whole = [shared.new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in sizes]
-            around = self._region_features(shared, whole)
-            counts = torch.tensor([len(own) for own in regions], device=around.device)
-            features = torch.cat([features, around.repeat_interleave(counts, 0, output_size=len(features))], 1)
-        return features
+        if not self.plan.context:
+            return self._region_features(shared, regions)
+        # The whole image is one more region, whose features stand beside those of every other one (Appendix B). It goes
+        # through the layers with them: batch statistics, where BN is trained, are those of both.
+        whole = [shared.new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in sizes]
+        every = [torch.cat(pair) for pair in zip(regions, whole, strict=True)]
+        features = self._region_features(shared, every).split([len(own) for own in every])
+        return torch.cat([torch.cat([own[:-1], own[-1:].expand(len(own) - 1, -1)], 1) for own in features])
 
     def siblings(self, features: Tensor) -> RegionOutputs:
         """The features of R regions, (R, D), to their scores and boxes."""
