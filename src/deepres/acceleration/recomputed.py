@@ -23,6 +23,7 @@ from deepres.runtime.device import autocast
 from deepres.runtime.errors import InputError
 
 Pass = Callable[[nn.Module, Tensor], Tensor]  # of a network and images, to its outputs
+SMALL = 64  # pixels a side up to which the last map of an image may be a single position
 MOST_TRIALS = 6  # steps by which the segments for a GPU are found
 
 
@@ -172,11 +173,13 @@ def measure(
 
     Third, the bytes kept for a batch of any size: batch statistics, and the parameters converted by autocast.
     """
-    inputs, two = _kept(net, blocks, image.repeat(2, 1, 1, 1), run)  # BN refuses a batch with one value a channel
-    _, four = _kept(net, blocks, image.repeat(4, 1, 1, 1), run)
-    each = [(more - less) // 2 for less, more in zip(two, four, strict=True)]
-    footprints = [Footprint(one // 2, kept) for one, kept in zip(inputs, each, strict=False)]
-    return footprints, each[-1], sum(two) - 2 * sum(each)
+    # BN refuses a batch with one value a channel; of large images as few as possible, which must fit the memory, too.
+    count = 2 if min(image.shape[2:]) <= SMALL else 1
+    inputs, once = _kept(net, blocks, image.repeat(count, 1, 1, 1), run)
+    _, twice = _kept(net, blocks, image.repeat(2 * count, 1, 1, 1), run)
+    each = [(more - less) // count for less, more in zip(once, twice, strict=True)]
+    footprints = [Footprint(one // count, kept) for one, kept in zip(inputs, each, strict=False)]
+    return footprints, each[-1], sum(once) - count * sum(each)
 
 
 def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor, run: Pass) -> tuple[list[int], list[int]]:
