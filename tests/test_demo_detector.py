@@ -44,7 +44,7 @@ def test_a_picture_is_shown_with_its_boxes_and_a_table_of_them(weights, tmp_path
     (shown,) = demo.exhibits([weights], print)
     sight = demo.look([shown], write_picture(tmp_path / "a.png", (90, 60)))
     (text,) = sight.drawn
-    assert shown.label == "Faster R-CNN, ResNet-18" and sight.responses is None
+    assert shown.label == "ResNet-18, Faster R-CNN" and sight.responses is None
     assert 'src="data:image/jpeg;base64,' in text and "&lt;b&gt;ring&lt;/b&gt;" in text and "<b>" not in text
     (found,) = shown.predictor.predict([tmp_path / "a.png"])
     assert text.count("<tr>") == len(found.found) + 1 > 1
@@ -52,7 +52,7 @@ def test_a_picture_is_shown_with_its_boxes_and_a_table_of_them(weights, tmp_path
 
 def test_what_is_no_picture_is_refused(weights, tmp_path):
     (tmp_path / "note.jpg").write_text("no picture")
-    with pytest.raises(InputError, match=r"Faster R-CNN, ResNet-18: it is not a picture"):
+    with pytest.raises(InputError, match=r"ResNet-18, Faster R-CNN: it is not a picture"):
         demo.look(demo.exhibits([weights], print), tmp_path / "note.jpg")
 
 

@@ -12,7 +12,7 @@ from deepres.models.detection.images import fitted
 from deepres.models.detection.outputs import Detections
 from deepres.runtime.errors import InputError, silent
 from deepres.serving.detector_graph import DetectorGraph, suppress_apart, suppress_by_group
-from deepres.serving.export_detector import agreement
+from deepres.serving.export_detector import WHOLE_PROGRAMS, agreement, export_detector
 from deepres.serving.forms import form_of
 from deepres.workflows.open_network import open_network
 from small_detectors import CLASSES, pictures, small, written
@@ -21,6 +21,7 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
+PROGRAMS = torch.__version__ >= WHOLE_PROGRAMS  # whether a detector can be written as a program of PyTorch
 # Longer sides within 160 and 8 more than a multiple of 16, upright, wide, tiny, and as small as a map can be.
 PICTURES = pictures((96, 160), (120, 90), (40, 64), (300, 200), (33, 200))
 
@@ -36,9 +37,8 @@ def files(net, tmp_path_factory):
     from deepres.workflows.export import ExportOptions, deploy
 
     place = tmp_path_factory.mktemp("files")
-    made = {
-        form: place / f"net.{end}" for form, end in (("onnx", "onnx"), ("openvino", "xml"), ("torch-export", "pt2"))
-    }
+    forms = (("onnx", "onnx"), ("openvino", "xml"), *[("torch-export", "pt2")] * PROGRAMS)
+    made = {form: place / f"net.{end}" for form, end in forms}
     facts = {form: deploy(net, file, ExportOptions(form), silent) for form, file in made.items()}
     return made, facts
 
@@ -77,7 +77,14 @@ def test_the_check_at_export_sees_detections_of_any_score(files):
         assert facts["detections_checked"] == 60 and facts["largest_shift"] < 0.01  # 20 of each of three pictures
 
 
+@pytest.mark.skipif(PROGRAMS, reason="this PyTorch makes programs for pictures of any size")
+def test_a_program_for_some_sizes_alone_is_refused(net, tmp_path):
+    with pytest.raises(InputError, match=r"makes programs for pictures of some sizes alone; write net\.onnx"):
+        export_detector(net, tmp_path / "net.pt2", "torch-export", PICTURES[:1], {})
+
+
 @pytest.mark.long
+@pytest.mark.skipif(not PROGRAMS, reason="PyTorch before 2.14 makes programs for pictures of some sizes alone")
 def test_a_program_of_pytorch_finds_what_the_detector_finds(net, files):
     program = torch.export.load(files[0]["torch-export"]).module()
     for picture, expected in zip(PICTURES, net.detect(PICTURES), strict=True):

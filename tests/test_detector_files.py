@@ -207,7 +207,7 @@ def test_info_shows_the_cost_of_a_detector(deepres):
     table = json.loads(deepres("info", "faster-rcnn-resnet18", "--json").stdout)[0]
     rows = {row["stage"]: row for row in table["rows"]}
     backbone = {row["stage"]: row for row in json.loads(deepres("info", "resnet18", "--json").stdout)[0]["rows"]}
-    assert table["title"] == "Faster R-CNN, ResNet-18"
+    assert table["title"] == "ResNet-18, Faster R-CNN"
     assert rows["conv1"]["output"] == "300x500" and rows["conv5_x"]["output"] == "7x7"
     # conv5_x runs for each of 300 regions of the size that a 224-pixel image has there.
     assert rows["conv5_x"]["multiply-adds"] == 300 * backbone["conv5_x"]["multiply-adds"]
@@ -230,7 +230,7 @@ def test_info_tells_what_weights_know_of_themselves(net, deepres, tmp_path):
     assert facts["classes"] == "ball, cube, rod" and facts["detector.side"] == "96"
     assert facts["mean"] == "0.5000, 0.4500, 0.4000"
     shown = deepres("info", "net.safetensors").stdout
-    assert "detector.anchor_scales" in shown and "Faster R-CNN, ResNet-18" in shown
+    assert "detector.anchor_scales" in shown and "ResNet-18, Faster R-CNN" in shown
 
 
 def test_info_refuses_what_is_neither_a_network_nor_weights(refused, tmp_path):

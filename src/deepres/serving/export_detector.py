@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.outputs import Detections
@@ -30,6 +31,9 @@ from deepres.weights.find import require_mean
 
 NEAR = 0.1  # pixels, by which the edges of two boxes differ at most where they are called the same
 ALIKE = 1e-3  # by which their scores differ at most
+WHOLE_PROGRAMS = TorchVersion(
+    "2.14"
+)  # PyTorch from which on a program takes pictures of any size: that of 2.11 guards their parity
 LEAST_SAME = 0.95  # share of the detections that must be the same: where scores tie, rounding decides which are kept
 
 
@@ -79,6 +83,11 @@ def export_detector(
     of another origin lies where a part of the export goes; files that existed before are then kept.
     """
     require_writable(out, form, False)
+    if form == "torch-export" and TorchVersion(torch.__version__) < WHOLE_PROGRAMS:
+        raise InputError(
+            f"PyTorch {torch.__version__} makes programs for pictures of some sizes alone; write {out.stem}.onnx, or take "
+            f"PyTorch {WHOLE_PROGRAMS}"
+        )
     net, mean = net.cpu().eval(), require_mean(net, net.name).cpu()
     try:
         with staging(out) as staged:
