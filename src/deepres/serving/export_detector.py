@@ -85,8 +85,8 @@ def export_detector(
     require_writable(out, form, False)
     if form == "torch-export" and TorchVersion(torch.__version__) < WHOLE_PROGRAMS:
         raise InputError(
-            f"PyTorch {torch.__version__} makes programs for pictures of some sizes alone; write {out.stem}.onnx, or take "
-            f"PyTorch {WHOLE_PROGRAMS}"
+            f"PyTorch {torch.__version__} makes programs for pictures of some sizes alone; write {out.stem}.onnx, or "
+            f"take PyTorch {WHOLE_PROGRAMS}"
         )
     net, mean = net.cpu().eval(), require_mean(net, net.name).cpu()
     try:
