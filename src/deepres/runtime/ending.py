@@ -2,6 +2,7 @@
 the signal, or by the signal itself."""
 
 import _thread
+import ctypes
 import os
 import signal
 import sys
@@ -32,6 +33,30 @@ def in_order() -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Stack(ctypes.Structure):
+    """An alternate signal stack as Linux has it."""
+
+    _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextmanager
+def kept_signal_stack() -> Generator[None]:
+    """Put the alternate signal stack of this thread back after the context.
+
+    OpenVINO (2025.2 to 2026.4) leaves one whose memory it has freed, so that the next signal, Ctrl-C for example, would
+    end the process by a segmentation fault. Does nothing elsewhere than on Linux.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    library, before = ctypes.CDLL(None), _Stack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -87,7 +87,7 @@ def _read_openvino(file: Path, device: str) -> tuple[Runner, Facts]:
     core = Core()
     model = core.read_model(file)
     # In fp32, as the file is: by default OpenVINO computes in bf16 where the processor does.
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.compiled_for(core, model, {"INFERENCE_PRECISION_HINT": "f32"})
     return openvino.runner_of(compiled), _decoded(model.get_rt_info([METADATA]).value, file)
 
 

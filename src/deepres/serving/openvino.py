@@ -1,5 +1,6 @@
 """An ONNX model run by OpenVINO."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -7,17 +8,27 @@ import torch
 from torch import Tensor
 
 from deepres.runtime import processor
+from deepres.runtime.ending import kept_signal_stack
 from deepres.serving.outputs import Outputs, Runner
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Core, Model
 
 
 def multiplies_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor; where it cannot, it silently computes in fp32."""
     import openvino
 
-    return processor.multiplies_bf16() and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if not processor.multiplies_bf16():
+        return False
+    with kept_signal_stack():
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compiled_for(core: "Core", model: "Model", settings: Mapping[str, str | int]) -> "CompiledModel":
+    """`model` compiled for the processor."""
+    with kept_signal_stack():
+        return core.compile_model(model, "CPU", dict(settings))
 
 
 def runner_of(model: "CompiledModel") -> Runner:
@@ -25,7 +36,8 @@ def runner_of(model: "CompiledModel") -> Runner:
     names = [output.get_any_name() for output in model.outputs]
 
     def run(images: Tensor) -> Outputs:
-        values = model(images.contiguous().numpy())
+        with kept_signal_stack():
+            values = model(images.contiguous().numpy())
         return {name: torch.from_numpy(values[place]) for place, name in enumerate(names)}
 
     return run
@@ -51,7 +63,7 @@ def openvino_runner(model: bytes, precision: str, example: Tensor) -> Runner:
         network = core.read_model(model)
         if shape:
             network.reshape(list(shape))
-        return runner_of(core.compile_model(network, "CPU", settings))
+        return runner_of(compiled_for(core, network, settings))
 
     def run(images: Tensor) -> Outputs:
         same = images.shape == example.shape
