@@ -1,6 +1,8 @@
 """Detectors exported whole, for ONNX Runtime, OpenVINO and PyTorch: the same detections in pictures of any size."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -323,3 +325,17 @@ def test_the_metadata_of_strangers_is_refused(files, tmp_path, key, text, told):
     onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(InputError, match=told):
         open_network(tmp_path / "net.onnx", silent).detect(PICTURES)
+
+
+@pytest.mark.long
+def test_a_process_that_ran_openvino_still_takes_signals(files):
+    """OpenVINO leaves an alternate signal stack that it has freed: the next signal would be a segmentation fault."""
+    code = (
+        "import os, signal, torch\nfrom pathlib import Path\nfrom deepres.workflows.open_network import open_network\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: print('caught'))\n"
+        f"net = open_network(Path({str(files[0]['openvino'])!r}), print)\n"
+        "net.detect([torch.zeros(3, 96, 160, dtype=torch.uint8)])\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("caught\n"), done.stderr

@@ -1,7 +1,6 @@
 import copy
 import importlib
 import os
-import signal
 import sys
 
 import pytest
@@ -293,15 +292,3 @@ def test_an_engine_refuses_images_of_another_shape(resnet20, shape):
 def test_weights_keep_to_seven_bits_where_sums_of_int8_products_overflow(monkeypatch, features, overflow):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert processor.int8_sums_overflow() is overflow
-
-
-def test_a_process_that_runs_openvino_still_takes_signals(int8_model):
-    """OpenVINO leaves an alternate signal stack that it has freed: the next signal would be a segmentation fault."""
-    caught: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
-    try:
-        openvino.openvino_runner(int8_model, "int8", pictures(1, 32))(pictures(1, 32))
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert caught == [signal.SIGTERM]
