@@ -5,8 +5,13 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
+import socket
 import subprocess
 import time
+from importlib.util import find_spec
+
+import pytest
 
 LOWEST = 10  # Chromium reads commands from 3 and writes answers to 4: keep clear of these
 
@@ -88,3 +93,15 @@ def chromium(program, place):
     finally:
         process.terminate()
         process.wait(60)
+
+
+def chromium_for_demo():
+    """The program of Chromium, and a free port for the demo page; skips the test where either program is missing."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium here")
+    if find_spec("gradio") is None:
+        pytest.skip("Gradio is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return program, probe.getsockname()[1]

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import socket
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from browser import chromium
+from browser import chromium, chromium_for_demo
 from deepres import build
 from deepres.classification.scorer import Execution
 from deepres.report import demo
@@ -116,14 +114,7 @@ def test_without_weights_and_runs_the_demo_is_refused(refused):
 
 @pytest.mark.long
 def test_the_page_shows_a_picture_to_two_networks_in_a_browser(two, picture, process, tmp_path):
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium here")
-    if find_spec("gradio") is None:
-        pytest.skip("Gradio is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    program, port = chromium_for_demo()
     server = process("demo", *two, "--port", port, wait=False)
     try:
         address = server.stdout.readline().split()[0]

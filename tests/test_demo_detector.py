@@ -1,13 +1,9 @@
 """The page of `deepres demo` with a detector: in a real browser."""
 
-import shutil
-import socket
-from importlib.util import find_spec
-
 import pytest
 import torch
 
-from browser import chromium
+from browser import chromium, chromium_for_demo
 from deepres import build
 from deepres.models.detection.outputs import Detections
 from deepres.report import demo
@@ -73,14 +69,7 @@ def test_a_picture_without_detections_is_shown_as_it_is():
 
 @pytest.mark.long
 def test_the_page_shows_boxes_in_a_browser(weights, process, tmp_path):
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium here")
-    if find_spec("gradio") is None:
-        pytest.skip("Gradio is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    program, port = chromium_for_demo()
     picture = write_picture(tmp_path / "a.png", (90, 60))
     server = process("demo", weights, "--port", port, wait=False)
     try:
