@@ -170,6 +170,7 @@ def test_file_names_are_read_from_standard_input(deepres, weights, folder, monke
 def test_drawn_pictures_keep_names_and_folders(deepres, refused, weights, folder, tmp_path):
     result = deepres("detect", weights, folder, "--threshold", 0, "--draw", "drawn")
     assert result.returncode == 0, result.stderr
+    assert "drawn: the pictures with their boxes, in drawn" in result.stderr
     drawn = sorted(path.relative_to(tmp_path / "drawn") for path in (tmp_path / "drawn").rglob("*.png"))
     assert [str(path) for path in drawn] == ["0.png", "1.png", "sub/2.png"]
     for path in drawn:

@@ -5,7 +5,7 @@ import torch
 
 from box_folders import write_voc
 from deepres.data.boxes.index import open_boxes
-from deepres.detection.choose import LENGTHS, Measures, anchor_scales_for, chosen, measures, side_for
+from deepres.detection.choose import LENGTHS, REGION_SIZE, Measures, anchor_scales_for, chosen, measures, side_for
 from deepres.runtime.errors import silent
 
 
@@ -45,19 +45,26 @@ def test_anchors_reach_from_the_small_to_the_large_objects():
 
 
 def test_what_is_given_stays_and_the_rest_goes_by_it(index):
-    fields = chosen(index, False, {"side": 100, "iterations": 500, "lr": "0.3"})
+    fields = chosen(index, False, False, {"side": 100, "iterations": 500, "lr": "0.3"})
     assert not fields.keys() & {"side", "iterations", "lr"}
     assert fields["longest"] == 167 and fields["sides"] == (80, 100, 120)
     assert fields["milestones"] == (400,) and fields["evaluate_every"] == 100 and fields["window"] == 50
 
 
 def test_random_weights_train_batch_normalization_at_a_higher_rate(index):
-    random, trained = chosen(index, False, {}), chosen(index, True, {})
+    random, trained = chosen(index, False, False, {}), chosen(index, True, False, {})
     assert random["freeze"] == () and trained["freeze"] == ("bn",)
     assert random["lr"] > trained["lr"]
     assert random["iterations"] == LENGTHS[0]  # three pictures
 
 
 def test_a_decay_of_one_s_own_has_no_milestones(index):
-    assert "milestones" not in chosen(index, True, {"decay": "linear"})
-    assert torch.tensor(chosen(index, True, {})["milestones"]).tolist() == [1600]
+    assert "milestones" not in chosen(index, True, False, {"decay": "linear"})
+    assert torch.tensor(chosen(index, True, False, {})["milestones"]).tolist() == [1600]
+
+
+def test_a_backbone_that_takes_regions_of_one_size_alone_keeps_it(index):
+    assert (
+        chosen(index, True, False, {})["region_size"] == REGION_SIZE
+        and chosen(index, True, True, {})["region_size"] == 0
+    )

@@ -63,6 +63,19 @@ def test_a_run_is_tested_on_its_own_pictures_and_gets_the_figures_of_its_trainin
     assert "Of detections with a score of 0.5 or more" in " ".join(table.split())
 
 
+def test_an_exported_file_is_tested_as_its_weights_are(deepres, refused, run, scenes):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    made = deepres("export", run, "--out", "net.onnx", "--calibrate", scenes)
+    assert made.returncode == 0, made.stderr
+    own, found = evaluated(deepres, run), evaluated(deepres, "net.onnx", "--data", scenes)
+    assert found["images"] == own["images"] and found["proposal_recall"] == []
+    assert (found["map50"], found["map"]) == pytest.approx((own["map50"], own["map"]), abs=0.5)
+    assert "Recall of proposals" not in deepres("eval", "net.onnx", "--data", scenes).stdout
+    assert "give --data" in refused("eval", "net.onnx")
+    assert "is tested as it was exported" in refused("eval", "net.onnx", "--data", scenes, "--refine")
+
+
 def test_a_second_test_takes_what_the_first_one_kept(deepres, run):
     first = evaluated(deepres, run)
     result = deepres("eval", run, "--json")
@@ -140,7 +153,7 @@ def test_pictures_that_a_run_was_trained_on_are_left_out(deepres, run, scenes, t
 
 def test_mistakes_are_written_as_pictures_and_as_a_list(deepres, refused, run, tmp_path):
     result = deepres("eval", run, "--wrong", "wrong", "--json")
-    assert "mistakes: wrong/mistakes.csv, and a picture of each beside it" in result.stderr
+    assert "in wrong/mistakes.csv; " in result.stderr and "pictures of them beside it" in result.stderr
     found = json.loads(result.stdout)
     counts = {kind: count for kind, count in found["outcomes"].items() if kind != "hit"}
     with (tmp_path / "wrong" / "mistakes.csv").open() as stream:
@@ -151,7 +164,7 @@ def test_mistakes_are_written_as_pictures_and_as_a_list(deepres, refused, run, t
         assert sum(row["kind"] == kind for row in rows) == count
         assert sum(file.parts[0] == kind.replace(" ", "-") for file in drawn) == count
     for number, row in enumerate(rows, 1):
-        (file,) = (one for one in drawn if one.name.startswith(f"{number:05} "))
+        (file,) = (one for one in drawn if one.name.startswith(f"{number:05}-"))
         assert Path(row["picture"]).stem in file.name
     assert "is to be a new folder" in refused("eval", run, "--wrong", "wrong")
 

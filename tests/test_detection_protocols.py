@@ -174,7 +174,7 @@ def test_the_longest_side_grows_with_the_shorter_one_unless_it_is_given():
     assert Protocol(side=300, longest=1000).plan(plan).longest == 1000
     assert Protocol().plan(plan) == plan
     assert [longest_at(side, plan) for side in pyramid(600)] == [333, 667, 1000, 1333, 1667]
-    assert longest_at(8_192, DetectorPlan(side=32, longest=16_384)) == 16_384
+    assert longest_at(4_096, DetectorPlan(side=32, longest=8_192)) == 8_192
 
 
 def test_the_pyramid_is_that_of_the_paper_or_in_proportion():
@@ -182,7 +182,7 @@ def test_the_pyramid_is_that_of_the_paper_or_in_proportion():
     assert pyramid(320) == (107, 213, 320, 427, 533)
 
 
-@pytest.mark.parametrize("side", [32, 48, 600, 8_000, 8_192])
+@pytest.mark.parametrize("side", [32, 48, 600, 4_000, 4_096])
 def test_the_pyramid_of_any_side_is_a_protocol(side):
     scales = Protocol(scales=pyramid(side)).scales
     assert side in scales and list(scales) == sorted(scales)
@@ -222,7 +222,7 @@ def test_facts_are_all_settings_of_the_test():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"side": 8}, "side is 8, but must be from 32 to 8,192"),
+        ({"side": 8}, "side is 8, but must be from 32 to 4,096"),
         ({"longest": 20_000}, "longest is 20000, but"),
         ({"threshold": 1.5}, "threshold is 1.5, but must be from 0 to 1"),
         ({"nms": float("nan")}, "nms is nan, but"),
@@ -233,7 +233,7 @@ def test_facts_are_all_settings_of_the_test():
         ({"voting": 1.1}, "voting is 1.1, but must be from 0 to 1"),
         ({"scales": (64, 64)}, "scales are 64, 64, but must be up to 16 that differ"),
         ({"scales": tuple(range(40, 57))}, "but must be up to 16 that differ"),
-        ({"scales": (16, 64)}, "scales are 16, 64, but must be from 32 to 8,192 pixels"),
+        ({"scales": (16, 64)}, "scales are 16, 64, but must be from 32 to 4,096 pixels"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_in_a_sentence(values, sentence):

@@ -6,10 +6,13 @@ import signal
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from box_scenes import MARKS, arguments, write_scenes
+from deepres.models.catalog import build
 from runs import checkpoints, last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
+from small_detectors import written
 
 pytestmark = pytest.mark.long
 
@@ -163,6 +166,15 @@ def test_a_detector_without_a_backbone_is_refused(refused, scenes):
     assert "give --backbone" in refused("train", "detector", "--data", scenes)
 
 
+def test_what_looks_for_classes_says_of_boxes_what_they_are_for(refused, scenes, tmp_path):
+    net = build("resnet20", 2)
+    net.mean = torch.zeros(3, 32, 32)
+    written(net, tmp_path / "net.safetensors")
+    told = "it has boxes, for deepres train detector"
+    assert told in refused("data", "stats", scenes)
+    assert told in refused("eval", "net.safetensors", "--data", scenes)
+
+
 def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, scenes, tmp_path):
     """Shared layers stay as step 2 left them, the regions as step 2 until step 4, and the RPN as step 3 left it."""
     more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "recipe.proposals=20")
@@ -170,7 +182,10 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     wait_for_checkpoint(child, tmp_path / "run" / "2-regions")
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert process(*more).returncode == 0
+    rest = process("train", "--run", "run", "--iterations", 4)
+    assert rest.returncode == 0, rest.stderr
+    assert "step 2 of 4, the regions: faster-rcnn" in rest.stderr and "step 4 of 4" in rest.stderr
+    assert rest.stderr.count("training boxes") == 1, rest.stderr  # the data are told of once
     assert process(*(str(word).replace("run", "whole") if word == "run" else word for word in more)).returncode == 0
     steps = [load_file(last_weights(tmp_path / "run" / name)) for name in ("1-rpn", "2-regions", "3-rpn", "4-regions")]
     whole = load_file(last_weights(tmp_path / "whole" / "4-regions"))
@@ -183,6 +198,8 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     assert all((second[name] == third[name]).all() for name in own)
     assert any((third[name] != fourth[name]).any() for name in own)
     assert any((first[name] != third[name]).any() for name in fourth if name.startswith("rpn"))
+    done = [json.loads((tmp_path / "run" / name / "done.json").read_text()) for name in ("1-rpn", "4-regions")]
+    assert 0 < done[0]["recall"] <= done[0]["recall50"] <= 100 and "map50" not in done[0] and "map50" in done[1]
     assert all((third[name] == fourth[name]).all() for name in fourth if name.startswith("rpn"))
 
 

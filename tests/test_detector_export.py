@@ -12,8 +12,11 @@ from torchvision.utils import save_image
 
 from deepres.models.detection.images import fitted
 from deepres.models.detection.outputs import Detections
+from deepres.models.detection.proposals import TEST
 from deepres.runtime.errors import InputError, silent
 from deepres.serving.detector_graph import DetectorGraph, suppress_apart, suppress_by_group
+from deepres.serving.engine import engine
+from deepres.serving.export import open_export
 from deepres.serving.export_detector import WHOLE_PROGRAMS, agreement, export_detector
 from deepres.serving.forms import form_of
 from deepres.workflows.open_network import open_network
@@ -261,6 +264,27 @@ def test_agreement_tells_other_boxes_scores_and_classes_apart():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("form", "end"), [("onnx", "onnx"), ("openvino", "xml"), *[("torch-export", "pt2")] * PROGRAMS]
+)
+@pytest.mark.parametrize("network", ["faster-rcnn-resnet8", "faster-rcnn-resnet18"])
+def test_a_file_takes_fewer_and_more_anchors_than_proposals_are_chosen_among(tmp_path, network, form, end):
+    """6,000 anchors are: at a stride of 2 small pictures have fewer, at one of 16 large ones have more."""
+    from deepres.workflows.export import ExportOptions, deploy
+
+    net, sizes = small(network, longest=512), ((32, 48), (96, 160), (416, 480))
+    file = tmp_path / f"net.{end}"
+    deploy(net, file, ExportOptions(form), silent)
+    run, _ = open_export(file)
+    counts = [net.anchored(net.shared(picture[None].float()))[2].shape[0] for picture in pictures(*sizes)]
+    assert min(counts) < TEST.before < max(counts)
+    for picture in pictures(*sizes):
+        outputs = run(picture.permute(1, 2, 0)[None].contiguous())
+        found = Detections(outputs["boxes"], outputs["scores"], outputs["labels"])
+        assert_near(found, net.detect_fitted(picture, picture.shape[1:], net.mean))
+
+
+@pytest.mark.long
 def test_the_command_line_exports_and_detects_with_the_file(net, deepres, tmp_path):
     written(net, tmp_path / "net.safetensors")
     (tmp_path / "pictures").mkdir()
@@ -339,3 +363,8 @@ def test_a_process_that_ran_openvino_still_takes_signals(files):
     )
     done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("caught\n"), done.stderr
+
+
+def test_an_engine_refuses_a_detector_in_a_sentence(net):
+    with pytest.raises(InputError, match="is a detector, which no engine takes; write it with deepres export"):
+        engine(net, torch.zeros(1, 3, 64, 64), "eager")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from deepres.models.registry import DETECTOR, NETWORKS, SERIES, Kind
 from deepres.records import Json, Run
-from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot
+from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot, Reported, row_of
 
 Status = Literal["held", "not held", "not tested"]
 Cell = str | float | int | None
@@ -161,6 +161,16 @@ class RunSummary:
     iteration: int = 0
     settings: Json = field(default_factory=dict[str, Any])
     task: str = CLASSIFICATION
+
+    @property
+    def row(self) -> str:
+        """The key of its figures in `REPORTED`."""
+        return row_of(self.task, self.recipe.get("part"))
+
+    @property
+    def reported(self) -> Reported:
+        """The figures that it records."""
+        return REPORTED[self.row]
 
 
 @dataclass(frozen=True)

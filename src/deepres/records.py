@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import CLASSIFICATION, REPORTED
+from deepres.runtime.figures import CLASSIFICATION, REPORTED, Reported, row_of
 from deepres.runtime.files import missing, remove_empty, replacing, sweep
 from deepres.runtime.untrusted import SHOWN, Meta
 
@@ -100,6 +100,12 @@ class Run:
             raise InputError(f"{self.path} is a run of the task {task!r}, but {known}; update deepres")
         return task
 
+    @property
+    def reported(self) -> Reported:
+        """The figures that the run records. Raises `InputError` as `task` does."""
+        recipe = self.config.get("recipe", {})
+        return REPORTED[row_of(self.task, recipe.get("part"))]
+
     def field(self, name: str) -> Any:
         """A field of the configuration. Raises `InputError` where the configuration lacks it."""
         config = self.config
@@ -120,7 +126,7 @@ class Run:
         if not file.exists():
             return None
         done = _figures(read_record(file), _Finished, str(file), RESTORE)
-        main = REPORTED[self.task].main if (self.path / "config.json").exists() else ()
+        main = self.reported.main if (self.path / "config.json").exists() else ()
         if lacking := [figure.key for figure in main if figure.key not in done]:
             raise InputError(f"{file}: it lacks {lacking[0]}; {RESTORE}")
         return done

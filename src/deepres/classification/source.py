@@ -1,11 +1,9 @@
 """The data of a run: whole images resident in memory (Sec. 4.2), or pictures read from disk as needed."""
 
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from deepres.classification.recipe import ClassificationConfig
-from deepres.data.boxes.layouts import is_boxes
+from deepres.data.boxes.layouts import told_of_boxes
 from deepres.data.listing import counted
 from deepres.data.resident import Data
 from deepres.data.sources import load_data_set, still_there
@@ -30,7 +28,7 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
             raise InputError(f"the recipe {config.recipe.name} takes crops of pictures as they are; leave {option} out")
     # Load the data.
     place, rule = still_there(config.data_path or config.data, "the run"), config.division
-    with ranks.one_first(), _told_of_boxes(place):
+    with ranks.one_first(), told_of_boxes(place):
         if crop:
             source: Source = open_index(place, say, rule)
         else:
@@ -53,17 +51,6 @@ def load_source(config: ClassificationConfig, say: Say, ranks: Ranks = ALONE) ->
             f"--image-size {min(height, width)}"
         )
     return source
-
-
-@contextmanager
-def _told_of_boxes(place: str) -> Generator[None]:
-    """Say of data that cannot be read as classes, and have boxes, what they are for."""
-    try:
-        yield
-    except InputError as error:
-        if not is_boxes(place):
-            raise
-        raise InputError(f"{error}; it has boxes, for deepres train detector") from None
 
 
 def source_fingerprint(source: Source) -> str:

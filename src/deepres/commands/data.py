@@ -100,11 +100,13 @@ def stats(
 
     Example: deepres data stats PHOTOGRAPHS
     """
+    from deepres.data.boxes.layouts import told_of_boxes
     from deepres.data.stream.index import open_index
     from deepres.data.stream.loader import Reading
     from deepres.data.stream.statistics import statistics
 
-    index = open_index(name, say).train
+    with told_of_boxes(name):
+        index = open_index(name, say).train
     if not len(index):
         raise InputError(f"{name} has no training pictures; give data that has")
     with counting("images seen") as tick:

@@ -19,7 +19,7 @@ def demo(
     device: Device = "auto",
     precision: TestPrecision = "auto",
 ) -> None:
-    """A page in the browser: drop a picture, see the best classes and the layers' responses, for one net or several.
+    """A page in the browser: drop a picture, see the best classes and the layers' responses, or what a detector finds.
 
     Example: deepres demo runs/plain34 runs/resnet34
     """

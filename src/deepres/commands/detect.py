@@ -83,7 +83,7 @@ def detect(
         partial(WRITERS[form], spotter=spotter, files=files),
         form,
         len(files),
-        lambda: _tell(empty, how.threshold),
+        lambda: _tell(empty, how.threshold, draw),
     )
 
 
@@ -105,9 +105,11 @@ def _without_pixels(found: "Iterable[Sighting]", empty: list[str]) -> "Iterator[
         yield replace(one, pixels=None)
 
 
-def _tell(empty: Sequence[str], least: float | None) -> None:
+def _tell(empty: Sequence[str], least: float | None, draw: Path | None) -> None:
     from deepres.runtime.errors import few
 
+    if draw is not None:
+        say(f"drawn: the pictures with their boxes, in {draw}")
     if empty:
         score = f" with a score of {least:g} or more" if least else ""
         say(f"nothing found{score} in {len(empty):,} picture{'s' * (len(empty) > 1)}: {few(empty)}")
@@ -123,13 +125,21 @@ def _write_table(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequenc
     from deepres.findings import Cell, Table
     from deepres.report.console import print_tables
 
+    parents = {str(file.parent) for file in files}
+    folder = parents.pop() if len(parents) == 1 else ""  # stands once below the table
     rows: list[tuple[Cell, ...]] = [
-        ("" if rank else one.name, name, f"{100 * score:.2f}", *(f"{edge:.1f}" for edge in box))
+        (
+            "" if rank else Path(one.name).name if folder else one.name,
+            name,
+            f"{100 * score:.2f}",
+            *(f"{edge:.1f}" for edge in box),
+        )
         for one in found
         for rank, (name, score, box) in enumerate(_rows(one.found, spotter))
     ]
+    where = f"Pictures in {folder}." if folder not in ("", ".") else ""
     if rows:
-        print_tables(Console(), [Table("Detections", "", ("picture", "class", "score %", *EDGES), tuple(rows))])
+        print_tables(Console(), [Table("Detections", where, ("picture", "class", "score %", *EDGES), tuple(rows))])
 
 
 def _write_csv(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence[Path]) -> None:

@@ -69,8 +69,9 @@ def evaluate_detector(
         if how.given == {}:
             detector.write_sheet(tested)
         if wrong is not None:
-            sheets.write_mistakes(wrong, tested.table, figures.outcomes, tested.picture)
-            say(f"mistakes: {wrong}/mistakes.csv, and a picture of each beside it")
+            drawn = sheets.write_mistakes(wrong, tested.table, figures.outcomes, tested.picture)
+            most = f", of a kind the first {sheets.MOST_DRAWN}" if drawn < figures.mistakes else ""
+            say(f"mistakes: {figures.mistakes:,} in {wrong}/mistakes.csv; {drawn:,} pictures of them beside it{most}")
     finally:  # an error is shown after the figures
         if json:
             print_json(figures.record(), allow_nan=False)

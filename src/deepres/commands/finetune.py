@@ -27,7 +27,8 @@ def finetune(
 ) -> None:
     """Train trained weights further on your own images: a new head where the classes differ, a lower rate.
 
-    By default 2,000 iterations of 64 images, at a rate that falls in a line from 0.01 (without BN 0.001) to 0.
+    By default 2,000 iterations of 64 images, at a rate that falls in a line from 0.01 (without BN 0.001) to 0; of a
+    detector as deepres train detector chooses them.
 
     A run like any other: the same command, or deepres train --run RUN, goes on with one that was interrupted.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from deepres.commands.detection import PANEL
 from deepres.commands.options import AsJson, Data, Log, RunFolder, SetField, given, grouped
 from deepres.commands.training import ImageOptions, MachineOptions, RecipeOptions, fields, run_to_the_end
 
@@ -20,7 +21,7 @@ class Sources:
         str | None,
         typer.Option(
             help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune; of a detector "
-            "auto (its default) or faster-rcnn."
+            "auto (its default: what suits the data) or faster-rcnn (the paper's)."
         ),
     ] = None
 
@@ -67,15 +68,20 @@ class DetectorOptions:
 
     backbone: Annotated[
         str | None,
-        typer.Option(help="Of a detector: a network's name, or trained weights of a classifier or detector."),
+        typer.Option(rich_help_panel=PANEL, help="A network's name, or trained weights of a classifier or a detector."),
     ] = None
     freeze: Annotated[
         str | None, typer.Option(help="Stages that stay, with their BN: conv1,conv2_x; bn: BN of all stages; none.")
     ] = None
     train_set: Annotated[
-        str | None, typer.Option(help="Image sets of a detector's data: train,val; of PASCAL VOC also 07+12, 07++12.")
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL, help="Image sets to train on: train,val; of PASCAL VOC also 07+12, 07++12."
+        ),
     ] = None
-    test_set: Annotated[str | None, typer.Option(help="Image sets that a detector is tested on.")] = None
+    test_set: Annotated[str | None, typer.Option(rich_help_panel=PANEL, help="Image sets to test on, with commas.")] = (
+        None
+    )
 
 
 @grouped
@@ -89,7 +95,10 @@ def train(
     speed: SpeedOptions,
     detector: DetectorOptions,
     alternating: Annotated[
-        bool, typer.Option("--alternating", help="A detector in the four steps of Faster R-CNN, a run each in RUN.")
+        bool,
+        typer.Option(
+            "--alternating", rich_help_panel=PANEL, help="Train in the four steps of Faster R-CNN, a run each in RUN."
+        ),
     ] = False,
     run: RunFolder = None,
     set_field: SetField = None,
@@ -103,19 +112,19 @@ def train(
     A detector, on pictures with boxes: deepres train detector --data VOC2007 --backbone resnet50.pth
     """
     from deepres.records import Run
+    from deepres.workflows import alternating as alternate
     from deepres.workflows import configure
 
     # Options override what the files say, and `--set` overrides options.
     changes = given(subject, recipe, batch_norm, images, machine, speed, detector) | fields(set_field)
-    begun = run if run and Run(run).exists else None
+    first = run and alternate.begun(run)
+    begun = run if run and Run(run).exists else first
     places = [path for path in (sources.like, sources.config, begun) if path]
     chosen = configure.configure(places, sources.recipe, changes)
     place = run or Path("runs") / configure.default_name(chosen)
-    if not alternating:
+    if not (alternating or first):
         run_to_the_end(chosen, Run(place), json, log=log or ())
         return
-    from deepres.workflows.alternating import require_apart, steps
-
-    require_apart(place)
-    for folder, step in steps(chosen, place):
-        run_to_the_end(step, Run(folder), json, log=log or ())
+    alternate.require_apart(place)
+    for number, step in enumerate(alternate.steps(chosen, place)):
+        run_to_the_end(step.config, Run(step.folder), json, log=log or (), title=step.title, again=number > 0)

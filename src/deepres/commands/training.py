@@ -8,7 +8,7 @@ import typer
 
 from deepres.commands.console import print_json, print_lines, sayer
 from deepres.commands.options import Split
-from deepres.runtime.errors import InputError
+from deepres.runtime.errors import InputError, silent
 from deepres.runtime.printing import Console
 
 if TYPE_CHECKING:
@@ -60,13 +60,19 @@ def fields(settings: Sequence[str] | None) -> dict[str, str]:
 
 
 def run_to_the_end(
-    config: "Config", run: "Run", json: bool, start: "Start | None" = None, log: Sequence[str] = ()
+    config: "Config",
+    run: "Run",
+    json: bool,
+    start: "Start | None" = None,
+    log: Sequence[str] = (),
+    title: str = "",
+    again: bool = False,
 ) -> None:
     """Train `config` into `run`, show its progress, and print the final figures; torchrun's ranks share the work.
 
-    The trackers of `log` follow the run, on the first rank alone.
+    The trackers of `log` follow the run, on the first rank alone. `title` is what the run is among several, `again`
+    that its data have been told of.
     """
-    from deepres.runtime.figures import REPORTED
     from deepres.runtime.progress import ConsoleMonitor
     from deepres.runtime.ranks import joined
     from deepres.training.trackers import require_trackers
@@ -74,16 +80,16 @@ def run_to_the_end(
     from deepres.workflows import kinds, train
 
     require_trackers(log)
-    recipe, kind, main = config.recipe, kinds.kind_of(config), REPORTED[config.task].main
+    recipe, kind, main = config.recipe, kinds.kind_of(config), config.reported.main
     # Say what is trained, load the images, and train.
     with joined(config.device, recipe.batch_size) as ranks:
         console = Console(stderr=True, quiet=not ranks.first)
         say = sayer(console)
         say(
-            f"{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of {recipe.batch_size} "
-            f"{kind.images(config)}, rate {recipe.lr:g}"
+            f"{title and f'{title}: '}{config.network}: recipe {recipe.name}, {recipe.iterations:,} iterations of "
+            f"{recipe.batch_size} {kind.images(config)}, rate {recipe.lr:g}"
         )
-        source = kind.load_source(config, say, ranks)
+        source = kind.load_source(config, silent if again else say, ranks)
         with (
             ConsoleMonitor(console, config.network, recipe.iterations, recipe.batch_size, main) as shown,
             Tracked(shown, run, log if ranks.first else ()) as monitor,

@@ -16,9 +16,10 @@ SMALL = 24  # pixels a side that small objects need, as the network sees them: 1
 SIDES = (256, PLAN.side)  # range of the shorter side
 GRID = 32  # the shorter side is a multiple of this
 SMALLEST_ANCHOR, LARGEST_ANCHOR = 16, 512  # pixels a side
-EPOCHS = 60  # passes over the training pictures
+EPOCHS = 30  # passes over the training pictures
 LENGTHS = (2_000, FASTER_RCNN.iterations)  # range of the iterations
 BATCH, REGIONS = 2, 64  # pictures of a step, and regions of a picture
+REGION_SIZE = 8  # positions a side: conv5_x has a third of the work of 14, which would be most of a step's
 TRAINED_RATE, RANDOM_RATE = 0.0025, 0.01
 JITTER = (0.8, 1.0, 1.2)  # of the shorter side in training
 
@@ -61,10 +62,11 @@ def anchor_scales_for(found: Measures, side: int) -> tuple[float, ...]:
     return tuple(2.0**power / BASE for power in range(first, max(last, first + 1) + 1) if 2**power <= LARGEST_ANCHOR)
 
 
-def chosen(index: BoxIndex, trained: bool, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen(index: BoxIndex, trained: bool, fixed: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a configuration for a data set, without those that are `given`.
 
-    With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate.
+    With a `trained` backbone BN stays fixed (Appendix A); random weights train it, at a higher rate. A backbone takes
+    regions of one size alone where that is `fixed`.
     """
     found = measures(index)
     side: int = given.get("side", side_for(found))
@@ -84,6 +86,7 @@ def chosen(index: BoxIndex, trained: bool, given: Mapping[str, Any]) -> dict[str
         "batch_size": batch,
         "accumulate": 1,
         "regions": REGIONS,
+        "region_size": PLAN.region_size if fixed else REGION_SIZE,
         "sides": tuple(round(side * factor) for factor in JITTER),
         "colour": 0.5,
         "window": max(1, min(100, length // 10)),

@@ -69,6 +69,11 @@ class Figures:
         """What became of each such detection, and of the objects that none found."""
         return outcomes(self.table.truths, self.table.found, SURE)
 
+    @property
+    def mistakes(self) -> int:
+        """How many of the outcomes are none of a hit."""
+        return sum(one.kind != "hit" for one in self.outcomes)
+
     def row(self) -> tuple[Cell, ...]:
         """The means, as `summary` has them."""
         voc = (self.by_points.map, self.by_area.map)
@@ -79,7 +84,7 @@ class Figures:
         return (
             voc_table(self.by_area, self.interval),
             *coco_tables(self.coco),
-            recall_table(self.table.recalls),
+            *([recall_table(self.table.recalls)] if self.table.recalls else []),
             confusion_table(self.confusion, self.table.classes, SURE),
             outcome_table(self.outcomes, SURE),
         )

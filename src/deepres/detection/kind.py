@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from deepres.data.boxes.index import BoxParts, open_boxes
 from deepres.data.boxes.parts import NOTHING
@@ -16,6 +17,7 @@ from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig, Det
 from deepres.detection.source import load_source
 from deepres.detection.task import detection_task
 from deepres.models.catalog import build, entry
+from deepres.models.detection.anchors import BASE
 from deepres.models.detection.detector import Detector
 from deepres.models.network import Network
 from deepres.models.registry import DETECTOR
@@ -55,7 +57,10 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set")).train
     if not len(index.objects):
         return settled
-    return chosen(index, settled.get("start") is not None, given) | settled
+    network = settled.get("network", settings.get("network"))
+    with torch.device("meta"):
+        fixed = cast(Detector, build(str(network), 1, detector={})).features.region_fixed
+    return chosen(index, settled.get("start") is not None, fixed, given) | settled
 
 
 def _backbone(backbone: str) -> dict[str, Any]:
@@ -81,8 +86,7 @@ def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start 
     """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, a part of which
     nothing is trained, or layers that no loss trains on several ranks, which would wait for their gradients.
     """
-    with torch.device("meta"):
-        net = cast(Detector, build(config.network, len(source.train.classes), detector=asdict(config.plan)))
+    net = _structure(config, len(source.train.classes))
     part, frozen = config.recipe.part, config.freeze or ()
     idle: list[str] = {"both": [], "rpn": net.parts()[1], "regions": ["rpn"]}[part]
     if ranks.world > 1 and not {*idle} <= {*frozen}:
@@ -99,9 +103,19 @@ def begin(config: DetectionConfig, task: RunTask[Any], start: Start | None, say:
 
 
 def images(config: DetectionConfig) -> str:
-    """What a batch is of."""
-    sides = config.recipe.sides or (config.side,)
-    return f"pictures (shorter side {' or '.join(map(str, sides))} pixels)"
+    """What a batch is of, and what was chosen for it."""
+    sides = " or ".join(map(str, config.recipe.sides or (config.side,)))
+    anchors = ", ".join(f"{BASE * scale:g}" for scale in config.anchor_scales)
+    told = [f"shorter side {sides} pixels", f"anchors of {anchors} pixels"]
+    if any(isinstance(module, nn.BatchNorm2d) for module in _structure(config, 1).modules()):
+        told.append(f"batch normalization {'fixed' if 'bn' in (config.freeze or ()) else 'trained'}")
+    return f"pictures ({'; '.join(told)})"
+
+
+def _structure(config: DetectionConfig, classes: int) -> Detector:
+    """The detector without values."""
+    with torch.device("meta"):
+        return cast(Detector, build(config.network, classes, detector=asdict(config.plan)))
 
 
 def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:

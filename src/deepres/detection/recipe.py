@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from deepres.models.detection.plan import BOUNDS, DetectorPlan, Pooling
-from deepres.runtime.figures import DETECTION
+from deepres.runtime.figures import DETECTION, REPORTED, Reported, row_of
 from deepres.training.config import Config
 from deepres.training.recipe import LONG, Bounds, Recipe, require
 
@@ -98,6 +98,11 @@ class DetectionConfig(Config):
         """Check the plan of the detector, too."""
         super().__post_init__()
         _ = self.plan
+
+    @property
+    def reported(self) -> Reported:
+        """The figures that a run records; those of an RPN alone are of its proposals."""
+        return REPORTED[row_of(self.task, self.recipe.part)]
 
     @property
     def plan(self) -> DetectorPlan:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,13 @@ from deepres.detection.cached import proposals_by
 from deepres.detection.form import fast_form
 from deepres.detection.loss import FIGURES, anchor_losses, region_losses
 from deepres.detection.mean_ap.coco import coco_map
+from deepres.detection.mean_ap.recall import proposal_recall
 from deepres.detection.mean_ap.voc import voc_map
 from deepres.detection.protocol import Protocol
 from deepres.detection.recipe import DetectionConfig, DetectionRecipe
 from deepres.detection.scenes import Augmentation, Scene, largest, mean_colour, training_samples
 from deepres.detection.targets import Objects, Sample, sample_anchors, sample_regions
-from deepres.detection.tester import detections
+from deepres.detection.tester import Progress, detections, proposals_of
 from deepres.models.detection.anchors import base_anchors
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.images import fitted_size, padded
@@ -56,7 +57,11 @@ class DetectionTask:
     channels: int = 3
     facts: Json = dataclasses.field(default_factory=dict[str, object])
     figures: tuple[str, ...] = FIGURES
-    watched: str | None = "map50"
+
+    @property
+    def watched(self) -> str | None:
+        """The figure of the test that a plateau is seen by."""
+        return "recall" if self.recipe.part == "rpn" else "map50"
 
     def batch_at(self, step: int) -> list[Scene]:
         """The pictures of a step with their objects, in the memory of the processor."""
@@ -139,11 +144,15 @@ class DetectionTask:
         return chosen
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
-        """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures."""
-        if self.recipe.part == "rpn":  # no region is scored yet
-            return {"map50": 0.0, "map": 0.0}
-        found = self.test.detections(fast_form(cast(Detector, net)), last, self.ranks)
-        return scores_of(found, self.classes)
+        """`map50` (PASCAL VOC, by area) and `map` (COCO, over IoU 0.5 to 0.95), in percent; ranks share pictures.
+
+        An RPN alone, for which no region is scored yet, has the recall of its proposals instead: `recall50` and, over
+        the same IoUs, `recall`.
+        """
+        net = fast_form(cast(Detector, net))
+        if self.recipe.part == "rpn":
+            return recalls_of(self.test.proposals(net, last, self.ranks), net.plan.proposals)
+        return scores_of(self.test.detections(net, last, self.ranks), self.classes)
 
     def close(self) -> None:
         """End the processes that decode pictures."""
@@ -151,6 +160,15 @@ class DetectionTask:
 
 
 Found = Sequence[tuple[Truth, Detections]]
+Proposed = Sequence[tuple[Truth, Tensor]]
+T = TypeVar("T")
+
+
+def recalls_of(proposed: Proposed, most: int) -> dict[str, float]:
+    """`recall50` and `recall` of `most` proposals a picture, in percent; 0 where no object counts."""
+    truths, boxes = [truth for truth, _ in proposed], [own for _, own in proposed]
+    [found] = proposal_recall(truths, boxes, [most])
+    return {"recall50": 100 * (found.recall or 0.0), "recall": 100 * (found.average or 0.0)}
 
 
 def scores_of(found: Found, classes: Sequence[str]) -> dict[str, float]:
@@ -174,14 +192,32 @@ class Test:
 
         Raises `Stopping` on all ranks where one is told to stop before the end.
         """
+
+        def detect(places: Tensor, progress: Progress) -> Iterable[tuple[int, Detections]]:
+            return detections([net], Protocol(), self.index, places, self.reading, progress)
+
+        return self._shared(detect, last, ranks)
+
+    def proposals(self, net: Detector, last: bool, ranks: Ranks) -> Proposed:
+        """Truth and the proposals (k, 4) of the pictures, by falling objectness; as `detections`."""
+
+        def propose(places: Tensor, progress: Progress) -> Iterable[tuple[int, Tensor]]:
+            count = net.plan.proposals
+            every = proposals_of(net, self.index, places, self.reading, count, progress=progress)
+            return ((place, boxes) for place, boxes, _ in every)
+
+        return self._shared(propose, last, ranks)
+
+    def _shared(
+        self, find: Callable[[Tensor, Progress], Iterable[tuple[int, T]]], last: bool, ranks: Ranks
+    ) -> Sequence[tuple[Truth, T]]:
+        """Truth and what `find` yields for pictures at given places, of the parts of all ranks."""
         places = evenly(len(self.index), 0 if last else self.few)[ranks.rank :: ranks.world]
         seen = every_so_often(self.reading.say, "pictures tested")
-        own: list[tuple[Truth, Detections]] | None = None
+        own: list[tuple[Truth, T]] | None = None
         try:
             with stops.at_once():
-                made = detections(
-                    [net], Protocol(), self.index, places, self.reading, lambda done: seen(done, len(places))
-                )
+                made = find(places, lambda done: seen(done, len(places)))
                 own = [(self.index.truth(place), found) for place, found in made]
         except Stopping:
             pass

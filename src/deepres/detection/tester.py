@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from deepres.runtime.errors import Say, silent
 
 NONE = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 Progress = Callable[[int], None]  # is told how many pictures are done
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ def detections(
     that has no detections and is told.
     """
     members = members_of(nets, protocol, reading.say)
-    for place, seen in _read(index, places, _needed(members, protocol), reading, progress):
+    decode = partial(_decoded, tuple(_needed(members, protocol)))
+    for place, seen in _read(index, places, decode, reading, progress):
         yield place, NONE if seen is None else _on_processor(_found(members, protocol, seen))
 
 
@@ -65,6 +67,18 @@ def detected(
     members = members_of(nets, protocol, say)
     needed = _needed(members, protocol)
     return [_on_processor(_found(members, protocol, views(needed, image))) for image in images]
+
+
+def detections_by(
+    detect: Callable[[Tensor], Detections],
+    index: BoxIndex,
+    places: Tensor,
+    reading: Reading,
+    progress: Progress = lambda done: None,
+) -> Generator[tuple[int, Detections]]:
+    """The place of each picture, and what `detect` finds in it, uint8 (C, H, W); errors as of `detections`."""
+    for place, image in _read(index, places, _whole, reading, progress):
+        yield place, NONE if image is None else detect(image)
 
 
 @torch.no_grad()
@@ -83,7 +97,8 @@ def proposals_of(
     logit. Both are on the processor. The network is in evaluation mode. Errors as of `detections`.
     """
     member, how = members_of([net], Protocol())[0], replace(net.selection, before=before, after=count)
-    for place, seen in _read(index, places, _needed([member], Protocol()), reading, progress):
+    decode = partial(_decoded, tuple(_needed([member], Protocol())))
+    for place, seen in _read(index, places, decode, reading, progress):
         if seen is None:
             yield place, NONE.boxes, NONE.scores
             continue
@@ -128,10 +143,14 @@ def _needed(members: Sequence[Member], protocol: Protocol) -> list[Limits]:
 
 
 def _read(
-    index: BoxIndex, places: Tensor, needed: Sequence[Limits], reading: Reading, progress: Progress
-) -> Generator[tuple[int, Views | None]]:
-    """The place of each picture and its views, made in worker processes; None where it does not decode."""
-    samples = Samples[Views, list[Views]](index.pictures, partial(_decoded, tuple(needed)), list, _no_target)
+    index: BoxIndex,
+    places: Tensor,
+    decode: Callable[[bytes, Sequence[float], Any], T],
+    reading: Reading,
+    progress: Progress,
+) -> Generator[tuple[int, T | None]]:
+    """The place of each picture and what `decode` makes of it in worker processes; None where it does not decode."""
+    samples = Samples[T, list[T]](index.pictures, decode, list, _no_target)
     answers = in_order(samples, 1, reading, places)
     for number, (place, answer) in enumerate(zip(places.tolist(), answers, strict=True), 1):
         for name, reason in answer.bad:
@@ -146,6 +165,10 @@ def _no_target(place: int) -> None:
 
 def _decoded(needed: Sequence[Limits], encoded: bytes, draws: Sequence[float], truth: Any) -> Views:
     return views(needed, whole(encoded))
+
+
+def _whole(encoded: bytes, draws: Sequence[float], truth: Any) -> Tensor:
+    return whole(encoded)
 
 
 def _on_processor(found: Detections) -> Detections:

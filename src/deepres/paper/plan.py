@@ -11,7 +11,7 @@ from deepres.models.catalog import depth
 from deepres.records import Run, write_json
 from deepres.runtime import untrusted
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import REPORTED, Figure
+from deepres.runtime.figures import Figure
 from deepres.runtime.files import missing, remove_empty
 from deepres.runtime.untrusted import Meta
 from deepres.training.config import Config
@@ -105,7 +105,7 @@ def carry_out(
     try:
         for config, run in configs:
             begun.append(run)
-            recipe, main = config.recipe, REPORTED[config.task].main
+            recipe, main = config.recipe, config.reported.main
             label = run.path.name.replace("-seed", " seed ")
             with watch(label, recipe.iterations, recipe.batch_size, main) as shown, Tracked(shown, run, log) as told:
                 train_run(config, run, data, told)

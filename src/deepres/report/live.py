@@ -10,7 +10,7 @@ from deepres.findings import describe, summary_of
 from deepres.pace import pace_of
 from deepres.records import METRICS, TIMING, Json, Run
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import LOSS, REPORTED, Figure
+from deepres.runtime.figures import LOSS, Figure
 
 FILES = ("config.json", METRICS, TIMING, "done.json")
 QUIET_SECONDS = 120.0  # without a new row before that is said, or three times the longest pause so far
@@ -110,7 +110,7 @@ class Observer:
             _images_per_second(summary.done, pace and pace.steps_per_second * recipe.get("batch_size", 0)),
             pace and pace.seconds_left,
             newest.get("lr"),
-            {figure: newest.get(figure.key) for figure in dict.fromkeys((LOSS, *REPORTED[summary.task].main))},
+            {figure: newest.get(figure.key) for figure in dict.fromkeys((LOSS, *summary.reported.main))},
         )
 
 

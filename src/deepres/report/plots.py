@@ -122,7 +122,9 @@ def _draw(axes: Axes, panel: AnyPanel, lines: Sequence[Line], limits: tuple[floa
     _draw_axes(axes, panel, limits, max((max(line.x) for line in lines if line.x), default=1))
     for line in lines:
         (width, dashes), colour = LOOKS[line.look], LIGHT[line.colour]
-        axes.plot(line.x, line.y, ls=dashes, color=colour, lw=width, label=_short(line.label, LEGEND_LENGTH))
+        alone = "o" if len(line.x) == 1 else ""  # a line through one point is nothing to see
+        label = _short(line.label, LEGEND_LENGTH)
+        axes.plot(line.x, line.y, ls=dashes, color=colour, lw=width, marker=alone, ms=5, clip_on=not alone, label=label)
         if line.band[0]:
             axes.fill_between(line.x, *line.band, color=colour, alpha=0.13, lw=0)
     if isinstance(panel, Panel):

@@ -71,21 +71,21 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
     if not runs:
         raise InputError("there is no run to report; give one run folder or more")
     # The runs of each task, in groups of one curve.
-    summaries, tasks = [summary_of(run) for run in runs], dict[str, list[Run]]()
+    summaries, rows = [summary_of(run) for run in runs], dict[str, list[Run]]()
     for run, summary in zip(runs, summaries, strict=True):
-        tasks.setdefault(summary.task, []).append(run)
-    groups = {task: _groups(members, apart) for task, members in tasks.items()}
+        rows.setdefault(summary.row, []).append(run)
+    groups = {row: _groups(members, apart) for row, members in rows.items()}
     # Their figures, their final figures, and the settings of all.
-    tested = _tests(tasks.get(DETECTION, []))
+    tested = _tests(rows.get(DETECTION, []))
     labels = [label or describe(group[0].field("network"))[0] for own in groups.values() for group, label in own]
     what = "runs" if apart else "networks"
     return Findings(
         title=f"Training of {labels[0] if len(labels) == 1 else f'{len(labels)} {what}'}",
         summary=_summary(summaries),
-        figures=(*(_figure(plot, groups[task]) for task in tasks for plot in REPORTED[task].plots), *tested.figures),
+        figures=(*(_figure(plot, groups[row]) for row in rows for plot in REPORTED[row].plots), *tested.figures),
         pictures=tested.pictures,
         tables=(
-            *(_final_figures(task, [run for run in summaries if run.task == task]) for task in tasks),
+            *(_final_figures(row, [run for run in summaries if run.row == row]) for row in rows),
             *tested.tables,
         ),
         runs=tuple(summaries),
@@ -126,9 +126,9 @@ def _figure(plot: Plot, groups: Sequence[Group]) -> Figure:
     return Figure(plot.title, plot.caption, tuple(panels))
 
 
-def _final_figures(task: str, summaries: Sequence[RunSummary]) -> Table:
-    """The figures of finished runs of one task."""
-    reported = REPORTED[task]
+def _final_figures(row: str, summaries: Sequence[RunSummary]) -> Table:
+    """The figures of finished runs that record the same ones, a `row` of all."""
+    reported = REPORTED[row]
     rows: list[tuple[Cell, ...]] = []
     for run in summaries:
         done, classes = run.done or {}, run.settings.get("num_classes", 10)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ ACROSS = 2  # pictures side by side, each with truth and detections
 STRIP, GAP, LETTERS = 22, 6, 13  # pixels: height of the line above a picture, room between pictures, height of letters
 PAPER, MUTED = (255, 255, 255), (150, 150, 150)
 ALARM = (255, 90, 70)  # the colour of a mistake
+MOST_DRAWN = 200  # mistakes of a kind that become pictures
 MISTAKES = ("kind", "picture", "class", "true class", "score", "overlap", "left", "top", "right", "bottom")
 
 
@@ -61,28 +63,33 @@ def beside(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
 
 def write_mistakes(
     folder: Path, table: DetectionTable, ends: Sequence[Outcome], picture: Callable[[int], Tensor]
-) -> None:
-    """Write each mistake among `ends` as a picture, in a folder for each kind, and a list of all in `mistakes.csv`.
+) -> int:
+    """List the mistakes among `ends` in `mistakes.csv`, and draw the first `MOST_DRAWN` of a kind; returns how many.
 
-    The names begin with the place in the list: the surest detections first, then the missed objects, the largest first.
-    What is wrong is drawn in red, all else in gray. `picture` gives that of a row of the table. Raises `InputError`
-    where a file cannot be written.
+    Pictures lie in a folder for each kind. Their names begin with the place in the list: the surest detections first,
+    then the missed objects, the largest first. What is wrong is drawn in red, all else in gray. `picture` gives that
+    of a row of the table. Raises `InputError` where a file cannot be written.
     """
+    drawn = Counter[str]()
     wrong = [one for one in ends if one.kind != "hit"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(MISTAKES)
     for number, one in enumerate(wrong, 1):
         writer.writerow(_listed(one, table))
+        if drawn[one.kind] == MOST_DRAWN:
+            continue
+        drawn[one.kind] += 1
         own = (table.truths[one.picture], table.found[one.picture])
         image = _mistake(picture(one.picture), *own, one, table.classes)
-        name = f"{number:05} {Path(table.names[one.picture]).stem}.jpg"
+        name = f"{number:05}-{Path(table.names[one.picture]).stem}.jpg"
         write(image, folder / one.kind.replace(" ", "-") / name)
     try:
         with replacing(folder / "mistakes.csv") as partial:
             partial.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"the list cannot be written to {folder} ({error}); give another --wrong") from None
+    return drawn.total()
 
 
 def refuse_used(folder: Path) -> None:

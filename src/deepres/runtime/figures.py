@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 CLASSIFICATION = "classification"  # the task of the records that name none
 DETECTION = "detection"
+PROPOSALS = "proposals"  # the row of a run of detection that trains the RPN alone
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,22 @@ LOSS = Figure("train_loss", "training loss", training=True)  # of every task
 
 _TRAIN, _TEST = Figure("train_error", "training error", "%", training=True), Figure("test_error", "test error", "%")
 _BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5,.95]", "%")
+_RECALL = Figure("recall50", "recall of proposals@.5", "%")
+_MEAN_RECALL = Figure("recall", "recall of proposals@[.5,.95]", "%")
 
 
 def _part(key: str, label: str) -> Figure:
     """A part of the loss of a detector."""
     return Figure(key, label, training=True)
 
+
+_RPN_LOSSES = Plot(
+    "Losses of the region proposals",
+    "loss",
+    "",
+    (_part("rpn_class_loss", "object or background"), _part("rpn_box_loss", "box of the proposal")),
+    "Means over windows of iterations.",
+)
 
 # To add a task, add a row.
 REPORTED: dict[str, Reported] = {
@@ -87,13 +98,7 @@ REPORTED: dict[str, Reported] = {
                 "On the test pictures against the iteration: at an overlap (IoU) of 0.5, the area under the curve as "
                 "PASCAL VOC counts it, and the mean over overlaps of 0.5 to 0.95 as COCO does. Larger is better.",
             ),
-            Plot(
-                "Losses of the region proposals",
-                "loss",
-                "",
-                (_part("rpn_class_loss", "object or background"), _part("rpn_box_loss", "box of the proposal")),
-                "Means over windows of iterations.",
-            ),
+            _RPN_LOSSES,
             Plot(
                 "Losses of the regions, and of all together",
                 "loss",
@@ -105,8 +110,29 @@ REPORTED: dict[str, Reported] = {
         final=(LOSS, _BY_AREA, _COCO),
         title="Final figures",
     ),
+    PROPOSALS: Reported(
+        main=(LOSS, _RECALL, _MEAN_RECALL),
+        plots=(
+            Plot(
+                "Recall of the region proposals",
+                "recall",
+                "%",
+                (_RECALL, _MEAN_RECALL),
+                "The share of the test objects that the proposals of a test cover, against the iteration: at an "
+                "overlap (IoU) of 0.5, and the mean over overlaps of 0.5 to 0.95. Larger is better.",
+            ),
+            _RPN_LOSSES,
+        ),
+        final=(LOSS, _RECALL, _MEAN_RECALL),
+        title="Final figures of region proposals",
+    ),
 }
 
 
+def row_of(task: str, part: object = None) -> str:
+    """The row of `REPORTED` for a run of `task`; the recipe of a detector may train a `part` alone."""
+    return PROPOSALS if (task, part) == (DETECTION, "rpn") else task
+
+
 # Test figures of which a larger value is a better one.
-LARGER_IS_BETTER = frozenset({_BY_AREA.key, _COCO.key})
+LARGER_IS_BETTER = frozenset(figure.key for figure in (_BY_AREA, _COCO, _RECALL, _MEAN_RECALL))

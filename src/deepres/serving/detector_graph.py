@@ -78,7 +78,8 @@ class DetectorGraph(nn.Module):
         how = self.net.selection
         logits, deltas = self.net.rpn(shared)
         anchors = anchors_over((shared.shape[2], shared.shape[3]), self.base, self.net.stride)
-        order = logits[0].argsort(descending=True)[: how.before]
+        # The smaller number stays a formula of the picture's size; a plain slice would fix which one it is.
+        order = logits[0].argsort(descending=True)[: torch.sym_min(how.before, anchors.shape[0])]
         boxes = clip(decode(deltas[0][order], anchors[order]), size)
         # Small boxes are passed over by their scores.
         sides = boxes[:, 2:] - boxes[:, :2]

@@ -141,6 +141,8 @@ def engine(
     Raises `InputError` for an unknown name or precision, int8 without `calibrate`, and a named engine that
     cannot run here: its package or a compiler is missing, or it does not compute in that precision.
     """
+    if "detector" in getattr(net, "header", {}):
+        raise InputError(f"{net.name} is a detector, which no engine takes; write it with deepres export")
     _require_known(example, name, precision, calibrate)
     source = _Source(net, example, precision, calibrate)
     if precision == "bf16" and source.device == "cpu" and not multiplies_bf16():

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from deepres.runtime.figures import CLASSIFICATION
+from deepres.runtime.figures import CLASSIFICATION, REPORTED, Reported
 from deepres.training.recipe import ABOVE_ZERO, Bounds, Recipe, require, require_bounds
 
 RECIPE = Recipe()
@@ -46,6 +46,11 @@ class Config:
             require_bounds(name, value, self.bounds)
         average = self.recipe.bn_average
         require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
+
+    @property
+    def reported(self) -> Reported:
+        """The figures that a run records."""
+        return REPORTED[self.task]
 
     def as_json(self) -> dict[str, Any]:
         """The record that `settings.from_json` reads back, with the name of the task where it is no classification."""

@@ -18,7 +18,7 @@ from deepres.models.network import Network
 from deepres.models.registry import IMAGENET_MEAN, IMAGENET_STD
 from deepres.records import Json, Run, read_record
 from deepres.runtime.errors import InputError, Say
-from deepres.runtime.figures import CLASSIFICATION, REPORTED
+from deepres.runtime.figures import CLASSIFICATION
 from deepres.runtime.files import refuse_input, replacing
 from deepres.weights import file as weights_file
 from deepres.weights.file import Weights
@@ -171,7 +171,7 @@ def _final(source: Path, header: Json) -> Json:
     if done is None or done["iteration"] != header.get("iteration"):
         return {}
     if run.task != CLASSIFICATION:
-        tested = (own.key for own in REPORTED[run.task].final if not own.training)
+        tested = (own.key for own in run.reported.final if not own.training)
         return {"figures": {key: done[key] for key in tested if key in done}}
     protocol = "center" if header.get("crop") else "single"
     return {"errors": {protocol: {"top1": done["test_error"], "top5": done.get("test_top5_error")}}}

@@ -5,7 +5,7 @@ shared layers of step 2, which stay as they are from now on. 4. The layers of th
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,23 @@ from deepres.training.config import Config
 from deepres.workflows.configure import with_places
 
 FOLDERS = ("1-rpn", "2-regions", "3-rpn", "4-regions")  # in the folder of all four; the last one is the detector
+TITLES = ("the RPN", "the regions", "the RPN on the layers of step 2", "the regions on the same layers")
 REGION_SHARE = 0.5  # of the iterations of an RPN's step: 40,000 for 80,000 in the authors' code
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the four runs: what it trains, its folder and its configuration."""
+
+    title: str
+    folder: Path
+    config: DetectionConfig
+
+
+def begun(place: Path) -> Path | None:
+    """The first of the four runs in the folder `place`, whose configuration tells that of all; None without one."""
+    first = place / FOLDERS[0]
+    return first if not Run(place).exists and Run(first).exists else None
 
 
 def require_apart(place: Path) -> None:
@@ -28,24 +44,34 @@ def require_apart(place: Path) -> None:
         raise InputError(f"{place} holds a run of its own, beside which no four steps can be; give another --run")
 
 
-def steps(config: Config, place: Path) -> Iterator[tuple[Path, DetectionConfig]]:
-    """The folder and the configuration of each run in turn; the runs before it must be finished.
+def steps(config: Config, place: Path) -> Iterator[Step]:
+    """Each run in turn; the runs before it must be finished.
 
-    `config` is that of the joint training; its iterations are those of an RPN's step. Raises `InputError` where it is
-    no detector's.
+    `config` is that of the joint training, or of the first step; its iterations are those of an RPN's step. Raises
+    `InputError` where it is no detector's.
     """
+    made = _configs(config, [place.absolute() / name for name in FOLDERS])
+    for number, (title, folder) in enumerate(zip(TITLES, FOLDERS, strict=True), 1):
+        yield Step(f"step {number} of {len(FOLDERS)}, {title}", place / folder, next(made))
+
+
+def _configs(config: Config, folders: list[Path]) -> Iterator[DetectionConfig]:
+    """The configuration of each run."""
     if not isinstance(config, DetectionConfig):
         raise InputError("the four steps are those of a detector; leave --alternating out")
     shared, regions = _stages(config)
+    # What stays fixed in all steps; that of a first step names the layers of the regions behind it.
     kept = config.freeze or ()
-    first, second, third, fourth = (place.absolute() / name for name in FOLDERS)
+    if config.recipe.part == "rpn" and [*kept[-len(regions) :]] == regions:
+        kept = kept[: -len(regions)]
+    first, second, third, _ = folders
     proposing = replace(config.recipe, part="rpn")
     scoring = replace(config.recipe.scaled(max(1, round(config.recipe.iterations * REGION_SHARE))), part="regions")
     on_rpn, on_regions = (*kept, *regions), (*kept, "rpn")
-    yield first, replace(config, recipe=proposing, freeze=on_rpn)
-    yield second, replace(config, recipe=scoring, freeze=on_regions, rpn=str(first))
-    yield third, _started(config, second, recipe=proposing, freeze=(*on_rpn, *shared))
-    yield fourth, _started(config, third, recipe=scoring, freeze=(*on_regions, *shared), rpn=str(third))
+    yield replace(config, recipe=proposing, freeze=on_rpn)
+    yield replace(config, recipe=scoring, freeze=on_regions, rpn=str(first))
+    yield _started(config, second, recipe=proposing, freeze=(*on_rpn, *shared))
+    yield _started(config, third, recipe=scoring, freeze=(*on_regions, *shared), rpn=str(third))
 
 
 def _started(config: DetectionConfig, start: Path, **changes: object) -> DetectionConfig:

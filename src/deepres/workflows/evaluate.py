@@ -17,6 +17,7 @@ from deepres.classification.ensemble import average, member_weights
 from deepres.classification.score_table import Member, ScoreTable
 from deepres.classification.scorer import AUTO, Execution, channels_and_classes, crop_of, is_cropped, pieces, scorer
 from deepres.classification.views import Protocol
+from deepres.data.boxes.layouts import told_of_boxes
 from deepres.data.classes import classes_of, match
 from deepres.data.division import Division
 from deepres.data.pictures import Decoded, Pictures, Tested, pictures_of
@@ -197,7 +198,7 @@ def _pictures(nets: Mapping[Path, Network], setting: Setting, given: bool, say: 
 
     `given` says that the user named the data. One rank goes first, and fetches and lists the data for the others.
     """
-    with ranks.one_first():
+    with ranks.one_first(), told_of_boxes(str(setting.data)):
         pictures = pictures_of(str(setting.data), setting.part, setting.split, setting.skip_bad, say, setting.division)
         if setting.part != "test":
             return pictures

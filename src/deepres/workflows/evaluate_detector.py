@@ -22,15 +22,17 @@ from deepres.data.stream.loader import Reading
 from deepres.detection.detection_table import DetectionTable, read_detections, write_detections
 from deepres.detection.mean_ap.recall import MOST, ProposalRecall, proposal_recall
 from deepres.detection.protocol import Protocol
-from deepres.detection.tester import detections, proposals_of
+from deepres.detection.tester import detections, detections_by, proposals_of
 from deepres.models.detection.detector import Detector
+from deepres.models.detection.outputs import Detections
 from deepres.records import Json, Run, digest
 from deepres.runtime.device import autocast
 from deepres.runtime.environment import describe_environment
-from deepres.runtime.errors import InputError, Say
+from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import ALONE, Ranks
+from deepres.serving.file_network import SUFFIXES
 from deepres.weights.find import find
-from deepres.workflows.detect import on_device
+from deepres.workflows.detect import on_device, spotter
 from deepres.workflows.evaluate import Tick
 from deepres.workflows.open_network import detector, open_network
 from deepres.workflows.run_pictures import first, kept, place_of
@@ -140,7 +142,7 @@ def _still_right(file: Path | None, facts: Json, say: Say) -> DetectionTable | N
 
 def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Tensor) -> Json:
     """What decides the result of a test: weights, pictures and settings."""
-    files = [find(path, lambda message: None) for path in paths]
+    files = [path if path.suffix in SUFFIXES else find(path, silent) for path in paths]
     tested = hashlib.sha256(index.fingerprint.encode() + places.numpy().tobytes()).hexdigest()
     execution = setting.execution
     return {
@@ -201,27 +203,45 @@ def _test(
     heard: tuple[Say, Tick, Ranks],
 ) -> DetectionTable:
     """The detections of all ranks in the order of the pictures, with the classes of the data."""
-    say, tick, ranks = heard
-    execution, protocol = setting.execution, setting.protocol
-    nets = [on_device(detector(open_network(path, say, setting.network), path), execution.device) for path in paths]
+    say, _, ranks = heard
+    nets = [detector(open_network(path, say, setting.network), path) for path in paths]
     known = classes_of(str(paths[0]), nets[0].header.get("classes"), nets[0].num_classes)
     matched = match(index.classes, str(setting.data), [known], setting.by_place, say)
-    # Each rank tests every `world`-th picture.
-    workers = 0 if execution.device == "cpu" else None  # beside the network, they would only take its processors
-    reading = Reading(workers, setting.skip_bad, say)
-    own, total = places[ranks.rank :: ranks.world], len(places)
-    with autocast(execution.precision, execution.device):
-        found = dict(detections(nets, protocol, index, own, reading, lambda done: tick(done * ranks.world, total)))
-        proposed = {place: boxes for place, boxes, _ in proposals_of(nets[0], index, own, reading, max(MOST))}
-    found, proposed = _joined(ranks.gather(found)), _joined(ranks.gather(proposed))
+    found, proposed = map(_joined, zip(*ranks.gather(_seen(nets, setting, index, places, heard)), strict=True))
     # The labels of both sides as places among the classes that count.
     to_truth, to_found = torch.tensor(matched.labels), torch.tensor(matched.columns[0]).argsort()
     truths = [_relabelled(index.truth(place), to_truth) for place in places.tolist()]
     every = [replace(found[place], labels=to_found[found[place].labels]) for place in places.tolist()]
-    recalls: tuple[ProposalRecall, ...] = proposal_recall(truths, [proposed[place] for place in places.tolist()])
+    recalls: tuple[ProposalRecall, ...] = ()
+    if proposed:
+        recalls = proposal_recall(truths, [proposed[place] for place in places.tolist()])
     names = tuple(index.names[place] for place in places.tolist())
-    facts = facts | _told(nets, protocol)
+    facts = facts | _told(nets, setting.protocol)
     return DetectionTable(str(setting.data), names, matched.classes, tuple(truths), tuple(every), recalls, facts)
+
+
+def _seen(
+    nets: Sequence[Detector], setting: Setting, index: BoxIndex, places: Tensor, heard: tuple[Say, Tick, Ranks]
+) -> tuple[dict[int, Detections], dict[int, Tensor]]:
+    """The detections and the proposals of the pictures of this rank, every `world`-th, by place.
+
+    A detector in an exported file does not tell its proposals.
+    """
+    (say, tick, ranks), execution = heard, setting.execution
+    workers = 0 if execution.device == "cpu" else None  # beside the network, they would only take its processors
+    own, reading = places[ranks.rank :: ranks.world], Reading(workers, setting.skip_bad, say)
+
+    def progress(done: int) -> None:
+        tick(done * ranks.world, len(places))
+
+    if any(net.in_file for net in nets):
+        detect = spotter(nets, setting.protocol, execution, say).detect
+        return dict(detections_by(detect, index, own, reading, progress)), {}
+    nets = [on_device(net, execution.device) for net in nets]
+    with autocast(execution.precision, execution.device):
+        found = dict(detections(nets, setting.protocol, index, own, reading, progress))
+        proposed = {place: boxes for place, boxes, _ in proposals_of(nets[0], index, own, reading, max(MOST))}
+    return found, proposed
 
 
 def _told(nets: Sequence[Detector], protocol: Protocol) -> Json:

@@ -9,6 +9,7 @@ from deepres.models.network import Network
 from deepres.models.registry import DETECTOR
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
+from deepres.serving.export import open_export
 from deepres.serving.file_network import SUFFIXES, open_file
 from deepres.weights.file import HEADER
 from deepres.weights.find import find, ready
@@ -33,14 +34,15 @@ def is_detector(net: Network) -> bool:
 
 
 def holds_detector(place: Path, network: str | None = None) -> bool:
-    """Whether the weights at `place` say that they are of a detector. Reads the header alone.
+    """Whether the weights at `place`, or an exported file, say that they are of a detector. Reads the header alone.
 
-    `network` names what they are of where they do not say so.
+    `network` names what they are of where they do not say so. Raises `InputError` as `open_file` does for an exported
+    file.
     """
     if network is not None:
         return network.startswith(DETECTOR)
     if place.suffix in SUFFIXES:
-        return False
+        return "detector" in open_export(place, silent)[1]
     try:
         with archive.opened(find(place, silent)) as stream:
             text = (stream.metadata() or {}).get(HEADER, "{}")

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,17 @@ def is_boxes(data: str) -> bool:
     """Whether `data` is a folder in one of the layouts with boxes. It is quick, and reads no picture."""
     place = Path(placed(data))
     return bool(data) and data not in PUBLISHED and place.is_dir() and layout_of(place) is not None
+
+
+@contextmanager
+def told_of_boxes(data: str) -> Generator[None]:
+    """Say of data that cannot be read as classes, and have boxes, what they are for."""
+    try:
+        yield
+    except InputError as error:
+        if not is_boxes(data):
+            raise
+        raise InputError(f"{error}; it has boxes, for deepres train detector") from None
 
 
 def layout_of(root: Path) -> str | None:

@@ -12,8 +12,8 @@ MOST_ANCHORS = 16  # scales, or ratios
 BOUNDS: dict[str, tuple[float, float]] = {
     "rpn_channels": (1, 4_096),
     "region_size": (0, 64),
-    "side": (32, 8_192),
-    "longest": (32, 16_384),
+    "side": (32, 4_096),  # a picture takes gigabytes there
+    "longest": (32, 8_192),
     "proposals": (1, 100_000),
     "smallest": (0, 8_192),
     "threshold": (0, 1),
