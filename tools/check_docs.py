@@ -28,7 +28,9 @@ MACHINES = {
     "AMD EPYC": "Zen 3 (AVX2)",
     "AMD EPYC (AVX2)": "Zen 1 (AVX2)",
 }
-BLOCK = re.compile(r"(<!-- (results|bench|best|tests|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- (results|bench|best|tests|detections|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 MODULE = re.compile(r"`(?:src/deepres/)?([a-z_/]+/\w+\.py)`")
@@ -108,6 +110,31 @@ def tests(name: str) -> str:
     return markdown_table(["top-1 error, %", *heads], rows) + f"\n{note}\n"
 
 
+def detections(name: str) -> str:
+    """The tests of a detector in docs/results/NAME.json, a row each, with what each changes against the first."""
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    run, recipe, first = found["run"], found["run"]["recipe"], found["tests"][0]
+    rows = []
+    for test in found["tests"]:
+        low, high = test["map50_interval"]
+        over, strict = ("" if test is first else f", {test[key] - first[key]:+.1f}" for key in ("map50", "map"))
+        means = f"{test['map50']:.1f} ({low:.1f} to {high:.1f}){over}", f"{test['map']:.1f}{strict}"
+        rows.append([test["title"], *means])
+    classes = ", ".join(f"{own['name']} {own['ap']:.1f}" for own in first["classes"])
+    length = f"{recipe['iterations']:,} iterations of {recipe['batch_size']}, rate {recipe['lr']}"
+    sides = f"shorter sides {', '.join(map(str, recipe['sides'] or [run['side']]))}"
+    regions = f"{recipe['regions']} regions of {run['region_size']}x{run['region_size']}"
+    what = f"Data {run['data']}, {first['images']} test images; {run['network']} from "
+    what += (
+        f"{'trained' if run['start'] else 'random'} weights, seed {run['seed']}; recipe {recipe['name']} ({length}; "
+    )
+    what += f"{sides}; {regions}), {run['precision']}; training loss {run['train_loss']:.2f}"
+    machine = f"{run['seconds'] / 60:.0f} minutes on {run['cpu']}, threads {run['threads']}, torch {run['torch']}"
+    note = f"{what}; {machine}; commit {run['commit']}; {run['started'][:10]}. In brackets the bootstrap 95 % interval "
+    note += f"over images, then the change against the first row. AP@.5 of the classes in the first row: {classes}."
+    return markdown_table(["test", "mAP@.5 (%)", "mAP@[.5,.95] (%)"], rows) + f"\n{note}\n"
+
+
 def equality(name: str) -> str:
     """The comparison of docs/results/NAME.json, a row a network, a column a library."""
     found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
@@ -152,6 +179,7 @@ MAKE = {
     "bench": bench,
     "best": lambda pattern: best(records(pattern)),
     "tests": tests,
+    "detections": detections,
     "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),
 }
 

@@ -1,50 +1,101 @@
-"""Write docs/tour.md, what the verbs print: python tools/make_tour.py PHOTOGRAPHS RUN [RUN...].
+"""Write docs/tour.md and docs/tour-detection.md, what the verbs print.
 
-Runs each command of `TOUR` in an empty folder where PHOTOGRAPHS (class folders in `train/` and `test/`) is `flowers`,
-and the runs of ResNet-18 on them are `runs/seed0`, `runs/seed1`, ...; fails where one ends in a traceback.
+    python tools/make_tour.py photographs FOLDER RUN [RUN...]
+    python tools/make_tour.py boxes FOLDER RUN [RUN...]
+
+Runs each command of a tour in an empty folder where FOLDER is called as in the tour, and the runs on it are
+`runs/seed0`, `runs/seed1`, ...; fails where one ends in a traceback.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deepres.records import write_text
 from deepres.runtime.environment import describe_environment
 
-DOC = Path(__file__).parents[1] / "docs" / "tour.md"
-HEAD = """# A tour
+DOCS = Path(__file__).parents[1] / "docs"
+MADE = "What the verbs print, written by `python tools/make_tour.py` ({machine}; commit {commit})."
 
-What the verbs print, written by `python tools/make_tour.py` ({cpu}, {threads} threads, torch {torch}; commit {commit}).
-The photographs are those of [Photographs](photographs.md), and so are the runs.
-"""
-TOUR = {
-    "Before training": ("data flowers", "data check flowers", "data stats flowers", "info --compare"),
-    "Training": (
-        "train resnet18 --data flowers --set crop=64 --set sides=73,137 --batch-size 16 --iterations 20 --run runs/b",
+
+@dataclass(frozen=True)
+class Tour:
+    """A page: its file, its title and what it says first, what FOLDER is called, where a picture lies, its commands."""
+
+    file: str
+    title: str
+    about: str
+    data: str
+    picture: str
+    commands: Mapping[str, tuple[str, ...]]
+
+
+TOURS = {
+    "photographs": Tour(
+        "tour.md",
+        "A tour",
+        "The photographs are those of [Photographs](photographs.md), and so are the runs.",
+        "flowers",
+        "test/*/*",
+        {
+            "Before training": ("data flowers", "data check flowers", "data stats flowers", "info --compare"),
+            "Training": (
+                "train resnet18 --data flowers --set crop=64 --set sides=73,137 --batch-size 16 --iterations 20 "
+                "--run runs/b",
+            ),
+            "Testing": (
+                "eval runs/seed0 --data flowers",
+                "eval {runs} --data flowers --save-scores together.safetensors",
+                "eval together.safetensors --member-weights {weights}",
+                "eval runs/seed0 --data flowers --protocol 10-crop",
+                "eval runs/seed0 --data flowers --protocol dense --wrong wrong.csv",
+                "reproduce table2 --scale smoke --data flowers",
+                "bench infer resnet18 --against torchvision --against onnxruntime --pairs 3",
+            ),
+            "Using": (
+                "predict runs/seed0 {picture} --protocol dense",
+                "predict runs/seed0 flowers/test --top 2 --format csv",
+                "convert runs/seed0 --to mine.safetensors",
+                "convert mine.safetensors --to torchvision.pth",
+                "export mine.safetensors --out mine.onnx --preprocess",
+                "export mine.safetensors --out mine.pt2",
+                "export mine.safetensors --out small.xml --preprocess --int8 --calibrate flowers/train",
+                "eval small.xml mine.safetensors --data flowers",
+                "finetune mine.safetensors --data flowers --freeze conv1,conv2_x --iterations 20 --run runs/finetuned",
+            ),
+            "Errors": ("predict mine.safetensors nowhere.jpg", "train resnet50x --data flowers"),
+        },
     ),
-    "Testing": (
-        "eval runs/seed0 --data flowers",
-        "eval {runs} --data flowers --save-scores together.safetensors",
-        "eval together.safetensors --member-weights {weights}",
-        "eval runs/seed0 --data flowers --protocol 10-crop",
-        "eval runs/seed0 --data flowers --protocol dense --wrong wrong.csv",
-        "reproduce table2 --scale smoke --data flowers",
-        "bench infer resnet18 --against torchvision --against onnxruntime --pairs 3",
+    "boxes": Tour(
+        "tour-detection.md",
+        "A tour of detection",
+        "The pictures are the blood cells of [Detection](detection.md), and the run is the first one there.",
+        "cells",
+        "JPEGImages/*",
+        {
+            "Before training": ("data info cells", "data check cells"),
+            "Training": ("train detector --data cells --backbone resnet18 --iterations 20 --run runs/brief",),
+            "Testing": ("eval runs/seed0", "eval runs/seed0 --refine --wrong mistakes", "report runs/seed0"),
+            "Using": (
+                "detect runs/seed0 {picture} --draw drawn",
+                "detect runs/seed0 {picture} --format csv",
+                "detect runs/seed0 {picture} --format coco --threshold 0.9",
+                "export runs/seed0 --out cells.onnx --calibrate drawn",
+                "eval cells.onnx --data cells",
+                "finetune runs/seed0 --data cells --iterations 20 --run runs/finetuned",
+                "reproduce table9 --scale smoke --data cells",
+            ),
+            "Errors": (
+                "predict runs/seed0 {picture}",
+                "train resnet18 --data cells",
+                "train detector --data cells",
+            ),
+        },
     ),
-    "Using": (
-        "predict runs/seed0 {picture} --protocol dense",
-        "predict runs/seed0 flowers/test --top 2 --format csv",
-        "convert runs/seed0 --to mine.safetensors",
-        "convert mine.safetensors --to torchvision.pth",
-        "export mine.safetensors --out mine.onnx --preprocess",
-        "export mine.safetensors --out mine.pt2",
-        "export mine.safetensors --out small.xml --preprocess --int8 --calibrate flowers/train",
-        "eval small.xml mine.safetensors --data flowers",
-        "finetune mine.safetensors --data flowers --freeze conv1,conv2_x --iterations 20 --run runs/finetuned",
-    ),
-    "Errors": ("predict mine.safetensors nowhere.jpg", "train resnet50x --data flowers"),
 }
 SHOWN = 40  # lines of an output, from its start; where there are more, an ellipsis says so
 WIDTH = "110"
@@ -70,24 +121,25 @@ def shown(command: str, folder: Path) -> str:
     return "\n".join(["```", f"$ deepres {command}", *lines, *code, "```", ""])
 
 
-def main(photographs: str, *runs: str) -> None:
-    environment = describe_environment()
-    facts = environment | {"torch": environment["versions"]["torch"]}
-    pages = [HEAD.format(**{name: facts[name] for name in ("cpu", "threads", "torch", "commit")})]
+def main(name: str, data: str, *runs: str) -> None:
+    tour, environment = TOURS[name], describe_environment()
+    machine = f"{environment['cpu']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
+    made = MADE.format(machine=machine, commit=environment["commit"])
+    pages = [f"# {tour.title}\n\n{made}\n{tour.about}\n"]
     with TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "runs").mkdir()
-        (folder / "flowers").symlink_to(Path(photographs).resolve())
+        (folder / tour.data).symlink_to(Path(data).resolve())
         names = [f"runs/seed{number}" for number in range(len(runs))]
-        for name, run in zip(names, runs, strict=True):
-            (folder / name).symlink_to(Path(run).resolve())
-        picture = min((folder / "flowers" / "test").glob("*/*")).relative_to(folder)
+        for own, run in zip(names, runs, strict=True):
+            (folder / own).symlink_to(Path(run).resolve())
+        picture = min((folder / tour.data).glob(tour.picture)).relative_to(folder)
         weights = ",".join(["2", *["1"] * (len(runs) - 1)])
         places = {"runs": " ".join(names), "weights": weights, "picture": picture}
-        for title, commands in TOUR.items():
+        for title, commands in tour.commands.items():
             pages.append(f"## {title}\n")
             pages += [shown(command.format(**places), folder) for command in commands]
-    write_text(DOC, "\n".join(pages))
+    write_text(DOCS / tour.file, "\n".join(pages))
 
 
 main(*sys.argv[1:])
