@@ -12,6 +12,7 @@ from deepres.detection.form import fast_form
 from deepres.kernels.regions import fits, pool_regions
 from deepres.models.catalog import build
 from deepres.models.detection.images import padded
+from deepres.models.detection.regions import deterministic_maxima
 from deepres.runtime.device import autocast
 from deepres.training.freeze import freeze, set_training
 from detection_scenes import generator, objects, random_boxes, scene, small_detector, task
@@ -36,11 +37,12 @@ def regions(count=40):
     return torch.cat([(torch.arange(len(every)) % 2)[:, None].float(), every], 1)
 
 
+@pytest.mark.parametrize("pool", [pool_regions, deterministic_maxima])
 @pytest.mark.parametrize("size", [1, 7, 14])
 @pytest.mark.parametrize("grid", [False, True])
-def test_values_and_gradients_are_those_of_torchvision(size, grid):
+def test_values_and_gradients_are_those_of_torchvision(pool, size, grid):
     own, other = maps(grid=grid).requires_grad_(), maps(grid=grid).requires_grad_()
-    found, wanted = pool_regions(own, regions(), size, 1 / 16), roi_pool(other, regions(), size, 1 / 16)
+    found, wanted = pool(own, regions(), size, 1 / 16), roi_pool(other, regions(), size, 1 / 16)
     assert torch.equal(found, wanted)
     weights = torch.randn(found.shape, generator=generator(4))
     found.mul(weights).sum().backward()

@@ -1,6 +1,7 @@
 """Regions of a map, pooled to one size (Fast R-CNN, Sec. 2.1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,38 @@ class RegionPooling(nn.Module):
         """The maxima (R, C, size, size) of boxes (R, 5), an image's number and a box, between whole pixels."""
         from torchvision.ops import roi_pool
 
+        if maps.is_cuda and torch.backends.cudnn.deterministic:
+            return deterministic_maxima(maps.float(), boxes, self.size, self.scale)
         return roi_pool(maps.float(), boxes, self.size, self.scale)
+
+
+class _Maxima(torch.autograd.Function):
+    """torchvision's pooling, whose own gradient on a GPU is summed in an order of chance."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, boxes: Tensor, size: int, scale: float) -> Tensor:
+        """The maxima, whose places are kept for the gradient."""
+        found, places = torch.ops.torchvision.roi_pool(maps, boxes, scale, size, size)
+        ctx.save_for_backward(boxes, places)
+        ctx.shape = maps.shape
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The gradient of the maps; PyTorch sorts the places, and so sums what falls on one in a fixed order."""
+        boxes, places = ctx.saved_tensors
+        count, channels, height, width = ctx.shape
+        maps = boxes[:, :1].long() * channels + torch.arange(channels, device=boxes.device)
+        where = maps[:, :, None, None] * (height * width) + places
+        given = torch.where(places >= 0, grads[0], 0)  # a bin without a position has no place
+        total = given.new_zeros(count * channels * height * width)
+        total.index_put_((where.clamp(min=0).flatten(),), given.flatten(), accumulate=True)
+        return total.view(ctx.shape), None, None, None
+
+
+def deterministic_maxima(maps: Tensor, boxes: Tensor, size: int, scale: float) -> Tensor:
+    """`RegionPooling.maxima` with a gradient that is the same to the last bit in every run, also on a GPU."""
+    return _Maxima.apply(maps, boxes, size, scale)  # pyright: ignore[reportReturnType]
 
 
 def pooled(maps: Tensor, regions: Sequence[Tensor], stride: int, size: int, pooling: Pooling) -> Tensor:
