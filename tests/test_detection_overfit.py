@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 PICTURES = 8
-RECIPE = ("flip=false", "colour=0", "sides=", "side=384", "longest=640", "smallest=0", "weight_decay=1e-4")
-MARKS = ("window=100", "evaluate_every=400")
+RECIPE = ("flip=false", "colour=0", "sides=", "side=320", "longest=512", "smallest=0", "weight_decay=1e-4")
+MARKS = ("window=100", "evaluate_every=500")
 
 
 @pytest.fixture
@@ -28,11 +28,11 @@ def eight(real_data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_detector_learns_eight_photographs_by_heart(deepres, eight, tmp_path):
     settings = [word for setting in (*RECIPE, *MARKS) for word in ("--set", setting)]
     result = deepres(
-        *("train", "detector", "--data", eight, "--backbone", "resnet18", "--iterations", 1200, "--bn-average", 16),
+        *("train", "detector", "--data", eight, "--backbone", "resnet18", "--iterations", 1000, "--bn-average", 16),
         *(*settings, "--run", "run", "--json"),
     )
     assert result.returncode == 0, result.stderr

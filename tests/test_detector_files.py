@@ -93,7 +93,7 @@ def test_a_plan_in_the_header_of_a_classifier_makes_no_detector_of_it(tmp_path):
     ("plan", "told"),
     [
         ([1, 2], "must be the plan of a detector"),
-        ({"side": 10**9}, "side is 1000000000, but must be from 32 to 8,192"),
+        ({"side": 10**9}, "side is 1000000000, but must be from 32 to 4,096"),
         ({"side": float("nan")}, "detector of its header"),
         ({"rpn_channels": 10**6}, "must be from 1 to 4,096"),
         ({"anchor_scales": [1.0] * 1_000_000}, "and 999996 more, but must be 1 to 16 numbers"),
