@@ -71,7 +71,8 @@ def table(name: str) -> str:
 def records(pattern: str) -> list[Json]:
     """The records in benchmarks/records whose names match, of GPUs or not; processors by `MACHINES`."""
     files = sorted((ROOT / "benchmarks" / "records").glob(f"{pattern}.json"))
-    files = [file for file in files if ("cuda" in pattern) == ("-cuda-" in file.name)]
+    for word in ("cuda", "faster-rcnn"):  # these are on pages of their own
+        files = [file for file in files if (word in pattern) == (f"-{word}-" in file.name)]
     found = [json.loads(file.read_text()) for file in files]
     for record in found:
         environment = record["environment"]
@@ -119,7 +120,8 @@ def detections(name: str) -> str:
         low, high = test["map50_interval"]
         over, strict = ("" if test is first else f", {test[key] - first[key]:+.1f}" for key in ("map50", "map"))
         means = f"{test['map50']:.1f} ({low:.1f} to {high:.1f}){over}", f"{test['map']:.1f}{strict}"
-        rows.append([test["title"], *means])
+        scales = f"sides {', '.join(map(str, test['protocol']['scales']))}"
+        rows.append([test["title"].replace("multi-scale testing", scales), *means])
     classes = ", ".join(f"{own['name']} {own['ap']:.1f}" for own in first["classes"])
     length = f"{recipe['iterations']:,} iterations of {recipe['batch_size']}, rate {recipe['lr']}"
     sides = f"shorter sides {', '.join(map(str, recipe['sides'] or [run['side']]))}"
@@ -177,7 +179,7 @@ MAKE = {
     "fields": fields,
     "results": table,
     "bench": bench,
-    "best": lambda pattern: best(records(pattern)),
+    "best": lambda pattern: best(records(pattern)).replace("faster-rcnn-", "").replace(" of 600x800", ""),
     "tests": tests,
     "detections": detections,
     "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),

@@ -12,7 +12,19 @@ from pathlib import Path
 from deepres.records import Run, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-TEST = ("title", "network", "images", "commit", "cpu", "map50", "map50_11_point", "map50_interval", "map", "classes")
+TEST = (
+    "title",
+    "protocol",
+    "network",
+    "images",
+    "commit",
+    "cpu",
+    "map50",
+    "map50_11_point",
+    "map50_interval",
+    "map",
+    "classes",
+)
 OF_RUN = ("network", "seed", "precision", "freeze", "side", "longest", "region_size", "anchor_scales", "context")
 OF_RECIPE = ("name", "iterations", "batch_size", "lr", "regions", "sides")
 OF_MACHINE = ("cpu", "threads", "commit", "started")
