@@ -28,7 +28,7 @@ coverage: .venv/ready  # counting lines makes the tests half as long again
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 slow: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n $(JOBS) --dist worksteal
 
 gpu: .venv/ready  # tests marked gpu, contests, exact resume; TABLE6=MINUTES trains rows of Table 6, and goes on with them
 	$(BIN)/python benchmarks/gpu.py $(if $(PARTS),--parts $(PARTS)) $(if $(TABLE6),--table6 $(TABLE6))
