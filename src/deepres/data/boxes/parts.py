@@ -77,7 +77,7 @@ class _Sets:
         self.splits: dict[str, Split] = {}
         for name in source.sets:
             part = part_name(name.rpartition(":")[2])
-            if part is not None and part.is_plain:
+            if part is not None and part.is_plain and name not in source.apart:
                 self.splits[name] = part.split
 
     def content(self, name: str) -> Content:
