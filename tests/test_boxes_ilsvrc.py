@@ -47,7 +47,7 @@ def archives(root):
 def test_both_layouts_give_the_devkits_classes_and_boxes_counted_from_0(tmp_path, write):
     root = write(tmp_path / "set")
     assert layout_of(root) == "ILSVRC DET"
-    train, test = open_boxes(str(root), silent)
+    train, test = open_boxes(str(root), silent, "train", "val")
     assert train.classes == ("accordion", "airplane", "ant", "water bottle") and train.category_ids == (1, 2, 3, 4)
     assert stems(train) == ["ILSVRC2014_train_00000001", f"{ACCORDION}_1"] and stems(test) == sorted(VAL)
     both = next(own for own in map(train.truth, range(2)) if len(own) == 2)
@@ -56,21 +56,23 @@ def test_both_layouts_give_the_devkits_classes_and_boxes_counted_from_0(tmp_path
 
 def test_negative_examples_are_counted_and_not_used_and_nothing_else_is_told(tmp_path):
     said = list[str]()
-    assert not opened(str(det(tmp_path / "set")), said.append).faults
+    assert not opened(str(det(tmp_path / "set")), said.append, "train", "val").faults
     assert any("pictures of train without annotation, which are not used: 1" in own for own in said)
     assert any("trained on train, tested on val" in own for own in said)
 
 
 def test_a_box_that_ends_one_pixel_behind_the_border_is_cut_without_a_word(tmp_path):
     root = write_det(tmp_path / "set", TRAIN, {"ILSVRC2012_val_00000001": [(ANT, (5, 5, 41, 31))]})
-    found = opened(str(root), silent)
+    found = opened(str(root), silent, "train", "val")
     assert found.parts.test.objects.boxes.tolist() == [[5, 5, 40, 30]] and not found.faults
 
 
 @pytest.mark.parametrize("data", [det, archives])
 def test_training_set_and_first_half_are_trained_on_and_the_second_half_is_tested_on(tmp_path, data):
     said, root = list[str](), data(tmp_path / "set")
-    train, test = open_boxes(str(root), said.append, "train,val1", "val2")
+    train, test = open_boxes(str(root), said.append)
+    assert "trained on train + val1, tested on val2" in " ".join(said)
+    assert test.fingerprint == open_boxes(str(root), silent, "train,val1", "val2").test.fingerprint
     assert len(train) == 2 + 4 and len(test) == 4
     halved = {*stems(train)} & {*VAL}
     assert halved | {*stems(test)} == {*VAL} and not halved & {*stems(test)}
@@ -94,7 +96,7 @@ def test_a_doubtful_class_of_a_picture_is_neither_hit_nor_miss(tmp_path):
     root = det(tmp_path / "set")
     listed = root / "devkit" / "data" / "ILSVRC2015_det_validation_blacklist.txt"
     listed.write_text(f"1 {ACCORDION}\n2 {ACCORDION}\n")
-    test = open_boxes(str(root), silent).test
+    test = open_boxes(str(root), silent, "train", "val").test
     truths = [test.truth(place) for place in range(len(test))]
     assert [int((~(own.difficult | own.crowd)).sum()) for own in truths] == [0, 1, 1, 1, 1, 1, 1, 1]
     # An accordion anywhere in the first two pictures is left out, and one in the third is a miss.
@@ -108,13 +110,13 @@ def test_a_doubtful_class_of_a_picture_is_neither_hit_nor_miss(tmp_path):
     assert voc_map(truths, found, test.classes).classes[0].ap == 0.5
     listed.write_text("the first picture\n")
     with pytest.raises(InputError, match=r"blacklist.txt, line 1, is not the number of a picture of val and a synset"):
-        open_boxes(str(root), silent)
+        open_boxes(str(root), silent, "train", "val")
 
 
 def test_without_the_devkit_synsets_are_the_classes(tmp_path):
     root, said = det(tmp_path / "set"), list[str]()
     (root / "devkit" / "data" / "map_det.txt").unlink()
-    assert open_boxes(str(root), said.append).train.classes == tuple(sorted(SYNSETS))
+    assert open_boxes(str(root), said.append, "train", "val").train.classes == tuple(sorted(SYNSETS))
     assert any("class names are synsets" in own for own in said)
 
 
@@ -129,12 +131,12 @@ def test_a_damaged_list_of_classes_is_one_sentence(tmp_path, text, told):
     root = det(tmp_path / "set")
     (root / "devkit" / "data" / "map_det.txt").write_text(text)
     with pytest.raises(InputError, match=told):
-        open_boxes(str(root), silent)
+        open_boxes(str(root), silent, "train", "val")
 
 
 def test_an_object_of_an_unknown_synset_is_told_and_left_out(tmp_path):
     root = write_det(tmp_path / "set", TRAIN, {"ILSVRC2012_val_00000001": [("n09999999", BOX), (ANT, BOX)]})
-    found = opened(str(root), silent)
+    found = opened(str(root), silent, "train", "val")
     assert [own.kind for own in found.wrong] == ["object"] and "n09999999" in found.wrong[0].reason
     assert found.parts.test.objects.labels.tolist() == [2]
 
@@ -142,7 +144,7 @@ def test_an_object_of_an_unknown_synset_is_told_and_left_out(tmp_path):
 def test_pictures_of_other_tasks_are_not_read(tmp_path):
     root, said = det(tmp_path / "set"), list[str]()
     annotated(root / "Data" / "CLS-LOC" / "val", root / "Annotations" / "CLS-LOC" / "val", VAL)
-    assert stems(open_boxes(str(root), said.append).test) == sorted(VAL)
+    assert stems(open_boxes(str(root), said.append, "train", "val").test) == sorted(VAL)
     assert any("files of other tasks are not read" in own for own in said)
     assert sum("without annotation" in own for own in said) == 1
 

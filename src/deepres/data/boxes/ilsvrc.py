@@ -27,6 +27,7 @@ PAIR = re.compile(r"(\d{1,9})\s+(n\d{8})")
 LISTED = re.compile(r"(\S.*?)(?:\s+(-?\d{1,9}))?")  # a picture and its number, or whether it has the class of the list
 PARTS = ("train", "val", "test")
 HALVES = ("val1", "val2")
+USUAL = ("train,val1", "val2")  # trained and tested on in Table 12
 
 
 def is_detection(name: str) -> bool:
@@ -39,9 +40,10 @@ def ilsvrc_source(tree: Tree) -> Source:
 
     The sets are train, val and test: their lists, or else all pictures in their folders; pictures of the training set
     that have no annotation are negative examples, and are not used. val1 and val2, and other lists in `ImageSets/DET`,
-    count where they are named; without lists of their own, val1 and val2 are the halves of val (`boxes.halves`).
-    Classes have the names of the devkit's `map_det.txt`, in its order; without it, they are synsets. Raises `OSError`,
-    and `InputError` for a list that cannot be read.
+    count where they are named; without lists of their own, val1 and val2 are the halves of val (`boxes.halves`). Where
+    no set is named, train and val1 are trained on and val2 is tested on, as in Table 12. Classes have the names of the
+    devkit's `map_det.txt`, in its order; without it, they are synsets. Raises `OSError`, and `InputError` for a list
+    that cannot be read.
     """
     data = _Detection(replace(tree, key=_key_of))
     sets = data.sets()
@@ -60,6 +62,7 @@ def ilsvrc_source(tree: Tree) -> Source:
         shared=True,
         faults=tuple(data.reader.faults),
         apart=frozenset(sets) - {*PARTS},
+        usual=USUAL if sets.keys() >= {"train", *HALVES} else None,
     )
 
 
