@@ -12,6 +12,7 @@ The commands, and what they cost on two slow cores without bf16 (a desktop or a 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from deepres.classification.recipe import ClassificationRecipe, paper_recipe
 from deepres.classification.source import Source
@@ -23,6 +24,7 @@ from deepres.paper.claims import Claim, beyond, higher, not_higher
 from deepres.paper.classifiers import Classifiers, Recipes
 from deepres.paper.evidence import Runs, final_figures, measure_responses
 from deepres.paper.plan import Plan, Scale
+from deepres.paper.samples import DataKind
 from deepres.paper.sheet import Reproduction, Shown
 from deepres.paper.tables import Table6Row, final_errors, table6
 
@@ -64,6 +66,8 @@ FINAL_ERRORS = partial(final_errors, printed=PRINTED)
 @dataclass(frozen=True, kw_only=True)
 class SmallImages(Classifiers):
     """A sheet of Sec. 4.2: errors of networks on whole images, as a table and, if it has one, as a figure."""
+
+    kind: ClassVar[DataKind | None] = "images"
 
     recipes: Recipes = recipe_of
     data: str = "cifar10"
