@@ -1,15 +1,9 @@
 """Appendices A and B on PASCAL VOC, COCO and ImageNet, or on any folder of pictures with boxes: Tables 7 to 12.
 
-The commands. At the quick scale the networks start from random weights; give weights of backbones to start from these.
-All sheets share their runs: table7 trains the three baselines, table9 the best of them with context twice besides, and
-the others nothing more.
-
-    deepres reproduce table7 --scale quick --data DIR             3 runs
-    deepres reproduce table8 --scale quick --data DIR             3 runs
-    deepres reproduce table9 --scale quick --data DIR             5 runs
-    deepres reproduce table10 --scale quick --data DIR            4 runs
-    deepres reproduce table11 --scale quick --data DIR            4 runs
-    deepres reproduce table12 --scale quick --data DIR            3 runs
+The commands are `deepres reproduce table7|table8|table9|table10|table11|table12 --scale quick --data DIR`; what they
+cost stands in each sheet. At the quick scale the networks start from random weights; give weights of backbones to start
+from these. All sheets share their runs: table7 trains the three baselines, table9 the best of them with context twice
+besides, and the others nothing more.
 
 On two busy cores a run of ResNet-18 on 292 pictures of 640x480, with three tests on 72, took 9 minutes; one of VGG-16
 takes about half an hour, by its single steps.
@@ -69,6 +63,8 @@ COCO: dict[str, Any] = {
     "evaluate_every": 20_000,
     "test_images": 500,
 }
+OF_VOC: dict[Scale, str] = {"smoke": "seconds", "quick": "9 to 30 min each", "paper": "70,000 steps each"}
+OF_COCO: dict[Scale, str] = OF_VOC | {"paper": "320,000 steps of 8 each"}
 QUICK_MARGIN = 1.0  # points of mAP on some hundred test pictures
 REFINED = Step("+ box refinement", refine=True)
 CONTEXT = Step("+ context", refine=True, context=True)
@@ -127,6 +123,7 @@ TABLE7_PRINTED: Numbers = {VGG: (73.2, 70.4), RESNET101: (76.4, 73.8)}
 TABLE7 = Means(
     name="table7",
     title="Table 7: detection on PASCAL VOC, baseline Faster R-CNN",
+    costs=OF_VOC,
     networks=NETWORKS,
     fields=VOC | {"train_set": "07+12"},
     figures=("map07", "map12"),
@@ -142,6 +139,7 @@ TABLE8_CLAIM = _numbers("Table 8", 80, {VGG: {"map50": 41.5, "map": 21.2}, RESNE
 TABLE8 = Means(
     name="table8",
     title="Table 8: detection on COCO, baseline Faster R-CNN",
+    costs=OF_COCO,
     networks=NETWORKS,
     fields=COCO,
     figures=("map50", "map"),
@@ -153,6 +151,7 @@ TABLE8 = Means(
 TABLE9 = Means(
     name="table9",
     title="Table 9: improvements of detection on COCO",
+    costs=OF_COCO,
     networks=NETWORKS,
     fields=COCO,
     steps=(REFINED, CONTEXT, SCALES, ENSEMBLE),
@@ -243,6 +242,7 @@ def _by_class_sheet(name: str, title: str, rule: str, sets: str, printed: Mappin
     return ByClass(
         name=name,
         title=title,
+        costs=OF_VOC,
         networks=NETWORKS,
         fields=VOC | {"train_set": sets},
         sets=sets if rule == "map12" else "",
@@ -272,6 +272,7 @@ TABLE12_PRINTED: Numbers = {
 TABLE12 = Means(
     name="table12",
     title="Table 12: ImageNet detection",
+    costs=OF_COCO,
     networks={"smoke": STANDING_IN[1:], "quick": ("resnet18",), "paper": ("resnet101",)},
     fields=COCO | {"train_set": "train,val1", "test_set": "val2"},
     steps=(SINGLE, ENSEMBLE),
