@@ -67,7 +67,7 @@ def test_all_runs_every_sheet_on_drawn_data_and_links_their_pages(deepres, only)
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert [row["page"].partition(":")[0] for row in printed["tables"][0]["rows"]] == ["Figure 1", "Table 1"]
-    assert printed["tables"][0]["rows"][0]["runs finished"] == "2 of 2"
+    assert printed["tables"][0]["rows"][0]["runs"] == "2 of 2"
     index = Path("runs/index.html")
     targets = Links(index.read_text()).targets
     assert len(targets) == 2 and all((index.parent / target).exists() for target in targets)
@@ -89,7 +89,7 @@ def test_a_sheet_that_is_refused_is_told_and_holds_up_no_other(deepres, only):
     assert result.returncode == 2
     assert "1 of 2 were not reproduced (table7): table7 takes pictures with boxes" in result.stderr.replace("\n", " ")
     text = Path("runs/index.html").read_text()
-    assert "1 of 2 reproduced." in text and "table7 takes pictures with boxes" in text
+    assert "1 of 2 reproduced at the scale quick." in text and "table7 takes pictures with boxes" in text
     assert Path("runs/table1/report.html").exists()
 
 

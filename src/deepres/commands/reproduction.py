@@ -104,7 +104,7 @@ def _all(asked: "Reproduction", json: bool) -> None:
         if outcome.folder is not None and outcome.findings is not None:
             page.write(outcome.findings, outcome.folder / everything.PAGE)
         outcomes.append(outcome)
-    findings = everything.index(outcomes, asked.root)
+    findings = everything.index(outcomes, asked.scale, asked.root)
     _print(findings, page.write(findings, asked.root / "index.html"), json)
     everything.require_all(outcomes)
 

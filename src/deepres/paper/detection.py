@@ -64,7 +64,7 @@ COCO: dict[str, Any] = {
     "test_images": 500,
 }
 OF_VOC: dict[Scale, str] = {"smoke": "seconds", "quick": "9 to 30 min each", "paper": "70,000 steps each"}
-OF_COCO: dict[Scale, str] = OF_VOC | {"paper": "320,000 steps of 8 each"}
+OF_COCO: dict[Scale, str] = {**OF_VOC, "paper": "320,000 steps of 8 each"}
 QUICK_MARGIN = 1.0  # points of mAP on some hundred test pictures
 REFINED = Step("+ box refinement", refine=True)
 CONTEXT = Step("+ context", refine=True, context=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepres.findings import Cell, Findings, Link, Table
-from deepres.paper.plan import SCALES, Plan, read_plan
+from deepres.paper.plan import SCALES, Plan, Scale, read_plan
 from deepres.paper.reproduce import EVERY, SHEETS, runs_of_plan
 from deepres.paper.samples import TAKEN, drawn
 from deepres.paper.sheet import Reproduction, Sheet
@@ -85,20 +85,22 @@ def every(asked: Reproduction) -> Iterator[Outcome]:
             yield Outcome(sheet, time.monotonic() - begun, folder, findings)
 
 
-def index(outcomes: Sequence[Outcome], root: Path) -> Findings:
-    """The findings for a page in `root` that links the pages of all sheets; verdicts are those that were tested."""
+def index(outcomes: Sequence[Outcome], scale: Scale, root: Path) -> Findings:
+    """The findings for a page in `root` that links the pages of all sheets of a scale; of verdicts, those on tests."""
     found = [(own.sheet, own.folder, own.findings, own.seconds) for own in outcomes if own.findings and own.folder]
     rows: list[tuple[Cell, ...]] = []
     for sheet, folder, findings, seconds in found:
         statuses = [verdict.status for verdict in findings.verdicts]
         counts = (statuses.count(status) or None for status in ("held", "not held", "not tested"))
         finished = sum(run.done is not None for run in findings.runs)
-        data = ", ".join(dict.fromkeys(run.data for run in findings.runs)) or None
+        data = ", ".join(dict.fromkeys(Path(run.data).name for run in findings.runs)) or None
         link = Link(sheet.title, folder.joinpath(PAGE).relative_to(root).as_posix())
-        rows.append((link, data, *counts, f"{finished} of {len(findings.runs)}", round(seconds)))
-    columns = ("page", "data", "held", "not held", "not tested", "runs finished", "seconds")
+        runs = f"{finished} of {len(findings.runs)}" if findings.runs else None
+        rows.append((link, data, *counts, runs, round(seconds)))
+    columns = ("page", "data", "held", "not held", "not tested", "runs", "seconds")
     caption = (
-        "Claims of the paper by their verdict. Seconds are those of this command; runs that sheets share count once."
+        "Held, not held, not tested: claims of the paper. Runs: those that are finished. Seconds are those of this "
+        "command; a run that several share was trained for the first of them."
     )
     tables = [Table("Tables and figures", caption, columns, tuple(rows))]
     if refused := tuple((own.sheet.name, own.refused) for own in outcomes if own.refused):
@@ -108,7 +110,7 @@ def index(outcomes: Sequence[Outcome], root: Path) -> Findings:
     outcome = f" {held} of the {len(tested)} claims tested held." if tested else " No claim was tested."
     return Findings(
         "All tables and figures",
-        f"{len(found)} of {len(outcomes)} reproduced.{outcome}",
+        f"{len(found)} of {len(outcomes)} reproduced at the scale {scale}.{outcome}",
         verdicts=tuple(dict.fromkeys(tested)),
         tables=tuple(tables),
     )
