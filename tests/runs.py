@@ -15,12 +15,12 @@ def _start(place, command, environment):
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=place, env=env, text=True, **pipes)
 
 
-def run_deepres(place, *arguments, wait=True, **environment):
-    """The command line as a process of its own in the folder `place`."""
+def run_deepres(place, *arguments, wait=True, timeout=240, **environment):
+    """The command line as a process of its own in the folder `place`, ended after so many seconds."""
     process = _start(place, ("-m", "deepres", *arguments), environment)
     if not wait:
         return process
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 

@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from typer.main import get_command
 
-from deepres import cli
 from deepres.findings import Curve, Figure, Findings, Panel, Series
 from deepres.models.catalog import depth
 from deepres.paper.cifar import FIG6, QUICK, SHEETS, recipe_of
@@ -93,12 +91,6 @@ def test_every_sheet_names_networks_that_exist_and_claims_that_its_paper_scale_c
             assert all(depth(network) for network in networks)
         for claim in sheet.claims:
             assert set(claim.networks) <= set(sheet.networks["paper"]), claim.text
-
-
-def test_the_help_of_reproduce_names_every_sheet():
-    """It is written by hand: sheets load torch, which takes seconds."""
-    (name, *_) = get_command(cli.app).commands["reproduce"].params
-    assert sorted(name.help.removesuffix(".").split(", ")) == sorted(ALL_SHEETS)
 
 
 def test_the_quick_recipe_is_the_same_for_all_networks(tmp_path):

@@ -16,6 +16,9 @@ from statistics import mean, stdev
 from deepres.bench.tables import best, markdown, markdown_table, what
 from deepres.classification.recipe import RECIPES, ClassificationConfig, ClassificationRecipe
 from deepres.data.published import PUBLISHED
+from deepres.paper.everything import in_order
+from deepres.paper.plan import SCALES
+from deepres.paper.sections import SECTIONS
 from deepres.records import Json
 from gpu_aims import aims
 
@@ -29,7 +32,7 @@ MACHINES = {
     "AMD EPYC (AVX2)": "Zen 1 (AVX2)",
 }
 BLOCK = re.compile(
-    r"(<!-- (results|bench|best|tests|detections|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (results|bench|best|tests|detections|equality|fields|gpu|paper): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
@@ -167,6 +170,24 @@ def fields(name: str) -> str:
     return markdown_table(["field", *RECIPES], rows) + "\n" + "".join(notes)
 
 
+def sections(number: str) -> str:
+    """The commands that stand for a section of the paper."""
+    (section,) = [own for own in SECTIONS if own.number == number]
+    rows = [[what, f"`{command}`"] for what, command in section.commands]
+    return markdown_table(["what", "command"], rows) if rows else "Not done yet.\n"
+
+
+def costs() -> str:
+    """What each table and figure costs at each scale."""
+    rows = [[f"`{sheet.name}`", *(sheet.cost(scale) for scale in SCALES)] for sheet in in_order()]
+    return markdown_table(["name", *SCALES], rows)
+
+
+def paper(name: str) -> str:
+    """The costs of tables and figures, or the commands of a section of the paper."""
+    return costs() if name == "costs" else sections(name)
+
+
 def _plain(value: object) -> str:
     """A default as it is written on the command line."""
     if isinstance(value, tuple):
@@ -182,6 +203,7 @@ MAKE = {
     "best": lambda pattern: best(records(pattern)).replace("faster-rcnn-", "").replace(" of 600x800", ""),
     "tests": tests,
     "detections": detections,
+    "paper": paper,
     "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),
 }
 
@@ -214,6 +236,8 @@ def main(write: bool) -> int:
     for name, file in itertools.product(PUBLISHED, ("README.md", "docs/recipes.md")):
         if f"`{name}`" not in (ROOT / file).read_text():
             troubles.append(f"{file}: the data set {name} is missing")
+    lacking = [own for own in SECTIONS if f"<!-- paper: {own.number} -->" not in (ROOT / "docs/paper.md").read_text()]
+    troubles += [f"docs/paper.md: the section {own.number}, {own.title}, is missing" for own in lacking]
     print("\n".join(troubles) or "docs are in order")
     return bool(troubles)
 

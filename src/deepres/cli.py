@@ -4,10 +4,8 @@ import errno
 import os
 import sys
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -22,8 +20,9 @@ from deepres.commands.detect import detect
 from deepres.commands.evaluation import evaluate
 from deepres.commands.export import export
 from deepres.commands.finetune import finetune
-from deepres.commands.options import AsJson, Device, ImageSize, Log, Split, given, grouped
+from deepres.commands.options import AsJson
 from deepres.commands.prediction import predict
+from deepres.commands.reproduction import reproduce
 from deepres.commands.train import train
 from deepres.runtime import ending
 from deepres.runtime.cache_folder import REMEDY, in_cache
@@ -85,79 +84,8 @@ def info(
         console.print_tables(Console(), tables)
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What every run of a figure or table has in common: fields of its configuration."""
-
-    split: Split = None
-    image_size: ImageSize = None
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that do not decode, and count them.")
-    ] = False
-    device: Device = "auto"
-    precision: Annotated[
-        str, typer.Option(help="auto (trains in bf16 where that is fast, tests in fp32), fp32 or bf16.")
-    ] = "auto"
-
-
 app.command()(train)
-
-
-@app.command()
-@grouped
-def reproduce(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="fig1, fig4, fig6, fig7, table1, table2, table3, table4, table5, table6, table7, table8, table9, "
-            "table10, table11."
-        ),
-    ],
-    runs: RunOptions,
-    scale: Annotated[
-        Literal["smoke", "quick", "paper"], typer.Option(help="Seconds, minutes, or the full recipe.")
-    ] = "quick",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="Default: cifar10; fig4 and table2 to table5 take photographs, table7 to table11 pictures with boxes.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Runs of each network. Default: 1; of table6 --scale paper 5.")
-    ] = None,
-    networks: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of the paper's, with commas; a name given twice is trained with two seeds. Of detectors: the "
-            "backbones, also as trained weights."
-        ),
-    ] = None,
-    root: Annotated[Path, typer.Option("--out", help="Where runs and plans are kept.")] = Path("runs"),
-    log: Log = None,
-    json: AsJson = False,
-):
-    """Run one of the paper's figures or tables and make its page; goes on where it stopped.
-
-    Example: deepres reproduce fig6 --scale quick --data cifar10 --seeds 3
-    """
-    from deepres.paper import reproduce as experiment
-    from deepres.paper.sheet import Reproduction
-    from deepres.report import console, page
-    from deepres.runtime.progress import ConsoleMonitor
-    from deepres.training.trackers import require_trackers
-
-    require_trackers(log or ())
-    watch = partial(ConsoleMonitor, err)
-    asked = Reproduction(scale, data, given(runs), root, networks, seeds, say, watch, log or ())
-    folder, findings = experiment.reproduce(name, asked)
-    file = page.write(findings, folder / "report.html")
-    if json:
-        print_json(experiment.as_json(findings) | {"page": str(file)})
-    else:
-        console.print_findings(Console(), findings)
-        print_lines(f"Page: {file.resolve()}")
+app.command()(reproduce)
 
 
 @app.command()

@@ -12,6 +12,20 @@ from deepres.records import Json, Run
 from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot, Reported, row_of
 
 Status = Literal["held", "not held", "not tested"]
+
+
+class Link(str):
+    """A text that leads to another page, whose path from the page that shows it is `target`."""
+
+    target: str
+
+    def __new__(cls, text: str, target: str) -> "Link":
+        """The text with its target."""
+        made = super().__new__(cls, text)
+        made.target = target
+        return made
+
+
 Cell = str | float | int | None
 ERRORS = REPORTED[CLASSIFICATION].plots[0]
 Points = tuple[Sequence[float], Sequence[float]]  # iterations and values of one run

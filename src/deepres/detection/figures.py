@@ -11,6 +11,7 @@ from deepres.detection.detection_table import DetectionTable
 from deepres.detection.mean_ap.bootstrap import map_interval
 from deepres.detection.mean_ap.coco import CocoResult, coco_map
 from deepres.detection.mean_ap.confusion import confusion_matrix
+from deepres.detection.mean_ap.ilsvrc import ilsvrc_map
 from deepres.detection.mean_ap.outcomes import Outcome, outcomes
 from deepres.detection.mean_ap.tables import (
     coco_tables,
@@ -48,6 +49,11 @@ class Figures:
     def by_points(self) -> VocResult:
         """Average precision by the rule of VOC 2007."""
         return self.voc("11-point")
+
+    @cached_property
+    def by_ilsvrc(self) -> VocResult:
+        """Average precision by the rules of ImageNet detection."""
+        return ilsvrc_map(self.table.truths, self.table.found, self.table.classes)
 
     @cached_property
     def coco(self) -> CocoResult:
@@ -99,7 +105,12 @@ class Figures:
             for own, old, more in each
         ]
         small = len(classes) <= MOST_CONFUSED
-        means = {"map50": area.map, "map50_11_point": points.map, "map": coco["map"]}
+        means = {
+            "map50": area.map,
+            "map50_11_point": points.map,
+            "map50_ilsvrc": self.by_ilsvrc.map,
+            "map": coco["map"],
+        }
         return (
             self.table.facts
             | {"data": self.table.data, "images": len(self.table.names)}

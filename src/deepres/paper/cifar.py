@@ -1,17 +1,14 @@
 """Sec. 4.2 on CIFAR-10 (or any small images): Figures 1, 6 and 7 and Table 6.
 
-The commands, and what they cost on two slow cores without bf16 (a desktop or a GPU is many times faster):
-
-    deepres reproduce fig1 --scale quick --data cifar10           2 runs,   6 minutes, 1 GiB
-    deepres reproduce fig6 --scale quick --data cifar10           4 runs,  13 minutes, 1 GiB
-    deepres reproduce fig7 --scale quick --data cifar10           5 runs,  22 minutes, 2 GiB
-    deepres reproduce table6 --scale quick --data cifar10         6 runs,  40 minutes, 2 GiB
-    deepres reproduce fig6 --scale paper --data cifar10           64k iterations a run: hours to days on two cores
+The commands are `deepres reproduce fig1|fig6|fig7|table6 --scale quick --data cifar10`. What they cost stands in each
+sheet: that of the quick scale is on two slow cores without bf16, and a desktop or a GPU is many times faster. A run of
+the paper's scale takes hours to days on two cores.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from deepres.classification.recipe import ClassificationRecipe, paper_recipe
 from deepres.classification.source import Source
@@ -23,6 +20,7 @@ from deepres.paper.claims import Claim, beyond, higher, not_higher
 from deepres.paper.classifiers import Classifiers, Recipes
 from deepres.paper.evidence import Runs, final_figures, measure_responses
 from deepres.paper.plan import Plan, Scale
+from deepres.paper.samples import DataKind
 from deepres.paper.sheet import Reproduction, Shown
 from deepres.paper.tables import Table6Row, final_errors, table6
 
@@ -64,6 +62,8 @@ FINAL_ERRORS = partial(final_errors, printed=PRINTED)
 @dataclass(frozen=True, kw_only=True)
 class SmallImages(Classifiers):
     """A sheet of Sec. 4.2: errors of networks on whole images, as a table and, if it has one, as a figure."""
+
+    kind: ClassVar[DataKind | None] = "images"
 
     recipes: Recipes = recipe_of
     data: str = "cifar10"
@@ -156,6 +156,7 @@ RESPONSES = tuple(
     }.items()
 )
 
+COSTS: dict[Scale, str] = {"smoke": "seconds", "paper": "64,000 iterations each"}
 SMOKE_NETS = ("plain8", "plain14", "resnet8", "resnet14")
 PLAIN = ("plain20", "plain32", "plain44", "plain56")
 RESIDUAL = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
@@ -164,6 +165,7 @@ FOUR = ("plain20", "plain56", "resnet20", "resnet56")
 FIG1 = SmallImages(
     name="fig1",
     title="Figure 1: degradation of plain networks",
+    costs={**COSTS, "quick": "6 min, 1 GiB"},
     networks={"smoke": ("plain8", "plain14"), "quick": ("plain20", "plain56"), "paper": ("plain20", "plain56")},
     claims=DEGRADATION,
     figure=figures.degradation,
@@ -171,6 +173,7 @@ FIG1 = SmallImages(
 FIG6 = SmallImages(
     name="fig6",
     title="Figure 6: plain and residual networks",
+    costs={**COSTS, "quick": "13 min, 1 GiB"},
     networks={"smoke": SMOKE_NETS, "quick": FOUR, "paper": (*PLAIN, "plain110", *RESIDUAL, "resnet1202")},
     claims=DEGRADATION + CURE,
     figure=figures.small_images,
@@ -178,6 +181,7 @@ FIG6 = SmallImages(
 FIG7 = LayerResponses(
     name="fig7",
     title="Figure 7: standard deviation of layer responses",
+    costs={**COSTS, "quick": "22 min, 2 GiB"},
     networks={"smoke": SMOKE_NETS, "quick": (*FOUR, "resnet110"), "paper": (*FOUR, "resnet110")},
     claims=RESPONSES,
     figure=figures.responses,
@@ -185,6 +189,7 @@ FIG7 = LayerResponses(
 TABLE6 = SmallImages(
     name="table6",
     title="Table 6: classification error on CIFAR-10",
+    costs={**COSTS, "quick": "40 min, 2 GiB"},
     networks={
         "smoke": ("resnet8", "resnet14", "highway19"),
         "quick": ("highway19", "highway32", "resnet20", "resnet32", "resnet44", "resnet56"),

@@ -8,6 +8,7 @@ from typing import ClassVar
 from deepres.classification.recipe import ClassificationConfig, ClassificationRecipe
 from deepres.classification.source import Source, load_source
 from deepres.paper.plan import Plan, Scale, carry_out
+from deepres.paper.samples import DataKind
 from deepres.paper.sheet import Experiment, Reproduction
 from deepres.records import Run
 
@@ -20,6 +21,7 @@ TEST_IMAGES: dict[Scale, int] = {"smoke": 100, "quick": 1_000, "paper": 0}  # of
 class Classifiers(Experiment):
     """A sheet of classifiers, with the recipe of each at a scale."""
 
+    kind: ClassVar[DataKind | None] = "photographs"
     takes: ClassVar[str] = "photographs; give --data DIR, a folder with a folder of pictures a class"
 
     recipes: Recipes

@@ -23,9 +23,12 @@ COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
     "map12": ("mAP@.5, VOC 2012", lambda own: own.by_area.map),
     "map50": ("mAP@.5", lambda own: own.coco.map50),
     "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
+    "mapdet": ("mAP@.5, ILSVRC", lambda own: own.by_ilsvrc.map),
 }
 BY_AREA = "map12"  # has an interval
+COCO_RULES = "Both are COCO's figures."
 RULES = "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve."
+DET_RULES = "ILSVRC's figure is lenient to small objects; that of VOC 2012 is not."
 HOW: dict[Scale, str] = {
     "smoke": "Runs of a few steps: the figures only show that all of it works.",
     "quick": "Short runs on small pictures: compare the rows with each other, not with the paper's.",
@@ -97,9 +100,9 @@ def measured(sheet: Detectors, plan: Plan) -> Measured:
 
 
 def means_beside_the_papers(
-    found: Measured, title: str, figures: Sequence[str], printed: Numbers, columns: Sequence[str]
+    found: Measured, title: str, figures: Sequence[str], rules: str, printed: Numbers, columns: Sequence[str]
 ) -> Table:
-    """Tables 7 to 9: the `figures` of each row, then the `columns` that the paper prints for it."""
+    """Tables 7 to 9 and 12: the `figures` of each row by these `rules`, then the `columns` that the paper prints."""
     rows: list[tuple[Cell, ...]] = []
     networks = [key for key in (*found.rows, *printed) if key.startswith(DETECTOR)]
     for key in dict.fromkeys([*networks, *found.rows, *printed]):
@@ -107,11 +110,10 @@ def means_beside_the_papers(
         ours = (_shown(figure, list(seeds)) for figure in figures)
         paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
         rows.append((label(key), *ours, *paper))
-    brackets = "In brackets: bootstrap 95 % interval over the test pictures."
-    rules = f"{RULES} {brackets}" if BY_AREA in figures else "Both are COCO's figures."
+    brackets = " In brackets: bootstrap 95 % interval over the test pictures." if BY_AREA in figures else ""
     caption = (
-        f"{found.how} {rules} Of several seeds: mean ± standard deviation. The paper's figures are those of its full "
-        "recipe."
+        f"{found.how} {rules}{brackets} Of several seeds: mean ± standard deviation. The paper's figures are those of "
+        "its full recipe."
     )
     names = (*(COLUMNS[figure][0] for figure in figures), *(f"paper: {column}" for column in columns))
     return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))

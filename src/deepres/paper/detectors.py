@@ -16,6 +16,7 @@ from deepres.findings import describe
 from deepres.models.catalog import entry
 from deepres.models.registry import DETECTOR
 from deepres.paper.plan import Plan, Scale, carry_out
+from deepres.paper.samples import DataKind
 from deepres.paper.sheet import Experiment, Reproduction
 from deepres.records import Run
 from deepres.runtime.errors import InputError, Say, silent
@@ -95,6 +96,7 @@ class Detectors(Experiment):
     train on others.
     """
 
+    kind: ClassVar[DataKind | None] = "boxes"
     takes: ClassVar[str] = "pictures with boxes; give --data DIR, a folder as PASCAL VOC, COCO or YOLO lay it out"
 
     fields: Mapping[str, Any]
@@ -119,6 +121,12 @@ class Detectors(Experiment):
             starts[FINETUNED if tuned else network] = str(Path(name).resolve())
             found += [] if tuned else [network]
         return tuple(found), starts
+
+    def count(self, scale: Scale) -> int:
+        """The baselines, and the members of the ensemble, or else the one network, that have context."""
+        members = MEMBERS[scale] if any(step.ensemble for step in self.steps) else 1
+        with_context = any(step.context for step in self.steps)
+        return super().count(scale) + self.seeds_at(scale) * members * with_context
 
     def run(self, plan: Plan, network: str, seed: int, context: bool = False) -> Run:
         """The run folder of a network, with or without context."""

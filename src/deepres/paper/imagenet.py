@@ -1,15 +1,9 @@
 """Sec. 4.1 on ImageNet, or on any folder of photographs: Figure 4 and Tables 2 to 5.
 
-The commands, and what they cost: at the quick scale on two slow cores without bf16, for 3,000 photographs of 128 pixels
-and 650 to test, estimated from single steps. Runs are shared: table2 after fig4 trains nothing, table4 after table3
-neither, and table5 after that one network.
-
-    deepres reproduce fig4 --scale quick --data DIR               4 runs,  15 minutes, 2 GiB
-    deepres reproduce table2 --scale quick --data DIR             4 runs,  15 minutes, 2 GiB
-    deepres reproduce table3 --scale quick --data DIR            10 runs,  80 minutes, 4 GiB
-    deepres reproduce table4 --scale quick --data DIR             5 runs,  75 minutes, 3 GiB
-    deepres reproduce table5 --scale quick --data DIR             6 runs, 100 minutes, 3 GiB
-    deepres reproduce table3 --scale paper --data IMAGENET        600k iterations a run: weeks on a GPU each
+The commands are `deepres reproduce fig4|table2|table3|table4|table5 --scale quick --data DIR`. What they cost stands in
+each sheet: that of the quick scale is on two slow cores without bf16, for 3,000 photographs of 128 pixels and 650 to
+test, estimated from single steps. Runs are shared: table2 after fig4 trains nothing, table4 after table3 neither, and
+table5 after that one network. A run of the paper's scale takes weeks on a GPU.
 
 At every scale every row runs. On a machine with several GPUs a run of the paper's scale is trained by `torchrun ... -m
 deepres -- train NET --recipe imagenet --data DIR --run runs/DIR-paper/NET-seed0`, and `reproduce` takes it as it is.
@@ -105,9 +99,15 @@ SINGLE_MODEL = Claim(
     classes=1000,
 )
 
+
+def _costs(smoke: str, quick: str) -> dict[Scale, str]:
+    return {"smoke": smoke, "quick": quick, "paper": "600,000 iterations each"}
+
+
 FIG4 = Photographs(
     name="fig4",
     title="Figure 4: training on ImageNet",
+    costs=_costs("seconds", "15 min, 2 GiB"),
     networks=dict.fromkeys(SCALES, PLAIN_AND_RESIDUAL),
     protocol=Protocol("center"),
     claims=TRAINING + DEPTH[:2],
@@ -121,6 +121,7 @@ TABLE2_PRINTED: Printed = {
 TABLE2 = Photographs(
     name="table2",
     title="Table 2: plain and residual networks",
+    costs=_costs("seconds", "15 min, 2 GiB"),
     networks=dict.fromkeys(SCALES, PLAIN_AND_RESIDUAL),
     protocol=Protocol("10-crop"),
     claims=(*TRAINING[:2], *DEPTH, _numbers("Table 2", TABLE2_PRINTED)),
@@ -141,6 +142,7 @@ TABLE3_PRINTED: Printed = {
 TABLE3 = Photographs(
     name="table3",
     title="Table 3: errors of 10-crop testing",
+    costs=_costs("half a minute", "80 min, 4 GiB"),
     networks=dict.fromkeys(SCALES, ("vgg16", "googlenet", "prelu-net", "plain34", "resnet34-a", *SINGLE)),
     protocol=Protocol("10-crop"),
     claims=(
@@ -160,6 +162,7 @@ TABLE4_PRINTED: Printed = {
 TABLE4 = Photographs(
     name="table4",
     title="Table 4: errors of single models, dense testing at several scales",
+    costs=_costs("half a minute", "75 min, 3 GiB"),
     networks=dict.fromkeys(SCALES, SINGLE),
     protocol=Protocol("dense"),
     claims=(
@@ -181,6 +184,7 @@ TABLE5_PRINTED: Printed = {"ensemble": (None, 3.57)}
 TABLE5 = Ensembles(
     name="table5",
     title="Table 5: errors of ensembles",
+    costs=_costs("half a minute", "100 min, 3 GiB"),
     networks=dict.fromkeys(SCALES, (*SINGLE, "resnet152")),
     protocol=Protocol("dense"),
     claims=(

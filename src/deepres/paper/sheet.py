@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from deepres.findings import Figure, Findings, Table, Verdict, summary_of
 from deepres.models.catalog import depth
 from deepres.paper.claims import Claim, Results
 from deepres.paper.plan import MOST_RUNS, Plan, Scale, Watch
+from deepres.paper.samples import DataKind
 from deepres.records import Run
 from deepres.runtime.errors import InputError, Say
 from deepres.workflows.configure import slug
@@ -48,10 +49,20 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet(ABC):
-    """A table or figure of the paper, under the `name` that `deepres reproduce` takes."""
+    """A table or figure of the paper, under the `name` that `deepres reproduce` takes.
+
+    `kind` is that of the data that it takes, None for a sheet without data. `costs` says what it costs at each scale.
+    """
+
+    kind: ClassVar[DataKind | None] = None
 
     name: str
     title: str
+    costs: Mapping[Scale, str] = field(default_factory=dict[Scale, str])
+
+    def cost(self, scale: Scale) -> str:
+        """What it costs at a scale, for readers."""
+        return self.costs.get(scale, "")
 
     @abstractmethod
     def reproduce(self, asked: Reproduction) -> tuple[Path, Findings]:
@@ -85,6 +96,19 @@ class Experiment(Sheet):
     def show(self, plan: Plan) -> Shown:
         """The results, figures and tables of a plan."""
 
+    def cost(self, scale: Scale) -> str:
+        """How many runs it has at a scale, and what they cost."""
+        count = self.count(scale)
+        return ", ".join(filter(None, [f"{count} run{'s' if count > 1 else ''}", super().cost(scale)]))
+
+    def count(self, scale: Scale) -> int:
+        """How many runs it has at a scale, where nothing else is asked for."""
+        return len(self.networks[scale]) * self.seeds_at(scale)
+
+    def seeds_at(self, scale: Scale) -> int:
+        """The number of seeds at a scale."""
+        return self.seeds if scale == "paper" else 1
+
     def runs(self, plan: Plan) -> Mapping[str, Sequence[Run]]:
         """All runs of a plan, finished or not, by a name for each network or variant of one."""
         return plan.runs()
@@ -94,7 +118,7 @@ class Experiment(Sheet):
         data = asked.data or self.data
         if not data:
             raise InputError(f"{self.name} takes {self.takes}")
-        seeds = asked.seeds if asked.seeds is not None else self.seeds if asked.scale == "paper" else 1
+        seeds = self.seeds_at(asked.scale) if asked.seeds is None else asked.seeds
         plan = self.plan(asked.scale, data, asked.root, asked.networks, seeds)
         self.train(plan, asked)
         return plan.folder, self.findings(plan)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deepres.findings import Findings
 from deepres.paper import architectures
-from deepres.paper.plan import Plan
+from deepres.paper.plan import SCALES, Plan
 from deepres.paper.sheet import Reproduction, Sheet
 
 
@@ -22,4 +22,4 @@ class Architectures(Sheet):
         return Findings(self.title, "", tables=architectures.overview())
 
 
-TABLE1 = Architectures(name="table1", title="Table 1: ImageNet architectures")
+TABLE1 = Architectures(name="table1", title="Table 1: ImageNet architectures", costs=dict.fromkeys(SCALES, "seconds"))

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from deepres.findings import Figure, Findings, Panel, ResponsePanel, RunSummary, Status
+from deepres.findings import Cell, Figure, Findings, Link, Panel, ResponsePanel, RunSummary, Status
 from deepres.records import write_text
 from deepres.report.colours import THEME
 from deepres.report.lines import line_looks, over_the_top
@@ -36,7 +37,7 @@ def render(findings: Findings, live: Live | None = None) -> str:
     )
     pages.finalize = _shown
     filters: dict[str, Any] = pages.filters
-    filters |= {"cell": text, "number": is_number, "numeric": numeric_columns, "setting": setting}
+    filters |= {"cell": _cell, "number": is_number, "numeric": numeric_columns, "setting": setting}
     filters |= {"duration": duration, "with_unit": with_unit}
     # The values that it shows.
     counts = {status: sum(one.status == status for one in findings.verdicts) for status in STATUSES}
@@ -83,6 +84,13 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(setting(inner) for inner in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Cell) -> str:
+    """A cell of a table; a link leads to its page."""
+    if isinstance(value, Link):
+        return Markup('<a href="{}">{}</a>').format(quote(value.target), visible(value))
+    return text(value)
 
 
 def _shown(value: Any) -> Any:

@@ -84,7 +84,8 @@ class Source:
     `files` are those that its content depends on, `pictures` the number of pictures among them. A data set that is not
     divided has one set, whose name is "". `year` is that of a VOC data set of one year; of several, the names of the
     sets have it before ("2007:trainval"). Sets of a `shared` source, as trainval and train of VOC, have pictures in
-    common.
+    common. Those that are `apart` are trained or tested on only where they are named, or in the `usual` ones: the sets
+    to train on and those to test on where none are named.
     """
 
     layout: str
@@ -97,6 +98,8 @@ class Source:
     year: str = ""
     shared: bool = False
     faults: tuple[Fault, ...] = ()  # of files that are in no set
+    apart: frozenset[str] = frozenset()
+    usual: tuple[str, str] | None = None
 
 
 def merged(faults: list[Fault]) -> list[Fault]:

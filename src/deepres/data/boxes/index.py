@@ -127,7 +127,9 @@ def opened(
     max_pixels()  # raises for a wrong DEEPRES_MAX_PIXELS before any picture is read
     try:
         source = find_source(find_folder(data, say))
-        file = cache_file(source, "boxes", format=FORMAT, sets=(train_set, test_set), rule=division)
+        file = cache_file(
+            source, "boxes", format=FORMAT, layout=source.layout, sets=(train_set, test_set), rule=division
+        )
     except OSError as error:
         raise unreadable(data, error) from None
     try:
@@ -164,7 +166,7 @@ def _make(data: str, source: Source, divided: Divided, say: Say) -> Opened:
     used = len({picture.file for own in annotated for picture in own})
     counts = [f"{used:,} of the {source.pictures:,} pictures in the folder are used"] * (used < source.pictures)
     notes = [*divided.notes, *counts, *(note for content in divided.read for note in content.notes)]
-    return Opened(source.layout, BoxParts(*parts), sorted(set(faults)), notes)
+    return Opened(source.layout, BoxParts(*parts), sorted(set(faults)), list(dict.fromkeys(notes)))
 
 
 def _part(

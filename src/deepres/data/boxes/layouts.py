@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from deepres.data.boxes import coco, voc, yolo
+from deepres.data.boxes import coco, ilsvrc, voc, yolo
 from deepres.data.boxes.annotations import Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
 from deepres.data.part_names import IMAGE_SUFFIXES
@@ -22,7 +22,12 @@ FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, an
 TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
 VOC_ROOT = re.compile(rb"<annotation[\s>]")  # and not the <annotations> of others
-READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
+READERS = {
+    ilsvrc.LAYOUT: ilsvrc.ilsvrc_source,
+    voc.LAYOUT: voc.voc_source,
+    coco.LAYOUT: coco.coco_source,
+    yolo.LAYOUT: yolo.yolo_source,
+}
 
 
 def is_boxes(data: str) -> bool:
@@ -53,8 +58,10 @@ def layout_of(root: Path) -> str | None:
 def _layouts(root: Path) -> Iterator[str]:
     """All layouts of which there are signs; the first is read."""
     seen = _glance(root)
-    if any(_is_annotation(file) for file in seen.get(".xml", ())):
-        yield voc.LAYOUT
+    detection = [ilsvrc.is_detection(file.relative_to(root).as_posix()) for file in seen.get(".xml", ())]
+    annotations = [own for own, file in zip(detection, seen.get(".xml", ()), strict=True) if _is_annotation(file)]
+    if annotations:
+        yield ilsvrc.LAYOUT if any(annotations) else voc.LAYOUT
     if any(map(coco.is_coco, seen.get(".json", ()))):
         yield coco.LAYOUT
     if _is_yolo(seen):
@@ -67,7 +74,8 @@ def find_source(root: Path) -> Source:
     if not layouts:
         raise InputError(
             f"{root} has no boxes in a layout that is known; give a folder of Pascal VOC (Annotations/ with XML, "
-            "JPEGImages/), COCO JSON (annotations/instances_NAME.json) or YOLO (images/, labels/ and data.yaml)"
+            "JPEGImages/), ILSVRC DET (Annotations/DET/, Data/DET/), COCO JSON (annotations/instances_NAME.json) or "
+            "YOLO (images/, labels/ and data.yaml)"
         )
     source = READERS[layouts[0]](Tree.of(root))
     if others := layouts[1:]:

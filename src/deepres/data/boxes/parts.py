@@ -36,9 +36,12 @@ def divide(source: Source, train_set: str | None, test_set: str | None, division
 
     By default the test sets are tested on, where one has boxes, else the validation sets; training and validation sets
     are trained on, as far as they are not tested on. Of several years, the test sets of the first that has any are
-    tested on, so that VOC 07 and 12 are the paper's "07+12". Data with neither are divided by the rule `division`.
-    Raises `InputError` for a set that is not there, and for one to be tested on that has no boxes.
+    tested on, so that VOC 07 and 12 are the paper's "07+12"; of ImageNet detection, train and val1 are trained on, and
+    val2 is tested on, as in Table 12. Data with neither are divided by the rule `division`. Raises `InputError` for a
+    set that is not there, and for one to be tested on that has no boxes.
     """
+    if train_set is None and test_set is None and source.usual is not None:
+        train_set, test_set = source.usual
     if train_set in SHORT:
         train_set, test = SHORT[train_set]
         test_set = test_set or test
@@ -77,7 +80,7 @@ class _Sets:
         self.splits: dict[str, Split] = {}
         for name in source.sets:
             part = part_name(name.rpartition(":")[2])
-            if part is not None and part.is_plain:
+            if part is not None and part.is_plain and name not in source.apart:
                 self.splits[name] = part.split
 
     def content(self, name: str) -> Content:

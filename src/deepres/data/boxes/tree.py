@@ -19,13 +19,27 @@ MASK_FOLDERS = {"segmentationclass", "segmentationobject"}  # of VOC: pictures o
 T = TypeVar("T")
 
 
+def key_of(name: str) -> str:
+    """What a picture and its annotation have in common: the path without suffix and without folders of a kind.
+
+    `train/images/1.jpg`, `images/train/1.jpg` and `train/labels/1.txt` have the key `train/1`.
+    """
+    *folders, last = name.split("/")
+    kept = [folder for folder in folders if folder.casefold() not in PICTURE_FOLDERS | TRUTH_FOLDERS]
+    return composed("/".join([*kept, last.rpartition(".")[0] or last]))
+
+
 @dataclass(frozen=True)
 class Tree:
-    """All visible files below `root`, as paths within it with `/` between folders, in sorted order."""
+    """All visible files below `root`, as paths within it with `/` between folders, in sorted order.
+
+    `key` tells what a picture and its annotation have in common; files that it gives "" are of another task.
+    """
 
     root: Path
     names: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    key: Callable[[str], str] = key_of
 
     @classmethod
     def of(cls, root: Path) -> "Tree":
@@ -43,7 +57,7 @@ class Tree:
     def pictures(self) -> dict[str, list[str]]:
         """The names of the pictures by key. Pictures in folders of annotations and of masks do not count."""
         apart = TRUTH_FOLDERS | MASK_FOLDERS
-        return _by_key(name for name in self.names if is_picture(name) and not apart & _folders(name))
+        return self._by_key(name for name in self.names if is_picture(name) and not apart & _folders(name))
 
     @cached_property
     def count(self) -> int:
@@ -52,17 +66,14 @@ class Tree:
 
     def ending(self, suffix: str) -> dict[str, list[str]]:
         """The names of the files with this suffix, by key."""
-        return _by_key(name for name in self.names if name.lower().endswith(suffix))
+        return self._by_key(name for name in self.names if name.lower().endswith(suffix))
 
-
-def key_of(name: str) -> str:
-    """What a picture and its annotation have in common: the path without suffix and without folders of a kind.
-
-    `train/images/1.jpg`, `images/train/1.jpg` and `train/labels/1.txt` have the key `train/1`.
-    """
-    *folders, last = name.split("/")
-    kept = [folder for folder in folders if folder.casefold() not in PICTURE_FOLDERS | TRUTH_FOLDERS]
-    return composed("/".join([*kept, last.rpartition(".")[0] or last]))
+    def _by_key(self, names: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in names:
+            if key := self.key(name):
+                found.setdefault(key, []).append(name)
+        return found
 
 
 def lines_in(file: Path) -> list[str]:
@@ -80,13 +91,6 @@ def by_last(keys: Iterable[str]) -> dict[str, str]:
         last = key.rpartition("/")[2]
         found[last] = None if last in found else key
     return {last: key for last, key in found.items() if key is not None}
-
-
-def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(key_of(name), []).append(name)
-    return found
 
 
 def _folders(name: str) -> set[str]:

@@ -30,7 +30,7 @@ def voc_source(tree: Tree) -> Source:
     pictures of its name, in folders such as `JPEGImages/` and `Annotations/` or beside each other, else to that which
     its `filename` names. Raises `OSError`.
     """
-    reader = _Reader(tree)
+    reader = Reader(tree)
     sets, year = _listed(tree, reader)
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
@@ -47,7 +47,7 @@ def voc_source(tree: Tree) -> Source:
     )
 
 
-def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
+def _listed(tree: Tree, reader: "Reader") -> tuple[dict[str, Callable[[], Content]], str]:
     """The image sets that are lists of names, and the year where they are of one."""
     # Layout, Segmentation and Action have the lists of other tasks.
     files = [name for name in tree.names if LIST.fullmatch(name)]
@@ -63,18 +63,23 @@ def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Conte
     return sets, next(iter(years.values())) if len(years) == 1 else ""
 
 
-def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
+def _of_list(file: Path, home: str, reader: "Reader") -> Content:
     """The pictures of a list. Its lines begin with their names; those of a class go on with 1 or -1."""
     names = [CLASS_FLAG.sub("", line.strip()) for line in lines_in(file)]
     keys = (key_of(f"{home}/{name}".lstrip("/") + "." * (not is_picture(name))) for name in names)
     return reader.read(list(dict.fromkeys(keys)))
 
 
-class _Reader:
-    """Reads annotations of a data set by their keys."""
+class Reader:
+    """Reads annotations of a data set by their keys.
 
-    def __init__(self, tree: Tree) -> None:
+    `read_object(element, source, found)` reads one object of the annotation file `source`, or tells `found` why there
+    is none.
+    """
+
+    def __init__(self, tree: Tree, read_object: Callable[[Element, str, Content], Object | None] | None = None) -> None:
         self.root, self.pictures = tree.root, tree.pictures
+        self.read_object = read_object or _object
         found = tree.ending(".xml")
         self.annotations = {key: names[0] for key, names in found.items()}
         self.faults = seconds(found, self.annotations)
@@ -118,7 +123,7 @@ class _Reader:
             return Content(faults=[Fault(name, "missing", reason)])
         names = [own for own in names if own.rpartition("/")[2] == named] or names
         found, size = Content(), _size(annotation)
-        objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
+        objects = [made for each in annotation.iterfind("object") if (made := self.read_object(each, name, found))]
         for own in names:
             found.annotated.append(AnnotatedPicture(self.root / own, composed(own), key, name, objects, size))
         found.faults = merged(found.faults)
@@ -130,19 +135,27 @@ def _object(element: Element, source: str, found: Content) -> Object | None:
 
     Parts of objects (`part`), which have boxes of their own, are not read.
     """
+    made = read_object(element, source, found)
+    if made is None:
+        return None
+    left, top, right, bottom = made.box
+    if 0 <= min(left, top) < 1:
+        found.faults.append(Fault(source, "zero", "a box begins at pixel 0"))
+    return made._replace(box=(_begin(left, right), _begin(top, bottom), right, bottom))
+
+
+def read_object(element: Element, source: str, found: Content) -> Object | None:
+    """One object whose box is as the annotation has it; None where it has no name or no box, which is a fault."""
     name, bounds = composed(_text(element, "name")), element.find("bndbox")
     try:
         if not name or bounds is None:
             raise ValueError("an object has no name" if not name else f"an object {name!r} has no bndbox")
-        sides = [_number(bounds, side) for side in SIDES]
+        left, top, right, bottom = (_number(bounds, side) for side in SIDES)
     except ValueError as error:
         found.faults.append(Fault(source, "object", str(error)))
         return None
-    left, top, right, bottom = sides
-    if 0 <= min(left, top) < 1:
-        found.faults.append(Fault(source, "zero", "a box begins at pixel 0"))
-    box = _begin(left, right), _begin(top, bottom), right, bottom
-    return Object(name, box, difficult=_text(element, "difficult").strip() in ("1", "true", "True"))
+    difficult = _text(element, "difficult").strip() in ("1", "true", "True")
+    return Object(name, (left, top, right, bottom), difficult)
 
 
 def _begin(least: float, most: float) -> float:

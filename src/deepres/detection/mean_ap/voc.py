@@ -78,7 +78,7 @@ def voc_map(
     Raises `ValueError` where `truths` and `found` differ in length.
     """
     judged = judge(truths, found, len(classes), iou)
-    figures = [_class(judged, label, name, rule) for label, name in enumerate(classes)]
+    figures = [class_figures(judged, label, name, rule) for label, name in enumerate(classes)]
     return VocResult(tuple(figures), iou, rule)
 
 
@@ -90,26 +90,30 @@ def judge(truths: Sequence[Truth], found: Sequence[Detections], classes: int, io
     first = sizes.cumsum(0) - sizes
     near = [nearest(truth, own) for truth, own in pairs]
     pictures = torch.arange(len(found)).repeat_interleave(torch.tensor([len(own) for own in found], dtype=torch.int64))
-    places = _joined([one.places for one in near], torch.int64) + first[pictures]
-    reached = _joined([one.overlaps for one in near], torch.float64) >= iou
-    crowded = _joined([one.crowded for one in near], torch.float64) >= iou
-    labels = _joined([own.labels for own in found], torch.int64)
+    places = joined([one.places for one in near], torch.int64) + first[pictures]
+    reached = joined([one.overlaps for one in near], torch.float64) >= iou
+    crowded = joined([one.crowded for one in near], torch.float64) >= iou
+    labels = joined([own.labels for own in found], torch.int64)
     # Detections of difficult objects and inside of crowd regions do not count.
-    ignored, difficult = crowded & ~reached, _joined([truth.difficult for truth in truths], torch.bool)
+    ignored, difficult = crowded & ~reached, joined([truth.difficult for truth in truths], torch.bool)
     ignored[reached] = difficult[places[reached]]
     # By falling score, the first detection that reaches an object is its hit.
-    scores, order = _joined([own.scores for own in found], torch.float32).sort(descending=True, stable=True)
+    scores, order = joined([own.scores for own in found], torch.float32).sort(descending=True, stable=True)
     order, scores = order[~ignored[order]], scores[~ignored[order]]
     ranks, reached, places = torch.arange(len(order)), reached[order], places[order]
     firsts = torch.full((int(sizes.sum()),), len(order)).scatter_reduce(0, places[reached], ranks[reached], "amin")
     hits = reached.clone()
     hits[reached] = firsts[places[reached]] == ranks[reached]
-    # The objects that count.
-    counted = ~(difficult | _joined([truth.crowd for truth in truths], torch.bool))
+    return Judged(scores, labels[order], pictures[order], hits, objects_of(truths, classes))
+
+
+def objects_of(truths: Sequence[Truth], classes: int) -> Tensor:
+    """The objects that count, neither difficult nor crowd, of each class in each picture, int64 (pictures, classes)."""
+    sizes = torch.tensor([len(truth) for truth in truths], dtype=torch.int64)
+    counted = ~joined([truth.difficult | truth.crowd for truth in truths], torch.bool)
     own = torch.arange(len(truths)).repeat_interleave(sizes)[counted]
-    kinds = own * classes + _joined([truth.labels for truth in truths], torch.int64)[counted]
-    objects = kinds.bincount(minlength=len(truths) * classes).view(len(truths), classes)
-    return Judged(scores, labels[order], pictures[order], hits, objects)
+    kinds = own * classes + joined([truth.labels for truth in truths], torch.int64)[counted]
+    return kinds.bincount(minlength=len(truths) * classes).view(len(truths), classes)
 
 
 def average_precision(hits: Tensor, objects: int, rule: Rule = "area") -> float | None:
@@ -148,7 +152,8 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _class(judged: Judged, label: int, name: str, rule: Rule) -> VocClass:
+def class_figures(judged: Judged, label: int, name: str, rule: Rule = "area") -> VocClass:
+    """The figures of one class."""
     own = judged.labels == label
     hits, objects = judged.hits[own], int(judged.objects[:, label].sum())
     recalls, precisions = precision_recall(hits, objects)
@@ -156,6 +161,6 @@ def _class(judged: Judged, label: int, name: str, rule: Rule) -> VocClass:
     return VocClass(name, objects, ap, recalls, precisions, judged.scores[own].double())
 
 
-def _joined(parts: Sequence[Tensor], kind: torch.dtype) -> Tensor:
+def joined(parts: Sequence[Tensor], kind: torch.dtype) -> Tensor:
     """The parts as one tensor on the processor, also where there are none."""
     return torch.cat([torch.empty(0, dtype=kind), *(part.cpu().to(kind) for part in parts)])
