@@ -219,5 +219,5 @@ def _outline(segmentation: Raw) -> Outline | None:
     if isinstance(read, dict):
         height, width = read["size"]
         counts = read["counts"]
-        return Runs(counts.encode("ascii", "replace") if isinstance(counts, str) else counts, (height, width))
+        return Runs(counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts, (height, width))
     return Polygons([np.array(ring, np.float64) for ring in read])
