@@ -7,12 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from pycocotools import mask as coco
 
 import box_folders as made
+from deepres.data.boxes.index import BoxIndex, open_boxes, opened
+from deepres.runtime.errors import silent
+from deepres.runtime.masks import Masks, decoded
 from images import png
 
 CLASSES = {"cat": 3, "dog": 8}
+WIDTH, HEIGHT = made.SIZE
+RING = [3.5, 2, 20, 4, 30.25, 25, 6, 20]
+TRIANGLE = [22.0, 1, 39, 1, 39, 12]
+
+
+def read(root: Path) -> BoxIndex:
+    """All pictures of a data set, with masks."""
+    return open_boxes(str(root), silent, test_set="none", masks=True).train
+
+
+def faults(root: Path, kind: str = "mask") -> list[tuple[str, str, int]]:
+    """The faults of one kind: names, reasons and how often."""
+    found = opened(str(root), silent, test_set="none", masks=True).faults
+    return [(own.name, own.reason, own.times) for own in found if own.kind == kind]
+
+
+def masks_of(index: BoxIndex, place: int = 0) -> Masks:
+    """The masks of one picture."""
+    masks = index.truth(place).masks
+    assert masks is not None
+    return masks
+
+
+def pixels(segmentation) -> torch.Tensor:
+    """The mask that pycocotools makes of polygons, uint8 (height, width)."""
+    rle = coco.merge(coco.frPyObjects(segmentation, HEIGHT, WIDTH))
+    return decoded(Masks.of([rle["counts"]], [(HEIGHT, WIDTH)]))[0]
 
 
 def coco_json(file: Path, objects: Mapping[str, Sequence[tuple[str, Any, int]]]) -> Path:

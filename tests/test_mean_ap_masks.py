@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from deepres.detection.detection_table import DetectionTable, read_detections, write_detections
+from deepres.detection.figures import Figures
 from deepres.detection.mean_ap.bootstrap import map_interval
 from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.mean_ap.masked import all_masked
@@ -164,12 +166,32 @@ def test_boxes_without_masks_have_no_figures_of_masks():
         coco_map([replace(own, masks=None)], [found], "a", "masks")
 
 
-# --- kept in a file ---
+# --- for readers, and kept in a file ---
 
 
 def table(truths, found):
     names = tuple(f"{place}.png" for place in range(len(truths)))
     return DetectionTable("data", names, tuple("abc"), tuple(truths), tuple(found), (), {"title": "test"})
+
+
+def test_the_figures_of_a_test_have_those_of_masks_where_there_are_some():
+    truths, found = masked_case(0, pictures=5)
+    figures = Figures(table(truths, found))
+    assert figures.masks is not None
+    at50, at70 = figures.masks.regions
+    record = figures.record()["masks"]
+    assert record["map50_r"] == pytest.approx(100 * at50.map, abs=1e-3) and record["map70_r"] <= record["map50_r"]
+    assert record["map50_r_interval"][0] <= record["map50_r"] <= record["map50_r_interval"][1]
+    assert record["coco"]["map50"] == pytest.approx(100 * coco_map(truths, found, "abc", "masks").map50, abs=1e-3)
+    assert [own["name"] for own in record["classes"]] == ["a", "b", "c"]
+    json.dumps(record)
+    by_title = {own.title: own for own in figures.tables()}
+    rows = by_title["Average precision of masks by class"].rows
+    assert rows[-1] == ("mean", *rows[-1][1:3], f"{100 * at50.map:.1f}", f"{100 * at70.map:.1f}")
+    assert {"COCO's figures of masks", "COCO's figures", "COCO's figures of masks by class"} <= set(by_title)
+    alone = Figures(table(truths, [replace(own, masks=None) for own in found]))
+    assert alone.masks is None and "masks" not in alone.record()
+    assert len(alone.tables()) == len(figures.tables()) - 3
 
 
 def test_a_table_of_detections_keeps_the_masks(tmp_path):
