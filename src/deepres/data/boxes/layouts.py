@@ -22,7 +22,14 @@ FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, an
 TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
 VOC_ROOT = re.compile(rb"<annotation[\s>]")  # and not the <annotations> of others
-OUTLINED = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, labelme.LAYOUT: labelme.labelme_source}
+READERS = {
+    voc.LAYOUT: voc.voc_source,
+    coco.LAYOUT: coco.coco_source,
+    labelme.LAYOUT: labelme.labelme_source,
+    yolo.LAYOUT: yolo.yolo_source,
+}
+# The readers of layouts that have masks, where these are asked for.
+MASKED = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, labelme.LAYOUT: labelme.labelme_source}
 
 
 def is_boxes(data: str) -> bool:
@@ -75,8 +82,8 @@ def find_source(root: Path, masks: bool = False) -> Source:
             "JPEGImages/), COCO JSON (annotations/instances_NAME.json), LabelMe (a JSON file beside each picture) or "
             "YOLO (images/, labels/ and data.yaml)"
         )
-    tree, masked = Tree.of(root), OUTLINED.get(layouts[0])
-    source = yolo.yolo_source(tree) if masked is None else masked(tree, masks)
+    layout, tree = layouts[0], Tree.of(root)
+    source = MASKED[layout](tree, masks=True) if masks and layout in MASKED else READERS[layout](tree)
     if others := layouts[1:]:
         source = replace(source, notes=(*source.notes, f"read as {layouts[0]}; its {others[0]} files are not read"))
     return source
