@@ -154,9 +154,9 @@ def mask_areas(masks: Masks) -> Tensor:
 
 def mask_boxes(masks: Masks) -> Tensor:
     """The box around each mask, float32 (n, 4), in continuous coordinates; zeros for an empty one and one not known."""
-    boxes, known = torch.zeros(len(masks), 4), masks.known
-    if known.any():
-        boxes[known] = torch.from_numpy(np.asarray(_coco().toBbox(masks[known].rles()), np.float32)).view(-1, 4)
+    boxes, some = torch.zeros(len(masks), 4), mask_areas(masks) > 0  # old versions give an empty one huge sides
+    if some.any():
+        boxes[some] = torch.from_numpy(np.asarray(_coco().toBbox(masks[some].rles()), np.float32)).view(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
