@@ -121,6 +121,13 @@ def _rows(found: "Detections", spotter: "Spotter") -> Iterator[Row]:
         yield spotter.classes[label], score, tuple(box)
 
 
+def _masks(found: "Detections", name: str) -> list[dict[str, Any]]:
+    """The mask of each detection under this name, in COCO's compressed run lengths; nothing where there are none."""
+    if found.masks is None:
+        return [{}] * len(found)
+    return [{name: {"size": own["size"], "counts": own["counts"].decode()}} for own in found.masks.rles()]
+
+
 def _write_table(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence[Path]) -> None:
     from deepres.findings import Cell, Table
     from deepres.report.console import print_tables
@@ -156,8 +163,8 @@ def _write_csv(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence[
 def _write_json_lines(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence[Path]) -> None:
     for one in found:
         boxes = [
-            {"class": name, "score": round(score, 6), "box": [round(edge, DIGITS) for edge in box]}
-            for name, score, box in _rows(one.found, spotter)
+            {"class": name, "score": round(score, 6), "box": [round(edge, DIGITS) for edge in box], **mask}
+            for (name, score, box), mask in zip(_rows(one.found, spotter), _masks(one.found, "mask"), strict=True)
         ]
         height, width = one.size
         print(json.dumps({"picture": one.name, "width": width, "height": height, "detections": boxes}), flush=True)
@@ -171,15 +178,15 @@ def _write_coco(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence
     lines = 0
     print("[", end="")
     for one in found:
-        for label, (_, score, (left, top, right, bottom)) in zip(
-            one.found.labels.tolist(), _rows(one.found, spotter), strict=True
-        ):
+        columns = one.found.labels.tolist(), _rows(one.found, spotter), _masks(one.found, "segmentation")
+        for label, (_, score, (left, top, right, bottom)), mask in zip(*columns, strict=True):
             result: dict[str, Any] = {
                 "image_id": ids[one.name],
                 "category_id": spotter.category_ids[label],
                 "bbox": [round(value, DIGITS) for value in (left, top, right - left, bottom - top)],
                 "score": round(score, 6),
                 "file_name": one.name,
+                **mask,
             }
             print("," * (lines > 0), json.dumps(result), sep="\n" if lines else "", end="")
             lines += 1

@@ -8,14 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from deepres.detection.detection_table import DetectionTable
+from deepres.detection.mask_figures import MaskFigures, mask_figures
 from deepres.detection.mean_ap.bootstrap import map_interval
 from deepres.detection.mean_ap.coco import CocoResult, coco_map
 from deepres.detection.mean_ap.confusion import confusion_matrix
 from deepres.detection.mean_ap.ilsvrc import ilsvrc_map
 from deepres.detection.mean_ap.outcomes import Outcome, outcomes
 from deepres.detection.mean_ap.tables import (
+    DIGITS,
     coco_tables,
     confusion_table,
+    in_percent,
     outcome_table,
     percent,
     recall_table,
@@ -27,7 +30,6 @@ from deepres.records import Json
 
 SURE = 0.5  # least score of the detections that mistakes are told of, and that pictures show
 MOST_CONFUSED = 100  # classes; a larger confusion matrix is left out of a record
-DIGITS = 4  # of a percentage behind the point
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Figures:
         return map_interval(self.table.truths, self.table.found, self.table.classes)
 
     @cached_property
+    def masks(self) -> MaskFigures | None:
+        """The figures of masks, where the detections have some."""
+        return mask_figures(self.table)
+
+    @cached_property
     def confusion(self) -> Tensor:
         """What objects are taken for, by detections of a score of `SURE` or more."""
         return confusion_matrix(self.table.truths, self.table.found, len(self.table.classes), SURE)
@@ -90,6 +97,7 @@ class Figures:
         return (
             voc_table(self.by_area, self.interval),
             *coco_tables(self.coco),
+            *(self.masks.tables() if self.masks is not None else ()),
             *([recall_table(self.table.recalls)] if self.table.recalls else []),
             confusion_table(self.confusion, self.table.classes, SURE),
             outcome_table(self.outcomes, SURE),
@@ -101,7 +109,7 @@ class Figures:
         each = zip(area.classes, points.classes, coco.pop("classes"), strict=True)
         classes: list[Json] = [
             {"name": own.name, "objects": own.objects, "detections": len(own.scores)}
-            | _percent({"ap": own.ap, "ap_11_point": old.ap, "coco_ap": more["ap"], "coco_ap50": more["ap50"]})
+            | in_percent({"ap": own.ap, "ap_11_point": old.ap, "coco_ap": more["ap"], "coco_ap50": more["ap50"]})
             for own, old, more in each
         ]
         small = len(classes) <= MOST_CONFUSED
@@ -114,12 +122,13 @@ class Figures:
         return (
             self.table.facts
             | {"data": self.table.data, "images": len(self.table.names)}
-            | _percent(means)
+            | in_percent(means)
             | {"map50_interval": self.interval and [round(100 * end, DIGITS) for end in self.interval]}
-            | {"coco": _percent(coco), "classes": classes}
-            | {"proposal_recall": [{"most": one.most} | _percent(_shares(asdict(one))) for one in self.table.recalls]}
+            | {"coco": in_percent(coco), "classes": classes}
+            | {"proposal_recall": [{"most": one.most} | in_percent(_shares(asdict(one))) for one in self.table.recalls]}
             | {"outcomes": dict(Counter(one.kind for one in self.outcomes))}
             | {"confusion": self.confusion.tolist() if small else None}
+            | ({} if self.masks is None else {"masks": self.masks.record()})
         )
 
 
@@ -132,7 +141,3 @@ def summary(each: list[Figures]) -> Table:
 
 def _shares(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "most"}
-
-
-def _percent(values: dict[str, float | None]) -> Json:
-    return {name: None if value is None else round(100 * value, DIGITS) + 0.0 for name, value in values.items()}

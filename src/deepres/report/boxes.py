@@ -1,4 +1,4 @@
-"""Boxes drawn into pictures, with class and score: what a detector finds, and what the annotation has."""
+"""Boxes and masks drawn into pictures, with class and score: what a detector finds, and what the annotation has."""
 
 import colorsys
 from collections.abc import Sequence
@@ -8,20 +8,22 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2 import functional
-from torchvision.utils import draw_bounding_boxes
+from torchvision.transforms.v2 import InterpolationMode, functional
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from deepres.data.boxes.truth import Truth
 from deepres.models.detection.outputs import Detections
 from deepres.report.colours import LINES, THEME
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import replacing
+from deepres.runtime.masks import Masks, decoded
 from deepres.runtime.printing import visible
 
 TEXT = 0.026  # height of the letters, in the mean of the picture's sides
 LEAST_TEXT = 9  # pixels
 LINE = 5  # so many times thinner than the letters are high
 RIM = 3  # so many times thinner than a line its dark rim is
+COVER = 0.5  # share of its colour in a mask; the rest is the picture
 GOLDEN = 0.618034  # hues so far apart, around the circle, never come near each other soon
 Colour = tuple[int, int, int]
 INK: Colour = (0, 0, 0)
@@ -32,12 +34,13 @@ QUALITY = 92  # of a JPEG
 class Marks:
     """The n boxes that are drawn into one picture: (n, 4) in its pixels, each with a text and a colour.
 
-    Where they overlap, the first lies on top.
+    Where they overlap, the first lies on top. `masks` may be of a picture of another size.
     """
 
     boxes: Tensor
     texts: Sequence[str]
     colours: Sequence[Colour]
+    masks: Masks | None = None
 
 
 def colour_of(label: int) -> Colour:
@@ -53,7 +56,7 @@ def of_detections(found: Detections, classes: Sequence[str]) -> Marks:
     """The marks of detections: class and score."""
     labels: list[int] = found.labels.tolist()
     texts = [f"{visible(classes[own])} {score:.2f}" for own, score in zip(labels, found.scores.tolist(), strict=True)]
-    return Marks(found.boxes, texts, [*map(colour_of, labels)])
+    return Marks(found.boxes, texts, [*map(colour_of, labels)], found.masks)
 
 
 def of_truth(truth: Truth, classes: Sequence[str]) -> Marks:
@@ -64,7 +67,7 @@ def of_truth(truth: Truth, classes: Sequence[str]) -> Marks:
         for crowd, difficult in zip(truth.crowd.tolist(), truth.difficult.tolist(), strict=True)
     ]
     texts = [visible(classes[label]) + own for label, own in zip(labels, more, strict=True)]
-    return Marks(truth.boxes, texts, [*map(colour_of, labels)])
+    return Marks(truth.boxes, texts, [*map(colour_of, labels)], truth.masks)
 
 
 def draw(picture: Tensor, marks: Marks) -> Image.Image:
@@ -74,6 +77,8 @@ def draw(picture: Tensor, marks: Marks) -> Image.Image:
     letters = max(LEAST_TEXT, round(TEXT * (height * width) ** 0.5))
     line = max(1, round(letters / LINE))
     rim = max(1, round(line / RIM))
+    if marks.masks is not None:
+        image = _covered(image, marks.masks, marks.colours)
     # The lines, on a dark rim; torchvision takes the last pixels that belong to a box.
     last = torch.tensor([width - 1, height - 1]).repeat(2)
     edges = torch.cat([marks.boxes[:, :2].floor(), marks.boxes[:, 2:].ceil() - 1], 1).cpu().long().flip(0)
@@ -101,6 +106,14 @@ def write(image: Image.Image, file: Path) -> None:
             image.save(partial, kind, **how)
     except OSError as error:
         raise InputError(f"the picture {file} cannot be written ({error}); give another folder") from None
+
+
+def _covered(image: Tensor, masks: Masks, colours: Sequence[Colour]) -> Tensor:
+    """An image uint8 (3, H, W) with its masks in their colours, those of its pictures in the size of the image."""
+    for place in reversed(masks.known.nonzero().flatten().tolist()):
+        pixels = functional.resize(decoded(masks[place : place + 1]), [*image.shape[1:]], InterpolationMode.NEAREST)
+        image = draw_segmentation_masks(image, pixels.bool(), alpha=COVER, colors=[colours[place]])
+    return image
 
 
 def _write(

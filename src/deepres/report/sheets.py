@@ -128,11 +128,13 @@ def _alarmed(marks: Marks, place: int | None) -> Marks:
     order = sorted(range(count), key=lambda own: own != place)
     texts = [marks.texts[own] if own == place else "" for own in order]
     colours = [ALARM if own == place else MUTED for own in order]
-    return Marks(marks.boxes[torch.tensor(order, dtype=torch.int64)], texts, colours)
+    places = torch.tensor(order, dtype=torch.int64)
+    return Marks(marks.boxes[places], texts, colours, None if marks.masks is None else marks.masks[places])
 
 
 def _first(found: Detections, count: int) -> Detections:
-    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count])
+    masks = None if found.masks is None else found.masks[:count]
+    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count], masks)
 
 
 def sure(found: Sequence[Detections]) -> list[Detections]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from deepres.data.boxes import coco, ilsvrc, voc, yolo
+from deepres.data.boxes import coco, ilsvrc, labelme, voc, yolo
 from deepres.data.boxes.annotations import Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
 from deepres.data.part_names import IMAGE_SUFFIXES
@@ -26,8 +26,11 @@ READERS = {
     ilsvrc.LAYOUT: ilsvrc.ilsvrc_source,
     voc.LAYOUT: voc.voc_source,
     coco.LAYOUT: coco.coco_source,
+    labelme.LAYOUT: labelme.labelme_source,
     yolo.LAYOUT: yolo.yolo_source,
 }
+# The readers of layouts that have masks, where these are asked for.
+MASKED = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, labelme.LAYOUT: labelme.labelme_source}
 
 
 def is_boxes(data: str) -> bool:
@@ -64,20 +67,26 @@ def _layouts(root: Path) -> Iterator[str]:
         yield ilsvrc.LAYOUT if any(annotations) else voc.LAYOUT
     if any(map(coco.is_coco, seen.get(".json", ()))):
         yield coco.LAYOUT
+    if any(map(labelme.is_labelme, seen.get(".json", ()))):
+        yield labelme.LAYOUT
     if _is_yolo(seen):
         yield yolo.LAYOUT
 
 
-def find_source(root: Path) -> Source:
-    """The data set in a folder. Raises `InputError` for a folder in no layout with boxes, and `OSError`."""
+def find_source(root: Path, masks: bool = False) -> Source:
+    """The data set in a folder, with the outlines of its objects where `masks` are asked for.
+
+    Raises `InputError` for a folder in no layout with boxes, and `OSError`.
+    """
     layouts = list(_layouts(root))
     if not layouts:
         raise InputError(
             f"{root} has no boxes in a layout that is known; give a folder of Pascal VOC (Annotations/ with XML, "
-            "JPEGImages/), ILSVRC DET (Annotations/DET/, Data/DET/), COCO JSON (annotations/instances_NAME.json) or "
-            "YOLO (images/, labels/ and data.yaml)"
+            "JPEGImages/), ILSVRC DET (Annotations/DET/, Data/DET/), COCO JSON (annotations/instances_NAME.json), "
+            "LabelMe (a JSON file beside each picture) or YOLO (images/, labels/ and data.yaml)"
         )
-    source = READERS[layouts[0]](Tree.of(root))
+    layout, tree = layouts[0], Tree.of(root)
+    source = MASKED[layout](tree, masks=True) if masks and layout in MASKED else READERS[layout](tree)
     if others := layouts[1:]:
         source = replace(source, notes=(*source.notes, f"read as {layouts[0]}; its {others[0]} files are not read"))
     return source

@@ -13,6 +13,7 @@ from deepres.detection.mean_ap.recall import ProposalRecall
 from deepres.detection.mean_ap.voc import VocClass, VocResult, falling
 from deepres.findings import Cell, Figure, PrecisionRecall, PrecisionRecallPanel, Table
 
+DIGITS = 4  # of a percentage behind the point, in a record
 MOST_CLASSES = 20  # of a confusion matrix that is shown whole
 PANEL, MOST_CURVES = 8, 24  # classes of one panel of curves, and of a figure that shows all
 
@@ -30,8 +31,25 @@ def voc_table(result: VocResult, interval: tuple[float, float] | None = None) ->
     return Table("Average precision by class", caption, ("class", "objects", "detections", "AP (%)"), tuple(rows))
 
 
-def coco_tables(result: CocoResult) -> tuple[Table, Table]:
-    """COCO's twelve figures, then those of each class."""
+def region_table(at: Sequence[VocResult], interval: tuple[float, float] | None = None) -> Table:
+    """mAP^r by class: average precision of masks at several IoU, the mean last; `interval` is that of the first."""
+    first = at[0]
+    rows: list[tuple[Cell, ...]] = [
+        (one.name, one.objects, len(one.scores), *(percent(own.classes[label].ap) for own in at))
+        for label, one in enumerate(first.classes)
+    ]
+    total = (sum(one.objects for one in first.classes), sum(len(one.scores) for one in first.classes))
+    rows.append(("mean", *total, *(percent(own.map) for own in at)))
+    caption = "By 11 points of recall, as Multi-task Network Cascades counts; objects without a mask do not count."
+    if interval is not None:
+        low, high = map(percent, interval)
+        caption += f" Bootstrap 95 % interval of the mean at {first.iou:g} over pictures: {low} to {high}."
+    columns = ("class", "objects", "detections", *(f"AP at mask IoU {own.iou:g} (%)" for own in at))
+    return Table("Average precision of masks by class", caption, columns, tuple(rows))
+
+
+def coco_tables(result: CocoResult, what: str = "") -> tuple[Table, Table]:
+    """COCO's twelve figures, then those of each class; `what` is compared, where it is not boxes."""
     names = {
         "mAP@[.5,.95]": result.map,
         "mAP@.5": result.map50,
@@ -51,8 +69,8 @@ def coco_tables(result: CocoResult) -> tuple[Table, Table]:
     each = [(one.name, *map(percent, (one.ap, one.ap50, one.ap75, one.recall))) for one in result.classes]
     columns = ("class", "AP@[.5,.95] (%)", "AP@.5 (%)", "AP@.75 (%)", "recall (%)")
     return (
-        Table("COCO's figures", caption, ("figure", "%"), tuple(rows)),
-        Table("COCO's figures by class", "Recall is that with 100 detections.", columns, tuple(each)),
+        Table(f"COCO's figures{what}", caption, ("figure", "%"), tuple(rows)),
+        Table(f"COCO's figures{what} by class", "Recall is that with 100 detections.", columns, tuple(each)),
     )
 
 
@@ -128,3 +146,8 @@ def _span(classes: Sequence[VocClass]) -> str:
 def percent(value: float | None) -> str | None:
     """A share from 0 to 1 in percent with one decimal."""
     return None if value is None else f"{100 * value:.1f}"
+
+
+def in_percent(values: dict[str, float | None]) -> dict[str, float | None]:
+    """Shares from 0 to 1 in percent, for a record."""
+    return {name: None if value is None else round(100 * value, DIGITS) + 0.0 for name, value in values.items()}
