@@ -1,9 +1,11 @@
 """Small cascades with random weights, and scenes with masks."""
 
-import torch
-from torch import nn
+from dataclasses import dataclass
 
-from deepres.detection.cascade.true_masks import DenseMasks
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
 from deepres.models.catalog import build
 from deepres.models.segmentation.cascade import Cascade
 from detection_scenes import PLAN, generator, random_boxes
@@ -33,6 +35,30 @@ def _spread(net):
         layer.weight.mul_(spread / std[:, None])
         layer.bias.copy_(-spread * mean / std)
     return net
+
+
+@dataclass(frozen=True, eq=False)
+class DenseMasks:
+    """True masks as pictures: bool (n, H, W); the object at the place `unknown` has none."""
+
+    masks: Tensor
+    unknown: int = -1
+
+    @property
+    def known(self):
+        return torch.arange(len(self.masks)) != self.unknown
+
+    @property
+    def areas(self):
+        return torch.where(self.known, self.masks.sum((1, 2), dtype=torch.float32), torch.nan)
+
+    def cut(self, places, boxes, size):
+        """Means of bilinear samples, of which there are about as many as pixels."""
+        if not len(boxes):
+            return boxes.new_zeros(0, size, size)
+        rows = torch.cat([places[:, None].to(boxes), boxes], 1)
+        found = roi_align(self.masks[:, None].float(), rows, size, aligned=True)[:, 0]
+        return torch.where(self.known[places][:, None, None], found, torch.nan)
 
 
 def ovals(boxes, size=SIZE):

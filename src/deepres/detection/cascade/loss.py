@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepres.detection.cascade.recipe import CascadeRecipe
-from deepres.detection.cascade.targets import Binarising, RegionTargets, mask_labels, of_all, sampled
+from deepres.detection.cascade.targets import LEFT_OUT, Binarising, RegionTargets, mask_labels, of_all, sampled
 from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.loss import anchor_losses, region_losses
 from deepres.detection.targets import Objects, sample_anchors
@@ -58,13 +58,16 @@ def pass_losses(
     That of masks is twice the mean cross-entropy over all positions of the positive regions' masks. Those of classes
     are means over the regions. That of boxes is the one of `detection.loss`.
     """
+    # Masks of positive regions, which come first in each image.
     logits = found.masks.split([len(own) for own in found.regions])
-    positive = torch.cat([part[: len(own.objects)] for part, own in zip(logits, targets, strict=True)]).float()
-    wanted = torch.cat([own.masks for own in targets]).to(positive)
-    pixels = F.binary_cross_entropy_with_logits(positive, wanted, reduction="sum") / max(1, wanted.numel())
+    positive = torch.cat([part[: len(own.objects)][own.known] for part, own in zip(logits, targets, strict=True)])
+    wanted = torch.cat([own.masks[own.known] for own in targets]).float()
+    pixels = F.binary_cross_entropy_with_logits(positive.float(), wanted, reduction="sum") / max(1, wanted.numel())
+    # Both classes, and boxes.
     classes, boxes = region_losses(found.found, [own.sample for own in targets])
     labels = mask_labels(found, targets, masks, how)
-    masked = F.cross_entropy(found.mask_logits.float(), labels, reduction="sum") / max(1, len(labels))
+    counted = (labels != LEFT_OUT).sum().clamp(min=1)
+    masked = F.cross_entropy(found.mask_logits.float(), labels, ignore_index=LEFT_OUT, reduction="sum") / counted
     return MASK_WEIGHT * pixels, classes, masked, boxes
 
 

@@ -12,6 +12,7 @@ from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.targets import Objects, Sample, sample_regions
 from deepres.models.segmentation.cascade import Pass
 
+LEFT_OUT = -100  # the label of a masked region that no loss counts, by PyTorch's convention
 MASK_POSITIVE = 0.5  # overlap (IoU) of a mask with the true one from which on it has the class of the object
 FINE = 4  # masks are compared at so many samples a side of a position
 
@@ -21,12 +22,13 @@ class RegionTargets:
     """What R sampled regions of one image must learn, of which the first p are positive.
 
     `sample` has their classes and boxes; `objects` (p,) are the places of the true objects of the positive ones, and
-    `masks` bool (p, S, S) the true masks inside of these regions.
+    `masks` bool (p, S, S) the true masks inside of these regions. Those that are not `known`, bool (p,), do not count.
     """
 
     sample: Sample
     objects: Tensor
     masks: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def of_all(regions: Tensor, objects: Objects, masks: TrueMasks, how: Binarising)
 def _with_masks(regions: Tensor, objects: Objects, masks: TrueMasks, how: Binarising, sample: Sample) -> RegionTargets:
     own = regions[sample.places[: len(sample.deltas)]]
     nearest = box_iou(own, objects.boxes).max(1).indices if len(own) else sample.places[:0]
-    return RegionTargets(sample, nearest, masks.cut(nearest, own, how.size) >= how.least)
+    known = masks.known.to(own.device)[nearest]
+    return RegionTargets(sample, nearest, masks.cut(nearest, own, how.size) >= how.least, known)
 
 
 @torch.no_grad()
@@ -67,7 +70,8 @@ def mask_labels(found: Pass, targets: Sequence[RegionTargets], masks: Sequence[T
     """The class that each masked region must get, int64 (R,), image by image.
 
     That is the class of its object if the region is positive and its predicted mask, binarised, overlaps the whole true
-    mask by 0.5 (IoU) or more; else the background, 0 (MNC, Sec. 3.3).
+    mask by 0.5 (IoU) or more; else the background, 0 (MNC, Sec. 3.3). Where the mask of the object is not known, it is
+    LEFT_OUT.
     """
     labels: list[Tensor] = []
     counts = [len(own) for own in found.regions]
@@ -75,6 +79,7 @@ def mask_labels(found: Pass, targets: Sequence[RegionTargets], masks: Sequence[T
         shared = _overlap(logits[: len(own.objects)], regions[: len(own.objects)], own.objects, true, how)
         kept = own.sample.labels.clone()
         kept[: len(shared)][shared < MASK_POSITIVE] = 0
+        kept[: len(shared)][~own.known] = LEFT_OUT
         labels.append(kept)
     return torch.cat(labels)
 
@@ -89,5 +94,5 @@ def _overlap(logits: Tensor, regions: Tensor, objects: Tensor, true: TrueMasks, 
     shared = (inside & (true.cut(objects, regions, fine) >= 0.5)).sum((1, 2))
     # From samples of the box to square pixels, in which the part of the object outside of the box counts, too.
     pixels = (regions[:, 2:] - regions[:, :2]).prod(1) / fine**2
-    union = inside.sum((1, 2)) * pixels + true.areas[objects] - shared * pixels
+    union = inside.sum((1, 2)) * pixels + true.areas.to(pixels)[objects] - shared * pixels
     return shared * pixels / union.clamp(min=torch.finfo(union.dtype).tiny)
