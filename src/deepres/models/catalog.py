@@ -7,6 +7,7 @@ resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; opti
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
 vgg16 googlenet ...        what the paper compares with: the rows of `registry.NETWORKS`
 faster-rcnn-resnet50 ...   a detector on any of these (Appendix A)
+mnc-resnet50 ...           a detector that gives masks, too: Multi-task Network Cascades
 
 For a new network, add a row there.
 """
@@ -19,10 +20,13 @@ from typing import Any
 
 from deepres.models.classifier import give_scores_in_full
 from deepres.models.network import Network
-from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
+from deepres.models.registry import CASCADE, CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import DETECTION
+from deepres.runtime.figures import DETECTION, SEGMENTATION
+
+# Label and task of networks that have a backbone, by what stands before its name.
+_DETECTORS = {DETECTOR: ("Faster R-CNN", DETECTION), CASCADE: ("MNC", SEGMENTATION)}
 
 
 def build(
@@ -47,15 +51,15 @@ def build(
     a row of `NETWORKS` gives no `Network`.
     """
     known = entry(name)
-    if name.startswith(DETECTOR):
+    if prefix := _prefix(name):
         features = build(
-            name.removeprefix(DETECTOR),
+            name.removeprefix(prefix),
             in_channels=in_channels,
             stride_on=stride_on,
             residual_layers=residual_layers,
             pool_padding=pool_padding,
         )
-        return _detector(features, DETECTED if num_classes is None else num_classes, detector or {})
+        return _detector(prefix, features, DETECTED if num_classes is None else num_classes, detector or {})
     classes = CLASSES[known.family] if num_classes is None else num_classes
     for what, count in (("num_classes", classes), ("in_channels", in_channels)):
         if count < 1:
@@ -77,13 +81,23 @@ def build(
     return net
 
 
-def _detector(features: Network, num_classes: int, plan: Mapping[str, Any]) -> Network:
-    """A detector on `features`."""
-    from deepres.models.detection.detector import detector  # loads torchvision, which takes seconds
+def _prefix(name: str) -> str:
+    """What stands before the name of the backbone of a detector; nothing of other networks."""
+    return next((prefix for prefix in _DETECTORS if name.startswith(prefix)), "")
+
+
+def _detector(prefix: str, features: Network, num_classes: int, plan: Mapping[str, Any]) -> Network:
+    """A detector on `features`, or one with masks."""
+    if num_classes < 1:
+        raise InputError(f"num_classes of {prefix}{features.name} must be 1 or more, not {num_classes}")
+    if prefix == CASCADE:  # both load torchvision, which takes seconds
+        from deepres.models.segmentation.cascade import cascade
+        from deepres.models.segmentation.plan import CascadePlan
+
+        return cascade(features, CascadePlan.of(plan), num_classes)
+    from deepres.models.detection.detector import detector
     from deepres.models.detection.plan import DetectorPlan
 
-    if num_classes < 1:
-        raise InputError(f"num_classes of {DETECTOR}{features.name} must be 1 or more, not {num_classes}")
     return detector(features, DetectorPlan.of(plan), num_classes)
 
 
@@ -96,14 +110,12 @@ def entry(name: str) -> Entry:
     """What is known of a network without building it. Raises `InputError` for an unknown name, naming what is near."""
     if name in NETWORKS:
         return NETWORKS[name]
-    if name.startswith(DETECTOR):
-        backbone = name.removeprefix(DETECTOR)
-        if backbone.startswith(DETECTOR):
-            raise InputError(
-                f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
-            )
-        features = entry(backbone)
-        return replace(features, label=f"{features.label}, Faster R-CNN", published=None, task=DETECTION)
+    if prefix := _prefix(name):
+        backbone = name.removeprefix(prefix)
+        if _prefix(backbone):
+            raise InputError(f"a detector is no backbone of another one; put one {prefix} before the name of a network")
+        features, (label, task) = entry(backbone), _DETECTORS[prefix]
+        return replace(features, label=f"{features.label}, {label}", published=None, task=task)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

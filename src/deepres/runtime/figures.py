@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 CLASSIFICATION = "classification"  # the task of the records that name none
 DETECTION = "detection"
+SEGMENTATION = "segmentation"
 PROPOSALS = "proposals"  # the row of a run of detection that trains the RPN alone
 
 

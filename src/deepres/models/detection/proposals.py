@@ -52,6 +52,15 @@ def select(
 
     `logits` (P,), `deltas` (P, 4) and `anchors` (P, 4) are those of the anchors. k may be 0.
     """
+    boxes, best, _ = select_places(logits, deltas, anchors, size, how)
+    return boxes, best
+
+
+@torch.no_grad()
+def select_places(
+    logits: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int], how: Selection
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `select`, and the places (k,) among the anchors of which the proposals were made."""
     # Anchors of positions in the padding beside the image are none of its own; they begin where no pixel of it is.
     height, width = size
     x, y = ((anchors[:, :2] + anchors[:, 2:] - BASE) / 2).unbind(1)
@@ -60,6 +69,6 @@ def select(
     boxes = clip(decode(deltas[places], anchors[places]), size)
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = (((sides >= how.smallest) & (sides > 0)).all(1) & best.isfinite()).nonzero().flatten()
-    boxes, best = boxes[kept], best[kept]
+    boxes, best, places = boxes[kept], best[kept], places[kept]
     chosen = suppress(boxes, best, how.overlap, how.after)
-    return boxes[chosen], best[chosen]
+    return boxes[chosen], best[chosen], places[chosen]
