@@ -6,6 +6,20 @@ import torch
 from deepres.data.boxes.truth import Truth
 from deepres.models.detection.outputs import Detections
 
+# Those of COCO, in the order in which its evaluator gives them.
+FIGURES = (
+    "map",
+    "map50",
+    "map75",
+    "small",
+    "medium",
+    "large",
+    "recall1",
+    "recall10",
+    "recall100",
+    *(f"recall_{size}" for size in ("small", "medium", "large")),
+)
+
 
 def truth(boxes=(), labels=None, *, difficult=(), crowd=(), areas=None):
     """The objects of a picture: of class 0 unless told; `difficult` and `crowd` are places."""

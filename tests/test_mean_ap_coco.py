@@ -10,21 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from deepres.detection.mean_ap.coco import coco_map
-from random_boxes import detections, random_case, truth
+from random_boxes import FIGURES, detections, random_case, truth
 
 SMALL, LARGE = (0, 0, 20, 20), (50, 50, 250, 250)
-FIGURES = (
-    "map",
-    "map50",
-    "map75",
-    "small",
-    "medium",
-    "large",
-    "recall1",
-    "recall10",
-    "recall100",
-    *(f"recall_{size}" for size in ("small", "medium", "large")),
-)
 
 
 def dataset(parts, extra):

@@ -28,7 +28,7 @@ def print_boxes(name: str, train_set: str | None, test_set: str | None, json: bo
     from deepres.data.boxes.index import opened
     from deepres.report import console
 
-    facts = describe_boxes(name, opened(name, say, train_set, test_set))
+    facts = describe_boxes(name, opened(name, say, train_set, test_set, masks=True))
     if json:
         print_json(facts)
         return
@@ -67,7 +67,7 @@ def boxes_to_check(name: str, train_set: str | None, test_set: str | None) -> "t
     from deepres.data.boxes.index import opened
     from deepres.data.stream.index import Parts
 
-    found = opened(name, say, train_set, test_set)
+    found = opened(name, say, train_set, test_set, masks=True)
     wrong = [{"name": own.name, "kind": own.kind, "reason": _reason(own)} for own in found.wrong]
     return Parts(*(part.pictures for part in found.parts)), wrong, _counted(found)
 
@@ -81,7 +81,9 @@ def _counted(found: "Opened") -> str:
 
     train, test = found.parts
     boxes = f"{len(train.objects):,} and {len(test.objects):,} boxes"
-    return f"{found.layout}: {counted(len(train), len(test), train.classes)}, with {boxes}"
+    masks = [int(part.objects.masks.known.sum()) for part in found.parts if part.objects.masks is not None]
+    with_masks = f", {masks[0]:,} and {masks[1]:,} masks" if masks else ""
+    return f"{found.layout}: {counted(len(train), len(test), train.classes)}, with {boxes}{with_masks}"
 
 
 def refuse_sets(name: str, train_set: str | None, test_set: str | None) -> None:

@@ -21,6 +21,7 @@ from deepres.detection.recipe import DetectionConfig
 from deepres.detection.targets import Objects
 from deepres.models.detection.images import fitted, fitted_size
 from deepres.runtime.errors import InputError
+from deepres.runtime.masks import mirrored
 
 DRAWS, BITS = 2, 24  # random numbers of a picture, and the bits of each, that seed its augmentation
 # Brightness, contrast, saturation and hue as SSD has them; its exchange of colour channels is left out.
@@ -117,13 +118,14 @@ def augmented(how: Augmentation, encoded: bytes, draws: Sequence[float], target:
             sum(int(draw * 2**BITS) << BITS * place for place, draw in enumerate(draws))
         )
         side = how.sides[int(torch.randint(len(how.sides), ()))]
-        if how.flip and torch.rand(()) < 0.5:
+        if flipped := how.flip and bool(torch.rand(()) < 0.5):
             image, boxes = functional.horizontal_flip(image), functional.horizontal_flip(boxes)
         if torch.rand(()) < how.colour:
             image = COLOUR(image)
     height, width = fitted_size(size, side, how.longest)
     moved = functional.resize(boxes, [height, width]).as_subclass(Tensor).split([len(own) for own in every])
-    seen = Objects(moved[0], objects.labels, moved[1])
+    masks = mirrored(objects.masks) if flipped and objects.masks is not None else objects.masks
+    seen = Objects(moved[0], objects.labels, moved[1], masks)
     return Scene(fitted(image, side, how.longest), seen, size, None if proposals is None else moved[2])
 
 
@@ -155,7 +157,8 @@ def mean_colour(index: BoxIndex, reading: Reading) -> Tensor:
 def _trained_on(truth: Truth, keep_difficult: bool) -> Objects:
     """The objects that are trained on: crowds are areas to leave out, and difficult ones are left out altogether."""
     own = ~truth.crowd if keep_difficult else ~(truth.crowd | truth.difficult)
-    return Objects(truth.boxes[own], truth.labels[own], truth.boxes[truth.crowd])
+    masks = None if truth.masks is None else truth.masks[own]
+    return Objects(truth.boxes[own], truth.labels[own], truth.boxes[truth.crowd], masks)
 
 
 def _listed(samples: list[Any]) -> list[Any]:

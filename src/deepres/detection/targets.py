@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from deepres.models.detection.boxes import encode, overlaps
+from deepres.runtime.masks import Masks
 
 POSITIVE, NEGATIVE, LEFT_OUT = 1, 0, -1
 ANCHOR_POSITIVE, ANCHOR_NEGATIVE = 0.7, 0.3  # overlap (IoU) of an anchor with a box
@@ -19,15 +20,20 @@ IN_CROWD = 0.5  # share of an anchor or region in a crowd from which on it is le
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The boxes (n, 4) and labels (n,) of one image as the network sees it, and the boxes (m, 4) of its crowds."""
+    """The boxes (n, 4) and labels (n,) of one image as the network sees it, and the boxes (m, 4) of its crowds.
+
+    `masks`, where masks are learned, are those of the n boxes: mirrored with the image, but as large as the picture on
+    disk, and on the processor. `cut_masks.cut` takes what lies in a box.
+    """
 
     boxes: Tensor
     labels: Tensor
     crowds: Tensor
+    masks: Masks | None = None
 
     def to(self, device: torch.device) -> "Objects":
-        """The same on `device`."""
-        return Objects(self.boxes.to(device), self.labels.to(device), self.crowds.to(device))
+        """The same on `device`, but for the masks."""
+        return Objects(self.boxes.to(device), self.labels.to(device), self.crowds.to(device), self.masks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,11 @@ from deepres.runtime import files
 from deepres.runtime.errors import InputError
 
 if TYPE_CHECKING or find_spec("msgspec"):
-    from msgspec import DecodeError, Meta, ValidationError  # pyright: ignore[reportUnusedImport]  (others take Meta from here)
+    from msgspec import DecodeError, Meta, Raw, ValidationError  # pyright: ignore[reportUnusedImport]  (others take Meta from here)
     from msgspec import convert as _converted
     from msgspec.json import decode as _decoded
 else:
-    _decoded = None
+    _decoded, Raw = None, Any
 
     class DecodeError(Exception):
         """Never raised."""
@@ -99,6 +99,19 @@ def read_large(file: Path, kind: type[T], mend: str = MEND, *, most: int) -> T:
         raise InputError(f"{file} is nested too deep; {mend}") from None
     except (DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read (no JSON: {error}); {mend}") from None
+
+
+def read_raw(value: Raw, kind: type[T], what: str, mend: str = MEND) -> T:
+    """A part of a large JSON file that was left as it is there (a field of type `Raw`), as the type `kind`.
+
+    Raises `InputError` if it does not fit.
+    """
+    if _decoded is None:
+        return convert(value, kind, what, mend)
+    try:
+        return _decoded(value, type=kind)
+    except (ValidationError, DecodeError) as error:
+        raise InputError(_sentence(what, *_plain(str(error)), mend)) from None
 
 
 def read_bytes(file: Path, mend: str = MEND, *, hint: str = "", most: int = MOST_BYTES) -> bytes:

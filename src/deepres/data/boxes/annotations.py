@@ -6,11 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from deepres.data.boxes.outlines import Outline
 from deepres.runtime.errors import few
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom: see `truth`
 Kind = Literal[
-    "picture", "missing", "unannotated", "unread", "stray", "size", "object", "flat", "outside", "doubled", "zero"
+    "picture",
+    "missing",
+    "unannotated",
+    "unread",
+    "stray",
+    "size",
+    "object",
+    "mask",
+    "flat",
+    "outside",
+    "doubled",
+    "zero",
 ]
 # What is said of each kind when the data are opened.
 KINDS: dict[Kind, str] = {
@@ -21,6 +33,7 @@ KINDS: dict[Kind, str] = {
     "stray": "annotations that belong to no picture, or to one that has another, left out",
     "size": "annotations that give another size than the picture has; the picture's counts",
     "object": "objects without a known class or a box, left out",
+    "mask": "masks that cannot be read, whose objects have boxes alone",
     "flat": "boxes without width or height, left out",
     "outside": "boxes that reach out of the picture, cut at its border",
     "doubled": "boxes that are there more than once, kept once",
@@ -39,13 +52,17 @@ class Fault(NamedTuple):
 
 
 class Object(NamedTuple):
-    """One object of a picture. `area` is in square pixels, where the annotation gives that of a mask."""
+    """One object of a picture. `area` is in square pixels, where the annotation gives that of a mask.
+
+    `outline` is there where masks are asked for and the annotation has one.
+    """
 
     name: str
     box: Box
     difficult: bool = False
     crowd: bool = False
     area: float | None = None
+    outline: Outline | None = None
 
 
 class AnnotatedPicture(NamedTuple):
@@ -84,7 +101,7 @@ class Source:
     `files` are those that its content depends on, `pictures` the number of pictures among them. A data set that is not
     divided has one set, whose name is "". `year` is that of a VOC data set of one year; of several, the names of the
     sets have it before ("2007:trainval"). Sets of a `shared` source, as trainval and train of VOC, have pictures in
-    common.
+    common. `masks` were asked for, and there are signs of some.
     """
 
     layout: str
@@ -97,6 +114,7 @@ class Source:
     year: str = ""
     shared: bool = False
     faults: tuple[Fault, ...] = ()  # of files that are in no set
+    masks: bool = False
 
 
 def merged(faults: list[Fault]) -> list[Fault]:

@@ -1,6 +1,7 @@
 """From what annotations say to boxes that can be trained on: upright, within the picture, each once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from deepres.data.boxes.annotations import AnnotatedPicture, Box, Fault, Kind
+from deepres.data.boxes.annotations import AnnotatedPicture, Box, Fault, Kind, merged
+from deepres.data.boxes.outlines import Outline, rasterised, turned_mask
 from deepres.data.boxes.truth import Truth
 from deepres.data.rgb import SIDEWAYS, orientation_of, seen_size
+from deepres.runtime.masks import Masks, mask_areas
 
 WORDS: dict[Kind, str] = {
     "flat": "a box without width or height",
@@ -55,13 +58,14 @@ def turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
 
 
 def cleaned(
-    annotated: Sequence[AnnotatedPicture], looks: Sequence[Look], labels: dict[str, int]
+    annotated: Sequence[AnnotatedPicture], looks: Sequence[Look], labels: dict[str, int], masks: bool = False
 ) -> tuple[Packed, list[Fault]]:
     """The objects of pictures that have been looked at, and what was wrong with them.
 
     `labels` are the numbers of the class names. A box is taken as one on the upright picture, unless the annotation
     gives the size of the stored picture and this is another one: such boxes are turned with the picture. Boxes are cut
-    at the border of the picture. Those without width or height then are left out, and doubled ones kept once.
+    at the border of the picture. Those without width or height then are left out, and doubled ones kept once. With
+    `masks`, the outlines of those that are kept become masks; an object whose outline is none has no mask.
     """
     # One row for each object of all pictures.
     rows = [
@@ -85,7 +89,40 @@ def cleaned(
     doubled[order[1:]] = (own[order[1:]] == own[order[:-1]]).all(1)
     wrong: tuple[tuple[Kind, Any], ...] = (("flat", flat), ("outside", outside & ~flat), ("doubled", doubled & ~flat))
     faults = [fault for kind, mask in wrong for fault in _faults(kind, annotated, owners[mask], boxes[mask])]
-    return _packed(table[~doubled & ~flat], len(annotated)), faults + _sizes(annotated, looks)
+    kept = ~doubled & ~flat
+    packed, faults = _packed(table[kept], len(annotated)), faults + _sizes(annotated, looks)
+    if masks:
+        outlines = [own.outline for picture in annotated for own in picture.objects]
+        wanted = [(int(owners[place]), outlines[place]) for place in np.flatnonzero(kept)]
+        found, wrong_masks = _masks(annotated, looks, wanted)
+        given = ~torch.from_numpy(table[kept, 4]).isnan() | ~found.known
+        areas = torch.where(given, packed.truth.areas, mask_areas(found).float())
+        packed = packed._replace(truth=replace(packed.truth, masks=found, areas=areas))
+        faults += wrong_masks
+    return packed, faults
+
+
+def _is_stored(picture: AnnotatedPicture, head: Look) -> bool:
+    """Whether the annotation is one of the stored picture, which is not upright."""
+    return not picture.relative and picture.size == head.stored != head.upright
+
+
+def _masks(
+    annotated: Sequence[AnnotatedPicture], looks: Sequence[Look], outlines: Sequence[tuple[int, Outline | None]]
+) -> tuple[Masks, list[Fault]]:
+    """The masks of outlines, each given with the place of its picture, and what is wrong with them."""
+    texts, faults = list[bytes](), list[Fault]()
+    for owner, outline in outlines:
+        picture, head, text = annotated[owner], looks[owner], b""
+        width, height = head.stored if (turn := _is_stored(picture, head)) else head.upright
+        try:
+            if outline is not None:
+                text = rasterised(outline, (height, width))
+        except ValueError as error:
+            faults.append(Fault(picture.source, "mask", str(error)))
+        texts.append(turned_mask(text, (height, width), head.orientation) if turn and text else text)
+    sizes = [looks[owner].upright[::-1] for owner, _ in outlines]
+    return Masks.of(texts, sizes), merged(faults)
 
 
 def _placed(picture: AnnotatedPicture, head: Look) -> list[Box]:
@@ -94,7 +131,7 @@ def _placed(picture: AnnotatedPicture, head: Look) -> list[Box]:
     if picture.relative:
         width, height = head.upright
         return [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in boxes]
-    if picture.size == head.stored != head.upright:
+    if _is_stored(picture, head):
         return [turned(box, head.stored, head.orientation) for box in boxes]
     return boxes
 

@@ -1,17 +1,20 @@
-"""COCO: one JSON file for each image set, with the boxes of all its pictures."""
+"""COCO: one JSON file for each image set, with the boxes of all its pictures, and with their masks."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import numpy as np
 
 from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged
+from deepres.data.boxes.outlines import Outline, Polygons, Runs
 from deepres.data.boxes.tree import Tree, by_last, key_of
 from deepres.data.part_names import TOKEN, part_name
 from deepres.data.walk import class_name, composed
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import require_regular
-from deepres.runtime.untrusted import Meta, read_large
+from deepres.runtime.untrusted import Meta, Raw, read_large, read_raw
 
 LAYOUT = "COCO JSON"
 MOST_BYTES = 2**31
@@ -19,6 +22,7 @@ PEEK = 2**16  # bytes at both ends of a file, among which are the names of its l
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 MEANINGLESS = {"instances", "annotations", "annotation", "coco", "labels", "result", "json"}
 FOLDERS = ("images", "", "data", "JPEGImages", "imgs")
+SEGMENTATION = b'"segmentation"'
 MEND = "write it anew, as COCO's instances_NAME.json"
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -38,6 +42,15 @@ class _Annotation(TypedDict):
     iscrowd: NotRequired[int | bool | None]
 
 
+class _MaskedAnnotation(_Annotation):
+    segmentation: NotRequired[Raw]  # parsed one by one, since all of COCO as numbers of Python fill memory
+
+
+class _Runs(TypedDict):
+    counts: list[int] | str
+    size: Annotated[list[int], Meta(min_length=2, max_length=2)]
+
+
 class _Category(TypedDict):
     id: Id
     name: str
@@ -49,20 +62,31 @@ class _Coco(TypedDict):
     categories: NotRequired[list[_Category]]
 
 
+class _MaskedCoco(TypedDict):
+    images: list[_Image]
+    annotations: NotRequired[list[_MaskedAnnotation]]
+    categories: NotRequired[list[_Category]]
+
+
 def is_coco(file: Path) -> bool:
     """Whether a JSON file has the lists of COCO, by its first and last bytes."""
-    try:
-        require_regular(file)
-        with file.open("rb") as stream:
-            ends = stream.read(PEEK)
-            stream.seek(max(file.stat().st_size - PEEK, 0))
-            ends += stream.read(PEEK)
-    except OSError:
-        return False
+    ends = ends_of(file)
     return sum(key in ends for key in KEYS) >= 2
 
 
-def coco_source(tree: Tree) -> Source:
+def ends_of(file: Path) -> bytes:
+    """The first and the last bytes of a file; none of what cannot be read."""
+    try:
+        require_regular(file)
+        with file.open("rb") as stream:
+            first = stream.read(PEEK)
+            stream.seek(max(file.stat().st_size - PEEK, 0))
+            return first + stream.read(PEEK)
+    except OSError:
+        return b""
+
+
+def coco_source(tree: Tree, masks: bool = False) -> Source:
     """A data set in COCO's layout: a set for each JSON file, with the name of its file or its folder.
 
     `instances_train2017.json` is "train2017", `valid/_annotations.coco.json` is "valid". Where there are instances, the
@@ -73,12 +97,13 @@ def coco_source(tree: Tree) -> Source:
     instances = [name for name in files if name.rpartition("/")[2].startswith("instances_")]
     other = sorted(set(files) - set(instances)) if instances else []
     sets: dict[str, Callable[[], Content]] = {}
-    reader = _Reader(tree)
+    masked = masks and any(SEGMENTATION in ends_of(tree.root / name) for name in instances or files)
+    reader = _Reader(tree, masked)
     for name in instances or files:
         own = _set_name(name)
         sets[own if own not in sets else name] = partial(reader.read, name, own)
     notes = (*tree.notes, *[f"not read, since there are instances: {', '.join(other)}"] * bool(other))
-    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes)
+    return Source(LAYOUT, tree.root, tree.files, tree.count, sets, notes=notes, masks=masked)
 
 
 def _set_name(name: str) -> str:
@@ -96,14 +121,16 @@ def _set_name(name: str) -> str:
 class _Reader:
     """Reads the sets of a data set, and finds their pictures among its files."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.root = tree.root
+    def __init__(self, tree: Tree, masks: bool) -> None:
+        self.root, self.masks = tree.root, masks
         self.files = {composed(name): name for own in tree.pictures.values() for name in own}
         self.by_name = by_last(self.files)
 
     def read(self, file: str, name: str) -> Content:
         """The pictures and objects of one JSON file. Raises `InputError` where it cannot be read."""
-        stored = read_large(self.root / file, _Coco, MEND, most=MOST_BYTES)
+        stored: _MaskedCoco | _Coco = read_large(
+            self.root / file, _MaskedCoco if self.masks else _Coco, MEND, most=MOST_BYTES
+        )
         found = Content()
         for own in stored.get("categories", ()):
             named = class_name(own["name"], self.root / file)
@@ -116,7 +143,7 @@ class _Reader:
         for own in stored.get("annotations", ()):
             made = _object(own, found.categories)
             if isinstance(made, Object) and own["image_id"] in objects:
-                objects[own["image_id"]].append(made)
+                objects[own["image_id"]].append(self._with_mask(made, own, file, found))
                 continue
             kind, reason = ("object", made) if isinstance(made, str) else ("stray", "an image that is not listed")
             found.faults.append(Fault(file, kind, f"{reason} (image {own['image_id']})"))
@@ -148,6 +175,16 @@ class _Reader:
         if background := sum(not picture.objects for picture in found.annotated):
             found.notes.append(f"pictures without boxes, kept as background: {background:,} of {where[0]}")
 
+    def _with_mask(self, made: Object, own: _Annotation | _MaskedAnnotation, file: str, found: Content) -> Object:
+        """The object with the outline that its annotation has, where masks are asked for."""
+        if not self.masks or "segmentation" not in own:
+            return made
+        try:
+            return made._replace(outline=_outline(own["segmentation"]))
+        except InputError as error:
+            found.faults.append(Fault(file, "mask", f"{error} (image {own['image_id']})"))
+            return made
+
     def _picture(self, named: str, file: str, name: str) -> str | None:
         """The picture of a `file_name` in the JSON `file`; None where there is none."""
         named = composed(named.replace("\\", "/").removeprefix("./"))
@@ -171,3 +208,16 @@ def _object(own: _Annotation, categories: dict[int, str]) -> Object | str:
     left, top, width, height = box
     name, area = categories[own["category_id"]], own.get("area")
     return Object(name, (left, top, left + width, top + height), crowd=bool(own.get("iscrowd")), area=area)
+
+
+def _outline(segmentation: Raw) -> Outline | None:
+    """Polygons, or run lengths; None of an empty segmentation. Raises `InputError` for anything else."""
+    kind: Any = list[list[float]] | _Runs | None
+    read = read_raw(segmentation, kind, "a segmentation", MEND)
+    if not read:
+        return None
+    if isinstance(read, dict):
+        height, width = read["size"]
+        counts = read["counts"]
+        return Runs(counts.encode("ascii", "replace") if isinstance(counts, str) else counts, (height, width))
+    return Polygons([np.array(ring, np.float64) for ring in read])

@@ -40,6 +40,7 @@ def _part(index: BoxIndex) -> dict[str, Any]:
         "per_class": per_class(objects.labels, index.classes),
         "difficult": int(objects.difficult.sum()),
         "crowd": int(objects.crowd.sum()),
+        **({} if objects.masks is None else {"masks": int(objects.masks.known.sum())}),
         # The side of a square of the same area, in pixels: least, quartiles, most.
         "sides": [round(side, 1) for side in quartiles.tolist()] if quartiles is not None and len(sides) else [],
         "small": int((objects.areas < SMALL).sum()),

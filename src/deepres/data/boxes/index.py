@@ -27,10 +27,12 @@ from deepres.data.stream.index import Builder, Index, restored, stored
 from deepres.runtime import archive, untrusted
 from deepres.runtime.cache_folder import REMEDY
 from deepres.runtime.errors import InputError, Say
+from deepres.runtime.masks import Masks
 
 FORMAT = 1  # of the kept files; raise it when the same annotations give other boxes
 MOST_FACTS = 2**26  # bytes of the class names and notes
 FIELDS = ("boxes", "labels", "difficult", "crowd", "areas")
+MASKS = ("text", "ends", "sizes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class BoxIndex:
 
     `pictures` says where they are stored; its labels are all 0, and its fingerprint is over class names, boxes and
     encoded bytes. `sizes` int64 (N, 2) are width and height of each picture upright. `objects` are those of all
-    pictures, one after another, those of picture i up to `ends[i]`, int64 (N,). `image_ids` int64 (N,) and
+    pictures, one after another, those of picture i up to `ends[i]`, int64 (N,); they have masks where these were asked
+    for and the data have some. `image_ids` int64 (N,) and
     `category_ids`, one for each class, are COCO's; other layouts have 1, 2, 3, ...
     """
 
@@ -76,7 +79,9 @@ class BoxIndex:
     def truth(self, place: int) -> Truth:
         """The objects of one picture."""
         own = slice(int(self.ends[place - 1]) if place else 0, int(self.ends[place]))
-        return Truth(*(getattr(self.objects, name)[own] for name in FIELDS))
+        masks = self.objects.masks
+        fields = (getattr(self.objects, name)[own] for name in FIELDS)
+        return Truth(*fields, masks=None if masks is None else masks[own])
 
 
 class BoxParts(NamedTuple):
@@ -108,26 +113,38 @@ class _Facts(TypedDict):
 
 
 def open_boxes(
-    data: str, say: Say, train_set: str | None = None, test_set: str | None = None, division: Division = "hash"
+    data: str,
+    say: Say,
+    train_set: str | None = None,
+    test_set: str | None = None,
+    division: Division = "hash",
+    masks: bool = False,
 ) -> BoxParts:
     """The training part and the test part of `data`, a folder in one of the layouts of `boxes.layouts`.
 
     `train_set` and `test_set` name image sets, as `boxes.parts.divide` has them. One part may be empty. The first time,
     all annotations and pictures are read; later, only names, sizes and modification times of the files are. `say` is
-    told what is left out, every time. Raises `InputError` for data that cannot be found or read, without any picture
-    with boxes, and for a set that is not there.
+    told what is left out, every time. With `masks`, the objects have the masks that the data have, which takes longer.
+    Raises `InputError` for data that cannot be found or read, without any picture with boxes, and for a set that is not
+    there.
     """
-    return opened(data, say, train_set, test_set, division).parts
+    return opened(data, say, train_set, test_set, division, masks).parts
 
 
 def opened(
-    data: str, say: Say, train_set: str | None = None, test_set: str | None = None, division: Division = "hash"
+    data: str,
+    say: Say,
+    train_set: str | None = None,
+    test_set: str | None = None,
+    division: Division = "hash",
+    masks: bool = False,
 ) -> Opened:
     """As `open_boxes`, together with what is wrong with the files."""
     max_pixels()  # raises for a wrong DEEPRES_MAX_PIXELS before any picture is read
     try:
-        source = find_source(find_folder(data, say))
-        file = cache_file(source, "boxes", format=FORMAT, sets=(train_set, test_set), rule=division)
+        source = find_source(find_folder(data, say), masks)
+        more = {"masks": True} if source.masks else {}
+        file = cache_file(source, "boxes", format=FORMAT, sets=(train_set, test_set), rule=division, **more)
     except OSError as error:
         raise unreadable(data, error) from None
     try:
@@ -158,17 +175,19 @@ def _make(data: str, source: Source, divided: Divided, say: Say) -> Opened:
         raise InputError(f"{source.root} has no picture with boxes that can be read{first}; mend the annotations")
     parts = list[BoxIndex]()
     for own in annotated:
-        part, wrong = _part(data, source.root, own, categories, say)
+        part, wrong = _part(data, source, own, categories, say)
         parts.append(part)
         faults += wrong
     used = len({picture.file for own in annotated for picture in own})
     counts = [f"{used:,} of the {source.pictures:,} pictures in the folder are used"] * (used < source.pictures)
     notes = [*divided.notes, *counts, *(note for content in divided.read for note in content.notes)]
+    if lacking := sum(int((~part.objects.masks.known).sum()) for part in parts if part.objects.masks is not None):
+        notes.append(f"objects without a mask: {lacking:,} of {sum(len(part.objects) for part in parts):,}")
     return Opened(source.layout, BoxParts(*parts), sorted(set(faults)), notes)
 
 
 def _part(
-    data: str, root: Path, annotated: list[AnnotatedPicture], categories: dict[int, str], say: Say
+    data: str, source: Source, annotated: list[AnnotatedPicture], categories: dict[int, str], say: Say
 ) -> tuple[BoxIndex, list[Fault]]:
     """The index of one part, and what is wrong in it. Pictures that do not open are left out."""
 
@@ -186,17 +205,17 @@ def _part(
         if isinstance(found, str):
             faults.append(Fault(picture.name, "picture", found))
             continue
-        builder.add(own, Span(picture.file), root, digest)
+        builder.add(own, Span(picture.file), source.root, digest)
         kept.append(picture)
         looks.append(found)
     # Bring the boxes to the pictures.
     labels = {name: label for label, name in enumerate(categories.values())}
-    (objects, ends), wrong = cleaned(kept, looks, labels)
+    (objects, ends), wrong = cleaned(kept, looks, labels, source.masks)
     sizes = torch.tensor([head.upright for head in looks], dtype=torch.int64).view(-1, 2)
     ids = [picture.image_id for picture in kept if picture.image_id is not None]
     if len(set(ids)) < len(kept):  # two files of COCO may have the same, and other layouts have none
         ids = list(range(1, len(kept) + 1))
-    index = builder.index(root, tuple(categories.values()))
+    index = builder.index(source.root, tuple(categories.values()))
     index = replace(index, fingerprint=_fingerprint(index, objects, ends))
     return BoxIndex(
         index, sizes, objects, ends, torch.tensor(ids, dtype=torch.int64), tuple(categories)
@@ -205,9 +224,13 @@ def _part(
 
 def _fingerprint(pictures: Index, objects: Truth, ends: Tensor) -> str:
     digest = hashlib.sha256(pictures.fingerprint.encode())
-    for values in (*vars(objects).values(), ends):
+    for values in (*(getattr(objects, name) for name in FIELDS), ends, *_packed_masks(objects.masks).values()):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _packed_masks(masks: Masks | None) -> dict[str, Tensor]:
+    return {} if masks is None else {name: getattr(masks, name) for name in MASKS}
 
 
 def _categories(source: Source, divided: Divided) -> dict[int, str]:
@@ -238,6 +261,7 @@ def _write(file: Path, found: Opened) -> None:
         tensors |= {f"{part}.objects.{name}": getattr(own.objects, name) for name in FIELDS}
         tensors |= {f"{part}.{name}": getattr(own, name) for name in ("sizes", "image_ids")}
         tensors[f"{part}.objects.ends"] = own.ends
+        tensors |= {f"{part}.masks.{name}": values for name, values in _packed_masks(own.objects.masks).items()}
     faults = Strings.of(map(json.dumps, found.faults))
     tensors |= {"faults.text": faults.text, "faults.ends": faults.ends}
     train, test = found.parts
@@ -261,6 +285,9 @@ def _read(file: Path, layout: str, root: Path) -> Opened | None:
             def part(name: str, fingerprint: str) -> BoxIndex:
                 pictures = restored(kept.get_tensor, name, root, facts["classes"], fingerprint)
                 objects = Truth(*(kept.get_tensor(f"{name}.objects.{field}") for field in FIELDS))
+                if f"{name}.masks.ends" in kept.keys():  # noqa: SIM118 (not a mapping)
+                    masks = Masks(*(kept.get_tensor(f"{name}.masks.{field}") for field in MASKS))
+                    objects = replace(objects, masks=masks)
                 own = (kept.get_tensor(f"{name}.{field}") for field in ("sizes", "objects.ends", "image_ids"))
                 sizes, ends, image_ids = own
                 return BoxIndex(pictures, sizes, objects, ends, image_ids, tuple(facts["category_ids"]))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from deepres.data.boxes import coco, voc, yolo
+from deepres.data.boxes import coco, labelme, voc, yolo
 from deepres.data.boxes.annotations import Source
 from deepres.data.boxes.tree import TRUTH_FOLDERS, Tree
 from deepres.data.part_names import IMAGE_SUFFIXES
@@ -22,7 +22,7 @@ FOLDERS, FILES = 200, 400  # looked at, and in each: enough to tell a layout, an
 TRIED = 8  # files of a kind that are looked into, of each folder
 HEAD = 4096  # bytes
 VOC_ROOT = re.compile(rb"<annotation[\s>]")  # and not the <annotations> of others
-READERS = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, yolo.LAYOUT: yolo.yolo_source}
+OUTLINED = {voc.LAYOUT: voc.voc_source, coco.LAYOUT: coco.coco_source, labelme.LAYOUT: labelme.labelme_source}
 
 
 def is_boxes(data: str) -> bool:
@@ -57,19 +57,26 @@ def _layouts(root: Path) -> Iterator[str]:
         yield voc.LAYOUT
     if any(map(coco.is_coco, seen.get(".json", ()))):
         yield coco.LAYOUT
+    if any(map(labelme.is_labelme, seen.get(".json", ()))):
+        yield labelme.LAYOUT
     if _is_yolo(seen):
         yield yolo.LAYOUT
 
 
-def find_source(root: Path) -> Source:
-    """The data set in a folder. Raises `InputError` for a folder in no layout with boxes, and `OSError`."""
+def find_source(root: Path, masks: bool = False) -> Source:
+    """The data set in a folder, with the outlines of its objects where `masks` are asked for.
+
+    Raises `InputError` for a folder in no layout with boxes, and `OSError`.
+    """
     layouts = list(_layouts(root))
     if not layouts:
         raise InputError(
             f"{root} has no boxes in a layout that is known; give a folder of Pascal VOC (Annotations/ with XML, "
-            "JPEGImages/), COCO JSON (annotations/instances_NAME.json) or YOLO (images/, labels/ and data.yaml)"
+            "JPEGImages/), COCO JSON (annotations/instances_NAME.json), LabelMe (a JSON file beside each picture) or "
+            "YOLO (images/, labels/ and data.yaml)"
         )
-    source = READERS[layouts[0]](Tree.of(root))
+    tree, masked = Tree.of(root), OUTLINED.get(layouts[0])
+    source = yolo.yolo_source(tree) if masked is None else masked(tree, masks)
     if others := layouts[1:]:
         source = replace(source, notes=(*source.notes, f"read as {layouts[0]}; its {others[0]} files are not read"))
     return source

@@ -15,7 +15,8 @@ from deepres.runtime.files import listed_names, read_bytes
 PICTURE_FOLDERS = {"jpegimages", "images", "image", "imgs", "img", "pictures", "photos"}
 TRUTH_FOLDERS = {"annotations", "annotation", "annots", "xmls", "xml", "labels", "label"}
 MOST_LIST = 2**26  # bytes of a list of names
-MASK_FOLDERS = {"segmentationclass", "segmentationobject"}  # of VOC: pictures of masks
+OBJECT_MASKS = "segmentationobject"
+MASK_FOLDERS = {"segmentationclass", OBJECT_MASKS}  # of VOC: pictures of masks
 T = TypeVar("T")
 
 
@@ -63,6 +64,13 @@ def key_of(name: str) -> str:
     *folders, last = name.split("/")
     kept = [folder for folder in folders if folder.casefold() not in PICTURE_FOLDERS | TRUTH_FOLDERS]
     return composed("/".join([*kept, last.rpartition(".")[0] or last]))
+
+
+def mask_key(name: str) -> str | None:
+    """The key of the picture whose objects a picture of masks shows (VOC's `SegmentationObject/`); None of others."""
+    *folders, last = name.split("/")
+    kept = [folder for folder in folders if folder.casefold() != OBJECT_MASKS]
+    return key_of("/".join([*kept, last])) if len(kept) < len(folders) and is_picture(name) else None
 
 
 def lines_in(file: Path) -> list[str]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from deepres.runtime.masks import Masks
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
@@ -14,7 +16,8 @@ class Truth:
     counted from 1 and lie inside of it, becomes (xmin - 1, ymin - 1, xmax, ymax): the "+1" of its widths is in there.
     `labels` int64 (n,) are places in the list of classes, none of which is the background. `difficult` (VOC) and
     `crowd` (COCO) are bool (n,). `areas` float32 (n,), in square pixels, are those that COCO sorts by size: of the mask
-    where the annotation has one, else of the box.
+    where the annotation has one, else of the box. `masks` are those of the objects, in the same pixels; None where no
+    masks were asked for, or the data have none.
     """
 
     boxes: Tensor
@@ -22,6 +25,7 @@ class Truth:
     difficult: Tensor
     crowd: Tensor
     areas: Tensor
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

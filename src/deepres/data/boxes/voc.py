@@ -1,4 +1,7 @@
-"""PASCAL VOC: one XML file for each picture; image sets are lists of names, or folders named after parts."""
+"""PASCAL VOC: one XML file for each picture; image sets are lists of names, or folders named after parts.
+
+Masks are pictures of object numbers in `SegmentationObject/`.
+"""
 
 import math
 import re
@@ -9,7 +12,8 @@ from xml.etree.ElementTree import Element
 
 from deepres.data.boxes.annotations import AnnotatedPicture, Content, Fault, Object, Source, merged, seconds
 from deepres.data.boxes.safe_xml import read_xml
-from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in
+from deepres.data.boxes.tree import Tree, by_folder, by_last, key_of, lines_in, mask_key
+from deepres.data.boxes.voc_masks import with_masks
 from deepres.data.part_names import is_picture
 from deepres.data.rgb import fault
 from deepres.data.walk import composed
@@ -18,20 +22,23 @@ LAYOUT = "Pascal VOC"
 SETS = "ImageSets"
 LIST = re.compile(rf"(.*/)?{SETS}(/Main)?/[^/]+\.txt")
 CLASS_FLAG = re.compile(r"\s+(-1|0|1)$")
+MASK_LIST = re.compile(rf"(.*/)?{SETS}/Segmentation/[^/]+\.txt")
 YEAR = re.compile(r"VOC(\d{4})")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def voc_source(tree: Tree) -> Source:
+def voc_source(tree: Tree, masks: bool = False) -> Source:
     """A data set in VOC's layout.
 
     Its sets are the files in `ImageSets/Main/`, of a development kit of several years with the year before
     ("2007:trainval"); without these the folders named after parts; without these it has one. An XML file belongs to the
     pictures of its name, in folders such as `JPEGImages/` and `Annotations/` or beside each other, else to that which
-    its `filename` names. Raises `OSError`.
+    its `filename` names. With `masks`, the lists in `ImageSets/Segmentation/` come first, where there are any, since
+    only their pictures have masks. Raises `OSError`.
     """
-    reader = _Reader(tree)
-    sets, year = _listed(tree, reader)
+    reader = _Reader(tree, masks)
+    lists = [name for name in tree.names if MASK_LIST.fullmatch(name)] if reader.masks else []
+    sets, year = _listed(tree, reader, lists or [name for name in tree.names if LIST.fullmatch(name)])
     if not sets:
         sets = by_folder([*reader.annotations, *tree.pictures], reader.read)
     return Source(
@@ -44,13 +51,15 @@ def voc_source(tree: Tree) -> Source:
         year=year,
         shared=True,
         faults=tuple(reader.faults),
+        masks=bool(reader.masks),
     )
 
 
-def _listed(tree: Tree, reader: "_Reader") -> tuple[dict[str, Callable[[], Content]], str]:
-    """The image sets that are lists of names, and the year where they are of one."""
-    # Layout, Segmentation and Action have the lists of other tasks.
-    files = [name for name in tree.names if LIST.fullmatch(name)]
+def _listed(tree: Tree, reader: "_Reader", files: list[str]) -> tuple[dict[str, Callable[[], Content]], str]:
+    """The image sets that are lists of names, in these files, and the year where they are of one.
+
+    Layout and Action have the lists of other tasks.
+    """
     homes = {name: name[: name.index(SETS)].rstrip("/") for name in files}
     years = {home: "".join(YEAR.findall(f"{tree.root.name}/{home}")[-1:]) for home in homes.values()}
     # Several homes are told apart by their years, or else by their folders.
@@ -73,8 +82,10 @@ def _of_list(file: Path, home: str, reader: "_Reader") -> Content:
 class _Reader:
     """Reads annotations of a data set by their keys."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, masks: bool) -> None:
         self.root, self.pictures = tree.root, tree.pictures
+        named = {mask_key(name): name for name in tree.names} if masks else {}
+        self.masks = {key: name for key, name in named.items() if key is not None}
         found = tree.ending(".xml")
         self.annotations = {key: names[0] for key, names in found.items()}
         self.faults = seconds(found, self.annotations)
@@ -119,6 +130,8 @@ class _Reader:
         names = [own for own in names if own.rpartition("/")[2] == named] or names
         found, size = Content(), _size(annotation)
         objects = [made for each in annotation.iterfind("object") if (made := _object(each, name, found))]
+        if mask := self.masks.get(key):
+            objects = with_masks(objects, self.root, mask, found.faults)
         for own in names:
             found.annotated.append(AnnotatedPicture(self.root / own, composed(own), key, name, objects, size))
         found.faults = merged(found.faults)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from deepres.data.boxes.truth import Truth
+from deepres.detection.mean_ap.masked import By
 from deepres.detection.mean_ap.voc import Judged, Rule, judge
 from deepres.models.detection.outputs import Detections
 
@@ -22,13 +23,14 @@ def map_interval(
     rule: Rule = "area",
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    by: By = "boxes",
 ) -> tuple[float, float] | None:
     """The bootstrap 95 % interval of `voc_map(...).map`, from 0 to 1; always the same for the same values.
 
     Each resampling draws as many pictures as there are, with replacement. Its mean is over the classes of which it has
     a counted object. None where there is no counted object at all.
     """
-    maps = resampled_maps(judge(truths, found, len(classes), iou), _draws(len(truths), resamples, seed), rule)
+    maps = resampled_maps(judge(truths, found, len(classes), iou, by), _draws(len(truths), resamples, seed), rule)
     maps = maps[~maps.isnan()]
     if not len(maps):
         return None

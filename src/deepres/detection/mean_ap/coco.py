@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepres.data.boxes.truth import Truth
+from deepres.detection.mean_ap.masked import By, all_masked, masks_of
 from deepres.models.detection.outputs import Detections
+from deepres.runtime.masks import mask_areas
 
 AREAS = ("all", "small", "medium", "large")  # small is below 32 x 32 pixels, large above 96 x 96
 MOST = (1, 10, 100)  # detections a picture and class
@@ -52,15 +54,19 @@ class CocoResult:
     classes: tuple[CocoClass, ...]
 
 
-def coco_map(truths: Sequence[Truth], found: Sequence[Detections], classes: Sequence[str]) -> CocoResult:
+def coco_map(
+    truths: Sequence[Truth], found: Sequence[Detections], classes: Sequence[str], by: By = "boxes"
+) -> CocoResult:
     """COCO's figures over all pictures; `truths[i]` and `found[i]` are of the same picture.
 
     Crowd regions are ignored as COCO does: a detection that hits no object is left out where the share of its area
     that lies inside such a region reaches the IoU. Difficult objects, which COCO does not have, are such regions, too.
-    Objects are small, medium or large by `Truth.areas`, detections by their boxes. Raises `ValueError` where `truths`
-    and `found` differ in length.
+    Objects are small, medium or large by `Truth.areas`, detections by their boxes, or by masks by these. By masks, the
+    IoU is that of the masks, and objects without one are difficult. Raises `ValueError` where `truths` and `found`
+    differ in length.
     """
-    precisions, recalls = _evaluated(truths, found, len(classes))
+    truths = list(map(all_masked, truths)) if by == "masks" else truths
+    precisions, recalls = _evaluated(truths, found, len(classes), by)
     # Both are by IoU, class, area and number of detections, precisions also by recall behind the IoU.
     every = precisions[..., -1]
     by_area = [_mean(every[..., area]) for area in range(1, len(AREAS))]
@@ -78,7 +84,7 @@ def coco_map(truths: Sequence[Truth], found: Sequence[Detections], classes: Sequ
 
 
 def _evaluated(
-    truths: Sequence[Truth], found: Sequence[Detections], classes: int
+    truths: Sequence[Truth], found: Sequence[Detections], classes: int, by: By
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision (IoU, recall, class, area, detections) and recall (IoU, class, area, detections), -1 for no value."""
     from faster_coco_eval import COCO, COCOeval_faster
@@ -88,11 +94,16 @@ def _evaluated(
     categories: list[dict[str, Any]] = [{"id": label + 1, "name": str(label)} for label in range(classes)]
     objects, detections = list[dict[str, Any]](), list[dict[str, Any]]()
     for place, (truth, own) in enumerate(zip(truths, found, strict=True), 1):
+        more, more_found = dict[str, Sequence[Any]](), dict[str, Sequence[Any]]()
+        if by == "masks":
+            more, more_found = _masks(images[place - 1], truth), _masks(images[place - 1], own)
+            more_found["area"] = mask_areas(masks_of(own)).tolist()
         ignored = (truth.crowd | truth.difficult).tolist()
-        objects += _annotations(place, truth, len(objects), area=truth.areas.tolist(), iscrowd=ignored)
-        detections += _annotations(place, own, len(detections), score=own.scores.tolist())
+        more |= {"area": truth.areas.tolist(), "iscrowd": ignored}
+        objects += _annotations(place, truth, len(objects), **more)
+        detections += _annotations(place, own, len(detections), score=own.scores.tolist(), **more_found)
     both = [{"images": images, "categories": categories, "annotations": some} for some in (objects, detections)]
-    evaluator = COCOeval_faster(*(COCO(one) for one in both), iouType="bbox")
+    evaluator = COCOeval_faster(*(COCO(one) for one in both), iouType="segm" if by == "masks" else "bbox")
     evaluator.evaluate()
     evaluator.accumulate()
     return evaluator.eval["precision"], evaluator.eval["recall"]
@@ -108,6 +119,14 @@ def _annotations(place: int, one: Truth | Detections, before: int, **fields: Seq
         | dict(zip(fields, more, strict=True))
         for index, (box, label, area, *more) in enumerate(rows, 1)
     ]
+
+
+def _masks(image: dict[str, Any], one: Truth | Detections) -> dict[str, Sequence[Any]]:
+    """The masks as COCO writes them; `image` gets the size of its picture."""
+    rles = masks_of(one).rles()
+    for rle in rles:
+        image["height"], image["width"] = rle["size"]
+    return {"segmentation": rles}
 
 
 def _at(precisions: NDArray[np.float64]) -> tuple[float | None, float | None, float | None]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
 from deepres.data.boxes.truth import Truth
+from deepres.detection.mean_ap.masked import By, overlaps_and_shares
 from deepres.models.detection.outputs import Detections
 
 
@@ -24,11 +25,18 @@ class Nearest:
     crowded: Tensor
 
 
-def nearest(truth: Truth, found: Detections) -> Nearest:
-    """The nearest object of each detection of one picture. Boxes are compared in float64, on the processor."""
+def nearest(truth: Truth, found: Detections, by: By = "boxes") -> Nearest:
+    """The nearest object of each detection of one picture. Boxes are compared in float64, on the processor.
+
+    By masks, all overlaps and shares are those of the masks.
+    """
     same_class, crowd = found.labels.cpu()[:, None] == truth.labels.cpu(), truth.crowd.cpu()
-    overlaps, places = largest(overlaps_of(found.boxes, truth.boxes), same_class & ~crowd)
-    crowded, _ = largest(shares_inside(found.boxes, truth.boxes), same_class & crowd)
+    if by == "masks":
+        ious, shares = overlaps_and_shares(truth, found)
+    else:
+        ious, shares = overlaps_of(found.boxes, truth.boxes), shares_inside(found.boxes, truth.boxes)
+    overlaps, places = largest(ious, same_class & ~crowd)
+    crowded, _ = largest(shares, same_class & crowd)
     return Nearest(places, overlaps, crowded)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepres.data.boxes.truth import Truth
+from deepres.detection.mean_ap.masked import By, all_masked
 from deepres.detection.mean_ap.matching import nearest
 from deepres.models.detection.outputs import Detections
 
@@ -67,6 +68,7 @@ def voc_map(
     classes: Sequence[str],
     iou: float = 0.5,
     rule: Rule = "area",
+    by: By = "boxes",
 ) -> VocResult:
     """The average precision of each class over all pictures; `truths[i]` and `found[i]` are of the same picture.
 
@@ -75,20 +77,25 @@ def voc_map(
     a second detection of one object is a miss. Detections that belong to a difficult object are neither hit nor miss,
     and difficult objects do not count in the recall. Crowd regions, which VOC does not have, are treated alike: a
     detection that hits nothing is left out where the share `iou` of its area lies inside such a region of its class.
-    Raises `ValueError` where `truths` and `found` differ in length.
+    By masks it is the mAP^r of segmented objects: the IoU is that of the masks, and objects without one are difficult;
+    Multi-task Network Cascades counts it by 11 points at the IoU 0.5 and 0.7. Raises `ValueError` where `truths` and
+    `found` differ in length.
     """
-    judged = judge(truths, found, len(classes), iou)
+    judged = judge(truths, found, len(classes), iou, by)
     figures = [_class(judged, label, name, rule) for label, name in enumerate(classes)]
     return VocResult(tuple(figures), iou, rule)
 
 
-def judge(truths: Sequence[Truth], found: Sequence[Detections], classes: int, iou: float = 0.5) -> Judged:
+def judge(
+    truths: Sequence[Truth], found: Sequence[Detections], classes: int, iou: float = 0.5, by: By = "boxes"
+) -> Judged:
     """Which detections are hits and which are misses, by the rules of `voc_map`."""
+    truths = list(map(all_masked, truths)) if by == "masks" else truths
     # The object of each detection, by its place among the objects of all pictures.
     pairs = list(zip(truths, found, strict=True))
     sizes = torch.tensor([len(truth) for truth in truths], dtype=torch.int64)
     first = sizes.cumsum(0) - sizes
-    near = [nearest(truth, own) for truth, own in pairs]
+    near = [nearest(truth, own, by) for truth, own in pairs]
     pictures = torch.arange(len(found)).repeat_interleave(torch.tensor([len(own) for own in found], dtype=torch.int64))
     places = _joined([one.places for one in near], torch.int64) + first[pictures]
     reached = _joined([one.overlaps for one in near], torch.float64) >= iou
