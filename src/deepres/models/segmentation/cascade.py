@@ -14,9 +14,9 @@ from deepres.models.detection.boxes import clip
 from deepres.models.detection.detections import candidates, suppressed
 from deepres.models.detection.detector import Choose, Detector, RegionOutputs, Size, located
 from deepres.models.detection.images import padded
+from deepres.models.detection.outputs import Detections
 from deepres.models.network import Network
 from deepres.models.registry import CASCADE
-from deepres.models.segmentation.outputs import Segments
 from deepres.models.segmentation.plan import CascadePlan
 from deepres.models.segmentation.voting import voted
 from deepres.models.segmentation.warping import RegionWarping, limited
@@ -124,7 +124,7 @@ class Cascade(Detector):
         return torch.cat([self.masked.region_features(both[0]), self.features.region_features(both[1])], 1)
 
     @torch.no_grad()
-    def detect_fitted(self, seen: Tensor, size: Sequence[int], mean: Tensor) -> Segments:
+    def detect_fitted(self, seen: Tensor, size: Sequence[int], mean: Tensor) -> Detections:
         """The detections with masks in one image, in pixels of its own `size` (height, width); as of a detector.
 
         The regions of both passes are candidates, with the scores of their masks (MNC, Sec. 6): suppression within
