@@ -292,21 +292,30 @@ def test_a_network_that_has_diverged_finds_nothing():
     assert len(found) == len(found.masks) == 0
 
 
-@pytest.mark.parametrize("how", [Protocol(), Protocol(refine=1, voting=0.5), Protocol(scales=(32, 48))])
-def test_a_cascade_is_tested_as_a_detector_too(how):
-    net = small_cascade(threshold=0.2)
+@pytest.mark.parametrize("how", [Protocol(refine=1, voting=0.5), Protocol(scales=(32, 48))])
+def test_with_improvements_a_cascade_is_tested_as_a_detector_of_boxes(how):
+    net, told = small_cascade(threshold=0.2), []
     net.header["classes"] = ["ant", "bee", "cow"]
-    [found] = detected([net], how, pictures((50, 80)))
-    assert len(found) and found.masks is None
-    if how == Protocol():
-        with torch.no_grad():
-            seen = fitted(pictures((50, 80))[0], net.plan.side, net.plan.longest)
-            small = (seen.shape[1], seen.shape[2])
-            shared = net.shared(padded([seen], net.mean))
-            regions = net.proposals(*net.anchored(shared), [small], net.selection)
-            one = net.one_pass(shared, regions)
-            [(scores, _)] = net.scored(shared, regions, [small])
-        torch.testing.assert_close(scores, one.found.logits.softmax(1))
+    [found] = detected([net], how, pictures((50, 80)), told.append)
+    assert len(found) and found.masks is None and any("boxes alone" in line for line in told)
+
+
+def test_the_plain_test_of_a_cascade_is_its_own_with_the_settings_of_the_protocol():
+    net, told = small_cascade(threshold=0.2), []
+    net.header["classes"] = ["ant", "bee", "cow"]
+    [own], [found] = net.detect(pictures((50, 80))), detected([net], Protocol(), pictures((50, 80)), told.append)
+    assert len(own) > 2 and found.boxes.equal(own.boxes) and found.masks.texts == own.masks.texts and not told
+    [fewer] = detected([net], Protocol(most=2), pictures((50, 80)))
+    assert fewer.scores.equal(own.scores[:2]) and fewer.masks.texts == own.masks.texts[:2]
+
+
+@torch.no_grad()
+def test_scores_of_boxes_are_those_of_a_pass():
+    net = small_cascade()
+    shared = net.shared(images()[:1])
+    one = net.one_pass(shared, REGIONS[:1])
+    [(scores, _)] = net.scored(shared, REGIONS[:1], [SIZE])
+    torch.testing.assert_close(scores, one.found.logits.softmax(1))
 
 
 def test_weights_carry_the_plan_and_give_the_same_masks(tmp_path):
@@ -317,3 +326,11 @@ def test_weights_carry_the_plan_and_give_the_same_masks(tmp_path):
     for own, other in zip(net.detect(pictures((50, 80))), again.eval().detect(pictures((50, 80))), strict=True):
         assert len(own) and own.boxes.equal(other.boxes) and own.scores.equal(other.scores)
         assert own.masks.texts == other.masks.texts
+
+
+@pytest.mark.parametrize(("field", "value"), [("mask_size", 10**6), ("stages", 4), ("warped", "28"), ("binarised", -1)])
+def test_a_plan_in_a_file_that_no_cascade_can_have_is_refused(tmp_path, field, value):
+    net = small_cascade()
+    net.header["detector"][field] = value
+    with pytest.raises(InputError, match=field):
+        deepres.load(written(net, tmp_path / "hostile.safetensors"))

@@ -1,6 +1,7 @@
 """What the regions of a cascade learn, and its losses: against loops over single regions and pixels."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 from cascades import NO_MASKS, SIZE, ovals, small_cascade, true_masks
 from deepres.detection.cascade.loss import FIGURES, cascade_losses, pass_losses
-from deepres.detection.cascade.recipe import CascadeRecipe
+from deepres.detection.cascade.recipe import CascadeConfig, CascadeRecipe
 from deepres.detection.cascade.targets import LEFT_OUT, Binarising, mask_labels, of_all, sampled
+from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.targets import sample_regions
 from deepres.models.catalog import build
 from deepres.models.detection.detector import RegionOutputs
@@ -20,6 +22,7 @@ from deepres.runtime.errors import InputError
 from deepres.runtime.masks import encoded, mask_overlaps
 from deepres.training.freeze import freeze, set_training
 from deepres.training.optimizer import SGD
+from deepres.training.settings import merge
 from detection_scenes import NONE, generator, objects, random_boxes
 
 HOW = Binarising(21, 0.4)
@@ -69,6 +72,21 @@ def test_true_masks_are_those_of_the_object_inside_of_the_region():
                 wrong += bool(mask[row, column]) != (across**2 + down**2 <= 1)
         assert wrong <= 40  # of 441, at the edge of the oval, whose true mask is of whole pixels
         assert LABELS[place] + 1 == own.sample.labels[own.objects.tolist().index(place)]
+
+
+def test_masks_as_large_as_the_picture_on_disk_give_the_targets_of_the_image():
+    small, regions, own = true_masks(ovals(BOXES)), near_and_far(), objects(BOXES, LABELS)
+    large = TrueMasks(encoded(ovals(BOXES).repeat_interleave(2, 1).repeat_interleave(3, 2)), SIZE)
+    assert large.areas.tolist() == pytest.approx(small.areas.tolist())
+    one, other = (of_all(regions, own, masks, HOW) for masks in (small, large))
+    assert one.objects.equal(other.objects) and (one.masks != other.masks).sum() <= 2  # by rounding
+
+
+def test_objects_read_without_masks_have_none_that_is_known():
+    own = TrueMasks.of(objects(BOXES, LABELS), SIZE)
+    assert own.known.tolist() == [False, False] and own.frame == SIZE
+    made = of_all(near_and_far(), objects(BOXES, LABELS), own, HOW)
+    assert len(made.known) == len(made.objects) > 0 and not made.known.any()
 
 
 def test_regions_without_objects_have_no_masks():
@@ -270,6 +288,14 @@ def test_the_second_pass_has_all_regressed_boxes_and_the_true_ones():
     rows = [row.tolist() for row in second.detach()]
     assert all(box in rows for box in BOXES.tolist())
     assert (first[:, None] == second[None]).all(2).any(1).sum() <= 2  # the others have moved
+
+
+def test_a_new_length_goes_with_another_batch_and_its_parts():
+    """Marks are scaled by the recipe of the new batch, of which eight parts would be too many."""
+    changes = {"iterations": 100, "batch_size": 1, "accumulate": 1}
+    recipe = merge({"recipe": asdict(CascadeRecipe())}, changes, CascadeConfig)["recipe"]
+    assert (recipe["iterations"], recipe["batch_size"], recipe["accumulate"]) == (100, 1, 1)
+    assert list(recipe["milestones"]) == [80]
 
 
 def test_a_recipe_trains_all_stages_together():

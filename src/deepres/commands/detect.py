@@ -19,6 +19,7 @@ from deepres.runtime.printing import Console, marked, visible
 
 if TYPE_CHECKING:
     from deepres.models.detection.outputs import Detections
+    from deepres.runtime.masks import Rle
     from deepres.workflows.detect import Sighting, Spotter
 
 Listing = Literal["table", "csv", "jsonl", "coco"]
@@ -50,7 +51,7 @@ def detect(
         Listing, typer.Option("--format", help="coco is JSON as COCO's results are; all but table come as found.")
     ] = "table",
     draw: Annotated[
-        Path | None, typer.Option(help="Draw the boxes with class and score, and keep the pictures in this folder.")
+        Path | None, typer.Option(help="Draw boxes and masks with class and score, and keep the pictures in this folder.")
     ] = None,
     network: NetworkName = None,
 ) -> None:
@@ -164,16 +165,19 @@ def _write_json_lines(found: "Iterable[Sighting]", spotter: "Spotter", files: Se
 
 
 def _write_coco(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence[Path]) -> None:
-    """A list of results, as `loadRes` of COCO's tools takes them; `file_name` tells the pictures apart."""
+    """A list of results, as `loadRes` of COCO's tools takes them; `file_name` tells the pictures apart.
+
+    Where masks are found, they are `segmentation`, as run lengths.
+    """
     from deepres.workflows.detect import image_ids
 
     ids = dict(zip(map(str, files), image_ids(files), strict=True))
     lines = 0
     print("[", end="")
     for one in found:
-        for label, (_, score, (left, top, right, bottom)) in zip(
-            one.found.labels.tolist(), _rows(one.found, spotter), strict=True
-        ):
+        masks: Sequence[Rle | None] = [None] * len(one.found) if one.found.masks is None else one.found.masks.rles()
+        rows = zip(one.found.labels.tolist(), _rows(one.found, spotter), masks, strict=True)
+        for label, (_, score, (left, top, right, bottom)), mask in rows:
             result: dict[str, Any] = {
                 "image_id": ids[one.name],
                 "category_id": spotter.category_ids[label],
@@ -181,6 +185,8 @@ def _write_coco(found: "Iterable[Sighting]", spotter: "Spotter", files: Sequence
                 "score": round(score, 6),
                 "file_name": one.name,
             }
+            if mask is not None:
+                result["segmentation"] = {"size": mask["size"], "counts": mask["counts"].decode()}
             print("," * (lines > 0), json.dumps(result), sep="\n" if lines else "", end="")
             lines += 1
     print("]")

@@ -1,4 +1,4 @@
-"""Boxes drawn into pictures, with class and score: what a detector finds, and what the annotation has."""
+"""Boxes and masks drawn into pictures, with class and score: what a detector finds, and what the annotation has."""
 
 import colorsys
 from collections.abc import Sequence
@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2 import functional
-from torchvision.utils import draw_bounding_boxes
+from torchvision.transforms.v2 import InterpolationMode, functional
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from deepres.data.boxes.truth import Truth
 from deepres.models.detection.outputs import Detections
 from deepres.report.colours import LINES, THEME
 from deepres.runtime.errors import InputError
 from deepres.runtime.files import replacing
+from deepres.runtime.masks import Masks, decoded
 from deepres.runtime.printing import visible
 
 TEXT = 0.026  # height of the letters, in the mean of the picture's sides
@@ -25,19 +26,21 @@ RIM = 3  # so many times thinner than a line its dark rim is
 GOLDEN = 0.618034  # hues so far apart, around the circle, never come near each other soon
 Colour = tuple[int, int, int]
 INK: Colour = (0, 0, 0)
+SHADE = 0.45  # of a mask's colour over the picture
 QUALITY = 92  # of a JPEG
 
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """The n boxes that are drawn into one picture: (n, 4) in its pixels, each with a text and a colour.
+    """The n boxes that are drawn into one picture: (n, 4) in its pixels, each with a text, a colour and perhaps a mask.
 
-    Where they overlap, the first lies on top.
+    Where they overlap, the first lies on top. Masks may be of the same picture in another size.
     """
 
     boxes: Tensor
     texts: Sequence[str]
     colours: Sequence[Colour]
+    masks: Masks | None = None
 
 
 def colour_of(label: int) -> Colour:
@@ -53,7 +56,7 @@ def of_detections(found: Detections, classes: Sequence[str]) -> Marks:
     """The marks of detections: class and score."""
     labels: list[int] = found.labels.tolist()
     texts = [f"{visible(classes[own])} {score:.2f}" for own, score in zip(labels, found.scores.tolist(), strict=True)]
-    return Marks(found.boxes, texts, [*map(colour_of, labels)])
+    return Marks(found.boxes, texts, [*map(colour_of, labels)], found.masks)
 
 
 def of_truth(truth: Truth, classes: Sequence[str]) -> Marks:
@@ -64,7 +67,7 @@ def of_truth(truth: Truth, classes: Sequence[str]) -> Marks:
         for crowd, difficult in zip(truth.crowd.tolist(), truth.difficult.tolist(), strict=True)
     ]
     texts = [visible(classes[label]) + own for label, own in zip(labels, more, strict=True)]
-    return Marks(truth.boxes, texts, [*map(colour_of, labels)])
+    return Marks(truth.boxes, texts, [*map(colour_of, labels)], truth.masks)
 
 
 def draw(picture: Tensor, marks: Marks) -> Image.Image:
@@ -74,6 +77,8 @@ def draw(picture: Tensor, marks: Marks) -> Image.Image:
     letters = max(LEAST_TEXT, round(TEXT * (height * width) ** 0.5))
     line = max(1, round(letters / LINE))
     rim = max(1, round(line / RIM))
+    if marks.masks is not None:
+        image = _shaded(image, marks.masks, marks.colours)
     # The lines, on a dark rim; torchvision takes the last pixels that belong to a box.
     last = torch.tensor([width - 1, height - 1]).repeat(2)
     edges = torch.cat([marks.boxes[:, :2].floor(), marks.boxes[:, 2:].ceil() - 1], 1).cpu().long().flip(0)
@@ -90,6 +95,16 @@ def draw(picture: Tensor, marks: Marks) -> Image.Image:
         if text:
             _write(pen, font, text, (box[0], box[1]), colour)
     return made
+
+
+def _shaded(image: Tensor, masks: Masks, colours: Sequence[Colour]) -> Tensor:
+    """The image uint8 (3, H, W) with each mask in its colour, one after another, to save memory."""
+    for place in reversed(range(len(masks))):
+        mask = decoded(masks[place : place + 1])
+        if mask.shape[1:] != image.shape[1:]:
+            mask = functional.resize(mask, list(image.shape[1:]), InterpolationMode.NEAREST)
+        image = draw_segmentation_masks(image, mask.bool(), SHADE, [colours[place]])
+    return image
 
 
 def write(image: Image.Image, file: Path) -> None:

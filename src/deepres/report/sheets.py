@@ -132,7 +132,8 @@ def _alarmed(marks: Marks, place: int | None) -> Marks:
 
 
 def _first(found: Detections, count: int) -> Detections:
-    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count])
+    masks = None if found.masks is None else found.masks[:count]
+    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count], masks)
 
 
 def sure(found: Sequence[Detections]) -> list[Detections]:
