@@ -1,13 +1,12 @@
 """Small cascades with random weights, and scenes with masks."""
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torch import nn
 
+from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.models.catalog import build
 from deepres.models.segmentation.cascade import Cascade
+from deepres.runtime.masks import Masks, encoded
 from detection_scenes import PLAN, generator, random_boxes
 
 SIZE = (48, 64)
@@ -37,35 +36,22 @@ def _spread(net):
     return net
 
 
-@dataclass(frozen=True, eq=False)
-class DenseMasks:
-    """True masks as pictures: bool (n, H, W); the object at the place `unknown` has none."""
+def true_masks(maps, unknown=None):
+    """True masks of maps bool (n, H, W); of the object at the place `unknown` there is none."""
+    texts = encoded(maps).texts
+    if unknown is not None:
+        texts[unknown] = b""
+    return TrueMasks(Masks.of(texts, [maps.shape[1:]] * len(maps)), tuple(maps.shape[1:]))
 
-    masks: Tensor
-    unknown: int = -1
 
-    @property
-    def known(self):
-        return torch.arange(len(self.masks)) != self.unknown
-
-    @property
-    def areas(self):
-        return torch.where(self.known, self.masks.sum((1, 2), dtype=torch.float32), torch.nan)
-
-    def cut(self, places, boxes, size):
-        """Means of bilinear samples, of which there are about as many as pixels."""
-        if not len(boxes):
-            return boxes.new_zeros(0, size, size)
-        rows = torch.cat([places[:, None].to(boxes), boxes], 1)
-        found = roi_align(self.masks[:, None].float(), rows, size, aligned=True)[:, 0]
-        return torch.where(self.known[places][:, None, None], found, torch.nan)
+NO_MASKS = true_masks(torch.zeros(0, *SIZE))
 
 
 def ovals(boxes, size=SIZE):
-    """True masks that are the ovals in boxes (n, 4)."""
+    """Maps bool (n, H, W) of the ovals in boxes (n, 4)."""
     y, x = ((torch.arange(length) + 0.5) for length in size)
     low, high = boxes[:, :2], boxes[:, 2:]
     middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
     across = ((x[None] - middle[:, :1]) / half[:, :1]) ** 2
     down = ((y[None] - middle[:, 1:]) / half[:, 1:]) ** 2
-    return DenseMasks(across[:, None, :] + down[:, :, None] <= 1)
+    return across[:, None, :] + down[:, :, None] <= 1

@@ -12,11 +12,12 @@ from deepres.models.catalog import build, entry, names
 from deepres.models.detection.boxes import clip
 from deepres.models.detection.detector import located
 from deepres.models.detection.images import fitted, padded
+from deepres.models.detection.outputs import Detections
 from deepres.models.segmentation.cascade import BOX_GRADIENT, regressed
-from deepres.models.segmentation.outputs import Segments
 from deepres.models.segmentation.voting import voted
 from deepres.models.segmentation.warping import warped
 from deepres.runtime.errors import InputError
+from deepres.runtime.masks import mask_areas, mask_boxes
 from deepres.training.freeze import freeze, set_training
 from detection_scenes import random_boxes
 from small_detectors import pictures, written
@@ -244,10 +245,10 @@ def test_detections_are_the_vote_of_the_candidates_of_all_passes(stages, size):
     assert len(found) == len(kept) > 0
     assert found.scores.tolist() == pytest.approx([scores[place, 1 + label].item() for place, label in kept], abs=1e-5)
     assert found.labels.tolist() == [label for _, label in kept]
-    chosen = type(found)(boxes[[place for place, _ in kept]], found.scores, found.labels, ())
+    chosen = Detections(boxes[[place for place, _ in kept]], found.scores, found.labels)
     again = voted(chosen, boxes, scores, masks, net.plan.voting, net.plan.binarised, size)
     assert again.boxes.equal(found.boxes)
-    assert all(own.equal(other) for own, other in zip(again.masks, found.masks, strict=True))
+    assert again.masks.texts == found.masks.texts
 
 
 def kept_by_loops(boxes, scores, plan):
@@ -275,15 +276,12 @@ def iou(one, other):
 def test_masks_and_boxes_of_detections_fit_the_picture():
     sizes = [(50, 80), (200, 31)]
     for found, size in zip(small_cascade(threshold=0.0).detect(pictures(*sizes)), sizes, strict=True):
-        assert isinstance(found, Segments) and len(found) == len(found.masks) > 0
+        assert len(found) == len(found.masks) > 0 and found.masks.known.all()
         assert (found.boxes[:, :2] >= 0).all() and (found.boxes[:, 2:] <= torch.tensor([size[1], size[0]])).all()
-        assert found.boxes.equal(found.boxes.round()) and found.scores.equal(found.scores.sort(descending=True).values)
-        for place, mask in enumerate(found.masks):
-            left, top, right, bottom = found.boxes[place].int().tolist()
-            assert mask.dtype == torch.bool and mask.shape == (bottom - top, right - left)
-            assert found.full(place, size).sum() == mask.sum()
-            if mask.any():  # the smallest box
-                assert mask[0].any() and mask[-1].any() and mask[:, 0].any() and mask[:, -1].any()
+        assert found.scores.equal(found.scores.sort(descending=True).values)
+        assert found.masks.sizes.tolist() == [list(size)] * len(found)
+        shown = mask_areas(found.masks) > 0
+        assert shown.any() and found.boxes[shown].equal(mask_boxes(found.masks)[shown])
 
 
 def test_a_network_that_has_diverged_finds_nothing():
@@ -294,21 +292,30 @@ def test_a_network_that_has_diverged_finds_nothing():
     assert len(found) == len(found.masks) == 0
 
 
-@pytest.mark.parametrize("how", [Protocol(), Protocol(refine=1, voting=0.5), Protocol(scales=(32, 48))])
-def test_a_cascade_is_tested_as_a_detector_too(how):
-    net = small_cascade(threshold=0.2)
+@pytest.mark.parametrize("how", [Protocol(refine=1, voting=0.5), Protocol(scales=(32, 48))])
+def test_with_improvements_a_cascade_is_tested_as_a_detector_of_boxes(how):
+    net, told = small_cascade(threshold=0.2), []
     net.header["classes"] = ["ant", "bee", "cow"]
-    [found] = detected([net], how, pictures((50, 80)))
-    assert len(found) and not isinstance(found, Segments)
-    if how == Protocol():
-        with torch.no_grad():
-            seen = fitted(pictures((50, 80))[0], net.plan.side, net.plan.longest)
-            small = (seen.shape[1], seen.shape[2])
-            shared = net.shared(padded([seen], net.mean))
-            regions = net.proposals(*net.anchored(shared), [small], net.selection)
-            one = net.one_pass(shared, regions)
-            [(scores, _)] = net.scored(shared, regions, [small])
-        torch.testing.assert_close(scores, one.found.logits.softmax(1))
+    [found] = detected([net], how, pictures((50, 80)), told.append)
+    assert len(found) and found.masks is None and any("boxes alone" in line for line in told)
+
+
+def test_the_plain_test_of_a_cascade_is_its_own_with_the_settings_of_the_protocol():
+    net, told = small_cascade(threshold=0.2), []
+    net.header["classes"] = ["ant", "bee", "cow"]
+    [own], [found] = net.detect(pictures((50, 80))), detected([net], Protocol(), pictures((50, 80)), told.append)
+    assert len(own) > 2 and found.boxes.equal(own.boxes) and found.masks.texts == own.masks.texts and not told
+    [fewer] = detected([net], Protocol(most=2), pictures((50, 80)))
+    assert fewer.scores.equal(own.scores[:2]) and fewer.masks.texts == own.masks.texts[:2]
+
+
+@torch.no_grad()
+def test_scores_of_boxes_are_those_of_a_pass():
+    net = small_cascade()
+    shared = net.shared(images()[:1])
+    one = net.one_pass(shared, REGIONS[:1])
+    [(scores, _)] = net.scored(shared, REGIONS[:1], [SIZE])
+    torch.testing.assert_close(scores, one.found.logits.softmax(1))
 
 
 def test_weights_carry_the_plan_and_give_the_same_masks(tmp_path):
@@ -318,4 +325,12 @@ def test_weights_carry_the_plan_and_give_the_same_masks(tmp_path):
     assert again.plan == net.plan and again.name == net.name == "mnc-resnet20"
     for own, other in zip(net.detect(pictures((50, 80))), again.eval().detect(pictures((50, 80))), strict=True):
         assert len(own) and own.boxes.equal(other.boxes) and own.scores.equal(other.scores)
-        assert all(one.equal(two) for one, two in zip(own.masks, other.masks, strict=True))
+        assert own.masks.texts == other.masks.texts
+
+
+@pytest.mark.parametrize(("field", "value"), [("mask_size", 10**6), ("stages", 4), ("warped", "28"), ("binarised", -1)])
+def test_a_plan_in_a_file_that_no_cascade_can_have_is_refused(tmp_path, field, value):
+    net = small_cascade()
+    net.header["detector"][field] = value
+    with pytest.raises(InputError, match=field):
+        deepres.load(written(net, tmp_path / "hostile.safetensors"))

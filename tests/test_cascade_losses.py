@@ -1,6 +1,7 @@
 """What the regions of a cascade learn, and its losses: against loops over single regions and pixels."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,17 +9,20 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from cascades import SIZE, DenseMasks, ovals, small_cascade
+from cascades import NO_MASKS, SIZE, ovals, small_cascade, true_masks
 from deepres.detection.cascade.loss import FIGURES, cascade_losses, pass_losses
-from deepres.detection.cascade.recipe import CascadeRecipe
+from deepres.detection.cascade.recipe import CascadeConfig, CascadeRecipe
 from deepres.detection.cascade.targets import LEFT_OUT, Binarising, mask_labels, of_all, sampled
+from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.targets import sample_regions
 from deepres.models.catalog import build
 from deepres.models.detection.detector import RegionOutputs
 from deepres.models.segmentation.cascade import Pass
 from deepres.runtime.errors import InputError
+from deepres.runtime.masks import encoded, mask_overlaps
 from deepres.training.freeze import freeze, set_training
 from deepres.training.optimizer import SGD
+from deepres.training.settings import merge
 from detection_scenes import NONE, generator, objects, random_boxes
 
 HOW = Binarising(21, 0.4)
@@ -42,18 +46,18 @@ def near_and_far(seed=0):
 def test_the_first_pass_samples_as_a_detector_and_the_second_takes_all():
     regions, own = near_and_far(), objects(BOXES, LABELS)
     torch.manual_seed(1)
-    ours = sampled(regions, own, ovals(BOXES), HOW, 10, 0.3, 0.0)
+    ours = sampled(regions, own, true_masks(ovals(BOXES)), HOW, 10, 0.3, 0.0)
     torch.manual_seed(1)
     theirs = sample_regions(regions, own, 10, 0.3, 0.0)
     assert ours.sample.places.equal(theirs.places) and ours.sample.deltas.equal(theirs.deltas)
     assert len(ours.objects) == 3 and len(ours.sample.places) == 10
-    every = of_all(regions, own, ovals(BOXES), HOW)
+    every = of_all(regions, own, true_masks(ovals(BOXES)), HOW)
     assert sorted(every.sample.places.tolist()) == list(range(len(regions)))
     assert 3 < len(every.objects) == int((every.sample.labels > 0).sum())
 
 
 def test_true_masks_are_those_of_the_object_inside_of_the_region():
-    regions, true = near_and_far(), ovals(BOXES)
+    regions, true = near_and_far(), true_masks(ovals(BOXES))
     own = of_all(regions, objects(BOXES, LABELS), true, HOW)
     assert own.masks.shape == (len(own.objects), 21, 21) and own.known.all()
     for region, place, mask in zip(regions[own.sample.places].tolist(), own.objects.tolist(), own.masks, strict=False):
@@ -70,12 +74,27 @@ def test_true_masks_are_those_of_the_object_inside_of_the_region():
         assert LABELS[place] + 1 == own.sample.labels[own.objects.tolist().index(place)]
 
 
+def test_masks_as_large_as_the_picture_on_disk_give_the_targets_of_the_image():
+    small, regions, own = true_masks(ovals(BOXES)), near_and_far(), objects(BOXES, LABELS)
+    large = TrueMasks(encoded(ovals(BOXES).repeat_interleave(2, 1).repeat_interleave(3, 2)), SIZE)
+    assert large.areas.tolist() == pytest.approx(small.areas.tolist())
+    one, other = (of_all(regions, own, masks, HOW) for masks in (small, large))
+    assert one.objects.equal(other.objects) and (one.masks != other.masks).sum() <= 2  # by rounding
+
+
+def test_objects_read_without_masks_have_none_that_is_known():
+    own = TrueMasks.of(objects(BOXES, LABELS), SIZE)
+    assert own.known.tolist() == [False, False] and own.frame == SIZE
+    made = of_all(near_and_far(), objects(BOXES, LABELS), own, HOW)
+    assert len(made.known) == len(made.objects) > 0 and not made.known.any()
+
+
 def test_regions_without_objects_have_no_masks():
     regions = near_and_far()
     for made in (
-        of_all(regions, objects(), DenseMasks(torch.zeros(0, *SIZE)), HOW),
-        sampled(regions, objects(), DenseMasks(torch.zeros(0, *SIZE)), HOW, 8, 0.3, 0.0),
-        of_all(NONE, objects(BOXES, LABELS), ovals(BOXES), HOW),
+        of_all(regions, objects(), NO_MASKS, HOW),
+        sampled(regions, objects(), NO_MASKS, HOW, 8, 0.3, 0.0),
+        of_all(NONE, objects(BOXES, LABELS), true_masks(ovals(BOXES)), HOW),
     ):
         assert made.masks.shape == (0, 21, 21) and not made.sample.labels.any() and not len(made.objects)
 
@@ -108,7 +127,7 @@ def pixel_overlap(probabilities, box, true):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_of_masked_regions_are_those_of_pixels_of_whole_masks(seed):
-    regions, true = near_and_far(seed), ovals(BOXES)
+    regions, true = near_and_far(seed), true_masks(ovals(BOXES))
     own = of_all(regions, objects(BOXES, LABELS), true, HOW)
     regions = regions[own.sample.places]
     # True masks, of which a growing part is cut away.
@@ -120,7 +139,7 @@ def test_labels_of_masked_regions_are_those_of_pixels_of_whole_masks(seed):
     labels = mask_labels(a_pass(regions, logits), [own], [true], HOW)
     seen = set()
     for place, (region, object_) in enumerate(zip(regions.tolist(), own.objects.tolist(), strict=False)):
-        overlap = pixel_overlap(logits[place].sigmoid(), region, true.masks[object_])
+        overlap = pixel_overlap(logits[place].sigmoid(), region, ovals(BOXES)[object_])
         seen.add(overlap >= 0.5)
         if abs(overlap - 0.5) > 0.03:
             assert labels[place] == (own.sample.labels[place] if overlap >= 0.5 else 0)
@@ -131,8 +150,9 @@ def test_labels_of_masked_regions_are_those_of_pixels_of_whole_masks(seed):
 def test_parts_of_the_object_outside_of_the_region_count():
     """A region that is the left 60 percent of a full box: its IoU of boxes is 0.6, and of its half mask 0.3."""
     box = torch.tensor([[10.0, 10, 50, 40]])
-    true = DenseMasks(torch.zeros(1, *SIZE, dtype=torch.bool))
-    true.masks[0, 10:40, 10:50] = True
+    full_box = torch.zeros(1, *SIZE, dtype=torch.bool)
+    full_box[0, 10:40, 10:50] = True
+    true = true_masks(full_box)
     region = torch.tensor([[10.0, 10, 34, 40]])
     own = of_all(region, objects(box, LABELS[:1]), true, HOW)
     assert own.sample.labels.tolist() == [3] and own.masks.all()
@@ -148,7 +168,7 @@ def test_parts_of_the_object_outside_of_the_region_count():
 def two_images():
     """A pass over an image with objects and one without, its targets and true masks."""
     regions, empty = near_and_far(), random_boxes(4, SIZE, 8)
-    true = [ovals(BOXES), DenseMasks(torch.zeros(0, *SIZE))]
+    true = [true_masks(ovals(BOXES)), NO_MASKS]
     own = [sampled(regions, objects(BOXES, LABELS), true[0], HOW, 16, 0.5, 0.0), of_all(empty, objects(), true[1], HOW)]
     chosen = [regions[own[0].sample.places], empty[own[1].sample.places]]
     one = a_pass(torch.cat(chosen), torch.randn(20, 21, 21, generator=generator(4)).requires_grad_())
@@ -179,8 +199,8 @@ def test_losses_of_a_pass_are_those_of_loops():
 
 
 def test_an_object_whose_mask_is_not_known_has_no_loss_of_masks_and_their_classes():
-    regions, true = near_and_far(), ovals(BOXES)
-    lacking = DenseMasks(true.masks, unknown=1)
+    regions, true = near_and_far(), true_masks(ovals(BOXES))
+    lacking = true_masks(ovals(BOXES), unknown=1)
     own, less = (of_all(regions, objects(BOXES, LABELS), masks, HOW) for masks in (true, lacking))
     logits = torch.randn(len(regions), 21, 21, generator=generator(4)).requires_grad_()
     one = a_pass(regions[own.sample.places], logits)
@@ -195,14 +215,14 @@ def test_an_object_whose_mask_is_not_known_has_no_loss_of_masks_and_their_classe
 
 
 def test_losses_of_no_regions_are_zero_and_have_gradients():
-    nothing = of_all(NONE, objects(), DenseMasks(torch.zeros(0, *SIZE)), HOW)
+    nothing = of_all(NONE, objects(), NO_MASKS, HOW)
     one = Pass(
         [NONE],
         torch.zeros(0, 21, 21, requires_grad=True),
         torch.zeros(0, 4, requires_grad=True),
         RegionOutputs(torch.zeros(0, 4, requires_grad=True), torch.zeros(0, 3, 4, requires_grad=True)),
     )
-    losses = pass_losses(one, [nothing], [DenseMasks(torch.zeros(0, *SIZE))], HOW)
+    losses = pass_losses(one, [nothing], [NO_MASKS], HOW)
     assert [loss.item() for loss in losses] == [0, 0, 0, 0]
     torch.stack(losses).sum().backward()
 
@@ -232,7 +252,7 @@ def test_a_step_is_finite_and_reaches_every_parameter(network, stages):
     net = small_cascade(network, stages=stages, **sizes)
     freeze(net, ("bn",))
     set_training(net)
-    losses = step(net, [objects(BOXES, LABELS), objects()], [ovals(BOXES), DenseMasks(torch.zeros(0, *SIZE))])
+    losses = step(net, [objects(BOXES, LABELS), objects()], [true_masks(ovals(BOXES)), NO_MASKS])
     assert tuple(losses) == FIGURES and all(loss > 0 for loss in losses.values())
     sum(losses.values()).backward()
     trained = {key: own for key, own in net.named_parameters() if own.requires_grad}
@@ -242,7 +262,7 @@ def test_a_step_is_finite_and_reaches_every_parameter(network, stages):
 
 def test_without_objects_there_is_nothing_but_background():
     net = small_cascade()
-    losses = step(net, [objects()], [DenseMasks(torch.zeros(0, *SIZE))])
+    losses = step(net, [objects()], [NO_MASKS])
     assert {key for key, loss in losses.items() if loss != 0} == {"rpn_class_loss", "class_loss", "mask_class_loss"}
     sum(losses.values()).backward()
     assert all(own.grad.isfinite().all() for own in net.parameters() if own.grad is not None)
@@ -251,7 +271,7 @@ def test_without_objects_there_is_nothing_but_background():
 def test_losses_of_regions_reach_the_boxes_of_the_rpn_limited():
     """Unlike those of a detector: the cascade is trained end to end (MNC, Sec. 4)."""
     net = small_cascade()
-    losses = step(net, [objects(BOXES, LABELS)], [ovals(BOXES)])
+    losses = step(net, [objects(BOXES, LABELS)], [true_masks(ovals(BOXES))])
     sum(losses[name] for name in FIGURES[2:]).backward()
     assert net.rpn.boxes.weight.grad.any() and net.rpn.objectness.weight.grad is None
     # Each of the proposals moves its four numbers by 1 / 512 at most, the limit.
@@ -262,12 +282,20 @@ def test_the_second_pass_has_all_regressed_boxes_and_the_true_ones():
     net, seen = small_cascade(), []
     kept = net.one_pass
     net.one_pass = lambda shared, regions: seen.append(regions) or kept(shared, regions)
-    step(net, [objects(BOXES, LABELS)], [ovals(BOXES)])
+    step(net, [objects(BOXES, LABELS)], [true_masks(ovals(BOXES))])
     (first,), (second,) = seen
     assert len(second) == len(first) + 2
     rows = [row.tolist() for row in second.detach()]
     assert all(box in rows for box in BOXES.tolist())
     assert (first[:, None] == second[None]).all(2).any(1).sum() <= 2  # the others have moved
+
+
+def test_a_new_length_goes_with_another_batch_and_its_parts():
+    """Marks are scaled by the recipe of the new batch, of which eight parts would be too many."""
+    changes = {"iterations": 100, "batch_size": 1, "accumulate": 1}
+    recipe = merge({"recipe": asdict(CascadeRecipe())}, changes, CascadeConfig)["recipe"]
+    assert (recipe["iterations"], recipe["batch_size"], recipe["accumulate"]) == (100, 1, 1)
+    assert list(recipe["milestones"]) == [80]
 
 
 def test_a_recipe_trains_all_stages_together():
@@ -284,12 +312,15 @@ def test_a_cascade_learns_boxes_classes_and_masks_of_two_images():
     net = build("mnc-resnet8", 3, detector=plan)
     for layer in (net.mask.fc, net.mask.logits):  # with 0.001 the first hundreds of steps teach masks nothing
         torch.nn.init.normal_(layer.weight, std=0.02)
-    triangle = DenseMasks(torch.zeros(1, *SIZE, dtype=torch.bool))
+    oval, triangle = ovals(BOXES[:1]), torch.zeros(1, *SIZE, dtype=torch.bool)
     for row in range(32):
-        triangle.masks[0, 12 + row, 28 : 29 + row] = True
-    own, true = [objects(BOXES[:1], LABELS[:1]), objects(BOXES[1:], LABELS[1:])], [ovals(BOXES[:1]), triangle]
+        triangle[0, 12 + row, 28 : 29 + row] = True
+    own, true = (
+        [objects(BOXES[:1], LABELS[:1]), objects(BOXES[1:], LABELS[1:])],
+        [true_masks(oval), true_masks(triangle)],
+    )
     images = 0.1 * torch.randn(2, 3, *SIZE, generator=generator(1))
-    images += torch.cat([0.5 * true[0].masks, -0.5 * true[1].masks])[:, None]
+    images += torch.cat([0.5 * oval, -0.5 * triangle])[:, None]
     freeze(net, ("bn",))
     set_training(net)
     trained = [value for value in net.parameters() if value.requires_grad]
@@ -301,9 +332,8 @@ def test_a_cascade_learns_boxes_classes_and_masks_of_two_images():
         torch.nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step_at(0.01 if number < 180 else 0.001)
     net.eval()
-    for image, mask, label in zip(images, true, [2, 0], strict=True):
+    for image, mask, label in zip(images, (oval, triangle), [2, 0], strict=True):
         seen = ((image + 0.5).clamp(0, 1) * 255).to(torch.uint8)
         found = net.detect_fitted(seen, SIZE, torch.full((3, 1, 1), 0.5))
         assert found.labels.tolist()[:1] == [label]
-        shown = found.full(0, SIZE)
-        assert (shown & mask.masks[0]).sum() / (shown | mask.masks[0]).sum() > 0.75
+        assert mask_overlaps(found.masks, encoded(mask))[0] > 0.75

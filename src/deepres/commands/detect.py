@@ -50,7 +50,7 @@ def detect(
         Listing, typer.Option("--format", help="coco is JSON as COCO's results are; all but table come as found.")
     ] = "table",
     draw: Annotated[
-        Path | None, typer.Option(help="Draw the boxes with class and score, and keep the pictures in this folder.")
+        Path | None, typer.Option(help="Draw boxes and masks with class and score, into pictures in this folder.")
     ] = None,
     network: NetworkName = None,
 ) -> None:

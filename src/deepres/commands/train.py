@@ -21,7 +21,7 @@ class Sources:
         str | None,
         typer.Option(
             help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune; of a detector "
-            "auto (its default: what suits the data) or faster-rcnn (the paper's)."
+            "auto (its default: what suits the data) or faster-rcnn (the paper's), of a segmenter auto or mnc."
         ),
     ] = None
 
@@ -110,6 +110,8 @@ def train(
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
 
     A detector, on pictures with boxes: deepres train detector --data VOC2007 --backbone resnet50.pth
+
+    One that gives masks: deepres train segmenter --data coco128 --backbone resnet50.pth
     """
     from deepres.records import Run
     from deepres.workflows import alternating as alternate

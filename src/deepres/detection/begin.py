@@ -12,16 +12,18 @@ from deepres.detection.recipe import DetectionConfig
 from deepres.models.catalog import build
 from deepres.models.detection.detector import Detector
 from deepres.models.network import Network
-from deepres.models.registry import DETECTOR
+from deepres.models.registry import backbone_of
+from deepres.models.segmentation.cascade import Cascade
 from deepres.runtime.errors import InputError, Say
 from deepres.weights.load import STRUCTURE
 from deepres.weights.start import Start
 
-HEADS = {"score": 1, "box": 4}  # layers that depend on the classes, and their rows for each class
+HEADS = {"score": 1, "mask_score": 1, "box": 4}  # layers that depend on the classes, and their rows for each class
 
 
 def begin(config: DetectionConfig, classes: Sequence[str], start: Start | None, say: Say) -> Network:
-    """The detector of `config` for `classes`, with the weights of `start`: those of a backbone or of a detector.
+    """The detector of `config` for `classes`, with the weights of `start`: those of a backbone or of a detector, with
+    masks or without.
 
     What `start` does not have gets start values from torch's random state. The layers for the classes are taken from
     a detector of the same classes alone. Raises `InputError` for weights of another backbone, or that do not fit.
@@ -30,11 +32,9 @@ def begin(config: DetectionConfig, classes: Sequence[str], start: Start | None, 
     if start is None:
         return build(config.network, len(classes), 3, **structure)
     header = start.net.header
-    backbone = start.net.name.removeprefix(DETECTOR)
-    if config.network != DETECTOR + backbone:
-        raise InputError(
-            f"the weights are of {backbone}, not of {config.network.removeprefix(DETECTOR)}; leave one out"
-        )
+    backbone, wanted = backbone_of(start.net.name), backbone_of(config.network)
+    if backbone != wanted:
+        raise InputError(f"the weights are of {backbone}, not of {wanted}; leave one out")
     if header["in_channels"] != 3:
         raise InputError(f"the weights take images of {header['in_channels']} channels, detectors of 3; give others")
     structure = {**{key: header[key] for key in STRUCTURE if key in header}, **structure}
@@ -44,6 +44,11 @@ def begin(config: DetectionConfig, classes: Sequence[str], start: Start | None, 
         _of_detector(start.net, state, classes, say) if isinstance(start.net, Detector) else _of_backbone(net, state)
     )
     own = net.state_dict()
+    # A cascade has a second path of the layers of regions, and its heads take the features of both.
+    if isinstance(net, Cascade) != isinstance(start.net, Cascade):
+        taken = {key: value for key, value in taken.items() if key in own and key.partition(".")[0] not in HEADS}
+        paths = {f"masked.{key.removeprefix('features.')}": value for key, value in taken.items()}
+        taken |= {key: value for key, value in paths.items() if key in own}
     if wrong := [key for key, value in taken.items() if value.shape != own[key].shape]:
         raise InputError(f"the weights do not fit the detector: {wrong[0]} has another shape; leave its setting out")
     net.load_state_dict(own | taken)

@@ -10,6 +10,7 @@ from deepres.data.classes import classes_of, columns
 from deepres.detection.protocol import Protocol
 from deepres.models.detection.detector import Detector, RegionOutputs
 from deepres.models.detection.plan import DetectorPlan
+from deepres.models.segmentation.cascade import Cascade
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.find import require_mean
 
@@ -37,6 +38,8 @@ def members_of(
     """
     if not nets:
         raise InputError("there is no detector to test; give one or several")
+    if any(isinstance(net, Cascade) for net in nets) and not protocol.gives_masks(len(nets)):
+        say("boxes alone: a network has masks where it is tested alone, at one scale, without refinement and voting")
     several = [f"{net.name} (network {number} of {len(nets)})" for number, net in enumerate(nets, 1)]
     names = several if len(nets) > 1 else [nets[0].name]
     classes = [

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from deepres.models.catalog import build, entry
 from deepres.models.detection.anchors import BASE
 from deepres.models.detection.detector import Detector
 from deepres.models.network import Network
-from deepres.models.registry import DETECTOR
+from deepres.models.registry import DETECTOR, backbone_of
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import freeze
@@ -29,10 +29,23 @@ from deepres.training.recipe import Recipe
 from deepres.training.settings import typed
 from deepres.weights.start import Start, take
 
-WORD = "detector"  # in place of a network's name: the backbone is told by an option
+
+@dataclass(frozen=True)
+class Form:
+    """What detectors of one form are called, and their configurations."""
+
+    word: str  # in place of a network's name: the backbone is told by an option
+    prefix: str  # of the networks' names
+    config: type[DetectionConfig]
+    masks: bool = False  # whether the data must have masks
 
 
-def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> dict[str, Any]:
+BOXES = Form("detector", DETECTOR, DetectionConfig)
+
+
+def settle(
+    settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None, form: Form = BOXES
+) -> dict[str, Any]:
     """The changes with the network, and the start weights if the option `backbone` names such; for a new run with the
     image size, rate and length that suit the data.
 
@@ -41,20 +54,20 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     if changes.get("test_set") == NOTHING:
         raise InputError("a run is tested as it is trained; name pictures by --test-set, or leave it out")
     settled = {name: value for name, value in changes.items() if name != "backbone"}
-    if settled.get("network") == WORD:
+    if settled.get("network") == form.word:
         del settled["network"]
     # The backbone: a name of the catalog, or weights.
     backbone = changes.get("backbone")
     if backbone is not None:
-        settled |= _backbone(backbone)
+        settled |= _backbone(backbone, form.prefix)
     elif "network" not in settled and "network" not in settings:
-        raise InputError("a detector needs a backbone; give --backbone, for example resnet18, or trained weights")
+        raise InputError(f"a {form.word} needs a backbone; give --backbone, for example resnet18, or trained weights")
     # What suits the data, unless a recipe is asked for or recorded.
     data = settled.get("data", settings.get("data"))
     if "recipe" in settings or recipe not in CHOSEN or data is None:
         return settled
-    given = typed({name: value for name, value in settled.items() if value is not None}, DetectionConfig)
-    index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set")).train
+    given = typed({name: value for name, value in settled.items() if value is not None}, form.config)
+    index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set"), masks=form.masks).train
     if not len(index.objects):
         return settled
     network = settled.get("network", settings.get("network"))
@@ -63,13 +76,13 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     return chosen(index, settled.get("start") is not None, fixed, given) | settled
 
 
-def _backbone(backbone: str) -> dict[str, Any]:
+def _backbone(backbone: str, prefix: str) -> dict[str, Any]:
     """The network, and the start weights, of the option `--backbone`."""
     if not is_place(backbone):
         entry(backbone)
-        return {"network": DETECTOR + backbone}
+        return {"network": prefix + backbone}
     name = take(Path(backbone), silent).net.name
-    return {"network": DETECTOR + name.removeprefix(DETECTOR), "start": backbone}
+    return {"network": prefix + backbone_of(name), "start": backbone}
 
 
 def is_place(backbone: str) -> bool:
@@ -118,9 +131,9 @@ def _structure(config: DetectionConfig, classes: int) -> Detector:
         return cast(Detector, build(config.network, classes, detector=asdict(config.plan)))
 
 
-def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
+def finetuned(start: Start, changes: Mapping[str, Any], form: Form = BOXES) -> dict[str, Any]:
     """The plan of the trained detector, with which its weights fit."""
-    known = {field.name for field in dataclasses.fields(DetectionConfig)}
+    known = {field.name for field in dataclasses.fields(form.config)}
     known -= {field.name for field in dataclasses.fields(DetectionRecipe)}  # its `proposals` are those of training
     return {name: value for name, value in start.net.header["detector"].items() if name in known}
 

@@ -52,6 +52,10 @@ class Protocol:
             given["longest"] = longest_at(self.side or own.side, own)
         return replace(own, **given)
 
+    def gives_masks(self, networks: int) -> bool:
+        """Whether a cascade has masks in this test: alone, at one scale. Else it is tested as a detector of boxes."""
+        return networks == 1 and not (self.scales or self.refine or self.voting)
+
     def facts(self, own: DetectorPlan) -> dict[str, object]:
         """All settings of the test of a network with the plan `own`, for a record."""
         plan = asdict(self.plan(own))

@@ -7,14 +7,15 @@ from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
 
 
-def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE) -> BoxParts:
+def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE, masks: bool = False) -> BoxParts:
     """The data of a configuration; `say` is told of slow steps and of what was found. One rank prepares them for all.
 
-    Raises `InputError` for data that cannot be read, and for those without training or test pictures or without boxes.
+    With `masks`, objects have those that the data have. Raises `InputError` for data that cannot be read, and for those
+    without training or test pictures, without boxes, or without masks where these are asked for.
     """
     place = still_there(config.data_path or config.data, "the run")
     with ranks.one_first():
-        source = open_boxes(place, say, config.train_set, config.test_set, config.division)
+        source = open_boxes(place, say, config.train_set, config.test_set, config.division, masks)
     train, test = source
     objects = train.objects
     trained = ~objects.crowd if config.keep_difficult else ~(objects.crowd | objects.difficult)
@@ -28,6 +29,11 @@ def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE) -> BoxP
             raise InputError(f"{config.data} has no {what} pictures; name others by --train-set and --test-set")
     if not boxes:
         raise InputError(f"{config.data} has no boxes to train on; see what is wrong with deepres data check")
+    if masks and not all(part.objects.masks is not None and part.objects.masks.known.any() for part in source):
+        raise InputError(
+            f"{config.data} has no masks of its training or test objects; give polygons or RLE (COCO), "
+            "SegmentationObject (VOC) or polygons of LabelMe, or train a detector of boxes"
+        )
     if not trained.any():
         raise InputError(
             f"all {boxes:,} training boxes of {config.data} are difficult ones or crowds, which are not trained on; "

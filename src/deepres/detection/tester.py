@@ -20,6 +20,7 @@ from deepres.models.detection.detector import Detector, Size, located
 from deepres.models.detection.images import fitted
 from deepres.models.detection.outputs import Detections
 from deepres.models.detection.proposals import TEST
+from deepres.models.segmentation.cascade import Cascade
 from deepres.runtime.errors import Say, silent
 
 NONE = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
@@ -109,7 +110,11 @@ def proposals_of(
 
 @torch.no_grad()
 def _found(members: Sequence[Member], protocol: Protocol, seen: Views) -> Detections:
-    """The detections in one picture, in its pixels."""
+    """The detections in one picture, in its pixels; with masks where they are of one cascade without improvements."""
+    first = members[0]
+    if isinstance(first.net, Cascade) and protocol.gives_masks(len(members)):
+        image = seen.images[first.plan.side, first.plan.longest].to(first.mean.device)
+        return first.net.detect_fitted(image, seen.size, first.mean, first.plan)
     pyramids, frame = _pyramids(members, protocol, seen)
     plan = members[0].plan
     regions = union([own.proposals(replace(own.net.selection, after=plan.proposals))[0] for own in pyramids])
@@ -172,4 +177,4 @@ def _whole(encoded: bytes, draws: Sequence[float], truth: Any) -> Tensor:
 
 
 def _on_processor(found: Detections) -> Detections:
-    return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
+    return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu(), found.masks)

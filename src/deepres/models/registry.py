@@ -24,6 +24,7 @@ FIRST, LAST = "conv1.conv.weight", "fc.bias"  # names of tensors in networks mad
 DETECTED = 80  # classes of a detector, where no other number is given: those of COCO
 DETECTOR = "faster-rcnn-"  # before the name of the backbone of a detector
 CASCADE = "mnc-"  # before that of a detector with masks
+DETECTORS = (DETECTOR, CASCADE)
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -100,3 +101,9 @@ NETWORKS = {
     "googlenet": Entry(22, "GoogLeNet", f"{_RIVALS}:GoogLeNet", published=_INCEPTION),
     "prelu-net": Entry(19, "PReLU-net", "deepres.models.prelu:PReLUNet", has_bn=False, last="fc3.bias"),
 }
+
+
+def backbone_of(network: str) -> str:
+    """The name of the backbone of a detector, with masks or without; that of any other network as it is."""
+    prefix = next((prefix for prefix in DETECTORS if network.startswith(prefix)), "")
+    return network.removeprefix(prefix)

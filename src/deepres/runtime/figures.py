@@ -55,6 +55,8 @@ LOSS = Figure("train_loss", "training loss", training=True)  # of every task
 
 _TRAIN, _TEST = Figure("train_error", "training error", "%", training=True), Figure("test_error", "test error", "%")
 _BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5,.95]", "%")
+_MASKS_50, _MASKS_70 = (Figure(f"mask_map{iou}", f"mask mAP@.{iou // 10}", "%") for iou in (50, 70))
+_MASKS = Figure("mask_map", "mask mAP@[.5,.95]", "%")
 _RECALL = Figure("recall50", "recall of proposals@.5", "%")
 _MEAN_RECALL = Figure("recall", "recall of proposals@[.5,.95]", "%")
 
@@ -127,6 +129,35 @@ REPORTED: dict[str, Reported] = {
         final=(LOSS, _RECALL, _MEAN_RECALL),
         title="Final figures of region proposals",
     ),
+    SEGMENTATION: Reported(
+        main=(LOSS, _MASKS_50, _MASKS),
+        plots=(
+            Plot(
+                "Mean average precision of masks and of boxes",
+                "mAP",
+                "%",
+                (_MASKS_50, _MASKS_70, _MASKS, _BY_AREA),
+                "On the test pictures against the iteration: of masks at an overlap (IoU) of 0.5 and 0.7 (mAP^r), and "
+                "the mean over overlaps of 0.5 to 0.95 as COCO counts it; of the boxes around them at 0.5.",
+            ),
+            _RPN_LOSSES,
+            Plot(
+                "Losses of the regions, and of all together",
+                "loss",
+                "",
+                (
+                    _part("mask_loss", "mask"),
+                    _part("class_loss", "class of the box"),
+                    _part("mask_class_loss", "class of the mask"),
+                    _part("box_loss", "box"),
+                    LOSS,
+                ),
+                "Sums of the passes, means over windows of iterations.",
+            ),
+        ),
+        final=(LOSS, _MASKS_50, _MASKS_70, _MASKS, _BY_AREA, _COCO),
+        title="Final figures",
+    ),
 }
 
 
@@ -136,4 +167,6 @@ def row_of(task: str, part: object = None) -> str:
 
 
 # Test figures of which a larger value is a better one.
-LARGER_IS_BETTER = frozenset(figure.key for figure in (_BY_AREA, _COCO, _RECALL, _MEAN_RECALL))
+LARGER_IS_BETTER = frozenset(
+    figure.key for figure in (_BY_AREA, _COCO, _MASKS_50, _MASKS_70, _MASKS, _RECALL, _MEAN_RECALL)
+)

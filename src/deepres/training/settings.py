@@ -158,7 +158,7 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any], kind: type[Co
     # Scale the marks; some of them have a least number of batches.
     iterations = ours.get("iterations")
     if iterations is not None:
-        batch = {name: ours[name] for name in ours if name == "batch_size"}
+        batch = {name: ours[name] for name in ours if name in ("batch_size", "accumulate")}
         length = _convert(iterations, int, "iterations", "the command line")
         with _named("the command line"):
             require_bounds("iterations", length, made.bounds)

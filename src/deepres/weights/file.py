@@ -13,6 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.models.detection.plan import DetectorPlan
+from deepres.models.registry import CASCADE
+from deepres.models.segmentation.plan import CascadePlan
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
@@ -120,13 +122,14 @@ def _read_header(file: Path, text: str) -> dict[str, Any]:
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
     if "detector" in header:
-        _check_plan(header["detector"], f"{file}, detector of its header")
+        plan = CascadePlan if str(header.get("network")).startswith(CASCADE) else DetectorPlan
+        _check_plan(header["detector"], plan, f"{file}, detector of its header")
     return header
 
 
-def _check_plan(value: Any, what: str) -> None:
+def _check_plan(value: Any, plan: type[DetectorPlan], what: str) -> None:
     try:
-        untrusted.convert(value, DetectorPlan, what, "mend the header")
+        untrusted.convert(value, plan, what, "mend the header")
     except InputError as error:  # values out of range name no file
         raise InputError(str(error) if what in str(error) else f"{what}: {error}") from None
     except TypeError as error:  # types are not checked without `msgspec`, and the plan compares numbers

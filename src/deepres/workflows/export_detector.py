@@ -12,6 +12,7 @@ from deepres.data.decode import pixels_or_fault
 from deepres.data.listing import Picture
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.images import fitted, fitted_size
+from deepres.models.segmentation.cascade import Cascade
 from deepres.records import Json
 from deepres.runtime.errors import InputError, Say
 from deepres.serving.export_detector import export_detector
@@ -26,9 +27,11 @@ def deploy_detector(net: Detector, out: Path, form: Form, folder: Path | None, s
     """Write `net` to `out` for other programs, check the file against `net`, and return facts about the file.
 
     The check is on pictures of the `folder`, else on random ones. Raises `InputError` as
-    `serving.export_detector.export_detector`, for a network of other images than RGB, and for a folder without
-    pictures.
+    `serving.export_detector.export_detector`, for a network of other images than RGB or with masks, and for a folder
+    without pictures.
     """
+    if isinstance(net, Cascade):
+        raise InputError(f"{net.name} gives masks, which no file of export holds; deepres detect takes its weights")
     if net.header["in_channels"] != 3:
         raise InputError(f"{net.name} takes images of {net.header['in_channels']} channels; files are for RGB")
     seen = _random_pictures(net) if folder is None else _pictures_of(folder, net, say)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from safetensors import SafetensorError
 
 from deepres.models.network import Network
-from deepres.models.registry import DETECTOR
+from deepres.models.registry import DETECTORS
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.serving.export import open_export
@@ -40,7 +40,7 @@ def holds_detector(place: Path, network: str | None = None) -> bool:
     file.
     """
     if network is not None:
-        return network.startswith(DETECTOR)
+        return network.startswith(DETECTORS)
     if place.suffix in SUFFIXES:
         return "detector" in open_export(place, silent)[1]
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import torch
@@ -14,9 +14,10 @@ from deepres.models.detection.boxes import clip
 from deepres.models.detection.detections import candidates, suppressed
 from deepres.models.detection.detector import Choose, Detector, RegionOutputs, Size, located
 from deepres.models.detection.images import padded
+from deepres.models.detection.outputs import Detections
+from deepres.models.detection.plan import DetectorPlan
 from deepres.models.network import Network
 from deepres.models.registry import CASCADE
-from deepres.models.segmentation.outputs import Segments
 from deepres.models.segmentation.plan import CascadePlan
 from deepres.models.segmentation.voting import voted
 from deepres.models.segmentation.warping import RegionWarping, limited
@@ -124,25 +125,29 @@ class Cascade(Detector):
         return torch.cat([self.masked.region_features(both[0]), self.features.region_features(both[1])], 1)
 
     @torch.no_grad()
-    def detect_fitted(self, seen: Tensor, size: Sequence[int], mean: Tensor) -> Segments:
+    def detect_fitted(
+        self, seen: Tensor, size: Sequence[int], mean: Tensor, plan: DetectorPlan | None = None
+    ) -> Detections:
         """The detections with masks in one image, in pixels of its own `size` (height, width); as of a detector.
 
+        The numbers of proposals and detections, threshold and suppression are those of `plan` where it is given.
         The regions of both passes are candidates, with the scores of their masks (MNC, Sec. 6): suppression within
         each class, the best, and the vote of all candidates on their masks.
         """
         small, own = (seen.shape[1], seen.shape[2]), (size[0], size[1])
         shared = self.shared(padded([seen], mean))
-        regions = self.proposals(*self.anchored(shared), [small], self.selection)
-        passes = self.passes(shared, regions, [small])
+        plan = plan or self.plan
+        how = replace(self.selection, after=plan.proposals)
+        passes = self.passes(shared, self.proposals(*self.anchored(shared), [small], how), [small])
         # All candidates, on the processor: many small steps follow.
         scale = mean.new_tensor([own[1] / small[1], own[0] / small[0]]).repeat(2)
         boxes = clip(torch.cat([one.regions[0] for one in passes]) * scale, own).cpu()
         scores = torch.cat([one.mask_logits for one in passes]).float().softmax(1).cpu()
         masks = torch.cat([one.masks for one in passes]).float().sigmoid().cpu()
         # The best of them, and their masks.
-        plan = self.plan
         every = candidates(scores, boxes[:, None].expand(-1, self.num_classes, -1), plan.threshold)
-        return voted(suppressed(*every, plan.nms, plan.most), boxes, scores, masks, plan.voting, plan.binarised, own)
+        found = suppressed(*every, plan.nms, plan.most)
+        return voted(found, boxes, scores, masks, self.plan.voting, self.plan.binarised, own)
 
 
 class MaskLayers(nn.Module):

@@ -1,0 +1,112 @@
+"""Cascades trained through the command line: on small pictures of coloured ovals, resumed, killed, started."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask
+from safetensors.torch import load_file
+
+from box_scenes import arguments as of_boxes
+from box_scenes import write_scenes
+from deepres.weights.file import read_file
+from mask_scenes import arguments, write_mask_scenes
+from runs import checkpoints, last_weights, run_deepres
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_mask_scenes(tmp_path_factory.mktemp("scenes") / "ovals")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes, tmp_path_factory):
+    """A run that was left alone; the tests only read it."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = run_deepres(place, *arguments(scenes, place / "run"), DEEPRES_CACHE=str(place / "cache"))
+    assert result.returncode == 0, result.stderr
+    assert "mask mAP@.5" in result.stdout
+    return place / "run"
+
+
+def test_a_run_records_six_losses_and_the_mean_average_precision_of_masks_and_boxes(undisturbed):
+    rows = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    losses = {"rpn_class_loss", "rpn_box_loss", "mask_loss", "class_loss", "mask_class_loss", "box_loss"}
+    windows = [row for row in rows if "train_loss" in row]
+    assert [row["iteration"] for row in windows] == [2, 4, 6, 8]
+    for row in windows:
+        assert abs(sum(row[name] for name in losses) - row["train_loss"]) < 1e-4 and row["mask_loss"] > 0
+    tests = [row for row in rows if "mask_map50" in row]
+    assert [row["iteration"] for row in tests] == [4, 8]
+    for row in tests:
+        assert {"mask_map70", "mask_map", "map50", "map"} <= row.keys()
+        assert 0 <= row["mask_map70"] <= row["mask_map50"] <= 100
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert (config["task"], config["network"]) == ("segmentation", "mnc-resnet8")
+    assert (config["stages"], config["region_size"], config["recipe"]["name"]) == (5, 7, "auto")
+    header = read_file(last_weights(undisturbed)).header
+    assert header["detector"]["mask_size"] == 7 and header["classes"] == ["red", "blue"]
+
+
+def test_a_killed_run_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path):
+    run, environment = tmp_path / "killed", {"DEEPRES_CHECKPOINT_SECONDS": "0"}
+    child = process(*arguments(scenes, run), wait=False, **environment)
+    while child.poll() is None and not checkpoints(run):
+        time.sleep(0.005)
+    child.kill()
+    child.communicate()
+    assert not (run / "done.json").exists()
+    assert process(*arguments(scenes, run), **environment).returncode == 0
+    assert (run / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    assert last_weights(run).read_bytes() == last_weights(undisturbed).read_bytes()
+
+
+def test_data_without_masks_are_refused_in_one_sentence(deepres, tmp_path):
+    plain = write_mask_scenes(tmp_path / "plain", 3, 2, masks=False)
+    result = deepres(*arguments(plain, "run"))
+    assert result.returncode == 2 and "has no masks of its training or test objects" in result.stderr
+
+
+def test_weights_of_a_detector_are_a_start_of_both_paths(deepres, scenes, tmp_path):
+    trained = deepres(*of_boxes(write_scenes(tmp_path / "boxes", 4, 2), "boxed"), "--iterations", 1)
+    assert trained.returncode == 0, trained.stderr
+    result = deepres(*arguments(scenes, "run", "--iterations", 1, "--set", "lr=1e-20"), "--backbone", "boxed")
+    assert result.returncode == 0, result.stderr
+    before, after = (load_file(last_weights(tmp_path / name)) for name in ("boxed", "run"))
+    for key in [key for key in before if key.startswith("features.conv4_x") and "running" not in key]:
+        masked = key.replace("features.", "masked.")
+        assert before[key].allclose(after[key]) and before[key].allclose(after[masked])
+    assert before["rpn.conv.weight"].allclose(after["rpn.conv.weight"])
+    assert after["score.weight"].shape[1] == 2 * before["score.weight"].shape[1]
+
+
+def test_what_a_run_finds_has_masks_as_coco_s_tools_take_them(deepres, scenes, undisturbed, tmp_path):
+    picture = sorted((scenes / "test").iterdir())[0]
+    every = ("detect", undisturbed, picture, "--threshold", 0.0)
+    result = deepres(*every, "--format", "coco", "--draw", "drawn")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    with Image.open(picture) as image:
+        width, height = image.size
+        plain = np.asarray(image.convert("RGB"))
+    assert found and all(one["segmentation"]["size"] == [height, width] for one in found)
+    for one in found:
+        left, top, wide, high = one["bbox"]
+        own = one["segmentation"] | {"counts": one["segmentation"]["counts"].encode()}
+        assert not mask.area(own) or mask.toBbox(own).tolist() == [left, top, wide, high]
+    with Image.open(tmp_path / "drawn" / picture.name) as image:
+        assert (np.asarray(image.convert("RGB")) != plain).mean() > 0.2
+    refined = deepres(*every, "--refine", "--format", "coco")
+    assert refined.returncode == 0 and "boxes alone" in refined.stderr
+    assert all("segmentation" not in one for one in json.loads(refined.stdout))
+
+
+def test_what_a_segmenter_does_not_do_is_refused_in_one_sentence(deepres, scenes, undisturbed):
+    exported = deepres("export", undisturbed, "--out", "net.onnx")
+    assert exported.returncode == 2 and "gives masks, which no file of export holds" in exported.stderr
+    stepwise = deepres(*arguments(scenes, "steps", "--alternating"))
+    assert stepwise.returncode == 2 and "trained together" in stepwise.stderr
