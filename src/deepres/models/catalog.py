@@ -7,6 +7,7 @@ resnet20 ... plain56 ...   Sec. 4.2, any depth 6n+2 that is not in Table 1; opti
 highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
 vgg16 googlenet ...        what the paper compares with: the rows of `registry.NETWORKS`
 faster-rcnn-resnet50 ...   a detector on any of these (Appendix A)
+localizer-resnet50 ...     a localizer on any of these (Appendix C)
 
 For a new network, add a row there.
 """
@@ -19,10 +20,10 @@ from typing import Any
 
 from deepres.models.classifier import give_scores_in_full
 from deepres.models.network import Network
-from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
+from deepres.models.registry import CLASSES, DETECTED, DETECTOR, INPUT_SIZE, LOCALIZER, NETWORKS, Entry, Family
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import DETECTION
+from deepres.runtime.figures import DETECTION, LOCALIZATION
 
 
 def build(
@@ -34,6 +35,7 @@ def build(
     residual_layers: int = 2,
     pool_padding: int = 1,
     detector: Mapping[str, Any] | None = None,
+    localizer: Mapping[str, Any] | None = None,
 ) -> Network:
     """Make the network `name`; its start values are drawn from torch's global random state.
 
@@ -41,20 +43,23 @@ def build(
     nets and 10 for the nets for 32-pixel images. `stride_on` puts the stride of a bottleneck on its first 1x1 (the
     paper) or on its 3x3 (torchvision); other blocks ignore it. `residual_layers` is the number of 3x3 layers in F
     (Sec. 3.2); the depth stays, so fewer layers a block are more blocks. `pool_padding` is 1, or 0 for the max pool of
-    the authors' release; networks without one ignore it. `detector` are the fields of the plan of a detector. The
-    header of the network records these arguments.
+    the authors' release; networks without one ignore it. `detector` and `localizer` are the fields of the plan of
+    such a network. The header of the network records these arguments.
     Raises `InputError` for an unknown name, or an argument that the network cannot have; `TypeError` where the maker of
     a row of `NETWORKS` gives no `Network`.
     """
     known = entry(name)
-    if name.startswith(DETECTOR):
+    prefix = next((own for own in (DETECTOR, LOCALIZER) if name.startswith(own)), None)
+    if prefix is not None:
         features = build(
-            name.removeprefix(DETECTOR),
+            name.removeprefix(prefix),
             in_channels=in_channels,
             stride_on=stride_on,
             residual_layers=residual_layers,
             pool_padding=pool_padding,
         )
+        if prefix == LOCALIZER:
+            return _localizer(features, CLASSES["imagenet"] if num_classes is None else num_classes, localizer or {})
         return _detector(features, DETECTED if num_classes is None else num_classes, detector or {})
     classes = CLASSES[known.family] if num_classes is None else num_classes
     for what, count in (("num_classes", classes), ("in_channels", in_channels)):
@@ -87,6 +92,16 @@ def _detector(features: Network, num_classes: int, plan: Mapping[str, Any]) -> N
     return detector(features, DetectorPlan.of(plan), num_classes)
 
 
+def _localizer(features: Network, num_classes: int, plan: Mapping[str, Any]) -> Network:
+    """A localizer on `features`."""
+    from deepres.models.localization.localizer import localizer
+    from deepres.models.localization.plan import LocalizerPlan
+
+    if num_classes < 1:
+        raise InputError(f"num_classes of {LOCALIZER}{features.name} must be 1 or more, not {num_classes}")
+    return localizer(features, LocalizerPlan.of(plan), num_classes)
+
+
 def names() -> tuple[str, ...]:
     """The canonical names. Other depths 6n+2 build, too, and other options: resnet34-b is resnet34."""
     return (*NAMES, *NETWORKS)
@@ -96,14 +111,16 @@ def entry(name: str) -> Entry:
     """What is known of a network without building it. Raises `InputError` for an unknown name, naming what is near."""
     if name in NETWORKS:
         return NETWORKS[name]
-    if name.startswith(DETECTOR):
-        backbone = name.removeprefix(DETECTOR)
-        if backbone.startswith(DETECTOR):
-            raise InputError(
-                f"a detector is no backbone of another one; put one {DETECTOR} before the name of a network"
-            )
-        features = entry(backbone)
-        return replace(features, label=f"{features.label}, Faster R-CNN", published=None, task=DETECTION)
+    for prefix, label, task in ((DETECTOR, "Faster R-CNN", DETECTION), (LOCALIZER, "localizer", LOCALIZATION)):
+        if name.startswith(prefix):
+            backbone = name.removeprefix(prefix)
+            if backbone.startswith((DETECTOR, LOCALIZER)):
+                what = "detector" if backbone.startswith(DETECTOR) else "localizer"
+                raise InputError(
+                    f"a {what} is no backbone of another one; put one {prefix} before the name of a network"
+                )
+            features = entry(backbone)
+            return replace(features, label=f"{features.label}, {label}", published=None, task=task)
     spec = parse(name)
     if spec is None:
         raise InputError(f"unknown network {name!r}; {_suggestion(name)}")

@@ -23,6 +23,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FIRST, LAST = "conv1.conv.weight", "fc.bias"  # names of tensors in networks made of blocks
 DETECTED = 80  # classes of a detector, where no other number is given: those of COCO
 DETECTOR = "faster-rcnn-"  # before the name of the backbone of a detector
+LOCALIZER = "localizer-"  # before that of a localizer
 HALF = (0.5, 0.5, 0.5)
 
 

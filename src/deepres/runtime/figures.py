@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 CLASSIFICATION = "classification"  # the task of the records that name none
 DETECTION = "detection"
+LOCALIZATION = "localization"
 PROPOSALS = "proposals"  # the row of a run of detection that trains the RPN alone
 
 
@@ -56,6 +57,7 @@ _TRAIN, _TEST = Figure("train_error", "training error", "%", training=True), Fig
 _BY_AREA, _COCO = Figure("map50", "mAP@.5", "%"), Figure("map", "mAP@[.5,.95]", "%")
 _RECALL = Figure("recall50", "recall of proposals@.5", "%")
 _MEAN_RECALL = Figure("recall", "recall of proposals@[.5,.95]", "%")
+_MISPLACED = Figure("loc_error", "localization error, class given", "%")
 
 
 def _part(key: str, label: str) -> Figure:
@@ -125,6 +127,28 @@ REPORTED: dict[str, Reported] = {
         ),
         final=(LOSS, _RECALL, _MEAN_RECALL),
         title="Final figures of region proposals",
+    ),
+    LOCALIZATION: Reported(
+        main=(LOSS, _MISPLACED),
+        plots=(
+            Plot(
+                "Localization error",
+                "error",
+                "%",
+                (_MISPLACED,),
+                "The share of the test pictures whose box overlaps (IoU) no object of its class by 0.5, where the true "
+                "class is given, against the iteration.",
+            ),
+            Plot(
+                "Losses",
+                "loss",
+                "",
+                (_part("class_loss", "object or not"), _part("box_loss", "box"), LOSS),
+                "Means over windows of iterations.",
+            ),
+        ),
+        final=(LOSS, _MISPLACED),
+        title="Final figures",
     ),
 }
 
