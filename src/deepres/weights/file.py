@@ -13,6 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.models.detection.plan import DetectorPlan
+from deepres.models.localization.plan import LocalizerPlan
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.weights.unpack import read_pickle
@@ -51,8 +52,10 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "crop": COUNT,
     "classes": (_are_texts, "a list of names"),
     "detector": (lambda value: isinstance(value, dict), "the plan of a detector"),
+    "localizer": (lambda value: isinstance(value, dict), "the plan of a localizer"),
     "std": (are_divisors, "a list of numbers above 0"),
 }
+PLANS = {"detector": DetectorPlan, "localizer": LocalizerPlan}
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
 def _read_header(file: Path, text: str) -> dict[str, Any]:
     """The header of `file` from its JSON `text`.
 
-    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan of a detector that none can have.
+    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan that no detector or localizer can have.
     """
     what = f"{file}: its header {HEADER!r}"
     header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
@@ -119,14 +122,15 @@ def _read_header(file: Path, text: str) -> dict[str, Any]:
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
-    if "detector" in header:
-        _check_plan(header["detector"], f"{file}, detector of its header")
+    for name, plan in PLANS.items():
+        if name in header:
+            _check_plan(header[name], plan, f"{file}, {name} of its header")
     return header
 
 
-def _check_plan(value: Any, what: str) -> None:
+def _check_plan(value: Any, plan: type[DetectorPlan | LocalizerPlan], what: str) -> None:
     try:
-        untrusted.convert(value, DetectorPlan, what, "mend the header")
+        untrusted.convert(value, plan, what, "mend the header")
     except InputError as error:  # values out of range name no file
         raise InputError(str(error) if what in str(error) else f"{what}: {error}") from None
     except TypeError as error:  # types are not checked without `msgspec`, and the plan compares numbers

@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 
 from deepres.models.catalog import entry
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import CLASSIFICATION, DETECTION
+from deepres.runtime.figures import CLASSIFICATION, DETECTION, LOCALIZATION
 from deepres.training.config import Config
 from deepres.training.kind import AnyKind
 
@@ -23,6 +23,7 @@ class Row:
 KINDS: dict[str, Row] = {
     CLASSIFICATION: Row("deepres.classification.kind:CLASSIFICATION"),
     DETECTION: Row("deepres.detection.kind:DETECTION", "detector"),
+    LOCALIZATION: Row("deepres.localization.kind:LOCALIZATION", "localizer"),
 }
 
 

@@ -85,14 +85,14 @@ class Localizer(Network, pipeline_tag="object-detection"):
             nn.init.normal_(self.conv.weight, std=0.01)
             assert self.conv.bias is not None
             nn.init.zeros_(self.conv.bias)
-            channels, anchors = plan.channels, len(self._base)
+            channels, anchors = plan.channels, len(plan.anchor_scales) * len(plan.anchor_ratios)
         self.score = PerClass(channels, num_classes, anchors, std=0.01)
         self.box = PerClass(channels, num_classes, BOX * anchors, std=0.01 if plan.stage == "rpn" else 0.001)
 
     def forward(self, x: Tensor, classes: Tensor | None = None) -> LocalizerOutputs:
-        """Images (N, C, H, W), less the mean, and the classes asked of each, int64 (N, k), to logits and boxes, float32.
+        """Images (N, C, H, W), less the mean, and the classes asked of each, int64 (N, k), to logits and boxes.
 
-        Without `classes` all are asked for. An `rcnn` takes regions for images.
+        Without `classes` all are asked for. An `rcnn` takes regions for images. Outputs are float32.
         """
         seen = self._features(x)
         if self.plan.stage == "rpn":
@@ -107,7 +107,9 @@ class Localizer(Network, pipeline_tag="object-detection"):
         """The anchors (P, 4) of a map of `size` (height, width); of an `rcnn` the image itself."""
         if self.plan.stage == "rcnn":
             return torch.tensor([[0.0, 0.0, image.shape[3], image.shape[2]]], device=image.device)
-        return anchors_over(size, self._base.to(image.device), self.stride)
+        # The network may have been made without values, so none are kept; anchors are centred in their cells.
+        base = base_anchors(self.plan.anchor_scales, self.plan.anchor_ratios) + (self.stride - BASE) / 2
+        return anchors_over(size, base.to(image.device), self.stride)
 
     def _features(self, x: Tensor) -> Tensor:
         """Images to the map of the anchors; of an `rcnn` to one position, (N, D, 1, 1)."""
