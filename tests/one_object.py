@@ -1,4 +1,4 @@
-"""A small data set with one object a picture, in class folders, and a training of a localizer on it that takes seconds."""
+"""A small data set with one object a picture, in class folders, and a training of a localizer that takes seconds."""
 
 from pathlib import Path
 

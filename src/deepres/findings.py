@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from deepres.models.registry import DETECTOR, NETWORKS, SERIES, Kind
+from deepres.models.registry import DETECTOR, LOCALIZER, NETWORKS, SERIES, Kind
 from deepres.records import Json, Run
 from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot, Reported, row_of
 
@@ -192,9 +192,10 @@ def describe(network: str) -> tuple[str, int, Kind]:
     They come from the table of networks. For other names of such a form (`vgg11`) they follow from the name, for a
     detector from its backbone; any other name is its own label, with depth 0.
     """
-    if network.startswith(DETECTOR):
-        label, depth, kind = describe(network.removeprefix(DETECTOR))
-        return f"{label}, Faster R-CNN", depth, kind  # what tells two apart first: plots cut labels
+    for prefix, what in ((DETECTOR, "Faster R-CNN"), (LOCALIZER, "localizer")):
+        if network.startswith(prefix):
+            label, depth, kind = describe(network.removeprefix(prefix))
+            return f"{label}, {what}", depth, kind  # what tells two apart first: plots cut labels
     if network in NETWORKS:
         row = NETWORKS[network]
         return row.label, row.depth, row.kind

@@ -110,6 +110,8 @@ def train(
     Example: deepres train resnet20 --data cifar10 --iterations 8000 --run runs/resnet20
 
     A detector, on pictures with boxes: deepres train detector --data VOC2007 --backbone resnet50.pth
+
+    A localizer, on pictures with one class each: deepres train localizer --data ILSVRC --backbone resnet101.pth
     """
     from deepres.records import Run
     from deepres.workflows import alternating as alternate

@@ -73,6 +73,7 @@ class Targets:
     proposals: Proposals | None
 
     def __call__(self, place: int) -> Target:
+        """That of one picture."""
         width, height = self.index.sizes[place].tolist()
         regions = None if self.proposals is None else self.proposals.of(place)
         return Target(self.index.truth(place).boxes, (width, height), self.index.pictures.label(place), regions)

@@ -18,7 +18,7 @@ def is_right(boxes: Tensor, truth: Tensor) -> Tensor:
 
 
 def error_of(hits: Tensor | Sequence[bool]) -> Scores:
-    """The error of pictures that are right or wrong, bool (N,), with the intervals of `Scores`: `error()`, `interval()`.
+    """The error of pictures that are right or wrong, bool (N,), with `error()` and its `interval()`.
 
     Two such on the same pictures have a `difference`, whose interval draws pictures for both at once.
     """

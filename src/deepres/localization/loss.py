@@ -10,7 +10,7 @@ from deepres.models.detection.plan import SCALES
 from deepres.models.localization.localizer import LocalizerOutputs
 from deepres.models.localization.plan import Stage
 
-FIGURES = ("class_loss", "box_loss")
+FIGURES: tuple[str, ...] = ("class_loss", "box_loss")
 BETAS: dict[Stage, float] = {"rpn": 1 / 9, "rcnn": 1.0}  # where smooth L1 becomes straight, as in Faster R-CNN
 
 

@@ -1,4 +1,4 @@
-"""Localizers on pictures: the boxes of given classes, by an RPN and, where there is one, an R-CNN stage (Appendix C)."""
+"""Localizers on pictures: the boxes of given classes, by an RPN and, where there is one, an R-CNN stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -51,6 +51,15 @@ class PerClass(nn.Conv2d):
         values = torch.baddbmm(biases[:, :, None], kernels, input.flatten(2).to(kernels.dtype))
         return values.unflatten(1, (classes.shape[1], self.outputs)).unflatten(-1, input.shape[2:])
 
+    def take_classes(self, places: Sequence[int]) -> None:
+        """Keep, in place, the channels of the classes at these places alone, in this order."""
+        rows = torch.as_tensor(places, device=self.weight.device)
+        assert self.bias is not None
+        for name, own in (("weight", self.weight), ("bias", self.bias)):
+            kept = own.detach().unflatten(0, (self.num_classes, self.outputs))[rows].flatten(0, 1)
+            setattr(self, name, nn.Parameter(kept))
+        self.num_classes, self.out_channels = len(places), len(places) * self.outputs
+
 
 class Localizer(Network, pipeline_tag="object-detection"):
     """A backbone without its last layer, and two sibling layers for each class: is the object here, and its box.
@@ -127,6 +136,12 @@ class Localizer(Network, pipeline_tag="object-detection"):
         run = list(self.features.backbone())
         run = run[: run.index(self.plan.map) + 1] if self.plan.map else run
         return [name for name in names if name not in run]
+
+    def take_classes(self, places: Sequence[int]) -> None:
+        """Keep, in place, the layers of the classes at these places alone, in this order."""
+        for layer in (self.score, self.box):
+            layer.take_classes(places)
+        self.num_classes = len(places)
 
     def backbone(self) -> Mapping[str, Sequence[Layer]]:
         """The stages of the backbone."""

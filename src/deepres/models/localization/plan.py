@@ -43,4 +43,5 @@ class LocalizerPlan:
     def of(cls, values: Mapping[str, Any]) -> Self:
         """The plan of these fields; lists become tuples, fields of other names are left out."""
         own: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{name: tuple(value) if name in LISTS else value for name, value in own.items()})
+        own |= {name: tuple(own[name]) for name in LISTS if name in own}
+        return cls(**own)
