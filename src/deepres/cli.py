@@ -110,7 +110,7 @@ def reproduce(
         str,
         typer.Argument(
             help="fig1, fig4, fig6, fig7, table1, table2, table3, table4, table5, table6, table7, table8, table9, "
-            "table10, table11."
+            "table10, table11, table13, table14."
         ),
     ],
     runs: RunOptions,
@@ -121,7 +121,7 @@ def reproduce(
         str | None,
         typer.Option(
             "--data",
-            help="Default: cifar10; fig4 and table2 to table5 take photographs, table7 to table11 pictures with boxes.",
+            help="Default: cifar10; fig4 and table2 to table5 take photographs, table7 to table14 pictures with boxes.",
         ),
     ] = None,
     seeds: Annotated[

@@ -108,7 +108,9 @@ def evaluate(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, rank
     hits = _test(nets, setting, index, places, centre_box(parts.train), (say, tick, ranks))
     environment = describe_environment()
     facts |= {name: environment[name] for name in ("commit", "cpu")}
-    table = LocatedTable(str(setting.data), hits, facts | {"network": [net.name for _, net in nets.every]})
+    table = LocatedTable(
+        str(setting.data), hits, facts | {"network": [net.name for _, net in nets.every], "classes": len(index.classes)}
+    )
     if file is not None and ranks.first:
         write_located(file, table)
     return table
