@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from deepres.models.catalog import build
 from deepres.weights.file import serialise
@@ -140,7 +141,7 @@ def test_a_training_that_makes_no_sense_is_refused_in_a_sentence(pictures, tmp_p
 def test_a_localizer_begins_on_the_weights_of_a_classifier_and_of_a_localizer(pictures, trained, tmp_path):
     start = build("resnet8", 4)
     weights = tmp_path / "net.safetensors"
-    weights.write_bytes(serialise(start.state_dict(), None, start.header))
+    weights.write_bytes(serialise(start.state_dict(), torch.full((3, 1, 1), 0.5), start.header))
     for place in (weights, trained / "rpn"):
         run = tmp_path / f"from-{place.name}"
         command = ("train", "localizer", "--backbone", place, "--data", pictures, "--run", run, *RECIPE, *MARKS)

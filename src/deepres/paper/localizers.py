@@ -121,7 +121,7 @@ class Localizers(Experiment):
         for seed in self._seeds(plan):
             run = self.run(plan, "classifier", seed)
             network = plan.networks[0].removeprefix(LOCALIZER)
-            fields = {**asked.fields, "data_path": plan.data_path, "workers": own.get("workers")}
+            fields: dict[str, Any] = {**asked.fields, "data_path": plan.data_path, "workers": own.get("workers")}
             yield ClassificationConfig(network, plan.data, seed=seed, recipe=recipe, **fields), run
 
     def _localizers(self, plan: Plan, part: str, asked: Reproduction) -> Iterator[tuple[Config, Run]]:
