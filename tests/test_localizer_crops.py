@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from box_folders import write_voc
+from box_folders import picture, voc_object, voc_xml, write_voc
 from deepres.classification.views import Protocol as Views
 from deepres.data.boxes.index import open_boxes
 from deepres.data.boxes.one_class import of_one_class
 from deepres.localization.crops import Cropping, Target, random_crop, random_region, stacked, within
+from deepres.localization.source import open_pictures
 from deepres.localization.views import views_of
 
 HOW = Cropping(crop=64, sides=(80, 120), visible=0.25, positive_share=0.25)
@@ -162,3 +163,33 @@ def test_of_data_without_a_picture_of_one_class_nothing_stays(tmp_path):
     both = [("cat", (2, 2, 12, 12)), ("dog", (14, 4, 30, 20))]
     root = write_voc(tmp_path / "data", {"a": both, "b": both}, {"train": "a", "test": "b"})
     assert len(of_one_class(open_boxes(str(root), lambda message: None).train, "training", lambda message: None)) == 0
+
+
+def test_the_layout_of_ilsvrcs_localization_is_read_with_synsets_as_classes(tmp_path):
+    """Only some of the training pictures have boxes, and none of the test pictures."""
+    root = tmp_path / "ILSVRC"
+    box = voc_object("n01440764", (2, 2, 12, 12))
+    for part, name, boxed in (
+        ("train", "n01440764/n01440764_1", True),
+        ("train", "n01440764/n01440764_2", False),
+        ("train", "n01443537/n01443537_1", True),
+        ("val", "ILSVRC2012_val_00000001", True),
+        ("test", "ILSVRC2012_test_00000001", False),
+    ):
+        picture(root / "Data" / "CLS-LOC" / part / f"{name}.JPEG", seed=len(name))
+        file = root / "Annotations" / "CLS-LOC" / part / f"{name}.xml"
+        inside = box.replace("n01440764", name[:9]) if part == "train" else box
+        if boxed:
+            voc_xml(file, inside, filename=Path(name).name)  # without a suffix, as there
+    lists = root / "ImageSets" / "CLS-LOC"
+    lists.mkdir(parents=True)
+    (lists / "train_cls.txt").write_text("n01440764/n01440764_1 1\nn01440764/n01440764_2 2\nn01443537/n01443537_1 3\n")
+    (lists / "val.txt").write_text("ILSVRC2012_val_00000001 1\n")
+    told: list[str] = []
+    train, test = open_pictures(str(root), told.append)
+    assert train.classes == ("n01440764", "n01443537")
+    assert [Path(name).stem for name in train.names] == ["n01440764_1", "n01443537_1"]
+    assert [Path(name).stem for name in test.names] == ["ILSVRC2012_val_00000001"]
+    assert train.pictures.labels.tolist() == [0, 1]
+    assert train.truth(0).boxes.tolist() == [[2, 2, 12, 12]]
+    assert any("pictures without an annotation, left out: 1 (" in message for message in told)
