@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from deepres.models.catalog import build
 from deepres.paper.localization import SHEETS, TABLE13, TABLE14
@@ -85,7 +86,7 @@ def test_what_a_sheet_cannot_take_is_refused_in_a_sentence(sheet, tmp_path):
 
     detector = build("faster-rcnn-resnet8", 2)
     file = tmp_path / "net.safetensors"
-    file.write_bytes(serialise(detector.state_dict(), None, detector.header))
+    file.write_bytes(serialise(detector.state_dict(), torch.full((3, 1, 1), 0.5), detector.header))
     for given, told in (
         (asked("smoke", data=None), "pictures with objects of one class"),
         (asked("smoke", "resnet8,resnet18"), "takes one backbone, not 2"),
