@@ -1,5 +1,7 @@
 """The network of a localizer, and what its anchors learn (Appendix C)."""
 
+import json
+
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -220,3 +222,13 @@ def test_only_the_class_of_an_image_gets_gradients():
     for layer in (net.score, net.box):
         each = layer.weight.grad.view(5, -1).abs().sum(1) > 0
         assert each.tolist() == [False, True, False, False, True]
+
+
+def test_the_cost_of_a_localizer_is_that_of_one_class(deepres):
+    result = deepres("info", "localizer-resnet50", "--json")
+    [table] = json.loads(result.stdout)
+    rows = {row["stage"]: row for row in table["rows"]}
+    assert rows["score"]["parameters"] == 9 * 1000 * (512 + 1)
+    assert rows["score"]["multiply-adds"] == 9 * 512 * 7 * 7
+    assert rows["box"]["multiply-adds"] == 36 * 512 * 7 * 7
+    assert rows["conv"]["output"] == rows["box"]["output"] == "7x7"

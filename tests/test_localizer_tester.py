@@ -109,7 +109,7 @@ def test_a_stage_without_an_rpn_is_refused():
     [
         ({"views": Views("10-crop")}, "center or dense, not 10-crop"),
         ({"voting": 2.0}, "voting is 2.0"),
-        ({"proposals": -1}, "proposals is -1"),
+        ({"proposals": 0}, "proposals is 0, but must be from 1"),
     ],
 )
 def test_tests_that_make_no_sense_are_refused(changes, told):

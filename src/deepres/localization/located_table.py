@@ -58,8 +58,8 @@ class LocatedTable:
         }
         return {"data": self.data, "pictures": self.pictures, "errors": errors, **self.facts}
 
-    def table(self) -> Table:
-        """The errors for readers, each with its interval."""
+    def table(self, run: str = "") -> Table:
+        """The errors for readers, each with its interval; `run` is the name of the run that keeps them."""
         rows: list[tuple[Cell, ...]] = []
         for name, what in ROWS.items():
             if name in self.hits:
@@ -70,7 +70,8 @@ class LocatedTable:
             f"{self.facts['title']}, {self.pictures:,} pictures. A box is right where it overlaps (IoU) an object of "
             "its class by 0.5 and the class is right. Intervals: bootstrap over pictures, 95 %."
         )
-        return Table("Localization error (%)", caption, ("test", "error", "interval"), tuple(rows))
+        title = f"Localization error of {run}, {self.facts['title']} (%)" if run else "Localization error (%)"
+        return Table(title, caption, ("test", "error", "interval"), tuple(rows))
 
 
 def write_located(file: Path, table: LocatedTable) -> None:

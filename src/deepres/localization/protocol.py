@@ -33,8 +33,9 @@ class Protocol:
             ("nms", self.nms, 1),
             ("proposals", self.proposals, MOST),
         ):
-            if not 0 <= value <= most:
-                raise InputError(f"{name} is {value}, but must be from 0 to {most:,}")
+            least = 1 if name == "proposals" else 0
+            if not least <= value <= most:
+                raise InputError(f"{name} is {value}, but must be from {least} to {most:,}")
 
 
 PLAIN = Protocol()
