@@ -12,7 +12,7 @@ from box_folders import picture, voc_object, voc_xml, write_voc
 from deepres.classification.views import Protocol as Views
 from deepres.data.boxes.index import open_boxes
 from deepres.data.boxes.one_class import of_one_class
-from deepres.localization.crops import Cropping, Target, random_crop, random_region, stacked, within
+from deepres.localization.crops import Cropping, Target, random_crop, random_region, solid, stacked, warped, within
 from deepres.localization.source import open_pictures
 from deepres.localization.views import views_of
 
@@ -193,3 +193,17 @@ def test_the_layout_of_ilsvrcs_localization_is_read_with_synsets_as_classes(tmp_
     assert train.pictures.labels.tolist() == [0, 1]
     assert train.truth(0).boxes.tolist() == [[2, 2, 12, 12]]
     assert any("pictures without an annotation, left out: 1 (" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    ("region", "whole"),
+    [
+        ([-5.0, -5, 10, 10], [0, 0, 10, 10]),
+        ([30.0, 20, 500, 500], [30, 20, 40, 30]),
+        ([40.0, 30, 40, 30], [39, 29, 40, 30]),
+        ([7.0, 7, 7, 7], [7, 7, 8, 8]),
+    ],
+)
+def test_a_region_has_a_pixel_within_its_picture(region, whole):
+    assert solid(torch.tensor(region), (40, 30)).tolist() == whole
+    assert warped(Image.new("RGB", (40, 30)), torch.tensor(region), 16).shape == (3, 16, 16)

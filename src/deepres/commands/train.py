@@ -21,7 +21,7 @@ class Sources:
         str | None,
         typer.Option(
             help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune; of a detector "
-            "auto (its default: what suits the data) or faster-rcnn (the paper's)."
+            "auto (its default: what suits the data) or faster-rcnn (the paper's); of a localizer auto or localizer."
         ),
     ] = None
 
@@ -68,7 +68,7 @@ class DetectorOptions:
 
     backbone: Annotated[
         str | None,
-        typer.Option(rich_help_panel=PANEL, help="A network's name, or trained weights of a classifier or a detector."),
+        typer.Option(rich_help_panel=PANEL, help="A network's name, or trained weights."),
     ] = None
     freeze: Annotated[
         str | None, typer.Option(help="Stages that stay, with their BN: conv1,conv2_x; bn: BN of all stages; none.")

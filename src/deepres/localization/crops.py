@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -16,7 +17,7 @@ from deepres.data.stream.loader import Samples
 from deepres.detection.cached import Proposals
 from deepres.localization.recipe import LocalizationConfig
 from deepres.localization.targets import rule_of
-from deepres.models.detection.boxes import clip, overlaps
+from deepres.models.detection.boxes import overlaps
 
 POSITIVE = rule_of("rcnn", 1).positive
 
@@ -107,19 +108,23 @@ def random_region(how: Cropping, encoded: bytes, draws: Sequence[float], target:
     on = (box_iou(regions, target.boxes) >= POSITIVE).any(1)
     wanted = on if draws[0] < how.positive_share or on.all() else ~on
     places = wanted.nonzero().flatten()
-    region = regions[places[int(draws[1] * len(places))]]
+    region = solid(regions[places[int(draws[1] * len(places))]], target.size)
     with open_picture(encoded) as opened:
         view = warped(upright(opened), region, how.crop)
     return _flipped(Crop(view, within(target.boxes, region, how.crop), target.label), draws)
 
 
-def warped(image: object, region: Tensor, crop: int) -> Tensor:
-    """The region (4,) of an upright Pillow picture, warped to uint8 (3, crop, crop): its sides change apart (R-CNN)."""
-    from PIL import Image
+def warped(image: Image.Image, region: Tensor, crop: int) -> Tensor:
+    """The region (4,) of an upright picture, warped to uint8 (3, crop, crop): its sides change apart (R-CNN)."""
+    left, top, right, bottom = solid(region, image.size).tolist()
+    return cut(image, (left, top, right, bottom), crop)
 
-    assert isinstance(image, Image.Image)
-    left, top, right, bottom = clip(region.double(), (image.height, image.width)).tolist()
-    return cut(image, (left, top, max(right, left + 1e-3), max(bottom, top + 1e-3)), crop)
+
+def solid(region: Tensor, size: tuple[int, int]) -> Tensor:
+    """A region (4,) within a picture of `size` (width, height), a pixel wide and high at least."""
+    low = torch.minimum(region[:2].clamp(min=0), torch.tensor(size) - 1)
+    high = torch.minimum(torch.maximum(region[2:], low + 1), torch.tensor(size))
+    return torch.cat([low, high])
 
 
 def within(boxes: Tensor, part: Tensor, crop: int) -> Tensor:

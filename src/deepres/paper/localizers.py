@@ -12,6 +12,7 @@ from deepres.classification.views import Protocol as Views
 from deepres.data.boxes.index import BoxParts
 from deepres.data.stream.index import Parts
 from deepres.detection.kind import is_place
+from deepres.localization.choose import RANDOM_RATE
 from deepres.localization.kind import LOCALIZATION
 from deepres.localization.located_table import LocatedTable, read_located, write_located
 from deepres.localization.protocol import Protocol
@@ -28,10 +29,12 @@ from deepres.workflows import evaluate_localizer
 from deepres.workflows.configure import configure_kind
 
 MEMBERS = 2  # of an ensemble, which the paper does not tell; they differ in the seed
-# The paper's scale tests on some pictures while it trains, and on all at the end.
+# The paper's scale tests on some pictures while it trains, and on all at the end. The short runs begin on weights of a
+# short run, whose batch normalization is trained on.
+SHORT: dict[str, Any] = {"freeze": (), "lr": RANDOM_RATE}
 FIELDS: dict[Scale, dict[str, Any]] = {
-    "smoke": {"iterations": 4, "crop": 48, "channels": 16, "batch_size": 4, "regions": 4, "workers": 0},
-    "quick": {"iterations": 400, "crop": 112, "batch_size": 16, "regions": 20, "test_images": 50},
+    "smoke": SHORT | {"iterations": 4, "crop": 48, "channels": 16, "batch_size": 4, "regions": 4, "workers": 0},
+    "quick": SHORT | {"iterations": 600, "crop": 112, "batch_size": 16, "regions": 20, "test_images": 50},
     "paper": {"test_images": 500},
 }
 PROPOSALS: dict[Scale, int] = {"smoke": 4, "quick": 20, "paper": 200}
@@ -108,15 +111,16 @@ class Localizers(Experiment):
         return {seed: read_located(file) for seed, file in files.items() if file.exists()}
 
     def _classifiers(self, plan: Plan, asked: Reproduction) -> Iterator[tuple[Config, Run]]:
-        """The classifiers, by the recipe of Sec. 3.4, of the length and with the crops of the localizers."""
-        own = FIELDS[plan.scale]
-        crop, length = own.get("crop", CROP), own.get("iterations", IMAGENET.iterations)
+        """The classifiers of short runs: crops of Sec. 3.4, of the size, and for so long, as those of the localizers."""
+        own, crop = FIELDS[plan.scale], FIELDS[plan.scale]["crop"]
         recipe = replace(
-            IMAGENET.scaled(length),
+            IMAGENET.scaled(own["iterations"]),
             crop=crop,
             sides=tuple(round(side * crop / CROP) for side in IMAGENET.sides),
-            batch_size=own.get("batch_size", IMAGENET.batch_size),
-            bn_average=min(IMAGENET.bn_average, 10 * length),
+            batch_size=own["batch_size"],
+            lr=RANDOM_RATE,
+            decay="linear",
+            bn_average=0,
         )
         for seed in self._seeds(plan):
             run = self.run(plan, "classifier", seed)

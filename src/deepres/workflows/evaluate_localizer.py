@@ -30,6 +30,7 @@ from deepres.runtime.device import autocast
 from deepres.runtime.environment import describe_environment
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import ALONE, Ranks
+from deepres.serving.file_network import SUFFIXES
 from deepres.weights.find import find
 from deepres.workflows.evaluate import Tick
 from deepres.workflows.open_network import classifier, localizer, open_network
@@ -140,7 +141,7 @@ def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Ten
     tested = hashlib.sha256(index.fingerprint.encode() + places.numpy().tobytes()).hexdigest()
     return {
         "weights": [str(path) for path in paths],
-        "weights_sha256": [digest(find(path, silent)) for path in paths],
+        "weights_sha256": [digest(path if path.suffix in SUFFIXES else find(path, silent)) for path in paths],
         "part": setting.part,
         "protocol": asdict(setting.protocol),
         "pictures_sha256": tested,
