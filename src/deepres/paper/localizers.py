@@ -111,7 +111,7 @@ class Localizers(Experiment):
         return {seed: read_located(file) for seed, file in files.items() if file.exists()}
 
     def _classifiers(self, plan: Plan, asked: Reproduction) -> Iterator[tuple[Config, Run]]:
-        """The classifiers of short runs: crops of Sec. 3.4, of the size, and for so long, as those of the localizers."""
+        """The classifiers of short runs: crops of Sec. 3.4, as large and for as long as those of the localizers."""
         own, crop = FIELDS[plan.scale], FIELDS[plan.scale]["crop"]
         recipe = replace(
             IMAGENET.scaled(own["iterations"]),
