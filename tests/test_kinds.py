@@ -94,10 +94,9 @@ def test_a_network_of_one_kind_and_a_run_of_another_are_refused(refused, glowing
     assert "own.toml is of the task classification, and glow of brightness" in refused(
         "train", "glow", "--data", folder, "--config", "own.toml"
     )
-    (tmp_path / "own.toml").write_text('task = "segmentation"\n')
-    assert "unknown task 'segmentation'; known: classification, detection, brightness" in refused(
-        "train", "--config", "own.toml"
-    )
+    (tmp_path / "own.toml").write_text('task = "tracking"\n')
+    known = "classification, detection, segmentation, localization, brightness"
+    assert f"unknown task 'tracking'; known: {known}" in refused("train", "--config", "own.toml")
 
 
 def test_fields_recipes_and_checks_are_those_of_the_kind(refused, folder, brightness):

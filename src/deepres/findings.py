@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from deepres.models.registry import CASCADE, DETECTORS, NETWORKS, SERIES, Kind, backbone_of
+from deepres.models.registry import METHODS, NETWORKS, SERIES, Kind, method_of
 from deepres.records import Json, Run
 from deepres.runtime.figures import CLASSIFICATION, REPORTED, Plot, Reported, row_of
 
@@ -206,10 +206,9 @@ def describe(network: str) -> tuple[str, int, Kind]:
     They come from the table of networks. For other names of such a form (`vgg11`) they follow from the name, for a
     detector from its backbone; any other name is its own label, with depth 0.
     """
-    if network.startswith(DETECTORS):
-        label, depth, kind = describe(backbone_of(network))
-        method = "MNC" if network.startswith(CASCADE) else "Faster R-CNN"
-        return f"{label}, {method}", depth, kind  # what tells two apart first: plots cut labels
+    if method := method_of(network):
+        label, depth, kind = describe(network.removeprefix(method))
+        return f"{label}, {METHODS[method].label}", depth, kind  # what tells two apart first: plots cut labels
     if network in NETWORKS:
         row = NETWORKS[network]
         return row.label, row.depth, row.kind

@@ -101,7 +101,7 @@ def _without_normalization(net: nn.Module) -> Generator[None]:
 
 
 def _map_size(output: torch.Size) -> str:
-    height, width = output[2:] if len(output) == 4 else (1, 1)
+    height, width = output[-2:] if len(output) >= 4 else (1, 1)
     return f"{height}x{width}"
 
 

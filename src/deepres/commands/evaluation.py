@@ -10,6 +10,7 @@ import typer
 from deepres.commands.console import counting, print_json, sayer
 from deepres.commands.detection import PANEL, DetectorOptions
 from deepres.commands.detector_evaluation import are_detectors, evaluate_detector
+from deepres.commands.localizer_evaluation import are_localizers, evaluate_localizer
 from deepres.commands.options import (
     AsJson,
     Device,
@@ -175,7 +176,8 @@ def evaluate(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Test a trained network, or several as an ensemble: errors, error of each class, confusion; of a detector mAP.
+    """Test a trained network, or several as an ensemble: errors, error of each class, confusion; of a detector mAP;
+    of a localizer, with its R-CNN stage and with classifiers beside it, the localization error.
 
     A run of a detector keeps the detections in its test pictures, so that a second test takes no time.
 
@@ -185,7 +187,11 @@ def evaluate(
     from deepres.runtime.ranks import joined
     from deepres.workflows import evaluate
 
-    # Detectors have a test of their own.
+    # Localizers and detectors have tests of their own.
+    if are_localizers(weights):
+        options = vars(detection) | vars(execution) | vars(output) | vars(test)
+        evaluate_localizer(weights, test, protocol.chosen(), test_set, options, json)
+        return
     if are_detectors(weights, test.network):
         options = vars(protocol) | vars(execution) | vars(output) | vars(test)
         evaluate_detector(weights, test, detection, test_set, options, json)

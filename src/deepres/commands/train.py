@@ -21,7 +21,8 @@ class Sources:
         str | None,
         typer.Option(
             help="cifar, cifar-deep, imagenet (the paper's; default: by network), fast or finetune; of a detector "
-            "auto (its default: what suits the data) or faster-rcnn (the paper's), of a segmenter auto or mnc."
+            "auto (its default: what suits the data) or faster-rcnn (the paper's), of a segmenter auto or mnc, of a "
+            "localizer auto or localizer."
         ),
     ] = None
 
@@ -68,7 +69,7 @@ class DetectorOptions:
 
     backbone: Annotated[
         str | None,
-        typer.Option(rich_help_panel=PANEL, help="A network's name, or trained weights of a classifier or a detector."),
+        typer.Option(rich_help_panel=PANEL, help="A network's name, or trained weights."),
     ] = None
     freeze: Annotated[
         str | None, typer.Option(help="Stages that stay, with their BN: conv1,conv2_x; bn: BN of all stages; none.")
@@ -112,6 +113,8 @@ def train(
     A detector, on pictures with boxes: deepres train detector --data VOC2007 --backbone resnet50.pth
 
     One that gives masks: deepres train segmenter --data coco128 --backbone resnet50.pth
+
+    A localizer, on pictures with one class each: deepres train localizer --data ILSVRC --backbone resnet101.pth
     """
     from deepres.records import Run
     from deepres.workflows import alternating as alternate

@@ -44,7 +44,7 @@ def proposals_by(run: str, index: BoxIndex, count: int, device: torch.device, re
     if not (isinstance(net, Detector) and Path(run).is_dir()):
         raise InputError(f"{run} is no run of a detector, which proposals could come from; give another --set rpn")
     file = Path(run) / f"{PREFIX}{_key(net, index, count)}.safetensors"
-    kept = _read(file, len(index))
+    kept = read_proposals(file, len(index))
     if kept is not None:
         return kept
     # Propose, and keep it.
@@ -71,8 +71,8 @@ def _key(net: Detector, index: BoxIndex, count: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(file: Path, count: int) -> Proposals | None:
-    """The kept proposals; None where there are none, or the file is damaged."""
+def read_proposals(file: Path, count: int) -> Proposals | None:
+    """The kept proposals of `count` pictures; None where there are none, or the file is damaged."""
     try:
         with archive.opened(file) as stored:
             made = Proposals(stored.get_tensor("boxes"), stored.get_tensor("ends"))

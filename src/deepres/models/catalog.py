@@ -8,6 +8,7 @@ highway19 highway32 ...    gated shortcuts on the layout of Sec. 4.2
 vgg16 googlenet ...        what the paper compares with: the rows of `registry.NETWORKS`
 faster-rcnn-resnet50 ...   a detector on any of these (Appendix A)
 mnc-resnet50 ...           a detector that gives masks, too: Multi-task Network Cascades
+localizer-resnet50 ...     a localizer on any of these (Appendix C)
 
 For a new network, add a row there.
 """
@@ -20,13 +21,20 @@ from typing import Any
 
 from deepres.models.classifier import give_scores_in_full
 from deepres.models.network import Network
-from deepres.models.registry import CASCADE, CLASSES, DETECTED, DETECTOR, INPUT_SIZE, NETWORKS, Entry, Family
+from deepres.models.registry import (
+    CASCADE,
+    CLASSES,
+    DETECTED,
+    INPUT_SIZE,
+    LOCALIZER,
+    METHODS,
+    NETWORKS,
+    Entry,
+    Family,
+    method_of,
+)
 from deepres.models.spec import NAMES, parse
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import DETECTION, SEGMENTATION
-
-# Label and task of networks that have a backbone, by what stands before its name.
-_DETECTORS = {DETECTOR: ("Faster R-CNN", DETECTION), CASCADE: ("MNC", SEGMENTATION)}
 
 
 def build(
@@ -38,6 +46,7 @@ def build(
     residual_layers: int = 2,
     pool_padding: int = 1,
     detector: Mapping[str, Any] | None = None,
+    localizer: Mapping[str, Any] | None = None,
 ) -> Network:
     """Make the network `name`; its start values are drawn from torch's global random state.
 
@@ -45,21 +54,21 @@ def build(
     nets and 10 for the nets for 32-pixel images. `stride_on` puts the stride of a bottleneck on its first 1x1 (the
     paper) or on its 3x3 (torchvision); other blocks ignore it. `residual_layers` is the number of 3x3 layers in F
     (Sec. 3.2); the depth stays, so fewer layers a block are more blocks. `pool_padding` is 1, or 0 for the max pool of
-    the authors' release; networks without one ignore it. `detector` are the fields of the plan of a detector. The
-    header of the network records these arguments.
+    the authors' release; networks without one ignore it. `detector` and `localizer` are the fields of the plan of
+    such a network. The header of the network records these arguments.
     Raises `InputError` for an unknown name, or an argument that the network cannot have; `TypeError` where the maker of
     a row of `NETWORKS` gives no `Network`.
     """
     known = entry(name)
-    if prefix := _prefix(name):
+    if method := method_of(name):
         features = build(
-            name.removeprefix(prefix),
+            name.removeprefix(method),
             in_channels=in_channels,
             stride_on=stride_on,
             residual_layers=residual_layers,
             pool_padding=pool_padding,
         )
-        return _detector(prefix, features, DETECTED if num_classes is None else num_classes, detector or {})
+        return _on_backbone(method, features, num_classes, (localizer if method == LOCALIZER else detector) or {})
     classes = CLASSES[known.family] if num_classes is None else num_classes
     for what, count in (("num_classes", classes), ("in_channels", in_channels)):
         if count < 1:
@@ -81,16 +90,18 @@ def build(
     return net
 
 
-def _prefix(name: str) -> str:
-    """What stands before the name of the backbone of a detector; nothing of other networks."""
-    return next((prefix for prefix in _DETECTORS if name.startswith(prefix)), "")
-
-
-def _detector(prefix: str, features: Network, num_classes: int, plan: Mapping[str, Any]) -> Network:
-    """A detector on `features`, or one with masks."""
+def _on_backbone(method: str, features: Network, num_classes: int | None, plan: Mapping[str, Any]) -> Network:
+    """A detector or a localizer on `features`. Each loads torchvision, which takes seconds."""
+    if num_classes is None:
+        num_classes = CLASSES["imagenet"] if method == LOCALIZER else DETECTED
     if num_classes < 1:
-        raise InputError(f"num_classes of {prefix}{features.name} must be 1 or more, not {num_classes}")
-    if prefix == CASCADE:  # both load torchvision, which takes seconds
+        raise InputError(f"num_classes of {method}{features.name} must be 1 or more, not {num_classes}")
+    if method == LOCALIZER:
+        from deepres.models.localization.localizer import localizer
+        from deepres.models.localization.plan import LocalizerPlan
+
+        return localizer(features, LocalizerPlan.of(plan), num_classes)
+    if method == CASCADE:
         from deepres.models.segmentation.cascade import cascade
         from deepres.models.segmentation.plan import CascadePlan
 
@@ -110,11 +121,12 @@ def entry(name: str) -> Entry:
     """What is known of a network without building it. Raises `InputError` for an unknown name, naming what is near."""
     if name in NETWORKS:
         return NETWORKS[name]
-    if prefix := _prefix(name):
-        backbone = name.removeprefix(prefix)
-        if _prefix(backbone):
-            raise InputError(f"a detector is no backbone of another one; put one {prefix} before the name of a network")
-        features, (label, task) = entry(backbone), _DETECTORS[prefix]
+    if method := method_of(name):
+        backbone, (label, task) = name.removeprefix(method), METHODS[method]
+        if inner := method_of(backbone):
+            what = "localizer" if inner == LOCALIZER else "detector"
+            raise InputError(f"a {what} is no backbone of another one; put one {method} before the name of a network")
+        features = entry(backbone)
         return replace(features, label=f"{features.label}, {label}", published=None, task=task)
     spec = parse(name)
     if spec is None:

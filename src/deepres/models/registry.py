@@ -7,9 +7,9 @@ off their names, and `SERIES` says what they are called in reports.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from deepres.runtime.figures import CLASSIFICATION
+from deepres.runtime.figures import CLASSIFICATION, DETECTION, LOCALIZATION, SEGMENTATION
 
 if TYPE_CHECKING:
     from deepres.models.network import Network
@@ -24,8 +24,24 @@ FIRST, LAST = "conv1.conv.weight", "fc.bias"  # names of tensors in networks mad
 DETECTED = 80  # classes of a detector, where no other number is given: those of COCO
 DETECTOR = "faster-rcnn-"  # before the name of the backbone of a detector
 CASCADE = "mnc-"  # before that of a detector with masks
+LOCALIZER = "localizer-"  # before that of a localizer
 DETECTORS = (DETECTOR, CASCADE)
 HALF = (0.5, 0.5, 0.5)
+
+
+class Method(NamedTuple):
+    """What networks on a backbone are called in reports, and their task, one of `workflows.kinds`."""
+
+    label: str
+    task: str
+
+
+# By what stands before the name of the backbone.
+METHODS = {
+    DETECTOR: Method("Faster R-CNN", DETECTION),
+    CASCADE: Method("MNC", SEGMENTATION),
+    LOCALIZER: Method("localizer", LOCALIZATION),
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,11 @@ NETWORKS = {
 }
 
 
+def method_of(network: str) -> str:
+    """What stands before the name of the backbone in that of a network of `METHODS`; nothing in any other name."""
+    return next((prefix for prefix in METHODS if network.startswith(prefix)), "")
+
+
 def backbone_of(network: str) -> str:
     """The name of the backbone of a detector, with masks or without; that of any other network as it is."""
-    prefix = next((prefix for prefix in DETECTORS if network.startswith(prefix)), "")
-    return network.removeprefix(prefix)
+    return network.removeprefix(method_of(network)) if network.startswith(DETECTORS) else network

@@ -20,6 +20,7 @@ from deepres.weights.load import load_network
 
 if TYPE_CHECKING:
     from deepres.models.detection.detector import Detector
+    from deepres.models.localization.localizer import Localizer
 
 # Multiply-adds in 1e9, as Table 1 prints them.
 TABLE1 = {"resnet18": 1.8, "resnet34": 3.6, "resnet50": 3.8, "resnet101": 7.6, "resnet152": 11.3}
@@ -49,14 +50,18 @@ def of(network: str, say: Say) -> tuple[Table, ...]:
 def stage_table(net: Network) -> Table:
     """The stages of one network: output size, blocks, parameters, multiply-adds, weighted layers.
 
-    Those of a detector are for one image at the size of its test, with as many regions as it has there; its layers
-    that stand side by side make no way longer, so the weighted layers are left out. `net` may be on "meta".
+    Those of a detector are for one image at the size of its test, with as many regions as it has there, those of a
+    localizer for one class; their layers that stand side by side make no way longer, so the weighted layers are left
+    out. `net` may be on "meta".
     """
     columns = ("stage", "output", "blocks", "parameters", "multiply-adds", "weighted layers")
     seen, rows = f"Input {net.header['in_channels']}x{'x'.join(map(str, _image_size(net)))}.", _cost(net)
     if "detector" in net.header:
         plan = cast("Detector", net).plan
         seen = f"{seen[:-1]}, {plan.proposals} regions, behind whose pooling the outputs are those of one region."
+    if "localizer" in net.header:
+        seen = f"{seen[:-1]}, one of {net.header['num_classes']:,} classes asked for."
+    if {"detector", "localizer"} & net.header.keys():
         columns = columns[:-1]
     cells = (
         (row.name, row.output_size, row.blocks or None, row.parameters, row.multiply_adds, row.weighted_layers)
@@ -159,11 +164,19 @@ def _image_size(net: Network) -> tuple[int, int]:
     if "detector" in net.header:
         plan = cast("Detector", net).plan
         return min(plan.side, plan.longest), plan.longest
+    if "localizer" in net.header:
+        crop = cast("Localizer", net).plan.crop
+        return crop, crop
     return input_size(net.name), input_size(net.name)
 
 
 def _cost(net: Network) -> list[Stage]:
-    """The cost of each stage, for one image; a detector scores as many regions as it has proposals."""
+    """The cost of each stage, for one image; a detector scores as many regions as it has proposals.
+
+    A localizer is asked for one class.
+    """
+    if "localizer" in net.header:
+        return stages(net, _image_size(net), lambda image: net(image, image.new_zeros(1, 1, dtype=torch.int64)))
     if "detector" not in net.header:
         return stages(net, _image_size(net))
     found = cast("Detector", net)

@@ -1,7 +1,7 @@
 """The paper's claims, and the verdict of finished runs on each: held, not held, or not tested.
 
-Here are the kinds of claims; the claims themselves stand in the sheets, in `cifar.py`, `imagenet.py` and
-`detection.py`.
+Here are the kinds of claims; the claims themselves stand in the sheets, in `cifar.py`, `imagenet.py`, `detection.py`
+and `localization.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,8 @@ NAMES = {
     "map50": "mAP@.5 (%)",
     "map": "mAP@[.5,.95] (%)",
     "mapdet": "mAP@.5, ILSVRC (%)",
+    "loc_given": "localization error, class given (%)",
+    "loc_top5": "top-5 localization error (%)",
 }
 DIGITS = {"response": 3}  # decimals of the figures that are not shown with one
 

@@ -9,7 +9,7 @@ from deepres.models.registry import Kind
 from deepres.records import Run
 from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import DETECTION, REPORTED, Plot
+from deepres.runtime.figures import DETECTION, LOCALIZATION, REPORTED, Plot
 from deepres.runtime.printing import visible
 
 # Fields of a configuration in which the runs of one curve may differ.
@@ -87,6 +87,7 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
         tables=(
             *(_final_figures(row, [run for run in summaries if run.row == row]) for row in rows),
             *tested.tables,
+            *_located(rows.get(LOCALIZATION, [])),
         ),
         runs=tuple(summaries),
     )
@@ -99,6 +100,16 @@ def _tests(runs: Sequence[Run]) -> Findings:
     from deepres.report.detector import shown  # loads torch, which runs alone do not need
 
     return shown(runs)
+
+
+def _located(runs: Sequence[Run]) -> list[Table]:
+    """What `deepres eval` left in the folders of runs of localizers: a table for each test."""
+    files = {run: sorted(run.path.glob("located-*.json")) for run in runs}
+    if not any(files.values()):
+        return []
+    from deepres.localization.located_table import read_located  # loads torch, which runs alone do not need
+
+    return [read_located(file).table(run.path.resolve().name) for run, own in files.items() for file in own]
 
 
 def _groups(runs: Sequence[Run], apart: bool) -> list[Group]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 CLASSIFICATION = "classification"  # the task of the records that name none
 DETECTION = "detection"
 SEGMENTATION = "segmentation"
+LOCALIZATION = "localization"
 PROPOSALS = "proposals"  # the row of a run of detection that trains the RPN alone
 
 
@@ -59,6 +60,7 @@ _MASKS_50, _MASKS_70 = (Figure(f"mask_map{iou}", f"mask mAP@.{iou // 10}", "%") 
 _MASKS = Figure("mask_map", "mask mAP@[.5,.95]", "%")
 _RECALL = Figure("recall50", "recall of proposals@.5", "%")
 _MEAN_RECALL = Figure("recall", "recall of proposals@[.5,.95]", "%")
+_MISPLACED = Figure("loc_error", "localization error, class given", "%")
 
 
 def _part(key: str, label: str) -> Figure:
@@ -156,6 +158,28 @@ REPORTED: dict[str, Reported] = {
             ),
         ),
         final=(LOSS, _MASKS_50, _MASKS_70, _MASKS, _BY_AREA, _COCO),
+        title="Final figures",
+    ),
+    LOCALIZATION: Reported(
+        main=(LOSS, _MISPLACED),
+        plots=(
+            Plot(
+                "Localization error",
+                "error",
+                "%",
+                (_MISPLACED,),
+                "The share of the test pictures whose box overlaps (IoU) no object of its class by 0.5, where the true "
+                "class is given, against the iteration.",
+            ),
+            Plot(
+                "Losses",
+                "loss",
+                "",
+                (_part("class_loss", "object or not"), _part("box_loss", "box"), LOSS),
+                "Means over windows of iterations.",
+            ),
+        ),
+        final=(LOSS, _MISPLACED),
         title="Final figures",
     ),
 }

@@ -13,6 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from deepres.models.detection.plan import DetectorPlan
+from deepres.models.localization.plan import LocalizerPlan
 from deepres.models.registry import CASCADE
 from deepres.models.segmentation.plan import CascadePlan
 from deepres.runtime import archive, untrusted
@@ -53,8 +54,10 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "crop": COUNT,
     "classes": (_are_texts, "a list of names"),
     "detector": (lambda value: isinstance(value, dict), "the plan of a detector"),
+    "localizer": (lambda value: isinstance(value, dict), "the plan of a localizer"),
     "std": (are_divisors, "a list of numbers above 0"),
 }
+PLANS = {"detector": DetectorPlan, "localizer": LocalizerPlan}
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def read_file(file: Path, say: Say = silent, take: str | None = None) -> Weights
 def _read_header(file: Path, text: str) -> dict[str, Any]:
     """The header of `file` from its JSON `text`.
 
-    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan of a detector that none can have.
+    Raises `InputError` for a field of `FIELDS` of another kind, and for a plan that no detector or localizer can have.
     """
     what = f"{file}: its header {HEADER!r}"
     header = untrusted.decode(text, dict[str, Any], what, "write it anew, or leave it out", own=True)
@@ -121,13 +124,14 @@ def _read_header(file: Path, text: str) -> dict[str, Any]:
         if name in header and not is_right(header[name]):
             shown = textwrap.shorten(json.dumps(header[name]), SHOWN)
             raise InputError(f"{file}: {name} of its header must be {needed}, not {shown}; mend the header")
-    if "detector" in header:
-        plan = CascadePlan if str(header.get("network")).startswith(CASCADE) else DetectorPlan
-        _check_plan(header["detector"], plan, f"{file}, detector of its header")
+    for name, plan in PLANS.items():
+        if name in header:
+            cascaded = name == "detector" and str(header.get("network")).startswith(CASCADE)
+            _check_plan(header[name], CascadePlan if cascaded else plan, f"{file}, {name} of its header")
     return header
 
 
-def _check_plan(value: Any, plan: type[DetectorPlan], what: str) -> None:
+def _check_plan(value: Any, plan: type[DetectorPlan | LocalizerPlan], what: str) -> None:
     try:
         untrusted.convert(value, plan, what, "mend the header")
     except InputError as error:  # values out of range name no file

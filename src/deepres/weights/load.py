@@ -23,7 +23,13 @@ from deepres.weights.state import AUXILIARY, ends, firsts, misfits
 from deepres.weights.unpack import bare, preferred
 from deepres.weights.values import floats
 
-STRUCTURE = ("stride_on", "residual_layers", "pool_padding", "detector")  # fields of the header: arguments of `build`
+STRUCTURE = (
+    "stride_on",
+    "residual_layers",
+    "pool_padding",
+    "detector",
+    "localizer",
+)  # fields of the header: arguments of `build`
 
 
 NO_HINTS = Hints()

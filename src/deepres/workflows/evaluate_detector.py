@@ -35,8 +35,8 @@ from deepres.weights.find import find
 from deepres.workflows.detect import on_device, spotter
 from deepres.workflows.evaluate import Tick
 from deepres.workflows.open_network import detector, open_network
-from deepres.workflows.run_pictures import first, kept, place_of
-from deepres.workflows.tested_pictures import trained_on
+from deepres.workflows.run_pictures import place_of
+from deepres.workflows.tested_pictures import untrained
 
 PLAIN_TEST = Protocol()  # by a detector's own settings
 KEPT = "detections"  # how the files in a run folder begin that hold what it found in its test pictures
@@ -180,18 +180,7 @@ def _pictures(paths: Sequence[Path], setting: Setting, given: bool, say: Say, ra
     with ranks.one_first():
         parts = open_boxes(data, say, setting.train_set, setting.test_set, setting.division)
     index = parts.train if setting.part == "train" else parts.test
-    seen = torch.zeros(len(index), dtype=torch.bool)
-    listed = {path: own for path in paths if (own := kept(path)) is not None} if setting.part == "test" else {}
-    for path, own in listed.items():
-        seen |= trained_on(path, own, index.manifest, (data, index.pictures.root), say, given)
-    if seen.any():
-        names = [index.names[place] for place in seen.nonzero().flatten().tolist()]
-        say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
-    places = (~seen).nonzero().flatten()
-    if not len(places):
-        what = "training" if setting.part == "train" else "test"
-        raise InputError(f"{index.pictures.root} has no {what} pictures; give another --part, or --test-set")
-    return index, places
+    return index, untrained(paths, index, setting.part, data, say, given)
 
 
 def _test(

@@ -6,7 +6,7 @@ from pkgutil import resolve_name
 
 from deepres.models.catalog import entry
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import CLASSIFICATION, DETECTION, SEGMENTATION
+from deepres.runtime.figures import CLASSIFICATION, DETECTION, LOCALIZATION, SEGMENTATION
 from deepres.training.config import Config
 from deepres.training.kind import AnyKind
 
@@ -24,6 +24,7 @@ KINDS: dict[str, Row] = {
     CLASSIFICATION: Row("deepres.classification.kind:CLASSIFICATION"),
     DETECTION: Row("deepres.detection.kind:DETECTION", "detector"),
     SEGMENTATION: Row("deepres.detection.cascade.kind:SEGMENTATION", "segmenter"),
+    LOCALIZATION: Row("deepres.localization.kind:LOCALIZATION", "localizer"),
 }
 
 

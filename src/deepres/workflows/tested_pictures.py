@@ -1,6 +1,6 @@
 """The pictures that a run may be tested on: none that it was trained on. Changes since its training are told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deepres.classification.kind import CLASSIFICATION
 from deepres.classification.source import load_source, source_fingerprint
+from deepres.data.boxes.index import BoxIndex
 from deepres.data.manifest import Manifest, manifest_of
 from deepres.data.pictures import Pictures
 from deepres.data.sources import placed
@@ -44,6 +45,26 @@ def for_weights(headers: Mapping[Path, Json], pictures: Pictures, say: Say, give
     names = [now.names[place] for place in seen.nonzero().flatten().tolist()]
     say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
     return pictures.where((~seen).tolist())
+
+
+def untrained(paths: Sequence[Path], index: BoxIndex, part: str, data: str, say: Say, given: bool) -> Tensor:
+    """The places int64 (N,) of the pictures of an index, the `part` of `data`, that no run at `paths` was trained on.
+
+    Pictures of the training part may have been. `say` is told how many are left out; `given` as `for_weights` has it.
+    Raises `InputError` where none is left.
+    """
+    seen = torch.zeros(len(index), dtype=torch.bool)
+    listed = {path: own for path in paths if (own := kept(path)) is not None} if part == "test" else {}
+    for path, own in listed.items():
+        seen |= trained_on(path, own, index.manifest, (data, index.pictures.root), say, given)
+    if seen.any():
+        names = [index.names[place] for place in seen.nonzero().flatten().tolist()]
+        say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
+    places = (~seen).nonzero().flatten()
+    if not len(places):
+        what = "training" if part == "train" else "test"
+        raise InputError(f"{index.pictures.root} has no {what} pictures; give another --part, or --test-set")
+    return places
 
 
 def trained_on(path: Path, own: RunPictures, now: Manifest, data: tuple[str, Path], say: Say, given: bool) -> Tensor:

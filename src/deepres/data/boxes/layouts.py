@@ -47,7 +47,7 @@ def told_of_boxes(data: str) -> Generator[None]:
     except InputError as error:
         if not is_boxes(data):
             raise
-        raise InputError(f"{error}; it has boxes, for deepres train detector") from None
+        raise InputError(f"{error}; it has boxes, for deepres train detector or localizer") from None
 
 
 def layout_of(root: Path) -> str | None:

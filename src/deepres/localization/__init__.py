@@ -1,0 +1,1 @@
+"""Localization: the box of an object whose class a classifier tells (Appendix C)."""
