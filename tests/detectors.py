@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deepres.data.boxes.index import open_boxes
+from deepres.data.boxes.opening import open_boxes
 from deepres.models.catalog import build
 from deepres.models.detection.images import fitted, padded
 from deepres.models.detection.proposals import TEST

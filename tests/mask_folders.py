@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import box_folders as made
-from deepres.data.boxes.index import BoxIndex, open_boxes, opened
+from deepres.data.boxes.index import BoxIndex
+from deepres.data.boxes.opening import open_boxes, opened
 from deepres.runtime.errors import silent
 from deepres.runtime.masks import Masks, decoded
 from images import png

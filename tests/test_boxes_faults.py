@@ -11,7 +11,7 @@ from PIL import Image
 
 import box_folders as made
 from deepres.data.boxes.cleaning import turned
-from deepres.data.boxes.index import open_boxes, opened
+from deepres.data.boxes.opening import open_boxes, opened
 from deepres.data.rgb import open_picture, upright
 from deepres.runtime.errors import InputError, silent
 

@@ -9,8 +9,8 @@ import torch
 
 import box_folders as made
 from deepres.data.boxes.halves import halves, imbalances
-from deepres.data.boxes.index import open_boxes, opened
 from deepres.data.boxes.layouts import layout_of
+from deepres.data.boxes.opening import open_boxes, opened
 from deepres.detection.mean_ap.voc import voc_map
 from deepres.models.detection.outputs import Detections
 from deepres.runtime.errors import InputError, silent

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 import box_folders as made
-from deepres.data.boxes.index import open_boxes, opened
 from deepres.data.boxes.layouts import layout_of
+from deepres.data.boxes.opening import open_boxes, opened
 from deepres.runtime.errors import silent
 from deepres.runtime.masks import decoded, mask_areas, mask_boxes
 from mask_folders import HEIGHT, RING, TRIANGLE, WIDTH, labelme, masks_of, patch, pixels, read, shape

@@ -10,8 +10,9 @@ import torch
 
 import box_folders as made
 import images
-from deepres.data.boxes.index import BoxIndex, open_boxes
+from deepres.data.boxes.index import BoxIndex
 from deepres.data.boxes.layouts import is_boxes, layout_of
+from deepres.data.boxes.opening import open_boxes
 from deepres.runtime.errors import InputError
 
 OBJECTS = {

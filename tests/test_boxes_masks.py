@@ -11,8 +11,8 @@ from PIL import Image
 
 import box_folders as made
 import mask_folders
-from deepres.data.boxes import index as index_module
-from deepres.data.boxes.index import open_boxes, opened
+from deepres.data.boxes import opening as opening_module
+from deepres.data.boxes.opening import open_boxes, opened
 from deepres.data.rgb import TURNS
 from deepres.runtime.errors import InputError, silent
 from deepres.runtime.masks import decoded, encoded, mask_areas
@@ -79,7 +79,7 @@ def test_masks_are_kept_in_the_index_and_not_made_again(coco_set, monkeypatch):
     def fail(*_):
         raise AssertionError("the index is there")
 
-    monkeypatch.setattr(index_module, "_make", fail)
+    monkeypatch.setattr(opening_module, "_make", fail)
     second = read(root)
     assert second.fingerprint == first.fingerprint
     assert second.objects.masks.texts == first.objects.masks.texts
@@ -227,7 +227,7 @@ def test_masks_of_voc_are_trained_on_by_the_lists_of_segmentation(voc):
 
 def test_data_without_masks_have_none_when_they_are_asked_for_and_share_the_index(voc, monkeypatch):
     plain = open_boxes(str(voc), silent, test_set="none").train
-    monkeypatch.setattr(index_module, "_make", None)
+    monkeypatch.setattr(opening_module, "_make", None)
     asked = read(voc)
     assert asked.objects.masks is None and asked.fingerprint == plain.fingerprint
 

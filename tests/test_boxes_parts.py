@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import box_folders as made
-from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.boxes.index import BoxParts
+from deepres.data.boxes.opening import open_boxes
 from deepres.runtime.errors import InputError, silent
 
 BOX = [("cat", (0, 0, 9, 9))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from box_folders import write_voc
-from deepres.data.boxes.index import open_boxes
+from deepres.data.boxes.opening import open_boxes
 from deepres.detection.choose import LENGTHS, REGION_SIZE, Measures, anchor_scales_for, chosen, measures, side_for
 from deepres.runtime.errors import silent
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from box_folders import voc_object, voc_xml
-from deepres.data.boxes.index import BoxIndex, open_boxes
+from deepres.data.boxes.index import BoxIndex
+from deepres.data.boxes.opening import open_boxes
 from deepres.data.boxes.truth import Truth
 from deepres.data.order import Order, evenly, grouped
 from deepres.data.stream.loader import Reading, Stream, _Epochs

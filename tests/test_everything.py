@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from deepres import cli
-from deepres.data.boxes.index import opened
+from deepres.data.boxes.opening import opened
 from deepres.data.sources import load_data_set
 from deepres.findings import Findings, Link, Table
 from deepres.paper import everything

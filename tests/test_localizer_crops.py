@@ -10,8 +10,8 @@ from PIL import Image
 
 from box_folders import picture, voc_object, voc_xml, write_voc
 from deepres.classification.views import Protocol as Views
-from deepres.data.boxes.index import open_boxes
 from deepres.data.boxes.one_class import of_one_class
+from deepres.data.boxes.opening import open_boxes
 from deepres.localization.crops import Cropping, Target, random_crop, random_region, solid, stacked, warped, within
 from deepres.localization.source import open_pictures
 from deepres.localization.views import views_of

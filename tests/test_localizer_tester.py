@@ -5,7 +5,7 @@ import torch
 from torchvision.ops import box_iou
 
 from deepres.classification.views import Protocol as Views
-from deepres.data.boxes.index import open_boxes
+from deepres.data.boxes.opening import open_boxes
 from deepres.localization.error import centre_box, error_of, is_right
 from deepres.localization.located_table import LocatedTable, read_located, write_located
 from deepres.localization.protocol import Protocol

@@ -25,7 +25,7 @@ MOST_CLASSES = 30  # rows of a table
 def print_boxes(name: str, train_set: str | None, test_set: str | None, json: bool) -> None:
     """Describe data with boxes."""
     from deepres.data.boxes.facts import describe_boxes
-    from deepres.data.boxes.index import opened
+    from deepres.data.boxes.opening import opened
     from deepres.report import console
 
     facts = describe_boxes(name, opened(name, say, train_set, test_set, masks=True))
@@ -64,7 +64,7 @@ def _tables(parts: dict[str, dict[str, Any]]) -> "list[Table]":
 
 def boxes_to_check(name: str, train_set: str | None, test_set: str | None) -> "tuple[Parts, list[dict[str, Any]], str]":
     """The pictures of data with boxes, what is wrong with their annotations, and their numbers in a sentence."""
-    from deepres.data.boxes.index import opened
+    from deepres.data.boxes.opening import opened
     from deepres.data.stream.index import Parts
 
     found = opened(name, say, train_set, test_set, masks=True)

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.boxes.index import BoxParts
+from deepres.data.boxes.opening import open_boxes
 from deepres.data.boxes.parts import NOTHING
 from deepres.detection import begin as beginning
 from deepres.detection.choose import chosen

@@ -1,6 +1,7 @@
 """The data of a run of detection."""
 
-from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.boxes.index import BoxParts
+from deepres.data.boxes.opening import open_boxes
 from deepres.data.sources import still_there
 from deepres.detection.recipe import DetectionConfig
 from deepres.runtime.errors import InputError, Say

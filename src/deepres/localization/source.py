@@ -1,7 +1,8 @@
 """The data of a run of localization: pictures with objects of one class each."""
 
-from deepres.data.boxes.index import BoxParts, open_boxes
+from deepres.data.boxes.index import BoxParts
 from deepres.data.boxes.one_class import of_one_class
+from deepres.data.boxes.opening import open_boxes
 from deepres.data.division import Division
 from deepres.data.sources import still_there
 from deepres.localization.recipe import LocalizationConfig

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from deepres.classification.scorer import AUTO, Execution
-from deepres.data.boxes.index import BoxIndex, open_boxes
+from deepres.data.boxes.index import BoxIndex
+from deepres.data.boxes.opening import open_boxes
 from deepres.data.boxes.truth import Truth
 from deepres.data.classes import classes_of, match
 from deepres.data.crops import whole
