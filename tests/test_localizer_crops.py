@@ -13,8 +13,10 @@ from deepres.classification.views import Protocol as Views
 from deepres.data.boxes.one_class import of_one_class
 from deepres.data.boxes.opening import open_boxes
 from deepres.localization.crops import Cropping, Target, random_crop, random_region, solid, stacked, warped, within
+from deepres.localization.recipe import LocalizationConfig
 from deepres.localization.source import open_pictures
 from deepres.localization.views import views_of
+from deepres.workflows.configure import default_name
 
 HOW = Cropping(crop=64, sides=(80, 120), visible=0.25, positive_share=0.25)
 SIZE = (200, 150)
@@ -207,3 +209,9 @@ def test_the_layout_of_ilsvrcs_localization_is_read_with_synsets_as_classes(tmp_
 def test_a_region_has_a_pixel_within_its_picture(region, whole):
     assert solid(torch.tensor(region), (40, 30)).tolist() == whole
     assert warped(Image.new("RGB", (40, 30)), torch.tensor(region), 16).shape == (3, 16, 16)
+
+
+def test_the_r_cnn_stage_of_an_rpn_has_a_run_of_another_name():
+    rpn, stage = (LocalizationConfig("localizer-resnet8", "cards", rpn=run) for run in (None, "runs/rpn"))
+    names = [default_name(config) for config in (rpn, stage)]
+    assert names == ["localizer-resnet8-cards-seed0", "localizer-resnet8-rcnn-cards-seed0"]

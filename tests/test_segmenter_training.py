@@ -110,3 +110,29 @@ def test_what_a_segmenter_does_not_do_is_refused_in_one_sentence(deepres, scenes
     assert exported.returncode == 2 and "gives masks, which no file of export holds" in exported.stderr
     stepwise = deepres(*arguments(scenes, "steps", "--alternating"))
     assert stepwise.returncode == 2 and "trained together" in stepwise.stderr
+
+
+def test_eval_tells_the_figures_of_masks_beside_those_of_boxes(deepres, scenes, undisturbed, tmp_path):
+    """The figures of the run's own last test are those of eval; the page and the pictures show masks."""
+    result = deepres("eval", undisturbed, "--json")
+    assert result.returncode == 0, result.stderr
+    record, done = json.loads(result.stdout), json.loads((undisturbed / "done.json").read_text())
+    masks = record["masks"]
+    assert [masks["map50_r"], masks["map70_r"], masks["coco"]["map"], record["map50"]] == pytest.approx(
+        [done["mask_map50"], done["mask_map70"], done["mask_map"], done["map50"]], abs=1e-3
+    )
+    assert [one["name"] for one in masks["classes"]] == ["red", "blue"]
+    # Again, from what the run folder keeps, for readers.
+    again = deepres("eval", undisturbed, "--wrong", "mistakes")
+    assert again.returncode == 0, again.stderr
+    assert "kept from an earlier test" in again.stderr and "masks: mAP^r" in again.stdout
+    for title in ("Average precision by class", "Average precision of masks by class", "COCO's figures of masks"):
+        assert title in again.stdout
+    assert (tmp_path / "mistakes" / "mistakes.csv").exists() and (undisturbed / "sheet.jpg").exists()
+    # The page.
+    assert deepres("report", undisturbed, "--out", "page.html").returncode == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Average precision of masks by class" in page and "Mean average precision of masks and of boxes" in page
+    # Boxes alone, where improvements leave no masks.
+    refined = deepres("eval", undisturbed, "--refine", "--json")
+    assert refined.returncode == 0 and "masks" not in json.loads(refined.stdout)

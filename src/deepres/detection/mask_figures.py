@@ -1,14 +1,17 @@
 """The figures of masks in a test of detectors: COCO's, and the mAP^r that Multi-task Network Cascades prints."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from deepres.data.boxes.truth import Truth
 from deepres.detection.detection_table import DetectionTable
 from deepres.detection.mean_ap.bootstrap import map_interval
 from deepres.detection.mean_ap.coco import CocoResult, coco_map
 from deepres.detection.mean_ap.tables import DIGITS, coco_tables, in_percent, region_table
 from deepres.detection.mean_ap.voc import Rule, VocResult, voc_map
 from deepres.findings import Table
+from deepres.models.detection.outputs import Detections
 from deepres.records import Json
 
 RULE: Rule = "11-point"
@@ -24,8 +27,7 @@ class MaskFigures:
     @cached_property
     def regions(self) -> tuple[VocResult, ...]:
         """mAP^r at the IoU 0.5 and 0.7."""
-        own = self.table
-        return tuple(voc_map(own.truths, own.found, own.classes, iou, RULE, "masks") for iou in IOUS)
+        return region_maps(self.table.truths, self.table.found, self.table.classes)
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
@@ -54,6 +56,11 @@ class MaskFigures:
         ends = self.interval and [round(100 * end, DIGITS) for end in self.interval]
         means = in_percent({"map50_r": at50.map, "map70_r": at70.map})
         return means | {"map50_r_interval": ends, "coco": in_percent(coco), "classes": classes}
+
+
+def region_maps(truths: Sequence[Truth], found: Sequence[Detections], classes: Sequence[str]) -> tuple[VocResult, ...]:
+    """mAP^r at the IoU 0.5 and 0.7, by 11 points; arguments as of `voc_map`."""
+    return tuple(voc_map(truths, found, classes, iou, RULE, "masks") for iou in IOUS)
 
 
 def mask_figures(table: DetectionTable) -> MaskFigures | None:

@@ -85,6 +85,11 @@ class LocalizationConfig(Config):
         require(self.crop <= least, "sides", list(self.recipe.sides), f"from the crop ({self.crop}) up")
 
     @property
+    def title(self) -> str:
+        """How the default name of a run's folder begins: an R-CNN stage does not take that of its RPN."""
+        return self.network if self.rpn is None else f"{self.network}-rcnn"
+
+    @property
     def plan(self) -> LocalizerPlan:
         """The structure of the localizer: an `rcnn` where a run proposes its regions."""
         return LocalizerPlan.of({**vars(self), "stage": "rpn" if self.rpn is None else "rcnn"})

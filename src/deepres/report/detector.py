@@ -34,6 +34,15 @@ def print_figures(console: Console, figures: Figures) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if figures.masks is not None:
+        at50, at70 = figures.masks.regions
+        console.print(
+            f"masks: mAP^r {_text(at50.map)} % at the IoU 0.5, {_text(at70.map)} % at 0.7; COCO's mask mAP@[.5,.95] "
+            f"{_text(figures.masks.coco.map)} %",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     print_tables(console, figures.tables())
 
 
@@ -73,7 +82,7 @@ def shown(runs: Sequence[Run]) -> Findings:
         figures.append(Figure(f"{curves.title}{name}", curves.caption, curves.panels))
         if (run.path / SHEET).is_file():
             caption = (
-                f"{SHOWN} test pictures, spread evenly over the test set: at the left with the annotated boxes, "
+                f"{SHOWN} test pictures, spread evenly over the test set: at the left with the annotated objects, "
                 f"at the right with the detections of a score of {SURE} or more."
             )
             sheets.append(Pictures(f"Test pictures{name}", caption, run.path / SHEET))

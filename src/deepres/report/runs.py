@@ -9,7 +9,7 @@ from deepres.models.registry import Kind
 from deepres.records import Run
 from deepres.report.tables import with_unit
 from deepres.runtime.errors import InputError
-from deepres.runtime.figures import DETECTION, LOCALIZATION, REPORTED, Plot
+from deepres.runtime.figures import DETECTION, LOCALIZATION, REPORTED, SEGMENTATION, Plot
 from deepres.runtime.printing import visible
 
 # Fields of a configuration in which the runs of one curve may differ.
@@ -76,7 +76,7 @@ def findings_of_runs(runs: Sequence[Run], apart: bool = False) -> Findings:
         rows.setdefault(summary.row, []).append(run)
     groups = {row: _groups(members, apart) for row, members in rows.items()}
     # Their figures, their final figures, and the settings of all.
-    tested = _tests(rows.get(DETECTION, []))
+    tested = _tests([run for task in (DETECTION, SEGMENTATION) for run in rows.get(task, [])])
     labels = [label or describe(group[0].field("network"))[0] for own in groups.values() for group, label in own]
     what = "runs" if apart else "networks"
     return Findings(

@@ -48,6 +48,11 @@ class Config:
         require(not (self.freeze and average), "bn_average", average, "0 where stages are frozen: theirs stay")
 
     @property
+    def title(self) -> str:
+        """How the default name of a run's folder begins."""
+        return self.network
+
+    @property
     def reported(self) -> Reported:
         """The figures that a run records."""
         return REPORTED[self.task]

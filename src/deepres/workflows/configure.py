@@ -77,7 +77,7 @@ def with_places(config: C) -> C:
 
 def default_name(config: Config) -> str:
     """The default name of a run's folder."""
-    return f"{config.network}-{slug(config.data)}-seed{config.seed}"
+    return f"{config.title}-{slug(config.data)}-seed{config.seed}"
 
 
 def slug(data: str) -> str:

@@ -35,7 +35,7 @@ from deepres.serving.file_network import SUFFIXES
 from deepres.weights.find import find
 from deepres.workflows.detect import on_device, spotter
 from deepres.workflows.evaluate import Tick
-from deepres.workflows.open_network import detector, open_network
+from deepres.workflows.open_network import detector, holds_segmenter, open_network
 from deepres.workflows.run_pictures import place_of
 from deepres.workflows.tested_pictures import untrained
 
@@ -178,8 +178,9 @@ def _with_recorded_data(paths: Sequence[Path], setting: Setting) -> Setting:
 def _pictures(paths: Sequence[Path], setting: Setting, given: bool, say: Say, ranks: Ranks) -> tuple[BoxIndex, Tensor]:
     """The index of the tested part, and the places int64 (N,) of the pictures that no run was trained on."""
     data = str(setting.data)
+    masks = setting.protocol.gives_masks(len(paths)) and holds_segmenter(paths[0], setting.network)
     with ranks.one_first():
-        parts = open_boxes(data, say, setting.train_set, setting.test_set, setting.division)
+        parts = open_boxes(data, say, setting.train_set, setting.test_set, setting.division, masks)
     index = parts.train if setting.part == "train" else parts.test
     return index, untrained(paths, index, setting.part, data, say, given)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from safetensors import SafetensorError
 
 from deepres.models.network import Network
-from deepres.models.registry import DETECTORS, LOCALIZER
+from deepres.models.registry import CASCADE, DETECTORS, LOCALIZER
 from deepres.runtime import archive, untrusted
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.serving.export import open_export
@@ -35,31 +35,36 @@ def is_detector(net: Network) -> bool:
 
 
 def holds_detector(place: Path, network: str | None = None) -> bool:
-    """Whether the weights at `place`, or an exported file, say that they are of a detector. Reads the header alone.
+    """Whether the weights at `place`, or an exported file, say that they are of a detector, with masks or without.
 
-    `network` names what they are of where they do not say so. Raises `InputError` as `open_file` does for an exported
-    file.
+    Reads the header alone. `network` names what they are of where they do not say so. Raises `InputError` as
+    `open_file` does for an exported file.
     """
-    return _holds("detector", DETECTORS, place, network)
+    return _name(place, network).startswith(DETECTORS)
+
+
+def holds_segmenter(place: Path, network: str | None = None) -> bool:
+    """Whether the weights at `place` say that they are of a detector with masks; else as `holds_detector`."""
+    return _name(place, network).startswith(CASCADE)
 
 
 def holds_localizer(place: Path, network: str | None = None) -> bool:
     """Whether the weights at `place` say that they are of a localizer; else as `holds_detector`."""
-    return _holds("localizer", LOCALIZER, place, network)
+    return _name(place, network).startswith(LOCALIZER)
 
 
-def _holds(plan: str, prefix: str | tuple[str, ...], place: Path, network: str | None) -> bool:
-    """Whether the header of weights has this `plan`; where they are of a `network`, whether its name has the prefix."""
+def _name(place: Path, network: str | None) -> str:
+    """The name of the network that weights are of, by their header; nothing where it does not tell."""
     if network is not None:
-        return network.startswith(prefix)
+        return network
     if place.suffix in SUFFIXES:
-        return plan in open_export(place, silent)[1]
+        return str(open_export(place, silent)[1].get("network"))
     try:
         with archive.opened(find(place, silent)) as stream:
             text = (stream.metadata() or {}).get(HEADER, "{}")
-        return plan in untrusted.decode(text, dict[str, Any], str(place), own=True)
+        return str(untrusted.decode(text, dict[str, Any], str(place), own=True).get("network"))
     except (OSError, SafetensorError, InputError):
-        return False
+        return ""
 
 
 def classifier(net: Network, place: Path) -> Network:

@@ -12,15 +12,15 @@ from deepres.detection.cascade.loss import FIGURES, cascade_losses
 from deepres.detection.cascade.recipe import CascadeConfig, CascadeRecipe
 from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.form import fast_form
+from deepres.detection.mask_figures import region_maps
 from deepres.detection.mean_ap.coco import coco_map
-from deepres.detection.mean_ap.voc import voc_map
 from deepres.detection.scenes import Scene
 from deepres.detection.task import DetectionTask, Found, detection_task, scores_of
 from deepres.models.segmentation.cascade import Cascade
 from deepres.runtime.errors import Say
 from deepres.runtime.ranks import Ranks
 
-MASK_OVERLAPS = (50, 70)  # percent, of the mAP^r that MNC prints
+MEANS = ("mask_map50", "mask_map70", "mask_map")  # mAP^r at the IoU 0.5 and 0.7, and COCO's
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,11 @@ class CascadeTask(DetectionTask):
 
 
 def mask_scores_of(found: Found, classes: Sequence[str]) -> dict[str, float]:
-    """mAP^r by the area under the curve at IoU 0.5 and 0.7, and COCO's mask mAP, in percent; 0 where none counts."""
+    """mAP^r at the IoU 0.5 and 0.7, and COCO's mask mAP, in percent; 0 where none counts."""
     truths, detected = [truth for truth, _ in found], [own for _, own in found]
-    ours = {
-        f"mask_map{overlap}": 100 * (voc_map(truths, detected, classes, overlap / 100, by="masks").map or 0.0)
-        for overlap in MASK_OVERLAPS
-    }
-    return ours | {"mask_map": 100 * (coco_map(truths, detected, classes, by="masks").map or 0.0)}
+    means = [one.map for one in region_maps(truths, detected, classes)]
+    means.append(coco_map(truths, detected, classes, by="masks").map)
+    return {name: 100 * (own or 0.0) for name, own in zip(MEANS, means, strict=True)}
 
 
 def cascade_task(
