@@ -29,7 +29,7 @@ def undisturbed(scenes, tmp_path_factory):
     place = tmp_path_factory.mktemp("undisturbed")
     result = run_deepres(place, *arguments(scenes, place / "run"), DEEPRES_CACHE=str(place / "cache"))
     assert result.returncode == 0, result.stderr
-    assert "mask mAP@.5" in result.stdout
+    assert "mAP^r@.5" in result.stdout
     return place / "run"
 
 
@@ -132,7 +132,7 @@ def test_eval_tells_the_figures_of_masks_beside_those_of_boxes(deepres, scenes, 
     # The page.
     assert deepres("report", undisturbed, "--out", "page.html").returncode == 0
     page = (tmp_path / "page.html").read_text()
-    assert "Average precision of masks by class" in page and "Mean average precision of masks and of boxes" in page
+    assert "Average precision of masks by class" in page and "Mean average precision of masks (mAP^r)" in page
     # Boxes alone, where improvements leave no masks.
     refined = deepres("eval", undisturbed, "--refine", "--json")
     assert refined.returncode == 0 and "masks" not in json.loads(refined.stdout)

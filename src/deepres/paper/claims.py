@@ -15,8 +15,9 @@ from deepres.paper.plan import Scale
 # Final figures of each network, one entry for each finished seed: `train_error` and `test_error` in %, `response` (the
 # mean of the layer responses); for photographs also `top1` and `top5` in % by the protocol of the sheet, and `classes`,
 # the number of classes. Detectors have `classes` and mean average precisions in %: `map07` and `map12` by the rules of
-# VOC 2007 and 2012, `map50` and `map` (IoU 0.5 to 0.95) by COCO's, `mapdet` by those of ImageNet detection. `place` is
-# the seed: networks are compared at the same one. Without it, seeds are in order.
+# VOC 2007 and 2012, `map50` and `map` (IoU 0.5 to 0.95) by COCO's, `mapdet` by those of ImageNet detection; of masks
+# `mapr50` and `mapr70`, and `mask_map` by COCO's. `place` is the seed: networks are compared at the same one. Without
+# it, seeds are in order.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 Judge = Callable[[Results], tuple[bool, str]]
 Printed = Mapping[str, tuple[float | None, float | None]]  # top-1 and top-5 error of each network in the paper, in %
@@ -32,6 +33,9 @@ NAMES = {
     "map50": "mAP@.5 (%)",
     "map": "mAP@[.5,.95] (%)",
     "mapdet": "mAP@.5, ILSVRC (%)",
+    "mapr50": "mAP^r@.5 (%)",
+    "mapr70": "mAP^r@.7 (%)",
+    "mask_map": "mask mAP@[.5,.95] (%)",
     "loc_given": "localization error, class given (%)",
     "loc_top5": "top-5 localization error (%)",
 }

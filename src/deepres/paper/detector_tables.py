@@ -9,11 +9,11 @@ from deepres.detection.figures import Figures
 from deepres.detection.mean_ap.tables import percent
 from deepres.findings import Cell, Curve, Figure, Panel, Table, curve_of, describe, spread_text
 from deepres.models.catalog import entry
-from deepres.models.registry import DETECTOR
+from deepres.models.registry import DETECTOR, DETECTORS, backbone_of
 from deepres.paper.claims import Results
 from deepres.paper.detectors import FINETUNED, STANDING_IN, Detectors
 from deepres.paper.plan import Plan, Scale
-from deepres.runtime.figures import DETECTION, REPORTED
+from deepres.runtime.figures import REPORTED
 
 RESNET, VGG = "ResNet", DETECTOR + "vgg16"  # of claims: the improved network, and the one that it replaces
 Numbers = Mapping[str, tuple[float | None, ...]]  # the paper's, by network or step
@@ -24,8 +24,16 @@ COLUMNS: dict[str, tuple[str, Callable[[Figures], float | None]]] = {
     "map50": ("mAP@.5", lambda own: own.coco.map50),
     "map": ("mAP@[.5,.95]", lambda own: own.coco.map),
     "mapdet": ("mAP@.5, ILSVRC", lambda own: own.by_ilsvrc.map),
+    "mapr50": ("mAP^r@.5", lambda own: own.masks and own.masks.regions[0].map),
+    "mapr70": ("mAP^r@.7", lambda own: own.masks and own.masks.regions[1].map),
+    "mask_map": ("mask mAP@[.5,.95]", lambda own: own.masks and own.masks.coco.map),
 }
-BY_AREA = "map12"  # has an interval
+BY_AREA = "map12"
+# Figures that have an interval, and how it is found.
+INTERVALS: dict[str, Callable[[Figures], tuple[float, float] | None]] = {
+    BY_AREA: lambda own: own.interval,
+    "mapr50": lambda own: own.masks and own.masks.interval,
+}
 COCO_RULES = "Both are COCO's figures."
 RULES = "VOC 2007 counts precision at 11 points of recall, VOC 2012 the area under the curve."
 DET_RULES = "ILSVRC's figure is lenient to small objects; that of VOC 2012 is not."
@@ -65,7 +73,7 @@ class Measured:
         if one is None:
             return "No network is tested yet."
         improved = self.sheet.improved(self.plan) if self.sheet.steps else None
-        best = f" {STAND_INS}" if self.plan.networks == STANDING_IN else ""
+        best = f" {STAND_INS}" if tuple(map(backbone_of, self.plan.networks)) == STANDING_IN else ""
         if improved:
             best += f" The improvements are those of {label(improved)}, the best residual network on these pictures."
         return (
@@ -99,23 +107,32 @@ def measured(sheet: Detectors, plan: Plan) -> Measured:
     return Measured(sheet, plan, rows)
 
 
-def means_beside_the_papers(
-    found: Measured, title: str, figures: Sequence[str], rules: str, printed: Numbers, columns: Sequence[str]
-) -> Table:
-    """Tables 7 to 9 and 12: the `figures` of each row by these `rules`, then the `columns` that the paper prints."""
+@dataclass(frozen=True)
+class Printed:
+    """The `columns` of `numbers` that somebody prints, beside which ours stand; `told` says of them what readers need.
+
+    `of` is whose they are, before the name of each column.
+    """
+
+    numbers: Numbers
+    columns: tuple[str, ...]
+    of: str = "paper"
+    told: str = "The paper's figures are those of its full recipe."
+
+
+def means_beside(found: Measured, title: str, figures: Sequence[str], rules: str, printed: Printed) -> Table:
+    """The `figures` of each row by these `rules`, then what is `printed`: Tables 7 to 9 and 12, and that of masks."""
     rows: list[tuple[Cell, ...]] = []
-    networks = [key for key in (*found.rows, *printed) if key.startswith(DETECTOR)]
-    for key in dict.fromkeys([*networks, *found.rows, *printed]):
+    numbers = printed.numbers
+    networks = [key for key in (*found.rows, *numbers) if key.startswith(DETECTORS)]
+    for key in dict.fromkeys([*networks, *found.rows, *numbers]):
         seeds = found.rows.get(key, {}).values()
         ours = (_shown(figure, list(seeds)) for figure in figures)
-        paper = (None if value is None else f"{value:.1f}" for value in printed.get(key, (None,) * len(columns)))
-        rows.append((label(key), *ours, *paper))
-    brackets = " In brackets: bootstrap 95 % interval over the test pictures." if BY_AREA in figures else ""
-    caption = (
-        f"{found.how} {rules}{brackets} Of several seeds: mean ± standard deviation. The paper's figures are those of "
-        "its full recipe."
-    )
-    names = (*(COLUMNS[figure][0] for figure in figures), *(f"paper: {column}" for column in columns))
+        others = numbers.get(key, (None,) * len(printed.columns))
+        rows.append((label(key), *ours, *(None if value is None else f"{value:.1f}" for value in others)))
+    brackets = " In brackets: bootstrap 95 % interval over the test pictures." if INTERVALS.keys() & {*figures} else ""
+    caption = f"{found.how} {rules}{brackets} Of several seeds: mean ± standard deviation. {printed.told}"
+    names = (*(COLUMNS[figure][0] for figure in figures), *(f"{printed.of}: {own}" for own in printed.columns))
     return Table(f"{title} (%)", caption, ("detector", *names), tuple(rows))
 
 
@@ -150,7 +167,7 @@ def classes_beside_the_papers(
 def every_run(found: Measured) -> Table:
     """The final figures of every run, by its own test during training."""
     rows: list[tuple[Cell, ...]] = []
-    main = REPORTED[DETECTION].final
+    main = REPORTED[found.sheet.trains.name].final
     for its_runs in found.sheet.runs(found.plan).values():
         for run in its_runs:
             done = run.done or {}
@@ -158,7 +175,7 @@ def every_run(found: Measured) -> Table:
     columns = ("run", *(f"{own.label} ({own.unit})" if own.unit else own.label for own in main), "seconds")
     return Table(
         "Every run",
-        "At the last iteration, tested as the baseline is; mAP@.5 by the area under the curve.",
+        "At the last iteration, tested as the baseline is; mAP@.5 of boxes by the area under the curve.",
         columns,
         tuple(rows),
     )
@@ -166,7 +183,7 @@ def every_run(found: Measured) -> Table:
 
 def curves(found: Measured) -> Figure:
     """mAP against the iteration, of all runs that were started."""
-    plot = REPORTED[DETECTION].plots[0]
+    plot = REPORTED[found.sheet.trains.name].plots[0]
     groups: dict[str, list[Curve]] = {"Plain networks": [], "Residual networks": []}
     for name, its_runs in found.sheet.runs(found.plan).items():
         if own := [run for run in its_runs if run.exists]:
@@ -177,14 +194,14 @@ def curves(found: Measured) -> Figure:
 
 
 def label(key: str) -> str:
-    """The name of a row for readers: of a network, that of its backbone, since all are Faster R-CNN."""
+    """The name of a row for readers: of a network, that of its backbone, since all are of one method."""
     network, _, more = key.partition(" ")
-    return f"{describe(network.removeprefix(DETECTOR))[0]} {more}".strip() if network.startswith(DETECTOR) else key
+    return f"{describe(backbone_of(network))[0]} {more}".strip() if network.startswith(DETECTORS) else key
 
 
 def _shown(figure: str, seeds: Sequence[Figures]) -> str | None:
-    """A figure, the one by area with its interval, or the mean of several seeds."""
+    """A figure, with its interval where it has one, or the mean of several seeds."""
     values = [100 * value for own in seeds if (value := COLUMNS[figure][1](own)) is not None]
-    if figure == BY_AREA and len(values) == 1 and (ends := seeds[0].interval) is not None:
+    if figure in INTERVALS and len(values) == 1 and (ends := INTERVALS[figure](seeds[0])) is not None:
         return f"{values[0]:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
     return f"{values[0]:.1f}" if len(values) == 1 else spread_text(values)

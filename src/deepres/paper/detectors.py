@@ -14,13 +14,14 @@ from deepres.detection.protocol import VOTING, Protocol, pyramid
 from deepres.detection.recipe import FASTER_RCNN, DetectionConfig
 from deepres.findings import describe
 from deepres.models.catalog import entry
-from deepres.models.registry import DETECTOR
+from deepres.models.registry import DETECTOR, backbone_of
 from deepres.paper.plan import Plan, Scale, carry_out
 from deepres.paper.samples import DataKind
 from deepres.paper.sheet import Experiment, Reproduction
 from deepres.records import Run
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import ALONE
+from deepres.training.kind import Kind
 from deepres.weights.start import take
 from deepres.workflows import evaluate_detector
 from deepres.workflows.configure import configure_kind
@@ -40,7 +41,7 @@ SMOKE: dict[str, Any] = {
     "workers": 0,
 }
 QUICK_PROPOSALS = 100  # of a picture, in the test
-STANDING_IN = (f"{DETECTOR}plain8", f"{DETECTOR}resnet8")  # at the smoke scale, for VGG-16 and ResNet-101
+STANDING_IN = ("plain8", "resnet8")  # at the smoke scale, for VGG-16 and ResNet-101
 MEMBERS: dict[Scale, int] = {"smoke": 2, "quick": 2, "paper": 3}  # of an ensemble
 
 
@@ -99,6 +100,11 @@ class Detectors(Experiment):
     kind: ClassVar[DataKind | None] = "boxes"
     takes: ClassVar[str] = "pictures with boxes; give --data DIR, a folder as PASCAL VOC, COCO or YOLO lay it out"
 
+    method: ClassVar[str] = DETECTOR  # before the names of backbones
+    trains: ClassVar[Kind[Any, BoxParts]] = DETECTION
+    recipe: ClassVar[str] = FASTER_RCNN.name  # of the paper's scale
+    short: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {"quick": QUICK, "smoke": SMOKE}  # fields of short runs
+
     fields: Mapping[str, Any]
     steps: tuple[Step, ...] = ()
     sets: str = ""
@@ -111,13 +117,13 @@ class Detectors(Experiment):
         found, starts = list[str](), dict[str, str]()
         for name in asked:
             if not is_place(name):
-                found.append(DETECTOR + name.removeprefix(DETECTOR))
+                found.append(self.method + backbone_of(name))
                 continue
             net = take(Path(name), silent).net
             tuned = is_detector(net) and any(step.label == FINETUNED for step in self.steps)
             if tuned and not net.header["detector"]["context"]:
                 raise InputError(f"{name} has no context (Appendix B); give a detector that was trained with it")
-            network = DETECTOR + net.name.removeprefix(DETECTOR)
+            network = self.method + backbone_of(net.name)
             starts[FINETUNED if tuned else network] = str(Path(name).resolve())
             found += [] if tuned else [network]
         return tuple(found), starts
@@ -189,7 +195,7 @@ class Detectors(Experiment):
             for seed in range(plan.seeds)
             for name, own in plan.members(seed)
         ]
-        source = DETECTION.load_source(jobs[0][0], asked.say, ALONE)
+        source = self.trains.load_source(jobs[0][0], asked.say, ALONE)
         carry_out(plan, jobs, source, asked.watch, asked.log)
         carry_out(plan, self._with_context(plan, asked), source, asked.watch, asked.log)
         # Each test opens the data, and tells what it finds there.
@@ -212,12 +218,12 @@ class Detectors(Experiment):
         start = plan.starts.get(network)
         if context and FINETUNED in plan.starts:
             start = plan.starts[FINETUNED]
-            changes |= DETECTION.finetuned(take(Path(start), silent), {})
-        changes |= {"paper": self.fields, "quick": QUICK, "smoke": SMOKE}[plan.scale]
+            changes |= self.trains.finetuned(take(Path(start), silent), {})
+        changes |= self.fields if paper else self.short[plan.scale]
         changes |= {"network": network} if start is None else {"backbone": start}
         if start is None and not entry(network).has_bn:
             changes["lr"] = RANDOM_RATE / 10  # as classifiers without BN have it
-        config = configure_kind(DETECTION, [], FASTER_RCNN.name if paper else None, changes)
+        config = configure_kind(self.trains, [], self.recipe if paper else None, changes)
         return config if paper else replace(config, proposals=QUICK_PROPOSALS)
 
     def _require(self, plan: Plan, asked: Reproduction) -> None:
@@ -227,7 +233,7 @@ class Detectors(Experiment):
                 raise InputError(f"--{name.replace('_', '-')} is for classifiers, and {self.name} trains detectors")
         if plan.scale != "paper":
             return
-        if lacking := [name.removeprefix(DETECTOR) for name in plan.networks if name not in plan.starts]:
+        if lacking := [backbone_of(name) for name in plan.networks if name not in plan.starts]:
             raise InputError(
                 f"{self.name} at the paper's scale starts from weights that were trained on ImageNet; give those of "
                 f"{', '.join(lacking)}, as in --networks vgg16.pth,resnet101.pth"

@@ -17,6 +17,7 @@ ALL = "all"  # in place of the name of a sheet
 PAGE = "report.html"  # in the folder of a plan
 SAMPLES = "samples"  # in the folder of the plans: data of drawn shapes
 NUMBER = re.compile(r"\d+")
+ORDER = ("fig", "table", "masks")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,13 @@ class Outcome:
 
 
 def in_order() -> list[Sheet]:
-    """All sheets: the figures, then the tables, by number."""
-    return sorted(EVERY, key=lambda sheet: (NUMBER.sub("", sheet.name), int("".join(NUMBER.findall(sheet.name)))))
+    """All sheets: the figures, then the tables, by number; last what the paper does not print."""
+
+    def place(sheet: Sheet) -> tuple[int, int]:
+        word, number = NUMBER.sub("", sheet.name), "".join(NUMBER.findall(sheet.name))
+        return ORDER.index(word), int(number or 0)
+
+    return sorted(EVERY, key=place)
 
 
 def listing(root: Path, say: Say) -> list[Table]:

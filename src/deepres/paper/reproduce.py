@@ -5,13 +5,20 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from deepres.findings import Findings
-from deepres.paper import architectures, cifar, detection, imagenet, localization, table1
+from deepres.paper import architectures, cifar, detection, imagenet, localization, masks, table1
 from deepres.paper.plan import Plan
 from deepres.paper.sheet import Experiment, Reproduction, Sheet
 from deepres.records import Json, Run
 from deepres.runtime.errors import InputError
 
-EVERY: tuple[Sheet, ...] = (*cifar.SHEETS, *imagenet.SHEETS, *detection.SHEETS, *localization.SHEETS, table1.TABLE1)
+EVERY: tuple[Sheet, ...] = (
+    *cifar.SHEETS,
+    *imagenet.SHEETS,
+    *detection.SHEETS,
+    *localization.SHEETS,
+    table1.TABLE1,
+    masks.MASKS,
+)
 SHEETS = {sheet.name: sheet for sheet in EVERY}
 
 

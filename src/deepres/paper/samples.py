@@ -10,19 +10,20 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from deepres.runtime.files import unfinished
 
-DataKind = Literal["images", "photographs", "boxes", "objects"]
+DataKind = Literal["images", "photographs", "boxes", "objects", "masks"]
 # What a sheet may take, and how it is told to users.
 TAKEN: Mapping[DataKind, str] = {
     "images": "small images",
     "photographs": "photographs in a folder a class",
     "boxes": "pictures with boxes",
     "objects": "pictures of one object with its box",
+    "masks": "pictures with masks",
 }
 Box = tuple[int, int, int, int]  # the first and the last pixel of both axes, counted from 0
 SHAPES = ("circle", "cross", "diamond", "ring", "square", "triangle")
 TRAINED, TESTED = 12, 4  # pictures of a class, and of each class in data with boxes
 SMALL, LARGE = (32, 32), (128, 96)  # width and height
-MOST = 4  # shapes of a picture with boxes
+MOST, MASKED = 4, 2  # shapes of a picture with boxes, and of one with masks, at most
 
 
 def drawn(kind: DataKind, root: Path) -> Path:
@@ -53,11 +54,11 @@ def _classes(size: tuple[int, int]) -> Callable[[Path], None]:
     return write
 
 
-def _voc(most: int) -> Callable[[Path], None]:
-    """How a folder of PASCAL VOC is written, whose pictures have up to so many shapes each."""
+def _voc(most: int, masks: bool = False) -> Callable[[Path], None]:
+    """How a folder of PASCAL VOC is written, whose pictures have up to so many shapes each, and perhaps their masks."""
 
     def write(root: Path) -> None:
-        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main", *["SegmentationObject"] * masks):
             (root / folder).mkdir(parents=True)
         for part, count in (("trainval", TRAINED), ("test", TESTED)):
             names = [f"{part}-{place:02}" for place in range(count * len(SHAPES) // 2)]
@@ -67,6 +68,8 @@ def _voc(most: int) -> Callable[[Path], None]:
                 picture, boxes = _picture(random, LARGE, [place % len(SHAPES), *others])
                 picture.save(root / "JPEGImages" / f"{name}.png")
                 (root / "Annotations" / f"{name}.xml").write_text(_annotation(name, boxes))
+                if masks:
+                    _numbered(boxes).save(root / "SegmentationObject" / f"{name}.png")
             (root / "ImageSets" / "Main" / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
 
     return write
@@ -77,6 +80,7 @@ MAKERS: Mapping[DataKind, Callable[[Path], None]] = {
     "photographs": _classes(LARGE),
     "boxes": _voc(MOST),
     "objects": _voc(1),
+    "masks": _voc(MASKED, masks=True),
 }
 
 
@@ -96,7 +100,15 @@ def _picture(random: Random, size: tuple[int, int], shapes: list[int]) -> tuple[
     return picture, boxes
 
 
-def _draw(brush: ImageDraw.ImageDraw, shape: str, box: Box, colour: tuple[int, ...]) -> None:
+def _numbered(boxes: list[tuple[str, Box]]) -> Image.Image:
+    """The picture of the numbers of the shapes, from 1 on: where two overlap, the second is seen."""
+    numbers = Image.new("L", LARGE)
+    for number, (shape, box) in enumerate(boxes, start=1):
+        _draw(ImageDraw.Draw(numbers), shape, box, number)
+    return numbers
+
+
+def _draw(brush: ImageDraw.ImageDraw, shape: str, box: Box, colour: tuple[int, ...] | int) -> None:
     """Draw a shape that touches all sides of its box."""
     left, top, right, bottom = box
     across, down = (left + right) // 2, (top + bottom) // 2

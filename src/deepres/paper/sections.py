@@ -6,7 +6,13 @@ from deepres.paper.reproduce import SHEETS
 from deepres.paper.samples import DataKind
 
 # Of the data that a sheet takes, what its command names.
-DATA: dict[DataKind, str] = {"images": "cifar10", "photographs": "PHOTOGRAPHS", "boxes": "BOXES", "objects": "OBJECTS"}
+DATA: dict[DataKind, str] = {
+    "images": "cifar10",
+    "photographs": "PHOTOGRAPHS",
+    "boxes": "BOXES",
+    "objects": "OBJECTS",
+    "masks": "MASKS",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Section:
 
 
 SECTIONS = (
-    Section("1", "Introduction", sheets=("fig1",)),
+    Section("1", "Introduction", sheets=("fig1", "masks")),
     Section(
         "2",
         "Related Work",

@@ -99,7 +99,7 @@ class Experiment(Sheet):
     def cost(self, scale: Scale) -> str:
         """How many runs it has at a scale, and what they cost."""
         count = self.count(scale)
-        return ", ".join(filter(None, [f"{count} run{'s' if count > 1 else ''}", super().cost(scale)]))
+        return ", ".join(filter(None, [_counted(count, "run"), super().cost(scale)]))
 
     def count(self, scale: Scale) -> int:
         """How many runs it has at a scale, where nothing else is asked for."""
@@ -160,5 +160,9 @@ def _summary(plan: Plan, runs: Mapping[str, Sequence[Run]], verdicts: Sequence[V
     outcome = f"{held} of the {tested} claims tested held" if tested else "No claim was tested"
     return (
         f"{outcome}. Data: {plan.data}; scale: {plan.scale}; {done} of {len(every)} runs "
-        f"finished ({len(plan.networks)} networks, {plan.seeds} seed{'s' if plan.seeds > 1 else ''})."
+        f"finished ({_counted(len(plan.networks), 'network')}, {_counted(plan.seeds, 'seed')})."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
