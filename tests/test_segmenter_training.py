@@ -105,9 +105,7 @@ def test_what_a_run_finds_has_masks_as_coco_s_tools_take_them(deepres, scenes, u
     assert all("segmentation" not in one for one in json.loads(refined.stdout))
 
 
-def test_what_a_segmenter_does_not_do_is_refused_in_one_sentence(deepres, scenes, undisturbed):
-    exported = deepres("export", undisturbed, "--out", "net.onnx")
-    assert exported.returncode == 2 and "gives masks, which no file of export holds" in exported.stderr
+def test_the_four_steps_of_detectors_are_refused_in_one_sentence(deepres, scenes):
     stepwise = deepres(*arguments(scenes, "steps", "--alternating"))
     assert stepwise.returncode == 2 and "trained together" in stepwise.stderr
 

@@ -113,7 +113,7 @@ def _listed(one: Outcome, table: DetectionTable) -> tuple[str | float, ...]:
 def _mistake(picture: Tensor, truth: Truth, found: Detections, one: Outcome, classes: Sequence[str]) -> Image.Image:
     """The truth and the detections of a picture, with one mistake in red."""
     sure = int((found.scores >= SURE).sum())  # scores fall
-    left, right = of_truth(truth, classes), of_detections(_first(found, sure), classes)
+    left, right = of_truth(truth, classes), of_detections(found.first(sure), classes)
     enlarged, scale = resized(picture, CELL, LARGEST)
     if enlarged.numel() < picture.numel():
         enlarged, scale = picture, torch.ones(4)
@@ -132,14 +132,9 @@ def _alarmed(marks: Marks, place: int | None) -> Marks:
     return Marks(marks.boxes[places], texts, colours, None if marks.masks is None else marks.masks[places])
 
 
-def _first(found: Detections, count: int) -> Detections:
-    masks = None if found.masks is None else found.masks[:count]
-    return Detections(found.boxes[:count], found.scores[:count], found.labels[:count], masks)
-
-
 def sure(found: Sequence[Detections]) -> list[Detections]:
     """The detections with a score of `SURE` or more."""
-    return [_first(own, int((own.scores >= SURE).sum())) for own in found]
+    return [own.first(int((own.scores >= SURE).sum())) for own in found]
 
 
 def resized(picture: Tensor, room: tuple[int, int], largest: float) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ class DetectorGraph(nn.Module):
     No size is fixed when the graph is traced, and k may be 0.
     """
 
+    outputs: tuple[str, ...] = (BOXES, SCORES, LABELS)
     mean: Tensor
     base: Tensor
 
@@ -62,16 +63,24 @@ class DetectorGraph(nn.Module):
         """The detections in a picture, by name."""
         size = (images.shape[1], images.shape[2])
         backbone = self.net.features
-        shared = backbone.feature_map(images.permute(0, 3, 1, 2).float() / 255 - self.mean, until=backbone.shared_map)
-        # The whole image is a region, too: for the context, and so that there is always one.
-        whole = torch.cat([shared.new_full((1, 1), 1.0) * length for length in (0, 0, size[1], size[0])], 1)
-        regions = torch.cat([whole, self._proposals(shared, size)])
+        shared = self.shared(images)
+        regions = self.regions(shared, size)
         features = backbone.region_features(self._pooled(shared, regions))
         around, own = features[:1], features[1:]
         if self.plan.context:
             own = torch.cat([own, around.expand(own.shape[0], -1)], 1)
         logits, deltas = self.net.siblings(own)
-        return self._best(logits.softmax(1)[:, 1:], located(deltas, regions[1:], size))
+        found, _ = self.best(logits.softmax(1)[:, 1:], located(deltas, regions[1:], size))
+        return found
+
+    def shared(self, images: Tensor) -> Tensor:
+        """The map (1, C, h, w) that RPN and regions share."""
+        backbone = self.net.features
+        return backbone.feature_map(images.permute(0, 3, 1, 2).float() / 255 - self.mean, until=backbone.shared_map)
+
+    def regions(self, shared: Tensor, size: tuple[int, int]) -> Tensor:
+        """The proposals, behind the whole image: that is for the context, and so that there is always a region."""
+        return torch.cat([numbers(shared, 0, 0, size[1], size[0])[None], self._proposals(shared, size)])
 
     def _proposals(self, shared: Tensor, size: tuple[int, int]) -> Tensor:
         """The proposals (k, 4) of the shared map (1, C, h, w), as `models.detection.proposals.select` has them."""
@@ -96,15 +105,23 @@ class DetectorGraph(nn.Module):
             return roi_align(shared, boxes, size, scale, aligned=True)
         return roi_pool(shared, boxes - boxes.new_tensor([0, 0, 0, 1, 1]), size, scale)
 
-    def _best(self, scores: Tensor, boxes: Tensor) -> Outputs:
-        """The detections, from scores (R, K) and boxes (R, K, 4), as `models.detection.detections.best` has them."""
+    def best(self, scores: Tensor, boxes: Tensor) -> tuple[Outputs, Tensor]:
+        """The detections, from scores (R, K) and boxes (R, K, 4), as `models.detection.detections.best` has them.
+
+        And the region of each, int64 (k,).
+        """
         # Boxes without area are passed over by their scores; suppression is class by class.
         scores = torch.where((boxes[..., 2:] > boxes[..., :2]).all(2), scores, -torch.inf).T.contiguous()
         boxes = boxes.transpose(0, 1).contiguous()
         labels, places = self.suppress(boxes, scores, self.plan.nms, self.plan.threshold, self.plan.most).unbind(1)
         boxes, scores = boxes[labels, places], scores[labels, places]
         best = scores.argsort(descending=True)[: self.plan.most]
-        return {BOXES: boxes[best], SCORES: scores[best], LABELS: labels[best]}
+        return {BOXES: boxes[best], SCORES: scores[best], LABELS: labels[best]}, places[best]
+
+
+def numbers(like: Tensor, *values: int) -> Tensor:
+    """A tensor (n,) of the type of `like`; lengths of a picture stay formulas of its size when it is traced."""
+    return torch.cat([like.new_full((1,), 1.0) * value for value in values])
 
 
 def program_of(graph: DetectorGraph) -> torch.export.ExportedProgram:

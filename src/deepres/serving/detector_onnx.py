@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from deepres.serving.detector_graph import BOXES, LABELS, SCORES, DetectorGraph, program_of
+from deepres.serving.detector_graph import DetectorGraph, program_of
 from deepres.serving.onnx import IMAGES, writing
 
 
@@ -19,7 +19,7 @@ def exported_detector(graph: DetectorGraph) -> bytes:
         made = torch.onnx.export(
             program,
             input_names=[IMAGES],
-            output_names=[BOXES, SCORES, LABELS],
+            output_names=list(graph.outputs),
             dynamic_shapes=({1: "height", 2: "width"},),
             custom_translation_table=_translations(),
             dynamo=True,
@@ -28,7 +28,8 @@ def exported_detector(graph: DetectorGraph) -> bytes:
     assert made is not None
     model = made.model_proto
     for output in model.graph.output:
-        output.type.tensor_type.shape.dim[0].dim_param = "detections"
+        what = "candidates" if output.name.startswith("candidate") else "detections"
+        output.type.tensor_type.shape.dim[0].dim_param = what
     return model.SerializeToString()
 
 

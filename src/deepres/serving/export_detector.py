@@ -12,7 +12,11 @@ from torch.torch_version import TorchVersion
 
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.outputs import Detections
+from deepres.models.segmentation.cascade import Cascade
+from deepres.models.segmentation.voting import Voters, voted
 from deepres.runtime.errors import InputError
+from deepres.runtime.masks import mask_overlaps
+from deepres.serving.cascade_graph import CascadeGraph, voters_in
 from deepres.serving.detector_graph import (
     BOXES,
     LABELS,
@@ -34,6 +38,7 @@ ALIKE = 1e-3  # by which their scores differ at most
 WHOLE_PROGRAMS = TorchVersion(
     "2.14"
 )  # PyTorch from which on a program takes pictures of any size: that of 2.11 guards their parity
+LEAST_OVERLAP = 0.95  # mean overlap (IoU) of the masks of such detections
 LEAST_SAME = 0.95  # share of the detections that must be the same: where scores tie, rounding decides which are kept
 
 
@@ -43,6 +48,7 @@ class DetectorAgreement:
 
     `same` is the share (0 to 1) of the detections of both that the other one has, too. `shift` is the largest
     difference of an edge of these, in pixels of the picture that the network sees, and `change` that of a score.
+    `overlap` is the mean overlap (IoU) of their masks, None where there are none.
     """
 
     images: int
@@ -50,11 +56,12 @@ class DetectorAgreement:
     same: float
     shift: float
     change: float
+    overlap: float | None = None
 
 
 def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> DetectorAgreement:
     """How near the detections `found` in each picture are to those `expected` there."""
-    paired, count, shift, change = 0, 0, 0.0, 0.0
+    paired, count, shift, change, overlaps = 0, 0, 0.0, 0.0, list[Tensor]()
     for one, other in zip(found, expected, strict=True):
         count += len(one) + len(other)
         if not len(one) or not len(other):
@@ -69,7 +76,10 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> De
         have = pairs.any(1).nonzero().flatten()
         shift = max(shift, *edges[have, nearest[have]].tolist(), 0.0)
         change = max(change, *scores[have, nearest[have]].tolist(), 0.0)
-    return DetectorAgreement(len(found), count, paired / count if count else 1.0, shift, change)
+        if one.masks is not None and other.masks is not None:
+            overlaps.append(mask_overlaps(one.masks, other.masks)[have, nearest[have]])
+    overlap = float(torch.cat(overlaps).mean()) if any(map(len, overlaps)) else None
+    return DetectorAgreement(len(found), count, paired / count if count else 1.0, shift, change, overlap)
 
 
 def export_detector(
@@ -98,8 +108,8 @@ def export_detector(
                 FORMS[form].write(_content(tested, mean, facts), staged)
                 # Read back by its own runtime, and compared with the network as it was trained.
                 run, _ = FORMS[form].read(staged, "cpu")
-                found = [_detections(run, picture) for picture in pictures]
-                expected = [tested.detect_fitted(_image(picture), picture.shape[1:3], mean) for picture in pictures]
+                found = [_detections(run, tested, picture) for picture in pictures]
+                expected = [_expected(tested, mean, picture) for picture in pictures]
                 checks.append(agreement(found, expected))
                 _require(checks[-1], out)
     except OSError as error:
@@ -108,22 +118,34 @@ def export_detector(
 
 
 def _content(net: Detector, mean: Tensor, facts: Mapping[str, Any]) -> Content:
+    graph = CascadeGraph if isinstance(net, Cascade) else DetectorGraph
     return Content(
         facts,
-        lambda: exported_detector(DetectorGraph(net, mean, suppress_by_group)),
-        lambda: program_of(DetectorGraph(net, mean, suppress_apart)),
+        lambda: exported_detector(graph(net, mean, suppress_by_group)),
+        lambda: program_of(graph(net, mean, suppress_apart)),
     )
 
 
-def _image(picture: Tensor) -> Tensor:
-    """A picture (1, H, W, 3) as an image (3, H, W)."""
-    return picture[0].permute(2, 0, 1)
-
-
-def _detections(run: Runner, picture: Tensor) -> Detections:
+def _detections(run: Runner, net: Detector, picture: Tensor) -> Detections:
+    """What a file finds in a picture; of a cascade with the masks that its candidates vote on."""
     with torch.inference_mode():
         outputs = run(picture)
-    return Detections(outputs[BOXES], outputs[SCORES], outputs[LABELS])
+    found = Detections(outputs[BOXES], outputs[SCORES], outputs[LABELS])
+    return _masked(found, voters_in(outputs, net.num_classes), net, picture) if isinstance(net, Cascade) else found
+
+
+def _expected(net: Detector, mean: Tensor, picture: Tensor) -> Detections:
+    """What the network finds in a picture."""
+    image, size = picture[0].permute(2, 0, 1), picture.shape[1:3]
+    if isinstance(net, Cascade):
+        return _masked(*net.elected(image, size, mean), net, picture)
+    return net.detect_fitted(image, size, mean)
+
+
+def _masked(found: Detections, voters: Voters, net: Cascade, picture: Tensor) -> Detections:
+    """Detections with their masks, and with the boxes from before the vote: those around masks are in whole pixels."""
+    height, width = picture.shape[1:3]
+    return replace(found, masks=voted(found, *voters, net.plan.voting, net.plan.binarised, (height, width)).masks)
 
 
 def _require(found: DetectorAgreement, out: Path) -> None:
@@ -131,4 +153,9 @@ def _require(found: DetectorAgreement, out: Path) -> None:
         raise InputError(
             f"only {found.same:.0%} of {found.detections:,} detections of the file and of the network are the same "
             f"({LEAST_SAME:.0%} are needed), so {out} was not kept; give another --format"
+        )
+    if found.overlap is not None and found.overlap < LEAST_OVERLAP:
+        raise InputError(
+            f"the masks of the file and of the network overlap by {found.overlap:.2f} ({LEAST_OVERLAP} is needed), so "
+            f"{out} was not kept; give another --format"
         )

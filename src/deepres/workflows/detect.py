@@ -119,7 +119,7 @@ def _in_file(nets: Sequence[Network], protocol: Protocol, say: Say) -> Spotter:
     def detect(image: Tensor) -> Detections:
         (found,) = net.detect([with_channels(image, 3)])
         count = min(int((found.scores > least).sum()), most)  # scores fall
-        return Detections(found.boxes[:count], found.scores[:count], found.labels[:count])
+        return found.first(count)
 
     return Spotter(*classes_and_ids(net), detect)
 

@@ -20,6 +20,10 @@ from deepres.serving.forms import Form
 from deepres.workflows.predict import pictures_under
 
 SHAPES = ((3, 4), (4, 3), (1, 2))  # height by width of the random pictures for the check
+MASKS = (
+    "; masks float32 (k, S, S) of 0 to 1, each of its box; for the vote on masks candidates (R, 4), candidate_scores "
+    "(R, 1 + K), background first, and candidate_masks (R, S, S)"
+)
 MOST = 8  # most pictures taken from a folder, evenly spaced
 
 
@@ -27,30 +31,33 @@ def deploy_detector(net: Detector, out: Path, form: Form, folder: Path | None, s
     """Write `net` to `out` for other programs, check the file against `net`, and return facts about the file.
 
     The check is on pictures of the `folder`, else on random ones. Raises `InputError` as
-    `serving.export_detector.export_detector`, for a network of other images than RGB or with masks, and for a folder
-    without pictures.
+    `serving.export_detector.export_detector`, for a network of other images than RGB, and for a folder without
+    pictures.
     """
-    if isinstance(net, Cascade):
-        raise InputError(f"{net.name} gives masks, which no file of export holds; deepres detect takes its weights")
     if net.header["in_channels"] != 3:
         raise InputError(f"{net.name} takes images of {net.header['in_channels']} channels; files are for RGB")
     seen = _random_pictures(net) if folder is None else _pictures_of(folder, net, say)
     facts = _facts(net)
     found = export_detector(net, out, form, [one.permute(1, 2, 0)[None].contiguous() for one in seen], facts)
-    return facts | {
-        "file": str(out),
-        "format": form,
-        "checked_on": f"{found.images} {'random' if folder is None else 'real'} pictures",
-        "detections_checked": found.detections // 2,
-        "same_detections": found.same,
-        "largest_shift": found.shift,
-        "largest_change": found.change,
-    }
+    return (
+        facts
+        | {
+            "file": str(out),
+            "format": form,
+            "checked_on": f"{found.images} {'random' if folder is None else 'real'} pictures",
+            "detections_checked": found.detections // 2,
+            "same_detections": found.same,
+            "largest_shift": found.shift,
+            "largest_change": found.change,
+        }
+        | ({} if found.overlap is None else {"mask_overlap": found.overlap})
+    )
 
 
 def _facts(net: Detector) -> Json:
     """The metadata of the file."""
     plan, inside = net.plan, "inside: scaled to 0..1, less the mean color"
+    masks = MASKS if isinstance(net, Cascade) else ""
     return {
         "network": net.name,
         "classes": list(net.header.get("classes") or map(str, range(net.num_classes))),
@@ -58,7 +65,7 @@ def _facts(net: Detector) -> Json:
         "precision": "fp32",
         "input": f"uint8 (1, H, W, 3), RGB, resized: shorter side {plan.side}, longer at most {plan.longest}; {inside}",
         "output": "boxes float32 (k, 4) of left, top, right, bottom in pixels of the resized picture; scores float32 "
-        "(k,), falling; labels int64 (k,), places among the classes; k may be 0",
+        f"(k,), falling; labels int64 (k,), places among the classes{masks}; k may be 0",
     } | ({"category_ids": net.header["category_ids"]} if "category_ids" in net.header else {})
 
 

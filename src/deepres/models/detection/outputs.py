@@ -23,3 +23,8 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int) -> "Detections":
+        """The first `count`, which are the surest."""
+        masks = None if self.masks is None else self.masks[:count]
+        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], masks)

@@ -19,7 +19,7 @@ from deepres.models.detection.plan import DetectorPlan
 from deepres.models.network import Network
 from deepres.models.registry import CASCADE
 from deepres.models.segmentation.plan import CascadePlan
-from deepres.models.segmentation.voting import voted
+from deepres.models.segmentation.voting import Voters, voted
 from deepres.models.segmentation.warping import RegionWarping, limited
 from deepres.runtime.errors import InputError
 
@@ -109,19 +109,23 @@ class Cascade(Detector):
         """Masks, classes and regression of the regions (R_i, 4) of each image, from the shared map (N, C, h, w)."""
         cut = self.cut(shared, regions)
         masks = self.mask(cut)
-        features = self._joined(cut, masks)
+        features = self.joined(cut, masks)
         return Pass(regions, masks, self.mask_score(features), self.siblings(features))
 
     def _region_features(self, shared: Tensor, regions: Sequence[Tensor]) -> Tensor:
         """What the sibling layers take, (R, 2 D): so a cascade is tested as a detector, too."""
         cut = self.cut(shared, regions)
-        return self._joined(cut, self.mask(cut))
+        return self.joined(cut, self.mask(cut))
 
-    def _joined(self, cut: Tensor, masks: Tensor) -> Tensor:
+    def joined(self, cut: Tensor, masks: Tensor) -> Tensor:
         """The features (R, 2 D) of regions and of masked regions."""
         weights = F.interpolate(masks.sigmoid()[:, None], cut.shape[2:], mode="bilinear", align_corners=False)
         # Layers for 7x7 positions (VGG) get the maxima of 2x2, those for 14x14 (ResNets) the regions as they are.
-        both = [F.adaptive_max_pool2d(own, self.region_size) for own in (cut * weights, cut)]
+        bins, rest = divmod(cut.shape[2], self.region_size)
+        both = [
+            F.adaptive_max_pool2d(own, self.region_size) if rest else F.max_pool2d(own, bins)
+            for own in (cut * weights, cut)
+        ]
         return torch.cat([self.masked.region_features(both[0]), self.features.region_features(both[1])], 1)
 
     @torch.no_grad()
@@ -131,8 +135,18 @@ class Cascade(Detector):
         """The detections with masks in one image, in pixels of its own `size` (height, width); as of a detector.
 
         The numbers of proposals and detections, threshold and suppression are those of `plan` where it is given.
+        """
+        found, voters = self.elected(seen, size, mean, plan)
+        return voted(found, *voters, self.plan.voting, self.plan.binarised, (size[0], size[1]))
+
+    @torch.no_grad()
+    def elected(
+        self, seen: Tensor, size: Sequence[int], mean: Tensor, plan: DetectorPlan | None = None
+    ) -> tuple[Detections, Voters]:
+        """The detections without their masks, and the candidates that vote on these; arguments as above.
+
         The regions of both passes are candidates, with the scores of their masks (MNC, Sec. 6): suppression within
-        each class, the best, and the vote of all candidates on their masks.
+        each class, and the best.
         """
         small, own = (seen.shape[1], seen.shape[2]), (size[0], size[1])
         shared = self.shared(padded([seen], mean))
@@ -141,13 +155,13 @@ class Cascade(Detector):
         passes = self.passes(shared, self.proposals(*self.anchored(shared), [small], how), [small])
         # All candidates, on the processor: many small steps follow.
         scale = mean.new_tensor([own[1] / small[1], own[0] / small[0]]).repeat(2)
-        boxes = clip(torch.cat([one.regions[0] for one in passes]) * scale, own).cpu()
-        scores = torch.cat([one.mask_logits for one in passes]).float().softmax(1).cpu()
-        masks = torch.cat([one.masks for one in passes]).float().sigmoid().cpu()
-        # The best of them, and their masks.
-        every = candidates(scores, boxes[:, None].expand(-1, self.num_classes, -1), plan.threshold)
-        found = suppressed(*every, plan.nms, plan.most)
-        return voted(found, boxes, scores, masks, self.plan.voting, self.plan.binarised, own)
+        voters = Voters(
+            clip(torch.cat([one.regions[0] for one in passes]) * scale, own).cpu(),
+            torch.cat([one.mask_logits for one in passes]).float().softmax(1).cpu(),
+            torch.cat([one.masks for one in passes]).float().sigmoid().cpu(),
+        )
+        every = candidates(voters.probabilities, voters.boxes[:, None].expand(-1, self.num_classes, -1), plan.threshold)
+        return suppressed(*every, plan.nms, plan.most), voters
 
 
 class MaskLayers(nn.Module):

@@ -1,5 +1,7 @@
 """Mask voting: the mask of a detection is the mean of those of all candidates near it (MNC, Sec. 6)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,6 +9,15 @@ from torchvision.ops import box_iou
 
 from deepres.models.detection.outputs import Detections
 from deepres.runtime.masks import Masks, encoded
+
+
+class Voters(NamedTuple):
+    """The R candidates for detections of a picture, which vote on their masks."""
+
+    boxes: Tensor  # (R, 4), in pixels of the picture
+    probabilities: Tensor  # (R, 1 + K), the background first
+    masks: Tensor  # (R, S, S) in 0..1, each of its box
+
 
 Window = tuple[int, int, int, int]  # left, top, right and bottom, in whole pixels
 
