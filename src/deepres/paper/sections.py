@@ -34,7 +34,17 @@ class Section:
 
 
 SECTIONS = (
-    Section("1", "Introduction", sheets=("fig1", "masks")),
+    Section(
+        "1",
+        "Introduction",
+        (
+            (
+                "COCO segmentation, by its method (MNC)",
+                "deepres train segmenter --data MASKS --backbone RUN",
+            ),
+        ),
+        ("fig1", "masks"),
+    ),
     Section(
         "2",
         "Related Work",
@@ -116,5 +126,15 @@ SECTIONS = (
         ),
         ("table9", "table12"),
     ),
-    Section("C", "ImageNet Localization", sheets=("table13", "table14")),
+    Section(
+        "C",
+        "ImageNet Localization",
+        (
+            ("The RPN with units for each class", "deepres train localizer --data OBJECTS --backbone RUN"),
+            ("The R-CNN stage", "deepres train localizer --data OBJECTS --backbone RUN --set rpn=RUN"),
+            ("Test: 1-crop, the class given", "deepres eval RUN"),
+            ("Test: dense, classes predicted", "deepres eval RUN RUN RUN --protocol dense"),
+        ),
+        ("table13", "table14"),
+    ),
 )
