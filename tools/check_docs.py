@@ -29,7 +29,7 @@ MACHINES = {
     "AMD EPYC (AVX2)": "Zen 1 (AVX2)",
 }
 BLOCK = re.compile(
-    r"(<!-- (results|bench|best|tests|detections|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (results|bench|best|tests|detections|sheets|equality|fields|gpu): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
@@ -137,6 +137,26 @@ def detections(name: str) -> str:
     return markdown_table(["test", "mAP@.5 (%)", "mAP@[.5,.95] (%)"], rows) + f"\n{note}\n"
 
 
+def sheets(name: str) -> str:
+    """The sheets of docs/results/NAME.json: of each the figures of ours and the claims, then all runs in a sentence."""
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    sections = []
+    for own in found:
+        cells = [["" if cell is None else str(cell) for cell in row] for row in own["table"]["rows"]]
+        claims = [f"- {claim['claim']} {claim['status'].capitalize()}: {claim['detail']}\n" for claim in own["claims"]]
+        sections.append(f"**{own['title']}**\n\n{markdown_table(own['table']['columns'], cells)}\n{''.join(claims)}")
+    runs = {run["name"]: run for own in found for run in own["runs"]}
+    one = next(iter(runs.values()))
+    minutes = ", ".join(f"{label} {run['seconds'] / 60:.0f}" for label, run in runs.items())
+    commits = ", ".join(sorted({run["commit"] for run in runs.values()}))
+    length = f"{one['recipe']['iterations']:,} iterations of {one['recipe']['batch_size']}"
+    machine = f"{one['cpu']}, threads {one['threads']}, torch {one['torch']}; commit {commits}; {one['started'][:10]}"
+    note = (
+        f"Data {found[0]['data']}, scale {found[0]['scale']} ({length}), {one['precision']}; minutes a run: {minutes}"
+    )
+    return "\n".join(sections) + f"\n{note}; {machine}.\n"
+
+
 def equality(name: str) -> str:
     """The comparison of docs/results/NAME.json, a row a network, a column a library."""
     found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
@@ -182,6 +202,7 @@ MAKE = {
     "best": lambda pattern: best(records(pattern)).replace("faster-rcnn-", "").replace(" of 600x800", ""),
     "tests": tests,
     "detections": detections,
+    "sheets": sheets,
     "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),
 }
 
