@@ -138,12 +138,13 @@ def detections(name: str) -> str:
 
 
 def sheets(name: str) -> str:
-    """The sheets of docs/results/NAME.json: of each the figures of ours and the claims, then all runs in a sentence."""
+    """The sheets of docs/results/NAME.json: of each our figures and the claims that were tested, then all runs."""
     found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
     sections = []
     for own in found:
         cells = [["" if cell is None else str(cell) for cell in row] for row in own["table"]["rows"]]
-        claims = [f"- {claim['claim']} {claim['status'].capitalize()}: {claim['detail']}\n" for claim in own["claims"]]
+        tested = [claim for claim in own["claims"] if claim["status"] != "not tested"]
+        claims = [f"- {claim['claim']} {claim['status'].capitalize()}: {claim['detail']}\n" for claim in tested]
         sections.append(f"**{own['title']}**\n\n{markdown_table(own['table']['columns'], cells)}\n{''.join(claims)}")
     runs = {run["name"]: run for own in found for run in own["runs"]}
     one = next(iter(runs.values()))

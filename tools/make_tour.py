@@ -127,7 +127,9 @@ def shown(command: str, folder: Path, names: Mapping[str, str]) -> str:
 
 def main(name: str, data: str, *runs: str) -> None:
     tour, environment = TOURS[name], describe_environment()
-    machine = f"{environment['cpu']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
+    threads = environment["threads"]
+    used = f"{threads} thread{'s' if threads > 1 else ''}"
+    machine = f"{environment['cpu']}, {used}, torch {environment['versions']['torch']}"
     made = MADE.format(machine=machine, commit=environment["commit"])
     pages = [f"# {tour.title}\n\n{made}\n{tour.about}\n"]
     with TemporaryDirectory() as place:
