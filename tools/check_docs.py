@@ -32,7 +32,8 @@ MACHINES = {
     "AMD EPYC (AVX2)": "Zen 1 (AVX2)",
 }
 BLOCK = re.compile(
-    r"(<!-- (results|bench|best|tests|detections|equality|fields|gpu|paper): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (results|bench|best|tests|detections|sheets|equality|fields|gpu|paper): (\S+) -->\n).*?(<!-- end -->)",
+    re.DOTALL,
 )
 FIELD = re.compile(r"^    (\w+): [^#\n]*(?:# (.*(?:\n {4,}# .*)*))?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
@@ -140,6 +141,27 @@ def detections(name: str) -> str:
     return markdown_table(["test", "mAP@.5 (%)", "mAP@[.5,.95] (%)"], rows) + f"\n{note}\n"
 
 
+def sheets(name: str) -> str:
+    """The sheets of docs/results/NAME.json: of each our figures and the claims that were tested, then all runs."""
+    found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    sections = []
+    for own in found:
+        cells = [["" if cell is None else str(cell) for cell in row] for row in own["table"]["rows"]]
+        tested = [claim for claim in own["claims"] if claim["status"] != "not tested"]
+        claims = [f"- {claim['claim']} {claim['status'].capitalize()}: {claim['detail']}\n" for claim in tested]
+        sections.append(f"**{own['title']}**\n\n{markdown_table(own['table']['columns'], cells)}\n{''.join(claims)}")
+    runs = {run["name"]: run for own in found for run in own["runs"]}
+    one = next(iter(runs.values()))
+    minutes = ", ".join(f"{label} {run['seconds'] / 60:.0f}" for label, run in runs.items())
+    commits = ", ".join(sorted({run["commit"] for run in runs.values()}))
+    length = f"{one['recipe']['iterations']:,} iterations of {one['recipe']['batch_size']}"
+    machine = f"{one['cpu']}, threads {one['threads']}, torch {one['torch']}; commit {commits}; {one['started'][:10]}"
+    note = (
+        f"Data {found[0]['data']}, scale {found[0]['scale']} ({length}), {one['precision']}; minutes a run: {minutes}"
+    )
+    return "\n".join(sections) + f"\n{note}; {machine}.\n"
+
+
 def equality(name: str) -> str:
     """The comparison of docs/results/NAME.json, a row a network, a column a library."""
     found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
@@ -204,6 +226,7 @@ MAKE = {
     "tests": tests,
     "detections": detections,
     "paper": paper,
+    "sheets": sheets,
     "gpu": lambda name: aims(records("*-cuda-*"), ROOT / "docs" / "results", name),
 }
 

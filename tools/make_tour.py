@@ -101,8 +101,8 @@ SHOWN = 40  # lines of an output, from its start; where there are more, an ellip
 WIDTH = "110"
 
 
-def shown(command: str, folder: Path) -> str:
-    """The command and what it prints, as a block of code."""
+def shown(command: str, folder: Path, names: Mapping[str, str]) -> str:
+    """The command and what it prints, as a block of code. `names` has what is shown in place of folders elsewhere."""
     run = subprocess.run(
         [sys.executable, "-m", "deepres", *command.split()],
         cwd=folder,
@@ -112,7 +112,11 @@ def shown(command: str, folder: Path) -> str:
         encoding="utf-8",
         check=False,
     )
-    lines = [line.rstrip() for line in run.stdout.splitlines()]
+    # Runs record the data by the resolved path, which holds on this machine alone.
+    told = run.stdout
+    for place, name in names.items():
+        told = told.replace(place, name)
+    lines = [line.rstrip() for line in told.splitlines()]
     if "Traceback (most recent call last):" in lines:
         raise SystemExit(f"deepres {command} broke:\n{run.stdout}")
     if len(lines) > SHOWN:
@@ -123,7 +127,9 @@ def shown(command: str, folder: Path) -> str:
 
 def main(name: str, data: str, *runs: str) -> None:
     tour, environment = TOURS[name], describe_environment()
-    machine = f"{environment['cpu']}, {environment['threads']} threads, torch {environment['versions']['torch']}"
+    threads = environment["threads"]
+    used = f"{threads} thread{'s' if threads > 1 else ''}"
+    machine = f"{environment['cpu']}, {used}, torch {environment['versions']['torch']}"
     made = MADE.format(machine=machine, commit=environment["commit"])
     pages = [f"# {tour.title}\n\n{made}\n{tour.about}\n"]
     with TemporaryDirectory() as place:
@@ -131,14 +137,16 @@ def main(name: str, data: str, *runs: str) -> None:
         (folder / "runs").mkdir()
         (folder / tour.data).symlink_to(Path(data).resolve())
         names = [f"runs/seed{number}" for number in range(len(runs))]
+        resolved = {str(Path(data).resolve()): tour.data, f"{folder}/": ""}
         for own, run in zip(names, runs, strict=True):
             (folder / own).symlink_to(Path(run).resolve())
+            resolved[str(Path(run).resolve())] = own
         picture = min((folder / tour.data).glob(tour.picture)).relative_to(folder)
         weights = ",".join(["2", *["1"] * (len(runs) - 1)])
         places = {"runs": " ".join(names), "weights": weights, "picture": picture}
         for title, commands in tour.commands.items():
             pages.append(f"## {title}\n")
-            pages += [shown(command.format(**places), folder) for command in commands]
+            pages += [shown(command.format(**places), folder, resolved) for command in commands]
     write_text(DOCS / tour.file, "\n".join(pages))
 
 
