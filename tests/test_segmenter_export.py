@@ -120,6 +120,20 @@ def test_a_file_tells_other_programs_what_it_gives(net, files):
 
 
 @pytest.mark.long
+def test_regions_that_are_halved_are_exported_and_uneven_bins_are_refused_in_a_sentence(tmp_path):
+    from deepres.workflows.export import ExportOptions, deploy
+
+    net = small(stages=3, region_size=3)
+    deploy(net, tmp_path / "net.onnx", ExportOptions("onnx"), silent)
+    file = open_network(tmp_path / "net.onnx", silent)
+    for found, expected in zip(file.detect(PICTURES[:2]), net.detect(PICTURES[:2]), strict=True):
+        assert_same(found, expected)
+    with pytest.raises(InputError, match="PyTorch cannot write this network as ONNX"):
+        deploy(small(region_size=4), tmp_path / "uneven.onnx", ExportOptions("onnx"), silent)
+    assert not (tmp_path / "uneven.onnx").exists()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("plan", "end"),
     [({"threshold": 1.0}, "onnx"), ({"smallest": 8192.0}, "xml")],

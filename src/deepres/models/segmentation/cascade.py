@@ -46,7 +46,7 @@ class CascadeOutputs(NamedTuple):
     passes: list[Pass]  # of stages 2 and 3, and of 4 and 5
 
 
-class Cascade(Detector):
+class Cascade(Detector, pipeline_tag="image-segmentation"):
     """A detector whose regions get a mask each, with which they are classified (MNC, Sec. 3 to 5).
 
     Stage 1 is the RPN. Stage 2 warps each region and gives its mask, whatever its class. Stage 3 has two paths of the
