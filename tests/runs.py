@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +59,40 @@ def wait_for_checkpoint(process, run):
     while not checkpoints(run):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+
+
+def assert_same_bits(run, other):
+    """The same rows and the same last weights."""
+    assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert last_weights(run).read_bytes() == last_weights(other).read_bytes()
+
+
+def kill_again_and_again(process, run, kills, *command):
+    """Train in `run` to the end, killed so many times at random moments: most in the middle of an epoch."""
+    moments, environment = random.Random(0), {"DEEPRES_CHECKPOINT_SECONDS": "0"}
+    for _ in range(kills):
+        child = process(*command, wait=False, **environment)
+        begun = checkpoints(run)[-1:]
+        while child.poll() is None and checkpoints(run)[-1:] == begun:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.1))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        if (run / "done.json").exists():
+            break
+    result = process(*command, **environment)
+    assert result.returncode == 0, result.stderr
+
+
+def stop_two_ranks(place, run, *command):
+    """Train in `run` on two ranks to the end, stopped as soon as there is a checkpoint."""
+    with torchrun(place, *command, DEEPRES_CHECKPOINT_SECONDS="0") as process:
+        wait_for_checkpoint(process, run)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert not (run / "done.json").exists()
+    result = run_two_ranks(place, *command)
+    assert result.returncode == 0, result.stderr
 
 
 def make_run(folder, network="resnet20", seed=0, done=True, shift=0.0, iterations=40):

@@ -1,7 +1,6 @@
 """Detectors trained through the command line: on small pictures of coloured boxes, resumed, killed, on two ranks."""
 
 import json
-import random
 import signal
 import time
 
@@ -11,7 +10,15 @@ from safetensors.torch import load_file
 
 from box_scenes import MARKS, arguments, write_scenes
 from deepres.models.catalog import build
-from runs import checkpoints, last_weights, run_deepres, run_two_ranks, torchrun, wait_for_checkpoint
+from runs import (
+    assert_same_bits,
+    kill_again_and_again,
+    last_weights,
+    run_deepres,
+    run_two_ranks,
+    stop_two_ranks,
+    wait_for_checkpoint,
+)
 from small_detectors import written
 
 pytestmark = pytest.mark.long
@@ -33,11 +40,6 @@ def undisturbed(scenes, tmp_path_factory):
 
 def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_bits(run, other):
-    assert (run / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
-    assert last_weights(run).read_bytes() == last_weights(other).read_bytes()
 
 
 def test_a_run_records_four_losses_and_mean_average_precision(undisturbed):
@@ -63,21 +65,8 @@ def test_the_recorded_configuration_is_enough_to_go_on(undisturbed, process):
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path, kills):
-    """SIGKILL at random moments, most of them in the middle of an epoch of five steps."""
-    run, moments = tmp_path / "killed", random.Random(0)
-    environment = {"DEEPRES_CHECKPOINT_SECONDS": "0"}
-    for _ in range(kills):
-        child = process(*arguments(scenes, run), wait=False, **environment)
-        begun = checkpoints(run)[-1:]
-        while child.poll() is None and checkpoints(run)[-1:] == begun:
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.1))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-        if (run / "done.json").exists():
-            break
-    assert process(*arguments(scenes, run), **environment).returncode == 0
-    assert_same_bits(run, undisturbed)
+    kill_again_and_again(process, tmp_path / "killed", kills, *arguments(scenes, tmp_path / "killed"))
+    assert_same_bits(tmp_path / "killed", undisturbed)
 
 
 def test_a_run_killed_while_it_is_tested_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path):
@@ -115,12 +104,7 @@ def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(sce
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stdout)
     assert done["iteration"] == 12 and 0 <= done["map50"] <= 100
-    with torchrun(tmp_path, *arguments(scenes, stopped), DEEPRES_CHECKPOINT_SECONDS="0") as process:
-        wait_for_checkpoint(process, stopped)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
-    assert not (stopped / "done.json").exists()
-    assert run_two_ranks(tmp_path, *arguments(scenes, stopped)).returncode == 0
+    stop_two_ranks(tmp_path, stopped, *arguments(scenes, stopped))
     assert_same_bits(stopped, whole)
 
 

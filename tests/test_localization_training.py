@@ -9,7 +9,7 @@ import torch
 from deepres.models.catalog import build
 from deepres.weights.file import serialise
 from one_object import MARKS, RECIPE, arguments, write_pictures
-from runs import last_weights, run_deepres, run_two_ranks
+from runs import assert_same_bits, kill_again_and_again, run_deepres, run_two_ranks, stop_two_ranks
 
 pytestmark = pytest.mark.long
 
@@ -54,25 +54,23 @@ def test_a_run_records_two_losses_and_the_localization_error(trained):
         assert config["classes"] == ["blue", "red"]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(pictures, trained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained / "rpn", run)
-    (run / "done.json").unlink()
-    checkpoints = sorted((run / "checkpoints").iterdir())
-    for file in checkpoints[len(checkpoints) // 2 :]:
-        shutil.rmtree(file) if file.is_dir() else file.unlink()
-    result = run_deepres(tmp_path, *arguments(pictures, run), DEEPRES_CACHE=str(tmp_path / "cache"))
-    assert result.returncode == 0, result.stderr
-    assert (run / "metrics.jsonl").read_bytes() == (trained / "rpn" / "metrics.jsonl").read_bytes()
-    assert last_weights(run).read_bytes() == last_weights(trained / "rpn").read_bytes()
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", ["rpn", "rcnn"])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, pictures, trained, tmp_path, part, kills):
+    more = ("--set", f"rpn={trained / 'rpn'}") if part == "rcnn" else ()
+    kill_again_and_again(process, tmp_path / "killed", kills, *arguments(pictures, tmp_path / "killed", *more))
+    assert_same_bits(tmp_path / "killed", trained / part)
 
 
-def test_two_ranks_learn_what_one_learns(pictures, trained, tmp_path):
-    result = run_two_ranks(tmp_path, *arguments(pictures, tmp_path / "run"))
+def test_two_ranks_learn_what_one_learns_and_stop_in_the_middle_of_an_epoch(pictures, trained, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    result = run_two_ranks(tmp_path, *arguments(pictures, whole))
     assert result.returncode == 0, result.stderr
-    first, both = rows(trained / "rpn")[0], rows(tmp_path / "run")[0]
+    first, both = rows(trained / "rpn")[0], rows(whole)[0]
     assert both["iteration"] == first["iteration"]
     assert both["train_loss"] == pytest.approx(first["train_loss"], rel=0.3)
+    stop_two_ranks(tmp_path, stopped, *arguments(pictures, stopped))
+    assert_same_bits(stopped, whole)
 
 
 def evaluated(trained, *more):

@@ -1,7 +1,6 @@
 """Cascades trained through the command line: on small pictures of coloured ovals, resumed, killed, started."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from box_scenes import arguments as of_boxes
 from box_scenes import write_scenes
 from deepres.weights.file import read_file
 from mask_scenes import arguments, write_mask_scenes
-from runs import checkpoints, last_weights, run_deepres
+from runs import assert_same_bits, kill_again_and_again, last_weights, run_deepres, run_two_ranks, stop_two_ranks
 
 pytestmark = pytest.mark.long
 
@@ -52,17 +51,19 @@ def test_a_run_records_six_losses_and_the_mean_average_precision_of_masks_and_bo
     assert header["detector"]["mask_size"] == 7 and header["classes"] == ["red", "blue"]
 
 
-def test_a_killed_run_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path):
-    run, environment = tmp_path / "killed", {"DEEPRES_CHECKPOINT_SECONDS": "0"}
-    child = process(*arguments(scenes, run), wait=False, **environment)
-    while child.poll() is None and not checkpoints(run):
-        time.sleep(0.005)
-    child.kill()
-    child.communicate()
-    assert not (run / "done.json").exists()
-    assert process(*arguments(scenes, run), **environment).returncode == 0
-    assert (run / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
-    assert last_weights(run).read_bytes() == last_weights(undisturbed).read_bytes()
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path, kills):
+    kill_again_and_again(process, tmp_path / "killed", kills, *arguments(scenes, tmp_path / "killed"))
+    assert_same_bits(tmp_path / "killed", undisturbed)
+
+
+def test_two_ranks_stop_in_the_middle_of_an_epoch_and_end_with_the_same_bits(scenes, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    result = run_two_ranks(tmp_path, *arguments(scenes, whole), "--json")
+    assert result.returncode == 0, result.stderr
+    assert 0 <= json.loads(result.stdout)["mask_map50"] <= 100
+    stop_two_ranks(tmp_path, stopped, *arguments(scenes, stopped))
+    assert_same_bits(stopped, whole)
 
 
 def test_data_without_masks_are_refused_in_one_sentence(deepres, tmp_path):
