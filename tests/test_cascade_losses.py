@@ -234,7 +234,7 @@ RECIPE = CascadeRecipe(candidates=200, proposals=40, regions=16)
 
 def step(net, own, true, recipe=RECIPE):
     images = torch.rand(len(own), 3, *SIZE, generator=generator(5)) - 0.5
-    return cascade_losses(net, images, [SIZE] * len(own), own, true, recipe)
+    return cascade_losses(net, net.plan, images, [SIZE] * len(own), own, true, recipe)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_a_cascade_learns_boxes_classes_and_masks_of_two_images():
     trained = [value for value in net.parameters() if value.requires_grad]
     optimizer = SGD(trained, 0.9, 0)
     for number in range(240):
-        losses = cascade_losses(net, images, [SIZE] * 2, own, true, RECIPE)
+        losses = cascade_losses(net, net.plan, images, [SIZE] * 2, own, true, RECIPE)
         net.zero_grad()
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(trained, 5.0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepres.detection.cascade.recipe import CascadeRecipe
@@ -14,7 +14,7 @@ from deepres.detection.loss import anchor_losses, region_losses
 from deepres.detection.targets import Objects, sample_anchors
 from deepres.models.detection.boxes import clip, decode
 from deepres.models.detection.proposals import Selection, select_places
-from deepres.models.segmentation.cascade import BOX_GRADIENT, Cascade, Pass
+from deepres.models.segmentation.cascade import BOX_GRADIENT, CascadeOutputs, Pass
 from deepres.models.segmentation.plan import CascadePlan
 from deepres.models.segmentation.warping import limited
 
@@ -24,7 +24,8 @@ Size = tuple[int, int]  # height and width
 
 
 def cascade_losses(
-    net: Cascade,
+    net: nn.Module,
+    plan: CascadePlan,
     images: Tensor,
     sizes: Sequence[Size],
     objects: Sequence[Objects],
@@ -33,13 +34,13 @@ def cascade_losses(
 ) -> dict[str, Tensor]:
     """The losses of a training step by name (`FIGURES`), all of which are trained; those of regions over both passes.
 
-    `images` (N, C, H, W) are padded; `sizes` are theirs without, and `objects` and `masks` what is in each. Regions of
-    the first pass are sampled from the proposals of the same forward pass and the true boxes. The second pass has all
-    of them, regressed, and the true boxes again. Gradients go through the boxes of both, limited, to what regressed
-    them: the RPN, and the first pass.
+    `net` is the cascade of this `plan`, as it is or wrapped for several ranks. `images` (N, C, H, W) are padded, and
+    `sizes` are theirs without; `objects` and `masks` are what is in each. Regions of the first pass are sampled from
+    the proposals of the same forward pass and the true boxes. The second pass has all of them, regressed, and the true
+    boxes again. Gradients go through the boxes of both, limited, to what regressed them: the RPN, and the first pass.
     """
-    regions = _Regions(net.plan, recipe, sizes, objects, masks)
-    found = net(images, sizes, regions.choose, regions.proceed)
+    regions = _Regions(plan, recipe, sizes, objects, masks)
+    found: CascadeOutputs = net(images, sizes, regions.choose, regions.proceed)
     anchors = [
         sample_anchors(found.anchors, size, own, recipe.anchors) for size, own in zip(sizes, objects, strict=True)
     ]

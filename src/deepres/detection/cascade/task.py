@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepres.data.boxes.index import BoxParts
 from deepres.detection.cascade.loss import FIGURES, cascade_losses
-from deepres.detection.cascade.recipe import CascadeConfig, CascadeRecipe
+from deepres.detection.cascade.recipe import PLAN, CascadeConfig, CascadeRecipe
 from deepres.detection.cascade.true_masks import TrueMasks
 from deepres.detection.form import fast_form
 from deepres.detection.mask_figures import region_maps
@@ -17,6 +17,7 @@ from deepres.detection.mean_ap.coco import coco_map
 from deepres.detection.scenes import Scene
 from deepres.detection.task import DetectionTask, Found, detection_task, scores_of
 from deepres.models.segmentation.cascade import Cascade
+from deepres.models.segmentation.plan import CascadePlan
 from deepres.runtime.errors import Say
 from deepres.runtime.ranks import Ranks
 
@@ -28,6 +29,7 @@ class CascadeTask(DetectionTask):
     """The training batches and the test of a run of instance segmentation, and facts about its pictures."""
 
     figures: tuple[str, ...] = FIGURES
+    plan: CascadePlan = PLAN
     crowded: int = 0  # the most objects that a training picture has
 
     @property
@@ -58,7 +60,7 @@ class CascadeTask(DetectionTask):
         sizes = [(scene.image.shape[1], scene.image.shape[2]) for scene in part]
         masks = [TrueMasks.of(own, size) for own, size in zip(objects, sizes, strict=True)]
         recipe = cast(CascadeRecipe, self.recipe)
-        losses = cascade_losses(cast(Cascade, net), self.images(part), sizes, objects, masks, recipe)
+        losses = cascade_losses(net, self.plan, self.images(part), sizes, objects, masks, recipe)
         return torch.stack([*losses.values()]).sum(), losses
 
     def evaluate(self, net: nn.Module, last: bool) -> Mapping[str, float]:
@@ -82,5 +84,5 @@ def cascade_task(
     made = detection_task(config, source, ranks, say, start_mean)
     ends = source.train.ends
     counts = ends.diff(prepend=ends.new_zeros(1))
-    known: dict[str, Any] = vars(made) | {"figures": FIGURES, "crowded": int(counts.max())}
+    known: dict[str, Any] = vars(made) | {"figures": FIGURES, "plan": config.plan, "crowded": int(counts.max())}
     return CascadeTask(**known)
