@@ -1,6 +1,8 @@
 """Activation checkpointing changes the memory of a step, and nothing else."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -111,6 +113,16 @@ def test_measuring_leaves_the_statistics_alone():
     measure(net, stages(net)[1], IMAGES[:1])
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+def test_measuring_holds_no_map_afterwards():
+    """A map that a hook gives back to autograd as it is would hold the graph that holds it."""
+    net, maps = deepres.build("resnet20"), []
+    for layer in net.modules():
+        layer.register_forward_hook(lambda module, inputs, output: maps.append(weakref.ref(output)))
+    save_memory(net, torch.zeros(4, 3, 32, 32), 2**30)
+    gc.collect()
+    assert len(maps) > 100 and not any(one() is not None for one in maps)
 
 
 def test_the_fewest_blocks_that_fit_run_twice():

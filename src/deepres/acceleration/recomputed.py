@@ -195,16 +195,15 @@ def _kept(net: nn.Module, blocks: Sequence[Block], images: Tensor, run: Pass) ->
     def leave(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         now[0] = len(blocks)
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
         place = tensor.untyped_storage().data_ptr()
         if place not in seen:
             seen.add(place)
-            keep.append(tensor)
+            keep.append(tensor.detach())  # with its graph it would hold itself, and stay
             saved[now[0]] += tensor.untyped_storage().nbytes()
-        return tensor
 
-    # Every tensor that autograd saves is counted once, for the block that runs at that time.
-    with ExitStack() as hooks, _statistics_untouched(net), saved_tensors_hooks(pack, lambda tensor: tensor):
+    # Every tensor that autograd saves is counted once, for the block that runs at that time; no gradient asks for it.
+    with ExitStack() as hooks, _statistics_untouched(net), saved_tensors_hooks(pack, lambda nothing: nothing):
         for number, block in enumerate(blocks):
             hooks.enter_context(block.register_forward_pre_hook(partial(enter, number)))
             hooks.enter_context(block.register_forward_hook(leave))

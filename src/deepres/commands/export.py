@@ -30,7 +30,8 @@ def export(
 ) -> None:
     """Write a network for other programs, for any number of images at a time, checked at once against the network.
 
-    A detector takes one picture at a time, of any size, as with --preprocess; its file gives boxes, scores and labels.
+    A detector takes one picture at a time, of any size, as with --preprocess; its file gives boxes, scores and
+    labels, and one of a segmenter masks.
 
     Example: deepres export runs/resnet34 --out resnet34.onnx --preprocess
     """
@@ -57,9 +58,10 @@ def export(
 def _agreement(made: Mapping[str, Any]) -> str:
     """How near the file is to the network, in words."""
     if "detector" in made:
+        masks = f", masks overlap by {made['mask_overlap']:.4f}" if "mask_overlap" in made else ""
         return (
             f"{made['same_detections']:.1%} of {made['detections_checked']:,} detections at any score are the same, "
-            f"edges to {made['largest_shift']:.1e} pixels, scores to {made['largest_change']:.1e}"
+            f"edges to {made['largest_shift']:.1e} pixels, scores to {made['largest_change']:.1e}{masks}"
         )
     return (
         f"largest change {made['largest_change']:.1e} of the largest score, "

@@ -67,10 +67,12 @@ def _voc(most: int, masks: bool = False) -> Callable[[Path], None]:
                 others = [random.randrange(len(SHAPES)) for _ in range(random.randrange(most))]
                 picture, boxes = _picture(random, LARGE, [place % len(SHAPES), *others])
                 picture.save(root / "JPEGImages" / f"{name}.png")
-                (root / "Annotations" / f"{name}.xml").write_text(_annotation(name, boxes))
+                (root / "Annotations" / f"{name}.xml").write_text(_annotation(name, boxes), encoding="utf-8")
                 if masks:
                     _numbered(boxes).save(root / "SegmentationObject" / f"{name}.png")
-            (root / "ImageSets" / "Main" / f"{part}.txt").write_text("".join(f"{name}\n" for name in names))
+            (root / "ImageSets" / "Main" / f"{part}.txt").write_text(
+                "".join(f"{name}\n" for name in names), encoding="utf-8"
+            )
 
     return write
 

@@ -50,8 +50,8 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
     """Write `net` to `out` for other programs, check the file against `net`, and return facts about the file.
 
     The check is on centre crops of the pictures in the folder `calibrate`, else on random pictures; int8 takes its
-    ranges from other pictures of the folder. Raises `InputError` as `serving.export.export`, and for a folder without
-    pictures.
+    ranges from other pictures of the folder. Raises `InputError` as `serving.export.export`, for a localizer, and for a
+    folder without pictures.
     """
     if is_detector(net):
         from deepres.workflows.export_detector import deploy_detector  # loads torchvision, which takes seconds
@@ -59,6 +59,8 @@ def deploy(net: Network, out: Path, options: ExportOptions, say: Say) -> Json:
         if options.int8:
             raise InputError(f"{net.name} is a detector, which is written in fp32 alone; leave --int8 out")
         return deploy_detector(cast("Detector", net), out, options.form, options.calibrate, say)
+    if "localizer" in net.header:
+        raise InputError(f"{net.name} is a localizer, which no file of export holds; deepres eval takes its weights")
     channels = channels_and_classes(net)[0]
     if options.int8 and options.calibrate is None:
         raise InputError("--int8 takes its ranges from pictures: give a folder of a few hundred with --calibrate")
