@@ -85,7 +85,12 @@ def test_coco_tools_take_the_masks_that_are_written(masks, capsys):
         truth = COCO()
         images = [{"id": number, "height": SIZE[0], "width": SIZE[1]} for number in (1, 2)]
         objects = [own | {"id": number, "iscrowd": 0, "area": 50} for number, own in enumerate(results, 1)]
-        truth.dataset = {"images": images, "categories": [{"id": own} for own in IDS], "annotations": objects}
+        truth.dataset = {
+            "info": {},
+            "images": images,
+            "categories": [{"id": own} for own in IDS],
+            "annotations": objects,
+        }
         truth.createIndex()
         evaluator = COCOeval(truth, truth.loadRes(results), "segm")
         evaluator.evaluate()

@@ -7,6 +7,8 @@ import torch
 from deepres.serving.detector_graph import DetectorGraph, program_of
 from deepres.serving.onnx import IMAGES, writing
 
+OPSET = 18  # that of the operations below; from 20 on, some are called otherwise, which older runtimes do not know
+
 
 def exported_detector(graph: DetectorGraph) -> bytes:
     """The graph, which must suppress by `suppress_by_group`, as a serialized ONNX model of float32.
@@ -22,6 +24,7 @@ def exported_detector(graph: DetectorGraph) -> bytes:
             output_names=list(graph.outputs),
             dynamic_shapes=({1: "height", 2: "width"},),
             custom_translation_table=_translations(),
+            opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
@@ -76,8 +79,14 @@ def _translations() -> dict[Any, Any]:
             spatial_scale=spatial_scale,
         )
 
+    def sample(maps: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Any:
+        """Bilinear samples, those beside the map from its border: all that warping asks for."""
+        return op.GridSample(maps, grid, align_corners=int(align_corners), mode="bilinear", padding_mode="border")
+
     return {
         torch.ops.deepres.suppress_by_group.default: suppress,
+        torch.ops.aten.grid_sampler_2d.default: sample,
+        torch.ops.aten.grid_sampler.default: sample,
         torch.ops.torchvision.roi_pool.default: pool,
         torch.ops.torchvision.roi_align.default: align,
     }
