@@ -10,22 +10,23 @@ BIN    := .venv/bin
 demo: .venv/ready
 	$(BIN)/deepres reproduce fig6 --scale quick --data $(DATA) $(if $(SIZE),--image-size $(SIZE)) --out runs
 
-test: check slow
+test: .venv/ready lint  # all tests; each worker begins with half of them, and who is done takes from the other
+	$(BIN)/pytest -n $(JOBS) --dist worksteal --durations 15
 
 fast: .venv/ready  # all but tests that train, start processes, compile or export for more than about two seconds
-	$(BIN)/pytest -m "not slow and not long" -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not slow and not long" -n $(JOBS) --dist worksteal
 
 check: .venv/ready lint
-	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 15
 
 other-processor: .venv/ready  # `check` on the other kind: with products of bf16 if this one has none, without if it has
-	env $$($(BIN)/python tools/other_processor.py) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --durations 15
+	env $$($(BIN)/python tools/other_processor.py) $(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal --durations 15
 
 floor: .venv-floor/ready  # `check` with the lowest versions that pyproject.toml admits, in an environment of their own
-	.venv-floor/bin/pytest -m "not slow" -n $(JOBS) --dist loadfile
+	.venv-floor/bin/pytest -m "not slow" -n $(JOBS) --dist worksteal
 
 coverage: .venv/ready  # counting lines makes the tests half as long again
-	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --dist worksteal --cov --cov-report=term
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow -n $(JOBS) --dist worksteal
