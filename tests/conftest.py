@@ -98,6 +98,15 @@ def deepres(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture
+def here(deepres):
+    """As `deepres`, with as many threads as `process` has: the same bits, for runs that began in another process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield deepres
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def refused(deepres):
     """The command line must refuse these arguments: exit code 2, one sentence, no traceback. Gives the sentence."""
 

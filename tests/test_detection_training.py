@@ -57,8 +57,8 @@ def test_a_run_records_four_losses_and_mean_average_precision(undisturbed):
     assert config["classes"] == ["blue", "red"] and config["recipe"]["name"] == "auto"
 
 
-def test_the_recorded_configuration_is_enough_to_go_on(undisturbed, process):
-    result = process("train", "--run", undisturbed, "--json")
+def test_the_recorded_configuration_is_enough_to_go_on(undisturbed, deepres):
+    result = deepres("train", "--run", undisturbed, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["iteration"] == 12
 
@@ -69,7 +69,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, und
     assert_same_bits(tmp_path / "killed", undisturbed)
 
 
-def test_a_run_killed_while_it_is_tested_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path):
+def test_a_run_killed_while_it_is_tested_ends_with_the_same_bits(process, here, scenes, undisturbed, tmp_path):
     run = tmp_path / "killed"
     child = process(*arguments(scenes, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
     rows_file = run / "metrics.jsonl"
@@ -79,11 +79,11 @@ def test_a_run_killed_while_it_is_tested_ends_with_the_same_bits(process, scenes
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert "map50" not in rows_file.read_text(), "the test was over"
-    assert process(*arguments(scenes, run)).returncode == 0
+    assert here(*arguments(scenes, run)).returncode == 0
     assert_same_bits(run, undisturbed)
 
 
-def test_proposals_are_made_to_the_end_after_a_kill(process, scenes, tmp_path):
+def test_proposals_are_made_to_the_end_after_a_kill(process, here, scenes, tmp_path):
     """Killed as soon as the RPN of step 1 is trained: what is kept of the proposals is all of them or none."""
     more = arguments(scenes, "run", "--alternating", "--iterations", 2, "--set", "recipe.proposals=20")
     child = process(*more, wait=False)
@@ -92,8 +92,8 @@ def test_proposals_are_made_to_the_end_after_a_kill(process, scenes, tmp_path):
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert process(*more).returncode == 0
-    assert process(*("whole" if word == "run" else word for word in more)).returncode == 0
+    assert here(*more).returncode == 0
+    assert here(*("whole" if word == "run" else word for word in more)).returncode == 0
     stopped, whole = (load_file(last_weights(tmp_path / name / "4-regions")) for name in ("run", "whole"))
     assert all((stopped[name] == whole[name]).all() for name in whole)  # the headers say where a run started
 
@@ -159,18 +159,18 @@ def test_what_looks_for_classes_says_of_boxes_what_they_are_for(refused, scenes,
     assert told in refused("eval", "net.safetensors", "--data", scenes)
 
 
-def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, scenes, tmp_path):
+def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process, here, scenes, tmp_path):
     """Shared layers stay as step 2 left them, the regions as step 2 until step 4, and the RPN as step 3 left it."""
     more = arguments(scenes, "run", "--alternating", "--iterations", 4, "--set", "recipe.proposals=20")
     child = process(*more, wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
     wait_for_checkpoint(child, tmp_path / "run" / "2-regions")
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    rest = process("train", "--run", "run", "--iterations", 4)
+    rest = here("train", "--run", "run", "--iterations", 4)
     assert rest.returncode == 0, rest.stderr
     assert "step 2 of 4, the regions: faster-rcnn" in rest.stderr and "step 4 of 4" in rest.stderr
     assert rest.stderr.count("training boxes") == 1, rest.stderr  # the data are told of once
-    assert process(*(str(word).replace("run", "whole") if word == "run" else word for word in more)).returncode == 0
+    assert here(*(str(word).replace("run", "whole") if word == "run" else word for word in more)).returncode == 0
     steps = [load_file(last_weights(tmp_path / "run" / name)) for name in ("1-rpn", "2-regions", "3-rpn", "4-regions")]
     whole = load_file(last_weights(tmp_path / "whole" / "4-regions"))
     first, second, third, fourth = steps

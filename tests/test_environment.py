@@ -1,6 +1,7 @@
 """Closed streams, narrow encodings, users without a home: a sentence or another character, never a traceback."""
 
 import os
+import pwd
 import shlex
 import subprocess
 import sys
@@ -52,6 +53,25 @@ def stranger(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def stranger_refused(refused, monkeypatch):
+    """What such a user is told in one sentence; in this process, since what is refused has no start of its own."""
+
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    def run(*arguments, **environment):
+        with monkeypatch.context() as patch:
+            patch.setattr(pwd, "getpwuid", unknown)
+            patch.delenv("HOME", raising=False)
+            patch.delenv("DEEPRES_CACHE")
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return refused(*arguments)
 
     return run
 
@@ -132,32 +152,30 @@ def test_a_name_that_the_locale_cannot_write_is_one_sentence():
     assert told == r"'bl\xfcte' is no name of a file in this environment (ascii); set LC_ALL=C.UTF-8"
 
 
-def test_without_a_home_the_place_of_the_cache_is_asked_for(stranger, folder, tmp_path):
+def test_without_a_home_the_place_of_the_cache_is_asked_for(stranger, stranger_refused, folder):
     train = ("train", "resnet8", "--data", folder, *TRAINING, "--run", "run")
-    refused = stranger(*train)
-    assert refused.returncode == 2
-    assert "error: this user has no home folder" in refused.stderr and "set DEEPRES_CACHE to" in refused.stderr
+    told = stranger_refused(*train)
+    assert "error: this user has no home folder" in told and "set DEEPRES_CACHE to" in told
     done = stranger(*train, DEEPRES_CACHE=os.environ["DEEPRES_CACHE"])
     assert done.returncode == 0, done.stderr
     assert stranger("report", "run").returncode == 0
 
 
-def test_a_home_that_cannot_be_written_costs_what_is_kept_and_is_told(stranger, folder):
+def test_a_home_that_cannot_be_written_costs_what_is_kept_and_is_told(stranger, stranger_refused, folder):
     """/proc takes no folder, not even of root, whom permissions do not stop."""
     done = stranger("train", "resnet8", "--data", folder, *TRAINING, "--run", "run", HOME="/proc")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("set DEEPRES_CACHE to a folder that can be written") == 2  # for kernels and for images
     for verb, data in (("check", folder), ("stats", folder)):
-        refused = stranger("data", verb, data, HOME="/proc")
-        assert refused.returncode == 2 and "set DEEPRES_CACHE to" in refused.stderr
+        assert "set DEEPRES_CACHE to" in stranger_refused("data", verb, data, HOME="/proc")
 
 
-def test_a_home_that_is_the_root_is_a_home(stranger, tmp_path):
-    refused = stranger("train", "resnet8", "--data", "~/there-is-no-such-data", HOME="/")
-    assert refused.returncode == 2 and "there-is-no-such-data" in refused.stderr
+def test_a_home_that_is_the_root_is_a_home(stranger_refused):
+    assert "there-is-no-such-data" in stranger_refused(
+        "train", "resnet8", "--data", "~/there-is-no-such-data", HOME="/"
+    )
 
 
 @pytest.mark.parametrize("data", ["~/data", "~nobody-of-this-name/data"])
-def test_a_path_from_a_home_that_is_not_known_is_one_sentence(stranger, data):
-    refused = stranger("data", "info", data)
-    assert refused.returncode == 2 and "error: the home folder is not known" in refused.stderr
+def test_a_path_from_a_home_that_is_not_known_is_one_sentence(stranger_refused, data):
+    assert "error: the home folder is not known" in stranger_refused("data", "info", data)

@@ -62,7 +62,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, folder, und
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, folder, undisturbed, tmp_path, number):
+def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, here, folder, undisturbed, tmp_path, number):
     run = tmp_path / "stopped"
     child = process(*arguments(folder, run), wait=False)
     while not (run / "metrics.jsonl").exists():
@@ -72,15 +72,15 @@ def test_a_stop_signal_ends_after_the_step_with_a_checkpoint(process, folder, un
     assert child.returncode == 128 + number
     assert f"stopped after iteration {last_iteration(run)}" in errors
     assert not (run / "done.json").exists()
-    result = process("train", "--run", run)  # the recorded configuration is enough to go on
+    result = here("train", "--run", run)  # the recorded configuration is enough to go on
     assert result.returncode == 0, result.stderr
     assert_same_bits(run, undisturbed)
 
 
-def test_the_fast_recipe_goes_on_to_the_same_bits(process, folder, tmp_path):
+def test_the_fast_recipe_goes_on_to_the_same_bits(process, here, folder, tmp_path):
     """Muon's velocities and the place in its schedule are in the checkpoint."""
     fast = ("train", "resnet8", "--data", folder, "--recipe", "fast", "--iterations", 40, "--batch-size", 8, *MARKS)
-    assert process(*fast, "--run", "whole").returncode == 0
+    assert here(*fast, "--run", "whole").returncode == 0
     child = process(*fast, "--run", "stopped", wait=False, DEEPRES_CHECKPOINT_SECONDS="0")
     wait_for_checkpoint(child, tmp_path / "stopped")
     child.send_signal(signal.SIGKILL)
@@ -89,29 +89,29 @@ def test_the_fast_recipe_goes_on_to_the_same_bits(process, folder, tmp_path):
     assert_same_bits(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_bad_images_may_be_left_out_from_any_moment_on(process, folder, undisturbed, tmp_path):
+def test_bad_images_may_be_left_out_from_any_moment_on(deepres, folder, undisturbed, tmp_path):
     """Or a run that met its first one in a test could not go on."""
     shutil.copytree(undisturbed, tmp_path / "run")
-    assert process(*arguments(folder, "run"), "--skip-bad").returncode == 0
+    assert deepres(*arguments(folder, "run"), "--skip-bad").returncode == 0
 
 
-def test_a_run_from_before_a_field_of_the_recipe_was_known_goes_on(process, undisturbed, tmp_path):
+def test_a_run_from_before_a_field_of_the_recipe_was_known_goes_on(deepres, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     config = json.loads((undisturbed / "config.json").read_text())
     for field in ("optimizer", "kernel_lr", "pad", "alternate_flips", "epochs"):
         del config["recipe"][field]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    assert process("train", "--run", "run").returncode == 0
+    assert deepres("train", "--run", "run").returncode == 0
 
 
-def test_a_finished_run_is_not_trained_again(process, undisturbed):
+def test_a_finished_run_is_not_trained_again(deepres, undisturbed):
     before = last_weights(undisturbed).stat().st_mtime_ns
-    result = process("train", "--run", undisturbed, "--json")
+    result = deepres("train", "--run", undisturbed, "--json")
     assert json.loads(result.stdout)["iteration"] == 60
     assert last_weights(undisturbed).stat().st_mtime_ns == before
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(process, folder, undisturbed, tmp_path):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(process, here, folder, undisturbed, tmp_path):
     run = tmp_path / "stopped"
     child = process(*arguments(folder, run), wait=False, DEEPRES_CHECKPOINT_SECONDS="0.05")
     while child.poll() is None and len(checkpoints(run)) < 2:
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(process, folder, un
     for damage, content in (("cut", good[: len(good) // 2]), ("flipped", bytes(flipped))):
         shutil.copytree(run, tmp_path / damage)
         last_weights(tmp_path / damage).write_bytes(content)
-        result = process(*arguments(folder, damage))
+        result = here(*arguments(folder, damage))
         assert result.returncode == 0, result.stderr
         assert "damaged" in result.stderr
         assert_same_bits(tmp_path / damage, undisturbed)
@@ -137,7 +137,7 @@ def test_a_run_of_another_configuration_is_refused_with_the_fields(refused, fold
     assert "recipe.momentum: 0.9 -> 0.8" in message
 
 
-def test_a_run_goes_on_on_another_device_and_says_so(process, folder, undisturbed, tmp_path):
+def test_a_run_goes_on_on_another_device_and_says_so(process, here, folder, undisturbed, tmp_path):
     """A GPU's run, as its record and its checkpoint say, on this processor; its kernels and capture do not bind it."""
     run = tmp_path / "moved"
     child = process(*arguments(folder, run), wait=False)
@@ -149,7 +149,7 @@ def test_a_run_goes_on_on_another_device_and_says_so(process, folder, undisturbe
     began = json.loads((run / "config.json").read_text()) | {"device": "cuda", "kernels": "on", "compile": "on"}
     (run / "config.json").write_text(json.dumps(began))
     with_random_state_of_a_gpu(checkpoints(run)[-1])
-    result = process(*arguments(folder, run, "--device", "cpu"))
+    result = here(*arguments(folder, run, "--device", "cpu"))
     assert result.returncode == 0, result.stderr
     assert "the run began on cuda and goes on on cpu, with other bits than there" in result.stderr
     now, before = (json.loads((place / "config.json").read_text()) for place in (run, undisturbed))
@@ -165,8 +165,8 @@ def with_random_state_of_a_gpu(place):
     (place / "sha256.json").write_text(json.dumps(sums))
 
 
-def test_like_takes_over_the_recorded_configuration(process, undisturbed, tmp_path):
-    result = process("train", "--like", undisturbed, "--seed", 0, "--run", tmp_path / "again")
+def test_like_takes_over_the_recorded_configuration(here, undisturbed, tmp_path):
+    result = here("train", "--like", undisturbed, "--seed", 0, "--run", tmp_path / "again")
     assert result.returncode == 0, result.stderr
     assert_same_bits(tmp_path / "again", undisturbed)
 
