@@ -289,8 +289,8 @@ def test_a_file_takes_fewer_and_more_anchors_than_proposals_are_chosen_among(net
 
 
 @pytest.mark.long
-def test_the_command_line_exports_and_detects_with_the_file(deepres, tmp_path):
-    written(small("faster-rcnn-resnet8", **ONCE), tmp_path / "net.safetensors")
+def test_the_command_line_exports_and_detects_with_the_file(net, deepres, tmp_path):
+    written(net, tmp_path / "net.safetensors")
     (tmp_path / "pictures").mkdir()
     for number, picture in enumerate(PICTURES[:3]):
         save_image(picture / 255, tmp_path / "pictures" / f"{number}.png")

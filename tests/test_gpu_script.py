@@ -168,7 +168,7 @@ def test_runs_are_packed_into_files_of_limited_size(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_a_run_that_was_stopped_is_compared_with_a_whole_one(folder, tmp_path, monkeypatch):
-    for name, number in (("STEPS", 12), ("STOPPED_AT", 3), ("WINDOW", 3)):
+    for name, number in (("STEPS", 60), ("STOPPED_AT", 6), ("WINDOW", 3)):
         monkeypatch.setattr(gpu_runs, name, number)
     part = FakePart(table(tmp_path), str(folder))
     gpu_runs.resume(part)

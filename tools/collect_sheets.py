@@ -30,7 +30,7 @@ def machine(run: RunSummary) -> Json:
     """The network and seed of a run, how long it took, and where."""
     if run.done is None:
         raise SystemExit(f"{run.name} is not finished")
-    environment = run.environment[-1]
+    environment = run.environment[0]  # later ones are of sheets that found the run finished
     told = {key: environment[key] for key in OF_MACHINE} | {"torch": environment["versions"]["torch"]}
     length = {key: run.recipe[key] for key in ("name", "iterations", "batch_size")}
     precision = run.settings["precision"]
@@ -42,12 +42,9 @@ def sheet(folder: Path) -> Json:
     plan = read_plan(folder)
     findings: Findings = findings_of_plan(plan)
     claims = [{"claim": own.claim, "status": own.status, "detail": own.detail} for own in findings.verdicts]
-    about = {"title": findings.title, "data": Path(plan.data).name, "scale": plan.scale, "starts": sorted(plan.starts)}
-    return about | {
-        "table": ours(findings.tables[0]),
-        "claims": claims,
-        "runs": [machine(run) for run in findings.runs],
-    }
+    about = {"title": findings.title, "data": Path(plan.data).name, "scale": plan.scale}
+    runs = [machine(run) for run in findings.runs]
+    return about | {"table": ours(findings.tables[0]), "claims": claims, "runs": runs}
 
 
 def main(name: str, plans: list[str]) -> None:
