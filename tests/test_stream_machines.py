@@ -106,13 +106,45 @@ def slow(request):
 
 
 def test_a_slow_disk_is_told_of_and_waited_for(monkeypatch):
-    monkeypatch.setattr(workers, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "SAY_SECONDS", 0.2)
     told = []
-    got = list(workers.answers(slow, [0.5, 0.0, 0.02], 2, "/pictures", told.append))
-    assert [int(made.max()) for made, _ in got] == [50, 0, 2]
+    got = list(workers.answers(slow, [0.9, 0.0, 0.02], 2, "/pictures", told.append))
+    assert [int(made.max()) for made, _ in got] == [90, 0, 2]
     assert len({pid for _, pid in got} - {os.getpid()}) == 2
     assert told[0].startswith("waiting for pictures of /pictures for 0 s, as of a slow disk or network")
     assert "the processes that decode are sleeping" in told[0] and 1 <= len(told) <= 3
+
+
+@pytest.fixture
+def hanging():
+    """How many of the next forked processes hang where they start."""
+    left = multiprocessing.Value("i", 0)
+
+    def hang():
+        if not left.value:
+            return
+        with left.get_lock():
+            left.value -= 1
+        time.sleep(600)
+
+    os.register_at_fork(after_in_child=hang)
+    yield left
+    left.value = 0
+
+
+def test_a_process_that_hangs_at_its_fork_is_replaced(monkeypatch, hanging):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.5)
+    hanging.value = 1
+    assert [rest for _, rest in workers.answers(long, [b"1", b"22", b"333"], 2, "", print)] == [1, 2, 3]
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_that_all_hang_at_their_forks_are_one_sentence(monkeypatch, hanging):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.1)
+    hanging.value = 100
+    with pytest.raises(InputError, match="hangs where it starts"):
+        next(workers.answers(long, [b"1"], 2, "", print))
+    assert multiprocessing.active_children() == []
 
 
 def failing(request):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +29,8 @@ from deepres.runtime.errors import InputError, Say
 
 SAY_SECONDS = 30.0  # of waiting before a message, doubled after each message
 PARENT_SECONDS = 5.0  # how often an idle worker checks that its parent process still exists
+START_SECONDS = 20.0  # until a forked process has begun; it needs milliseconds, unless it hangs
+STARTS = 3  # of a process that hangs
 JOIN_SECONDS = 5.0  # a killed process ends at once, unless it hangs in the kernel
 SMALL = 2**14  # bytes of a request; two of them fit into the buffer of any pipe, so that sending never waits
 R = TypeVar("R")
@@ -74,19 +77,43 @@ def answers(
 def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str | None) -> None:
     """Add `count` processes to the crew."""
     how = multiprocessing.get_context(context)
+    forks = how.get_start_method() == "fork"
     # Pickled here, since with other start methods multiprocessing would send tensors through /dev/shm.
-    handed = work if how.get_start_method() == "fork" else pickle.dumps(work)
+    start = partial(_started, how, work if forks else pickle.dumps(work))
     try:
-        for _ in range(count):
-            ours, theirs = how.Pipe()
-            process = how.Process(target=_serve, args=(theirs, handed, os.getpid()), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
-            process.start()
-            theirs.close()
-            crew.append(_Worker(process, ours))
+        crew.extend(start() for _ in range(count))
+        for place in range(count if forks else 0):
+            _await_beginning(crew, place, start)
     except OSError as error:
         raise InputError(
             f"a process that decodes pictures cannot be started ({error}); give fewer (--set workers=N)"
         ) from None
+
+
+def _started(how: BaseContext, handed: Work[Any, Any] | bytes) -> _Worker:
+    ours, theirs = how.Pipe()
+    process = how.Process(target=_serve, args=(theirs, handed, os.getpid()), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _await_beginning(crew: list[_Worker], place: int, start: Callable[[], _Worker]) -> None:
+    """Wait for a forked process to begin, and fork one that hangs anew.
+
+    A fork copies one thread and all locks. One that another thread held is never released in the new process.
+    """
+    for _ in range(STARTS):
+        if crew[place].pipe.poll(START_SECONDS):
+            with contextlib.suppress(EOFError, ConnectionError):  # `_receive` tells of a process that has ended
+                crew[place].pipe.recv_bytes()
+            return
+        hung = [crew[place]]
+        crew[place] = start()
+        _end(hung)
+    raise InputError(
+        f"a process that decodes pictures hangs where it starts ({STARTS} were started); give --set workers=0"
+    )
 
 
 def _end(crew: list[_Worker]) -> None:
@@ -168,6 +195,8 @@ def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> Non
     torch.set_num_threads(1)  # PyTorch's pool of threads does not survive a fork
     work: Work[Any, Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
     with contextlib.suppress(EOFError, ConnectionError):
+        if not isinstance(handed, bytes):
+            pipe.send_bytes(b"")  # for `_await_beginning`
         while True:
             while not pipe.poll(PARENT_SECONDS):
                 if os.getppid() != parent:
