@@ -1,8 +1,8 @@
 """Keep reproduced sheets with the docs: python tools/collect_sheets.py NAME PLAN...
 
 Each PLAN is a folder of `deepres reproduce`, whose runs are finished. Writes docs/results/NAME.json: of each sheet the
-table without the paper's columns, its claims, and its runs. `python tools/check_docs.py --write` then renews the tables
-that show it.
+table without the columns of papers, its claims, and its runs. `python tools/check_docs.py --write` then renews the
+tables that show it.
 """
 
 import sys
@@ -14,12 +14,12 @@ from deepres.paper.reproduce import findings_of_plan
 from deepres.records import Json, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PAPERS = "paper: "
+PAPERS = ("paper: ", "MNC: ")
 OF_MACHINE = ("cpu", "threads", "commit", "started")
 
 
 def ours(table: Table) -> Json:
-    """The columns and rows of what was measured: without the paper's columns, and without rows that are empty then."""
+    """The columns and rows of what was measured: without columns of papers, and rows that are empty then."""
     kept = [place for place, column in enumerate(table.columns) if not column.startswith(PAPERS)]
     rows = [[row[place] for place in kept] for row in table.rows]
     measured = [row for row in rows if any(cell is not None for cell in row[1:])]

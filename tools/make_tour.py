@@ -1,7 +1,6 @@
-"""Write docs/tour.md and docs/tour-detection.md, what the verbs print.
+"""Write the pages docs/tour*.md, what the verbs print.
 
-    python tools/make_tour.py photographs FOLDER RUN [RUN...]
-    python tools/make_tour.py boxes FOLDER RUN [RUN...]
+    python tools/make_tour.py photographs|boxes|masks|objects FOLDER RUN [RUN...]
 
 Runs each command of a tour in an empty folder where FOLDER is called as in the tour, and the runs on it are
 `runs/seed0`, `runs/seed1`, ...; fails where one ends in a traceback.
@@ -93,6 +92,52 @@ TOURS = {
                 "predict runs/seed0 {picture}",
                 "train resnet18 --data cells",
                 "train detector --data cells",
+            ),
+        },
+    ),
+    "masks": Tour(
+        "tour-segmentation.md",
+        "A tour of segmentation",
+        "The pictures are those of [Segmentation](segmentation.md#photographs-of-coco), and so is the run.",
+        "coco",
+        "val2017/*",
+        {
+            "Before training": ("data check coco",),
+            "Training": ("train segmenter --data coco --backbone resnet18 --iterations 10 --run runs/brief",),
+            "Testing": ("eval runs/seed0 --wrong mistakes", "report runs/seed0"),
+            "Using": (
+                "detect runs/seed0 {picture} --draw drawn",
+                "detect runs/seed0 {picture} --format coco --threshold 0.9",
+                "export runs/seed0 --out masks.onnx --calibrate drawn",
+                "eval masks.onnx --data coco",
+                "reproduce masks --scale smoke --data coco",
+            ),
+            "Errors": ("predict runs/seed0 {picture}", "train segmenter --data coco"),
+        },
+    ),
+    "objects": Tour(
+        "tour-localization.md",
+        "A tour of localization",
+        "The pictures are the single cells of [Localization](localization.md), and so are the runs.",
+        "cells",
+        "JPEGImages/*",
+        {
+            "Before training": ("data info cells",),
+            "Training": (
+                "train localizer --data cells --backbone resnet18 --set crop=128 --iterations 20 --run runs/brief",
+                "train localizer --data cells --backbone resnet18 --set crop=128 --set rpn=runs/brief --iterations 20 "
+                "--run runs/brief-rcnn",
+            ),
+            "Testing": (
+                "eval runs/seed0 --protocol center",
+                "eval {runs} --protocol center",
+                "report runs/seed1",
+                "reproduce table13 --scale smoke --data cells",
+            ),
+            "Errors": (
+                "detect runs/seed0 {picture}",
+                "train localizer --data cells",
+                "export runs/seed0 --out rpn.onnx",
             ),
         },
     ),

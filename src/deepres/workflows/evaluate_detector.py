@@ -11,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepres.classification.scorer import AUTO, Execution
 from deepres.data.boxes.index import BoxIndex
 from deepres.data.boxes.opening import open_boxes
 from deepres.data.boxes.truth import Truth
 from deepres.data.classes import classes_of, match
 from deepres.data.crops import whole
-from deepres.data.division import Division
-from deepres.data.sources import still_there
 from deepres.data.stream.loader import Reading
 from deepres.detection.detection_table import DetectionTable, read_detections, write_detections
 from deepres.detection.mean_ap.recall import MOST, ProposalRecall, proposal_recall
@@ -26,17 +23,15 @@ from deepres.detection.protocol import Protocol
 from deepres.detection.tester import detections, detections_by, proposals_of
 from deepres.models.detection.detector import Detector
 from deepres.models.detection.outputs import Detections
-from deepres.records import Json, Run, digest
+from deepres.records import Json
 from deepres.runtime.device import autocast
 from deepres.runtime.environment import describe_environment
-from deepres.runtime.errors import InputError, Say, silent
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.serving.file_network import SUFFIXES
-from deepres.weights.find import find
+from deepres.workflows.box_test import BoxTest, decisive, is_run, with_recorded_data
 from deepres.workflows.detect import on_device, spotter
 from deepres.workflows.evaluate import Tick
 from deepres.workflows.open_network import detector, holds_segmenter, open_network
-from deepres.workflows.run_pictures import place_of
 from deepres.workflows.tested_pictures import untrained
 
 PLAIN_TEST = Protocol()  # by a detector's own settings
@@ -44,25 +39,12 @@ KEPT = "detections"  # how the files in a run folder begin that hold what it fou
 PLAIN = f"{KEPT}.safetensors"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What detectors are tested on, and how. The default `data` and sets are those of the first run among them.
+@dataclass(frozen=True, kw_only=True)
+class Setting(BoxTest):
+    """What detectors are tested on, and how. `network` names the architecture of weights whose file does not."""
 
-    `network` names the architecture of weights whose file does not. `part` is the part of the data that is tested, and
-    `test_set` names the image sets of the test part, as `data.boxes.parts` does. `by_place` matches classes of
-    different names by their place.
-    """
-
-    data: str | None = None
     network: str | None = None
-    test_set: str | None = None
-    train_set: str | None = None
-    part: str = "test"
-    skip_bad: bool = False
-    by_place: bool = False
-    division: Division = "hash"
     protocol: Protocol = PLAIN_TEST
-    execution: Execution = AUTO
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +83,12 @@ def evaluate(
     """
     if setting.part == "all":
         raise InputError("a detector is tested on one part; give --part test, or --part train")
-    given = setting.data is not None or setting.test_set is not None
-    setting = replace(_with_recorded_data(paths, setting), execution=setting.execution.resolved())
+    given = setting.given
+    setting = replace(with_recorded_data(setting, paths), execution=setting.execution.resolved())
     index, places = _pictures(paths, setting, given, say, ranks)
     # What is kept of an earlier test.
-    own = len(paths) == 1 and not given and setting.part == "test" and paths[0].is_dir() and Run(paths[0]).exists
-    facts = _facts(paths, setting, index, places)
+    own = len(paths) == 1 and not given and setting.part == "test" and is_run(paths[0])
+    facts = decisive(paths, setting, index, places) | {"asked": asdict(setting.protocol)}
     file = kept_file(paths[0], setting.protocol) if own else file
     before = ranks.by_first(lambda: _still_right(file, facts, say))
     if before is not None:
@@ -139,40 +121,6 @@ def _still_right(file: Path | None, facts: Json, say: Say) -> DetectionTable | N
         return None
     say(f"kept from an earlier test: {file}")
     return replace(table, facts=table.facts | {"weights": facts["weights"]})  # the run may be named by another path
-
-
-def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Tensor) -> Json:
-    """What decides the result of a test: weights, pictures and settings."""
-    files = [path if path.suffix in SUFFIXES else find(path, silent) for path in paths]
-    tested = hashlib.sha256(index.fingerprint.encode() + places.numpy().tobytes()).hexdigest()
-    execution = setting.execution
-    return {
-        "weights": [str(path) for path in paths],
-        "weights_sha256": [digest(file) for file in files],
-        "part": setting.part,
-        "asked": asdict(setting.protocol),
-        "pictures_sha256": tested,
-        "device": execution.device,
-        "precision": execution.precision,
-    }
-
-
-def _with_recorded_data(paths: Sequence[Path], setting: Setting) -> Setting:
-    """`setting` with the data and image sets that the first run recorded, where no data are given."""
-    if setting.data is not None:
-        return setting
-    runs = [Run(path) for path in paths if path.is_dir() and Run(path).exists]
-    if not runs:
-        raise InputError(f"{paths[0]} does not say which data to test on; give --data")
-    config = runs[0].config
-    return replace(
-        setting,
-        data=still_there(place_of(config), str(runs[0].path)),
-        train_set=config.get("train_set"),
-        test_set=setting.test_set or config.get("test_set"),
-        division=config.get("division", "hash"),
-        skip_bad=setting.skip_bad or config.get("skip_bad", False),
-    )
 
 
 def _pictures(paths: Sequence[Path], setting: Setting, given: bool, say: Say, ranks: Ranks) -> tuple[BoxIndex, Tensor]:

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from deepres.classification.ensemble import average, member_weights
-from deepres.classification.scorer import AUTO, Execution, Scorer, scorer
+from deepres.classification.scorer import Scorer, scorer
 from deepres.data.boxes.index import BoxIndex
 from deepres.data.classes import Match, classes_of, match
-from deepres.data.division import Division
-from deepres.data.sources import still_there
 from deepres.data.stream.loader import Reading
 from deepres.localization.error import centre_box, is_right
 from deepres.localization.located_table import PREFIX, LocatedTable, read_located, write_located
@@ -25,37 +23,24 @@ from deepres.localization.source import open_pictures
 from deepres.localization.tester import Localizers
 from deepres.models.localization.localizer import Localizer
 from deepres.models.network import Network
-from deepres.records import Json, Run, digest
+from deepres.records import Json
 from deepres.runtime.device import autocast
 from deepres.runtime.environment import describe_environment
-from deepres.runtime.errors import InputError, Say, silent
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import ALONE, Ranks
-from deepres.serving.file_network import SUFFIXES
-from deepres.weights.find import find
+from deepres.workflows.box_test import BoxTest, decisive, is_run, with_recorded_data
 from deepres.workflows.evaluate import Tick
 from deepres.workflows.open_network import classifier, localizer, open_network
-from deepres.workflows.run_pictures import place_of
 from deepres.workflows.tested_pictures import untrained
 
 GUESSES = 5  # "top-5"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is tested, and how. The default `data` and sets are those of the first run of a localizer.
+@dataclass(frozen=True, kw_only=True)
+class Setting(BoxTest):
+    """What is tested, and how. Classifiers see the views of the same `protocol`, each by the size of its own crops."""
 
-    Classifiers see the views of the same `protocol`, each by the size of its own crops.
-    """
-
-    data: str | None = None
-    test_set: str | None = None
-    train_set: str | None = None
-    part: str = "test"
-    skip_bad: bool = False
-    by_place: bool = False
-    division: Division = "hash"
     protocol: Protocol = PLAIN
-    execution: Execution = AUTO
 
 
 @dataclass(frozen=True)
@@ -92,15 +77,16 @@ def evaluate(paths: Sequence[Path], setting: Setting, say: Say, tick: Tick, rank
         raise InputError("a localizer is tested on one part; give --part test, or --part train")
     nets = _Networks([(path, open_network(path, say)) for path in paths])
     title = nets.title  # raises where no RPN is there
-    given = setting.data is not None or setting.test_set is not None
-    setting = replace(_with_recorded_data(nets, setting), execution=setting.execution.resolved())
+    given, own = setting.given, [path for path, net in nets.every if localizer(net)]
+    setting = replace(with_recorded_data(setting, own), execution=setting.execution.resolved())
     with ranks.one_first():
         parts = open_pictures(str(setting.data), say, setting.train_set, setting.test_set, setting.division)
     index = parts.train if setting.part == "train" else parts.test
     places = untrained(paths, index, setting.part, str(setting.data), say, given)
     # What is kept of an earlier test.
-    facts = _facts(paths, setting, index, places) | {"title": f"{title}, {setting.protocol.views.name}"}
-    home = next((path for path, net in nets.every if localizer(net) and path.is_dir() and Run(path).exists), None)
+    facts = decisive(paths, setting, index, places) | {"protocol": asdict(setting.protocol)}
+    facts |= {"title": f"{title}, {setting.protocol.views.name}"}
+    home = next(filter(is_run, own), None)
     file = None if home is None or given or setting.part != "test" else kept_file(home, facts)
     before = ranks.by_first(lambda: _still_right(file, say))
     if before is not None:
@@ -134,38 +120,6 @@ def _still_right(file: Path | None, say: Say) -> LocatedTable | None:
         return None
     say(f"kept from an earlier test: {file}")
     return table
-
-
-def _facts(paths: Sequence[Path], setting: Setting, index: BoxIndex, places: Tensor) -> Json:
-    """What decides the result of a test: weights, pictures and settings."""
-    tested = hashlib.sha256(index.fingerprint.encode() + places.numpy().tobytes()).hexdigest()
-    return {
-        "weights": [str(path) for path in paths],
-        "weights_sha256": [digest(path if path.suffix in SUFFIXES else find(path, silent)) for path in paths],
-        "part": setting.part,
-        "protocol": asdict(setting.protocol),
-        "pictures_sha256": tested,
-        "device": setting.execution.device,
-        "precision": setting.execution.precision,
-    }
-
-
-def _with_recorded_data(nets: _Networks, setting: Setting) -> Setting:
-    """`setting` with the data and image sets that the first run of a localizer recorded, where no data are given."""
-    if setting.data is not None:
-        return setting
-    runs = [Run(path) for path, net in nets.every if localizer(net) and path.is_dir() and Run(path).exists]
-    if not runs:
-        raise InputError(f"{nets.every[0][0]} does not say which data to test on; give --data")
-    config = runs[0].config
-    return replace(
-        setting,
-        data=still_there(place_of(config), str(runs[0].path)),
-        train_set=config.get("train_set"),
-        test_set=setting.test_set or config.get("test_set"),
-        division=config.get("division", "hash"),
-        skip_bad=setting.skip_bad or config.get("skip_bad", False),
-    )
 
 
 def _test(

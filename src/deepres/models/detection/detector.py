@@ -1,7 +1,7 @@
 """Faster R-CNN on a network of the catalog (Appendix A)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -17,6 +17,7 @@ from deepres.models.detection.plan import SCALES, DetectorPlan
 from deepres.models.detection.proposals import TEST, ProposalNetwork, Selection, select
 from deepres.models.detection.regions import RegionPooling
 from deepres.models.network import Layer, Network
+from deepres.models.plan import name_network
 from deepres.models.registry import DETECTOR
 from deepres.runtime.errors import InputError
 
@@ -228,8 +229,6 @@ def detector(features: Network, plan: DetectorPlan, num_classes: int) -> Detecto
     Name and header tell backbone and plan, so that `catalog.build` makes it again.
     """
     made = Detector(features, plan, num_classes)
-    made.name = f"{DETECTOR}{features.name}"
-    made.header = features.header | {"network": made.name, "num_classes": num_classes, "detector": asdict(plan)}
-    made.header.pop("classes", None)
+    name_network(made, DETECTOR, features, plan, num_classes, "detector")
     made.mean = None if features.mean is None else features.mean.mean((1, 2), keepdim=True)
     return made

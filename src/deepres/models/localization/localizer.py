@@ -1,7 +1,6 @@
 """Localizers: the box of an object whose class is given, by layers for each class (Appendix C)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from deepres.models.detection.anchors import BASE, anchors_over, base_anchors
 from deepres.models.localization.plan import LocalizerPlan
 from deepres.models.network import Layer, Network
+from deepres.models.plan import name_network
 from deepres.models.registry import LOCALIZER
 from deepres.runtime.errors import InputError
 
@@ -159,8 +159,6 @@ def localizer(features: Network, plan: LocalizerPlan, num_classes: int) -> Local
     Name and header tell backbone and plan, so that `catalog.build` makes it again.
     """
     made = Localizer(features, plan, num_classes)
-    made.name = f"{LOCALIZER}{features.name}"
-    made.header = features.header | {"network": made.name, "num_classes": num_classes, "localizer": asdict(plan)}
-    made.header.pop("classes", None)
+    name_network(made, LOCALIZER, features, plan, num_classes, "localizer")
     made.mean = features.mean
     return made

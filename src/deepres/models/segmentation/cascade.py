@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from deepres.models.detection.images import padded
 from deepres.models.detection.outputs import Detections
 from deepres.models.detection.plan import DetectorPlan
 from deepres.models.network import Network
+from deepres.models.plan import name_network
 from deepres.models.registry import CASCADE
 from deepres.models.segmentation.plan import CascadePlan
 from deepres.models.segmentation.voting import Voters, voted
@@ -220,8 +221,6 @@ def cascade(features: Network, plan: CascadePlan, num_classes: int) -> Cascade:
     Name and header tell backbone and plan, so that `catalog.build` makes it again.
     """
     made = Cascade(features, plan, num_classes)
-    made.name = f"{CASCADE}{features.name}"
-    made.header = features.header | {"network": made.name, "num_classes": num_classes, "detector": asdict(plan)}
-    made.header.pop("classes", None)
+    name_network(made, CASCADE, features, plan, num_classes, "detector")
     made.mean = None if features.mean is None else features.mean.mean((1, 2), keepdim=True)
     return made

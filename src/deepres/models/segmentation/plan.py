@@ -1,6 +1,7 @@
 """What a cascade is made of, beside its backbone, and how it is used: values that go with its weights."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from deepres.models.detection.plan import DetectorPlan
 from deepres.runtime.errors import InputError
@@ -15,12 +16,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
 STAGES = (3, 5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CascadePlan(DetectorPlan):
     """The structure of a cascade, and the settings of its test: those of its detector, and of its masks.
 
     The defaults are those of Multi-task Network Cascades (MNC, Sec. 3 to 6).
     """
+
+    bounds: ClassVar = {**DetectorPlan.bounds, **BOUNDS}
 
     stages: int = 5  # 5: boxes are regressed and go through masks and classes again; 3: they do not
     warped: int = 28  # positions a side of a region as bilinear samples; the maxima of 2x2 of them are its features
@@ -34,9 +37,6 @@ class CascadePlan(DetectorPlan):
         super().__post_init__()
         if self.stages not in STAGES:
             raise InputError(f"stages is {self.stages}, but must be 3 or 5")
-        for name, (least, most) in BOUNDS.items():
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)}, but must be from {least} to {most:,}")
         if self.warped % 2:
             raise InputError(f"warped is {self.warped}, but must be even: the maxima are of 2x2 positions")
         if self.pooling != "pool":
