@@ -74,6 +74,12 @@ def own_cache(tmp_path_factory, kernels, monkeypatch):
 
 
 @pytest.fixture
+def kills(request):
+    """How many times a test kills a run: 20, or 3 where slow tests are left out (`make check`)."""
+    return 3 if "not slow" in request.config.option.markexpr else 20
+
+
+@pytest.fixture
 def process(tmp_path):
     """The command line as a process of its own, in `tmp_path`: for what kills it, or counts its threads."""
     return partial(run_deepres, tmp_path)

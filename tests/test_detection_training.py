@@ -63,7 +63,6 @@ def test_the_recorded_configuration_is_enough_to_go_on(undisturbed, deepres):
     assert json.loads(result.stdout)["iteration"] == 12
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path, kills):
     kill_again_and_again(process, tmp_path / "killed", kills, *arguments(scenes, tmp_path / "killed"))
     assert_same_bits(tmp_path / "killed", undisturbed)

@@ -189,6 +189,9 @@ def test_all_of_the_paper_runs_at_the_smoke_scale(tmp_path):
     result = run_deepres(tmp_path, "reproduce", "all", "--scale", "smoke", "--json", timeout=900)
     assert result.returncode == 0, result.stderr
     table, *others = json.loads(result.stdout)["tables"]
-    assert len(table["rows"]) == len(SHEETS) and not others
+    rows = {row["page"].partition(":")[0]: row for row in table["rows"]}
+    assert len(rows) == len(SHEETS) and not others
+    assert all(len({*row["runs"].split(" of ")}) == 1 for row in rows.values() if row["runs"])
+    assert [rows[f"Table {number}"]["runs"] for number in (3, 4, 5, 6)] == ["10 of 10", "5 of 5", "6 of 6", "3 of 3"]
     targets = Links((tmp_path / "runs" / "index.html").read_text()).targets
     assert len(targets) == len(SHEETS) and all((tmp_path / "runs" / target).exists() for target in targets)

@@ -178,15 +178,6 @@ def test_photographs_must_be_named(refused, name):
     assert "give --data" in refused("reproduce", name)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_every_network_of_tables_3_to_5_runs(deepres, finished, photographs):
-    """Table 3 has the rivals and those of Table 2 besides, Table 4 the members of the ensemble alone."""
-    for name, networks in (("table3", "vgg16,googlenet,prelu-net"), ("table5", ",".join(SIX))):
-        rows = reproduced(deepres, finished, photographs, name, networks)["tables"][-1]["rows"]
-        assert len(rows) == len(networks.split(",")) and all(0 <= row["test error"] <= 100 for row in rows)
-
-
 def test_every_row_is_planned_at_every_scale():
     for sheet in SHEETS:
         assert len({sheet.networks[scale] for scale in SCALES}) == 1

@@ -51,7 +51,6 @@ def test_a_run_records_six_losses_and_the_mean_average_precision_of_masks_and_bo
     assert header["detector"]["mask_size"] == 7 and header["classes"] == ["red", "blue"]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(process, scenes, undisturbed, tmp_path, kills):
     kill_again_and_again(process, tmp_path / "killed", kills, *arguments(scenes, tmp_path / "killed"))
     assert_same_bits(tmp_path / "killed", undisturbed)
