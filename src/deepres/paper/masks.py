@@ -29,7 +29,7 @@ PRINTED = Printed(
     ("VOC 2012 mAP^r@.5", "mAP^r@.7", "COCO test-dev mAP"),
     of="MNC",
     told="The ResNet paper prints no table of masks: the figures beside ours are those of MNC's authors, who train "
-    "on more masks of the pictures of VOC 2012 (those of SBD) than VOC has.",
+    "on more masks of the pictures of VOC 2012 (those of SBD) than VOC has. Their released code gives 65.0 and 46.3.",
 )
 RULES = "mAP^r counts masks by 11 points of recall, as MNC does; mask mAP@[.5,.95] is COCO's."
 
