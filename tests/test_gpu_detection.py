@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 # How its data are made, how a run is trained, and the figure of its test.
 KINDS = {
     "detector": (box_scenes.write_scenes, box_scenes.arguments, lambda told: told["map50"]),
-    "segmenter": (mask_scenes.write_mask_scenes, mask_scenes.arguments, lambda told: told["masks"]["map50"]),
-    "localizer": (one_object.write_pictures, one_object.arguments, lambda told: told["errors"]["given"]),
+    "segmenter": (mask_scenes.write_mask_scenes, mask_scenes.arguments, lambda told: told["masks"]["map50_r"]),
+    "localizer": (one_object.write_pictures, one_object.arguments, lambda told: told["errors"]["given"]["error"]),
 }
 
 
