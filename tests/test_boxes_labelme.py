@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import box_folders as made
@@ -73,6 +74,34 @@ def test_what_is_wrong_in_labelme_is_told_and_the_rest_is_read(tmp_path):
     index = read(root)
     assert [Path(own).stem for own in index.names] == ["a", "bb"]
     assert masks_of(index, 1).known.tolist() == [True, False, False]
+
+
+def test_a_damaged_file_beside_a_picture_is_named(tmp_path):
+    labelme(tmp_path, "a", shape("cat", [[1, 1], [20, 20]], "rectangle"))
+    labelme(tmp_path, "b").write_text("{")
+    [fault] = opened(str(tmp_path), silent, test_set="none").faults
+    assert (fault.name, fault.reason) == ("b.jpg", "it has no annotation: b.json is not LabelMe's")
+
+
+def test_a_rectangle_may_have_four_corners_and_a_circle_two_points_alone(tmp_path):
+    corners = [[10, 5], [30, 5], [30, 20], [10, 20]]
+    labelme(tmp_path, "a", shape("cat", corners, "rectangle"), shape("cat", corners[:3], "circle"))
+    [fault] = opened(str(tmp_path), silent, test_set="none").faults
+    assert fault.reason == "a circle has 3 points"
+    assert read(tmp_path).truth(0).boxes.tolist() == [[10, 5, 30, 20]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [(np.ones((5, 5)), "a mask has 5x5 pixels, its points 9x9"), (np.zeros((9, 9)), "a mask has no pixel")],
+)
+def test_a_mask_that_is_empty_or_does_not_fit_its_points_is_told_and_its_object_keeps_its_box(tmp_path, pixels, reason):
+    own = patch("cat", pixels, (2, 2)) | {"points": [[2, 2], [10, 10]]}
+    labelme(tmp_path, "a", own, shape("cat", np.reshape(RING, (-1, 2)).tolist()))
+    [fault] = opened(str(tmp_path), silent, test_set="none", masks=True).faults
+    assert fault.reason == reason
+    index = read(tmp_path)
+    assert masks_of(index).known.tolist() == [False, True] and index.truth(0).boxes[0].tolist() == [2, 2, 11, 11]
 
 
 def test_folders_of_labelme_are_its_parts_and_without_masks_it_has_boxes(tmp_path):

@@ -1,6 +1,7 @@
 """Cascades trained through the command line: on small pictures of coloured ovals, resumed, killed, started."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -107,7 +108,22 @@ def test_what_a_run_finds_has_masks_as_coco_s_tools_take_them(deepres, scenes, u
 
 def test_the_four_steps_of_detectors_are_refused_in_one_sentence(deepres, scenes):
     stepwise = deepres(*arguments(scenes, "steps", "--alternating"))
-    assert stepwise.returncode == 2 and "trained together" in stepwise.stderr
+    assert stepwise.returncode == 2 and "leave --alternating out" in stepwise.stderr
+
+
+def test_pictures_that_are_too_small_for_the_network_are_refused_before_a_run_begins(deepres, scenes, tmp_path):
+    small = deepres(*arguments(scenes, "run", "--backbone", "alexnet"))
+    assert small.returncode == 2 and not (tmp_path / "run").exists()
+    assert "alexnet takes pictures of 63 pixels a side or more, and some become 40" in small.stderr
+    assert "--set side=, sides= and longest=" in small.stderr
+
+
+def test_data_without_boxes_are_refused_before_the_network(deepres, scenes, tmp_path):
+    shutil.copytree(scenes, tmp_path / "bare")
+    file = tmp_path / "bare" / "annotations" / "instances_train.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    bare = deepres(*arguments(tmp_path / "bare", "run"))
+    assert bare.returncode == 2 and "has no boxes to train on" in bare.stderr
 
 
 def test_eval_tells_the_figures_of_masks_beside_those_of_boxes(deepres, scenes, undisturbed, tmp_path):

@@ -15,11 +15,13 @@ from deepres.data.boxes.parts import NOTHING
 from deepres.detection import begin as beginning
 from deepres.detection.choose import chosen
 from deepres.detection.recipe import AUTO, CHOSEN, RECIPES, DetectionConfig, DetectionRecipe
-from deepres.detection.source import load_source
+from deepres.detection.scenes import Augmentation
+from deepres.detection.source import load_source, require_boxes
 from deepres.detection.task import detection_task
 from deepres.models.catalog import build, entry
 from deepres.models.detection.anchors import BASE
 from deepres.models.detection.detector import Detector
+from deepres.models.detection.images import fitted_size
 from deepres.models.network import Network
 from deepres.models.registry import DETECTOR, backbone_of
 from deepres.runtime.errors import InputError, Say, silent
@@ -69,8 +71,9 @@ def settle(
         return settled
     given = typed({name: value for name, value in settled.items() if value is not None}, form.config)
     index = open_boxes(data, silent, settled.get("train_set"), settled.get("test_set"), masks=form.masks).train
-    if not len(index.objects):
+    if not len(index):
         return settled
+    require_boxes(data, len(index.objects))
     network = settled.get("network", settings.get("network"))
     with torch.device("meta"):
         fixed = cast(Detector, build(str(network), 1, detector={})).features.region_fixed
@@ -97,10 +100,14 @@ def recipe_of(settings: Mapping[str, Any], name: str | None) -> Recipe:
 
 
 def check(config: DetectionConfig, source: BoxParts, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` for a backbone that cannot be cut for regions, a plan that does not fit it, a part of which
-    nothing is trained, or layers that no loss trains on several ranks, which would wait for their gradients.
+    """Raise `InputError` for what cannot be trained.
+
+    That is a backbone that cannot be cut for regions, a plan that does not fit it, pictures that are too small for it,
+    a part of which nothing is trained, or layers that no loss trains on several ranks, which would wait for their
+    gradients.
     """
     net = _structure(config, len(source.train.classes))
+    _require_size(net.features, config, source)
     part, frozen = config.recipe.part, config.freeze or ()
     idle: list[str] = {"both": [], "rpn": net.parts()[1], "regions": ["rpn"]}[part]
     if ranks.world > 1 and not {*idle} <= {*frozen}:
@@ -124,6 +131,21 @@ def images(config: DetectionConfig) -> str:
     if any(isinstance(module, nn.BatchNorm2d) for module in _structure(config, 1).modules()):
         told.append(f"batch normalization {'fixed' if 'bn' in (config.freeze or ()) else 'trained'}")
     return f"pictures ({'; '.join(told)})"
+
+
+def _require_size(features: Network, config: DetectionConfig, source: BoxParts) -> None:
+    """Raise `InputError` where no map of a backbone is left of a picture of the data."""
+    if features.smallest == 1:
+        return
+    how = Augmentation.of(config)
+    seen = [(source.train, side, how.longest) for side in how.sides] + [(source.test, config.side, config.longest)]
+    sizes = [(own, side, longest) for index, side, longest in seen for own in index.sizes.unique(dim=0).tolist()]
+    least = min(min(fitted_size(own, side, longest)) for own, side, longest in sizes)
+    if least < features.smallest:
+        raise InputError(
+            f"{features.name} takes pictures of {features.smallest} pixels a side or more, and some become {least}; "
+            "give larger ones (--set side=, sides= and longest=)"
+        )
 
 
 def _structure(config: DetectionConfig, classes: int) -> Detector:

@@ -28,8 +28,7 @@ def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE, masks: 
     for part, what in ((train, "training"), (test, "test")):
         if not len(part):
             raise InputError(f"{config.data} has no {what} pictures; name others by --train-set and --test-set")
-    if not boxes:
-        raise InputError(f"{config.data} has no boxes to train on; see what is wrong with deepres data check")
+    require_boxes(config.data, boxes)
     if masks and not all(part.objects.masks is not None and part.objects.masks.known.any() for part in source):
         raise InputError(
             f"{config.data} has no masks of its training or test objects; give polygons or RLE (COCO), "
@@ -43,3 +42,9 @@ def load_source(config: DetectionConfig, say: Say, ranks: Ranks = ALONE, masks: 
     if not counted:
         raise InputError(f"the test pictures of {config.data} have no object that counts; name others by --test-set")
     return source
+
+
+def require_boxes(data: str, boxes: int) -> None:
+    """Raise `InputError` where data have no boxes."""
+    if not boxes:
+        raise InputError(f"{data} has no boxes to train on; see what is wrong with deepres data check")

@@ -141,7 +141,7 @@ class Network(
         if min(height, width) < self.smallest:
             raise InputError(
                 f"{self.name} takes images of {self.smallest} pixels a side or more, not of {height}x{width}; "
-                f"give larger ones (--image-size {max(64, self.smallest)}, or a larger crop)"
+                f"give larger ones (--image-size {max(64, self.smallest)}, a larger crop, of a detector a larger side)"
             )
         return images
 

@@ -57,8 +57,8 @@ def steps(config: Config, place: Path) -> Iterator[Step]:
 
 def _configs(config: Config, folders: list[Path]) -> Iterator[DetectionConfig]:
     """The configuration of each run."""
-    if not isinstance(config, DetectionConfig):
-        raise InputError("the four steps are those of a detector; leave --alternating out")
+    if type(config) is not DetectionConfig:
+        raise InputError("the four steps are those of a detector of boxes alone; leave --alternating out")
     shared, regions = _stages(config)
     # What stays fixed in all steps; that of a first step names the layers of the regions behind it.
     kept = config.freeze or ()

@@ -24,6 +24,7 @@ MOST_BYTES = 2**28  # a file may hold its picture, too
 SIGNS = (b'"imagePath"', b'"imageHeight"', b'"imageData"')
 CORNERS = 64  # of the polygon that stands for a circle
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # the least number of points of each kind of shape
+EXACT = ("circle", "mask")  # kinds with no more points than that
 Point = Annotated[list[float], Meta(min_length=2, max_length=2)]
 
 
@@ -65,9 +66,8 @@ class _Reader:
 
     def __init__(self, tree: Tree, masks: bool) -> None:
         self.root, self.pictures, self.masks = tree.root, tree.pictures, masks
-        found = {
-            key: [name for name in names if is_labelme(tree.root / name)] for key, names in tree.ending(".json").items()
-        }
+        self.beside = tree.ending(".json")  # of which others than LabelMe's may be damaged ones
+        found = {key: [name for name in names if is_labelme(tree.root / name)] for key, names in self.beside.items()}
         found = {key: names for key, names in found.items() if names}
         self.annotations = {key: names[0] for key, names in found.items()}
         self.faults = seconds(found, self.annotations)
@@ -83,7 +83,8 @@ class _Reader:
         for key in keys:
             names = self.pictures.get(key, [])
             if key not in self.annotations and names and composed(names[0]) not in named:
-                found.faults.append(Fault(names[0], "unannotated", "it has no annotation"))
+                other = "".join(f": {name} is not LabelMe's" for name in self.beside.get(key, [])[:1])
+                found.faults.append(Fault(names[0], "unannotated", f"it has no annotation{other}"))
         return found
 
     def _one(self, key: str, name: str, found: Content) -> None:
@@ -126,7 +127,7 @@ class _Reader:
         outline: Outline | None = Polygons([ring.reshape(-1) for ring in rings])
         if _kind(shapes[0]) == "mask":
             try:
-                outline = _patch(shapes[0], (round(left), round(top)), size)
+                outline = _patch(shapes[0], tuple(map(round, (left, top, right, bottom))), size)
             except ValueError as error:
                 faults.append(Fault(name, "mask", str(error)))
                 outline = None
@@ -152,21 +153,21 @@ def _ring(shape: _Shape) -> Any:
     kind, points = _kind(shape), np.array(shape["points"], np.float64).reshape(-1, 2)
     if kind not in POINTS:
         raise ValueError(f"a shape is a {kind[:20]}, which has no area")
-    if len(points) < POINTS[kind]:
+    if len(points) < POINTS[kind] or (kind in EXACT and len(points) > POINTS[kind]):
         raise ValueError(f"a {kind} has {len(points)} points")
     if kind == "polygon":
         return points
     if kind == "circle":
         angles = np.arange(CORNERS) * (2 * math.pi / CORNERS)
-        return points[0] + math.dist(*points[:2]) * np.stack([np.cos(angles), np.sin(angles)], 1)
-    (left, top), (right, bottom) = points[:2].min(0), points[:2].max(0)
+        return points[0] + math.dist(*points) * np.stack([np.cos(angles), np.sin(angles)], 1)
+    (left, top), (right, bottom) = points.min(0), points.max(0)  # some programs write four corners
     if kind == "mask":  # its points are the first and the last pixel
         right, bottom = right + 1, bottom + 1
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _patch(shape: _Shape, corner: tuple[int, int], size: tuple[int, int] | None) -> Runs:
-    """The run lengths of a shape of pixels, a PNG whose left top corner is given. Raises `ValueError` for no such."""
+def _patch(shape: _Shape, box: tuple[int, ...], size: tuple[int, int] | None) -> Runs:
+    """The run lengths of a shape of pixels, a PNG that fills the `box`. Raises `ValueError` for no such."""
     if size is None:
         raise ValueError("a mask in a file without imageHeight and imageWidth")
     try:
@@ -176,9 +177,15 @@ def _patch(shape: _Shape, corner: tuple[int, int], size: tuple[int, int] | None)
         raise ValueError("a mask is not base64") from None
     except Exception as error:  # Pillow raises almost any exception for a damaged picture
         raise ValueError(f"a mask does not decode: {fault(error)}") from None
-    (width, height), (left, top) = size, corner
+    (width, height), (left, top, right, bottom) = size, box
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
         raise ValueError("a mask reaches out of its picture, or has colours")
+    if max(abs(right - left - pixels.shape[1]), abs(bottom - top - pixels.shape[0])) > 1:  # points are rounded
+        raise ValueError(
+            f"a mask has {pixels.shape[1]}x{pixels.shape[0]} pixels, its points {right - left}x{bottom - top}"
+        )
+    if not pixels.any():
+        raise ValueError("a mask has no pixel")
     canvas = torch.zeros(1, height, width, dtype=torch.uint8)
     canvas[0, top : top + pixels.shape[0], left : left + pixels.shape[1]] = torch.from_numpy(pixels.copy())
     return Runs(encoded(canvas).texts[0], (height, width))

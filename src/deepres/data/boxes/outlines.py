@@ -89,7 +89,8 @@ def _checked(outline: Runs, size: Size) -> NDArray[np.int64]:
     if len(counts) and counts.min() < 0:
         raise ValueError("its mask has a negative run length")
     if (total := int(counts.sum())) != height * width:
-        raise ValueError(f"the run lengths of its mask make {total:,} pixels, the picture has {height * width:,}")
+        made = f"{total:,}" if total <= max_pixels() else f"more than {max_pixels():,}"
+        raise ValueError(f"the run lengths of its mask make {made} pixels, the picture has {height * width:,}")
     return counts
 
 
