@@ -122,6 +122,7 @@ def test_what_does_not_go_with_a_localizer_is_refused_in_a_sentence(refused, tra
         (("--set", "crop=300"), "from the crop (300) up"),
         (("--set", "map=conv9_x"), "has no map 'conv9_x'"),
         (("--test-set", "none"), "a run is tested as it is trained"),
+        (("--backbone", "alexnet"), "alexnet takes images of 63 pixels a side or more, not of 48x48"),
     ],
 )
 def test_a_training_that_makes_no_sense_is_refused_in_a_sentence(refused, pictures, tmp_path, more, told):

@@ -246,6 +246,11 @@ def test_what_a_rival_cannot_do_is_refused(refused, folder, arguments, words):
     assert words in refused("train", *arguments, "--data", folder, "--iterations", 1, "--batch-size", 4)
 
 
+def test_images_that_are_too_small_are_refused_before_a_run_begins(refused, folder, tmp_path):
+    refused("train", "alexnet", "--recipe", "cifar", "--data", folder, "--iterations", 1, "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_rival_has_no_residual_layers_to_choose():
     with pytest.raises(InputError, match="residual_layers cannot be chosen for vgg16"):
         build("vgg16", residual_layers=1)

@@ -1,4 +1,4 @@
-"""A check of a run's batch before anything is written: it must have statistics for normalization."""
+"""A check of a run's batch before anything is written: of its images a map is left, with statistics to normalize by."""
 
 import torch
 
@@ -15,10 +15,20 @@ from deepres.weights.start import Start
 
 
 def require_statistics(config: ClassificationConfig, source: Source, ranks: Ranks, start: Start | None) -> None:
-    """Raise `InputError` where batch normalization would see a single value of each channel.
+    """Raise `InputError` where images are too small, or batch normalization would see a single value of each channel.
 
     That is one image, whose smallest map has one position.
     """
+    # Are the images large enough?
+    whole = isinstance(source, Data)
+    size = source.size if whole else (config.recipe.crop, config.recipe.crop)
+    channels = config.in_channels or (source.channels if whole else 3)
+    with torch.device("meta"):
+        structure = (
+            {} if start is None else {key: start.net.header[key] for key in STRUCTURE if key in start.net.header}
+        )
+        net = build(config.network, 2, channels, **structure)
+        images = net.large_enough(torch.empty(2, channels, *size))
     recipe, own = config.recipe, ranks.part(config.recipe.batch_size)
     batch = own.stop - own.start
     each = batch // recipe.accumulate
@@ -27,16 +37,9 @@ def require_statistics(config: ClassificationConfig, source: Source, ranks: Rank
     if 1 not in (each, each % group, batch % group if recipe.bn_average else 0):
         return
     # Then the smallest map of the network must have more than one position.
-    whole = isinstance(source, Data)
-    size = source.size if whole else (recipe.crop, recipe.crop)
-    channels = config.in_channels or (source.channels if whole else 3)
     with torch.device("meta"):
-        structure = (
-            {} if start is None else {key: start.net.header[key] for key in STRUCTURE if key in start.net.header}
-        )
-        net = build(config.network, 2, channels, **structure)
         freeze(net, config.freeze or ())
-        positions = smallest_map(net, torch.empty(2, channels, *size))
+        positions = smallest_map(net, images)
     if positions == 1:
         raise InputError(
             f"batch normalization would see one image, whose last map has one value at {size[1]}x{size[0]} pixels; "

@@ -83,6 +83,7 @@ def check(config: LocalizationConfig, source: BoxParts, ranks: Ranks, start: Sta
     layers that no loss trains on several ranks, which would wait for their gradients.
     """
     net = structure(config, len(source.train.classes))
+    net.features.large_enough(torch.empty(1, 3, config.crop, config.crop, device="meta"))
     frozen, idle = config.freeze or (), net.idle()
     if ranks.world > 1 and not {*idle} <= {*frozen}:
         raise InputError(
