@@ -98,21 +98,21 @@ TOURS = {
     "masks": Tour(
         "tour-segmentation.md",
         "A tour of segmentation",
-        "The pictures are those of [Segmentation](segmentation.md#photographs-of-coco), and so is the run.",
-        "coco",
+        "The pictures are the eight of [Segmentation](segmentation.md#photographs-of-coco), and so is the run.",
+        "eight",
         "val2017/*",
         {
-            "Before training": ("data check coco",),
-            "Training": ("train segmenter --data coco --backbone resnet18 --iterations 10 --run runs/brief",),
+            "Before training": ("data check eight",),
+            "Training": ("train segmenter --data eight --backbone resnet18 --iterations 10 --run runs/brief",),
             "Testing": ("eval runs/seed0 --wrong mistakes", "report runs/seed0"),
             "Using": (
                 "detect runs/seed0 {picture} --draw drawn",
                 "detect runs/seed0 {picture} --format coco --threshold 0.9",
                 "export runs/seed0 --out masks.onnx --calibrate drawn",
-                "eval masks.onnx --data coco",
-                "reproduce masks --scale smoke --data coco",
+                "eval masks.onnx --data eight",
+                "reproduce masks --scale smoke --data eight",
             ),
-            "Errors": ("predict runs/seed0 {picture}", "train segmenter --data coco"),
+            "Errors": ("predict runs/seed0 {picture}", "train segmenter --data eight"),
         },
     ),
     "objects": Tour(
