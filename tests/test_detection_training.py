@@ -191,6 +191,11 @@ def test_the_four_steps_are_four_runs_that_go_on_where_they_were_stopped(process
     [
         (("resnet8", "--iterations", 2), "it has boxes, for deepres train detector"),
         (("resnet8", "--backbone", "resnet8"), "--backbone is of a detector"),
+        (
+            ("faster-rcnn-resnet8", "--backbone", "resnet14"),
+            "the backbone makes faster-rcnn-resnet14, not faster-rcnn-",
+        ),
+        (("detector", "--backbone", "resnet8", "--split", "5/5"), "--split is of a classifier; leave it out"),
         (("detector", "--backbone", "resnt8"), "unknown network 'resnt8'; did you mean"),
         (("detector", "--backbone", "gone.pth"), "there is no weights file gone.pth"),
     ],

@@ -108,6 +108,7 @@ def test_a_stage_is_tested_on_what_its_rpn_proposes_and_classifiers_tell_the_cla
         (("predict", "rpn", "pictures"), "is a localizer"),
         (("detect", "rpn", "pictures"), "is a localizer"),
         (("export", "rpn", "--out", "a.onnx"), "is a localizer"),
+        (("demo", "rpn"), "is a localizer"),
     ],
 )
 def test_what_does_not_go_with_a_localizer_is_refused_in_a_sentence(refused, trained, pictures, command, told):
@@ -122,6 +123,8 @@ def test_what_does_not_go_with_a_localizer_is_refused_in_a_sentence(refused, tra
         (("--set", "crop=300"), "from the crop (300) up"),
         (("--set", "map=conv9_x"), "has no map 'conv9_x'"),
         (("--test-set", "none"), "a run is tested as it is trained"),
+        (("--image-size", "32"), "--image-size is of a classifier; leave it out"),
+        (("--backbone", "localizer-resnet8"), "a localizer is no backbone of another one; name a classifier"),
         (("--backbone", "alexnet"), "alexnet takes images of 63 pixels a side or more, not of 48x48"),
     ],
 )

@@ -11,7 +11,7 @@ from deepres.classification.views import CROP
 from deepres.models.catalog import build, depth, entry, family
 from deepres.models.network import Network
 from deepres.runtime.errors import InputError, Say
-from deepres.training.kind import Kind, RunTask
+from deepres.training.kind import Kind, RunTask, refuse
 from deepres.training.recipe import Recipe
 from deepres.weights.start import Start
 
@@ -55,11 +55,7 @@ def finetuned(start: Start, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> Mapping[str, Any]:
     """The changes as they are. Raises `InputError` for options of a detector."""
-    if given := [name for name in OF_A_DETECTOR if name in changes]:
-        option = given[0].replace("_", "-")
-        raise InputError(
-            f"--{option} is of a detector; give `detector` in place of the network's name, or leave it out"
-        )
+    refuse(changes, OF_A_DETECTOR, "of a detector; give `detector` in place of the network's name, or leave it out")
     return changes
 
 

@@ -27,7 +27,7 @@ from deepres.models.registry import DETECTOR, backbone_of
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import freeze
-from deepres.training.kind import Kind, RunTask
+from deepres.training.kind import OF_A_CLASSIFIER, Kind, RunTask, refuse
 from deepres.training.recipe import Recipe
 from deepres.training.settings import typed
 from deepres.weights.start import Start, take
@@ -56,13 +56,14 @@ def settle(
     """
     if changes.get("test_set") == NOTHING:
         raise InputError("a run is tested as it is trained; name pictures by --test-set, or leave it out")
+    refuse(changes, OF_A_CLASSIFIER, "of a classifier; leave it out")
     settled = {name: value for name, value in changes.items() if name != "backbone"}
     if settled.get("network") == form.word:
         del settled["network"]
     # The backbone: a name of the catalog, or weights.
     backbone = changes.get("backbone")
     if backbone is not None:
-        settled |= _backbone(backbone, form.prefix)
+        settled |= agreed(settled, _backbone(backbone, form.prefix))
     elif "network" not in settled and "network" not in settings:
         raise InputError(f"a {form.word} needs a backbone; give --backbone, for example resnet18, or trained weights")
     # What suits the data, unless a recipe is asked for or recorded.
@@ -87,6 +88,13 @@ def _backbone(backbone: str, prefix: str) -> dict[str, Any]:
         return {"network": prefix + backbone}
     name = take(Path(backbone), silent).net.name
     return {"network": prefix + backbone_of(name), "start": backbone}
+
+
+def agreed(named: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`own`, the network of a backbone. Raises `InputError` where the command line names another one."""
+    if (network := named.get("network", own["network"])) != own["network"]:
+        raise InputError(f"the backbone makes {own['network']}, not {network}; leave {network} or --backbone out")
+    return own
 
 
 def is_place(backbone: str) -> bool:

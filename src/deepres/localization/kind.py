@@ -11,7 +11,7 @@ from torch import nn
 from deepres.data.boxes.index import BoxParts
 from deepres.data.boxes.parts import NOTHING
 from deepres.data.stream.loader import Reading
-from deepres.detection.kind import is_place
+from deepres.detection.kind import agreed, is_place
 from deepres.localization import begin as beginning
 from deepres.localization.choose import chosen
 from deepres.localization.proposed import rpn_of
@@ -26,7 +26,7 @@ from deepres.models.registry import LOCALIZER
 from deepres.runtime.errors import InputError, Say, silent
 from deepres.runtime.ranks import Ranks
 from deepres.training.freeze import freeze
-from deepres.training.kind import Kind, RunTask
+from deepres.training.kind import OF_A_CLASSIFIER, Kind, RunTask, refuse
 from deepres.training.recipe import Recipe
 from deepres.training.settings import typed
 from deepres.weights.start import Start, take
@@ -42,13 +42,14 @@ def settle(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str 
     """
     if changes.get("test_set") == NOTHING:
         raise InputError("a run is tested as it is trained; name pictures by --test-set, or leave it out")
+    refuse(changes, OF_A_CLASSIFIER, "of a classifier; leave it out")
     settled = {name: value for name, value in changes.items() if name != "backbone"}
     if settled.get("network") == WORD:
         del settled["network"]
     # The backbone: a name of the catalog, or weights.
     backbone = changes.get("backbone")
     if backbone is not None:
-        settled |= _backbone(backbone)
+        settled |= agreed(settled, _backbone(backbone))
     elif "network" not in settled and "network" not in settings:
         raise InputError("a localizer needs a backbone; give --backbone, for example resnet18, or trained weights")
     # Proposals come from a run, whose place is kept.

@@ -125,7 +125,7 @@ def entry(name: str) -> Entry:
         backbone, (label, task) = name.removeprefix(method), METHODS[method]
         if inner := method_of(backbone):
             what = "localizer" if inner == LOCALIZER else "detector"
-            raise InputError(f"a {what} is no backbone of another one; put one {method} before the name of a network")
+            raise InputError(f"a {what} is no backbone of another one; name a classifier, for example resnet18")
         features = entry(backbone)
         return replace(features, label=f"{features.label}, {label}", published=None, task=task)
     spec = parse(name)

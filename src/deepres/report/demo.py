@@ -30,7 +30,7 @@ from deepres.runtime.errors import InputError, Say, install
 from deepres.runtime.printing import visible
 from deepres.weights.find import ready, require_mean
 from deepres.workflows.detect import Sighting, Spotter, spotter
-from deepres.workflows.open_network import is_detector
+from deepres.workflows.open_network import classifier, is_detector
 from deepres.workflows.predict import Prediction, Predictor, predictor
 
 TOP = 5
@@ -127,15 +127,15 @@ def exhibits(
     shown: list[Exhibit] = []
     for number, (label, net) in enumerate(zip(named, nets, strict=True), 1):
         name = label if named.count(label) == 1 else f"{label} ({number})"
-        own = _predictor(net, execution, say)
+        own = _predictor(net, places[number - 1], execution, say)
         shown.append(Exhibit(name, net, own, DRAWINGS[type(own)]))
     return shown
 
 
-def _predictor(net: Network, execution: Execution, say: Say) -> Predictor | Spotter:
+def _predictor(net: Network, place: Path, execution: Execution, say: Say) -> Predictor | Spotter:
     if is_detector(net):
         return spotter([cast(Detector, net)], Protocol(threshold=SURE), execution, say)
-    return predictor(net, execution=execution, say=say)
+    return predictor(classifier(net, place), execution=execution, say=say)
 
 
 def look(shown: Sequence[Exhibit], file: Path) -> Sight:

@@ -1,6 +1,6 @@
 """A kind of task, such as classification: what the work around the loop must know of it before training begins."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from deepres.data.manifest import Manifest
 from deepres.models.network import Network
 from deepres.records import Json
-from deepres.runtime.errors import Say
+from deepres.runtime.errors import InputError, Say
 from deepres.runtime.ranks import Ranks
 from deepres.training.config import Config
 from deepres.training.recipe import Recipe
@@ -77,6 +77,16 @@ class RunTask(Task[Batch], Protocol[Batch]):
 
 C = TypeVar("C", bound=Config)
 S = TypeVar("S", bound=Source)
+
+
+OF_A_CLASSIFIER = ("image_size", "split", "in_channels")  # options of `deepres train` for classifiers alone
+
+
+def refuse(changes: Mapping[str, Any], options: Sequence[str], what: str) -> None:
+    """Raise `InputError` where `changes` have one of these options, which are `what`; that tells how to mend it."""
+    if given := [name for name in options if changes.get(name) is not None]:
+        option = given[0].replace("_", "-")
+        raise InputError(f"--{option} is {what}")
 
 
 def _unchanged(settings: Mapping[str, Any], changes: Mapping[str, Any], recipe: str | None) -> Mapping[str, Any]:
