@@ -183,6 +183,8 @@ def main(name: str, data: str, *runs: str) -> None:
         (folder / tour.data).symlink_to(Path(data).resolve())
         names = [f"runs/seed{number}" for number in range(len(runs))]
         resolved = {str(Path(data).resolve()): tour.data, f"{folder}/": ""}
+        if cache := os.environ.get("DEEPRES_CACHE"):
+            resolved[cache] = "~/.cache/deepres"
         for own, run in zip(names, runs, strict=True):
             (folder / own).symlink_to(Path(run).resolve())
             resolved[str(Path(run).resolve())] = own
