@@ -82,7 +82,11 @@ def kills(request):
 @pytest.fixture
 def process(tmp_path):
     """The command line as a process of its own, in `tmp_path`: for what kills it, or counts its threads."""
-    return partial(run_deepres, tmp_path)
+    started = []
+    yield partial(run_deepres, tmp_path, started=started)
+    for left in started:  # as of a test that failed
+        with left:
+            left.kill()
 
 
 @pytest.fixture

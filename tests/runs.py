@@ -17,9 +17,14 @@ def _start(place, command, environment):
     return subprocess.Popen([sys.executable, *map(str, command)], cwd=place, env=env, text=True, **pipes)
 
 
-def run_deepres(place, *arguments, wait=True, timeout=240, **environment):
-    """The command line as a process of its own in the folder `place`, ended after so many seconds."""
+def run_deepres(place, *arguments, wait=True, timeout=240, started=None, **environment):
+    """The command line as a process of its own in the folder `place`, given up after so many seconds.
+
+    It is added to `started`, for who ends what is left.
+    """
     process = _start(place, ("-m", "deepres", *arguments), environment)
+    if started is not None:
+        started.append(process)
     if not wait:
         return process
     output, errors = process.communicate(timeout=timeout)

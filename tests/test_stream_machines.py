@@ -8,7 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from multiprocessing import resource_tracker, spawn
 
 import psutil
 import pytest
@@ -144,6 +147,64 @@ def test_processes_that_all_hang_at_their_forks_are_one_sentence(monkeypatch, ha
     hanging.value = 100
     with pytest.raises(InputError, match="hangs where it starts"):
         next(workers.answers(long, [b"1"], 2, "", print))
+    assert multiprocessing.active_children() == []
+
+
+class SignalledError(Exception):
+    pass
+
+
+@pytest.fixture
+def signal_soon():
+    """Call it, and this process gets SIGTERM after half a second, which raises `SignalledError`."""
+
+    def stop(number, frame):
+        raise SignalledError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
+    yield timer.start
+    timer.cancel()
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_does_not_wait_for_a_process_that_hangs_at_its_fork(monkeypatch, hanging, signal_soon):
+    monkeypatch.setattr(workers, "START_SECONDS", 3)
+    hanging.value = 100
+    signal_soon()
+    with pytest.raises(SignalledError):
+        next(workers.answers(long, [b"1"], 1, "", print))
+    assert hanging.value == 99  # it was not replaced meanwhile
+    assert multiprocessing.active_children() == []
+
+
+def test_a_signal_does_not_wait_for_a_program_that_hangs_at_its_start(monkeypatch, tmp_path, signal_soon):
+    """It reads nothing, and the work does not fit into a pipe."""
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\nimport time\n\ntime.sleep(5)\nopen('ended', 'w').close()\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    resource_tracker.ensure_running()  # which is a Python program
+    usual = spawn.get_executable()
+    spawn.set_executable(str(program))
+    signal_soon()
+    try:
+        with pytest.raises(SignalledError):
+            next(workers.answers(partial(joined, bytes(1_000_000)), [b"1"], 1, "", print, "spawn"))
+    finally:
+        spawn.set_executable(usual)
+    assert not (tmp_path / "ended").exists()
+    assert multiprocessing.active_children() == []
+
+
+def joined(*pieces):
+    return torch.zeros(1, 1, 1, 3, dtype=torch.uint8), sum(map(len, pieces))
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_processes_that_are_not_forked_get_their_work(context):
+    work = partial(joined, bytes(1_000_000))
+    assert [rest for _, rest in workers.answers(work, [b"1", b"22"], 2, "", print, context)] == [1_000_001, 1_000_002]
     assert multiprocessing.active_children() == []
 
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -67,32 +67,33 @@ def answers(
     crew: list[_Worker] = []
     end = Finalize(None, _end, (crew,), exitpriority=10)  # when Python exits, before it waits for the processes
     try:
-        with _endings_held(), _garbage_kept():
-            _start(crew, work, count, context)
+        _start(crew, work, count, context)
         yield from _in_turn(crew, requests, partial(_receive, crew, what=what, say=say, pinned=pinned))
     finally:
         end()
 
 
 def _start(crew: list[_Worker], work: Work[Any, Any], count: int, context: str | None) -> None:
-    """Add `count` processes to the crew."""
+    """Add `count` processes to the crew. A signal ends every wait of it."""
     how = multiprocessing.get_context(context)
     forks = how.get_start_method() == "fork"
-    # Pickled here, since with other start methods multiprocessing would send tensors through /dev/shm.
-    start = partial(_started, how, work if forks else pickle.dumps(work))
+    start = partial(_started, how, work if forks else None)
     try:
-        crew.extend(start() for _ in range(count))
+        with _starting():
+            crew.extend(start() for _ in range(count))
         for place in range(count if forks else 0):
             _await_beginning(crew, place, start)
     except OSError as error:
         raise InputError(
             f"a process that decodes pictures cannot be started ({error}); give fewer (--set workers=N)"
         ) from None
+    if not forks:
+        _hand_over(crew, work)
 
 
-def _started(how: BaseContext, handed: Work[Any, Any] | bytes) -> _Worker:
+def _started(how: BaseContext, work: Work[Any, Any] | None) -> _Worker:
     ours, theirs = how.Pipe()
-    process = how.Process(target=_serve, args=(theirs, handed, os.getpid()), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
+    process = how.Process(target=_serve, args=(theirs, work, os.getpid()), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
     process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -108,12 +109,23 @@ def _await_beginning(crew: list[_Worker], place: int, start: Callable[[], _Worke
             with contextlib.suppress(EOFError, ConnectionError):  # `_receive` tells of a process that has ended
                 crew[place].pipe.recv_bytes()
             return
-        hung = [crew[place]]
-        crew[place] = start()
-        _end(hung)
+        _end([crew[place]])
+        with _starting():
+            crew[place] = start()
     raise InputError(
         f"a process that decodes pictures hangs where it starts ({STARTS} were started); give --set workers=0"
     )
+
+
+def _hand_over(crew: list[_Worker], work: Work[Any, Any]) -> None:
+    """Send the work to processes that were not forked.
+
+    As an argument of the process, `multiprocessing` would send its tensors through /dev/shm, with signals held back.
+    """
+    message = pickle.dumps(work)
+    for worker in crew:
+        with contextlib.suppress(OSError):  # `_receive` tells of a process that has ended
+            worker.pipe.send_bytes(message)
 
 
 def _end(crew: list[_Worker]) -> None:
@@ -189,13 +201,14 @@ def _lost(crew: list[_Worker]) -> InputError:
     )
 
 
-def _serve(pipe: Connection, handed: Work[Any, Any] | bytes, parent: int) -> None:
-    """The main function of a worker: it answers requests until its parent is gone."""
+def _serve(pipe: Connection, work: Work[Any, Any] | None, parent: int) -> None:
+    """The main function of a worker: it answers requests until its parent is gone. No `work`: it is handed over."""
     _ignore_endings()
     torch.set_num_threads(1)  # PyTorch's pool of threads does not survive a fork
-    work: Work[Any, Any] = pickle.loads(handed) if isinstance(handed, bytes) else handed
     with contextlib.suppress(EOFError, ConnectionError):
-        if not isinstance(handed, bytes):
+        if work is None:
+            work = cast("Work[Any, Any]", pickle.loads(pipe.recv_bytes()))
+        else:
             pipe.send_bytes(b"")  # for `_await_beginning`
         while True:
             while not pipe.poll(PARENT_SECONDS):
@@ -222,23 +235,18 @@ def _ignore_endings() -> None:
 
 
 @contextmanager
-def _endings_held() -> Generator[None]:
-    """Hold back signals while processes start, until `_ignore_endings` has set their handlers there."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows has no such signals
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _starting() -> Generator[None]:
+    """The context in which processes start: for as short as can be, since signals are held back in it.
 
-
-@contextmanager
-def _garbage_kept() -> Generator[None]:
-    """Keep the collector of new processes away from what this one has: of a GPU, a forked process can free nothing."""
+    They are so until `_ignore_endings` has set their handlers in the new process. Its collector is kept away from what
+    this process has: of a GPU, a forked process can free nothing.
+    """
+    held = hasattr(signal, "pthread_sigmask")  # Windows has no such signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if held else ()
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
+        if held:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
