@@ -109,7 +109,7 @@ def test_a_test_set_with_a_part_of_the_classes_is_tested_over_all(deepres, refus
         "eval", net, "--data", folder(tmp_path / "more", COLOURS | {"gnu": (9, 9, 9)})
     )
     message = refused("eval", net, "--data", data, "--by-place")
-    assert "knows the classes" in message and "or --by-place" not in message
+    assert "knows 3 classes" in message and "has 2; give what was made for the same" in message
 
 
 def test_members_of_an_ensemble_are_matched_by_name_or_refused(deepres, refused, weights, tmp_path):

@@ -109,6 +109,7 @@ def test_a_stage_is_tested_on_what_its_rpn_proposes_and_classifiers_tell_the_cla
         (("detect", "rpn", "pictures"), "is a localizer"),
         (("export", "rpn", "--out", "a.onnx"), "is a localizer"),
         (("demo", "rpn"), "is a localizer"),
+        (("eval", "rpn", "--test-set", "none"), "has no test pictures; give another --part, or --test-set"),
     ],
 )
 def test_what_does_not_go_with_a_localizer_is_refused_in_a_sentence(refused, trained, pictures, command, told):

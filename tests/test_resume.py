@@ -108,6 +108,7 @@ def test_a_finished_run_is_not_trained_again(deepres, undisturbed):
     before = last_weights(undisturbed).stat().st_mtime_ns
     result = deepres("train", "--run", undisturbed, "--json")
     assert json.loads(result.stdout)["iteration"] == 60
+    assert len(json.loads((undisturbed / "environment.json").read_text())) == 1
     assert last_weights(undisturbed).stat().st_mtime_ns == before
 
 

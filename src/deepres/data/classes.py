@@ -120,7 +120,7 @@ def _places(wanted: Classes, known: Classes, by_place: bool, say: Say) -> list[i
     # By place, if one side has only numbers, both are ImageNet's, or the user says so.
     imagenet = _is_imagenet(wanted.names) and _is_imagenet(known.names)
     if many != len(known.names) or not (by_place or numbers or imagenet):
-        raise _refusal(known, wanted)
+        raise _refusal(known, wanted, by_place)
     why = "as --by-place has it"
     if not by_place:
         nameless = wanted if wanted.numbers else known
@@ -140,10 +140,10 @@ def _is_imagenet(names: Names) -> bool:
     return len(names) == 1000 and (english or (list(names) == sorted(names) and all(map(WORDNET.fullmatch, names))))
 
 
-def _refusal(member: Classes, other: Classes) -> InputError:
-    """The error for a member and `other` that do not have the same classes."""
+def _refusal(member: Classes, other: Classes, by_place: bool = False) -> InputError:
+    """The error for a member and `other` that do not have the same classes, or as many where they go by place."""
     counts = len(member.names), len(other.names)
-    if counts[0] != counts[1] and (member.numbers or other.numbers):
+    if counts[0] != counts[1] and (by_place or member.numbers or other.numbers):
         return InputError(
             f"{member.whose} knows {counts[0]:,} classes, {other.whose} has {counts[1]:,}; "
             "give what was made for the same"

@@ -51,8 +51,12 @@ def untrained(paths: Sequence[Path], index: BoxIndex, part: str, data: str, say:
     """The places int64 (N,) of the pictures of an index, the `part` of `data`, that no run at `paths` was trained on.
 
     Pictures of the training part may have been. `say` is told how many are left out; `given` as `for_weights` has it.
-    Raises `InputError` where none is left.
+    Raises `InputError` where there is none, or none is left.
     """
+    what = "training" if part == "train" else "test"
+    nothing = InputError(f"{index.pictures.root} has no {what} pictures; give another --part, or --test-set")
+    if not len(index):
+        raise nothing
     seen = torch.zeros(len(index), dtype=torch.bool)
     listed = {path: own for path in paths if (own := kept(path)) is not None} if part == "test" else {}
     for path, own in listed.items():
@@ -62,8 +66,7 @@ def untrained(paths: Sequence[Path], index: BoxIndex, part: str, data: str, say:
         say(f"left out of the test: {len(names):,} that a run was trained on ({first(names)})")
     places = (~seen).nonzero().flatten()
     if not len(places):
-        what = "training" if part == "train" else "test"
-        raise InputError(f"{index.pictures.root} has no {what} pictures; give another --part, or --test-set")
+        raise nothing
     return places
 
 

@@ -156,13 +156,14 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
         )
     else:
         _take_place(record, opened)
-    # The start weights, the pictures, and the environment of this start.
+    # The start weights, the pictures, and the environment of this start; a complete run is not started again.
     if start is not None:
         start.keep(run)
     if own is not None and not (run.path / run_pictures.FILE).exists():
         own.keep(run)
     environment: Json = describe_environment() | {"ranks": opened.ranks.world}
-    write_json(run.path / "environment.json", [*run.environment, environment])
+    if run.done is None:
+        write_json(run.path / "environment.json", [*run.environment, environment])
     return environment["commit"], run.done
 
 
