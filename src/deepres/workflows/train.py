@@ -161,9 +161,10 @@ def open_run(record: Json, opened: _Opened) -> tuple[str | None, Json | None]:
         start.keep(run)
     if own is not None and not (run.path / run_pictures.FILE).exists():
         own.keep(run)
+    starts = run.environment
     environment: Json = describe_environment() | {"ranks": opened.ranks.world}
     if run.done is None:
-        write_json(run.path / "environment.json", [*run.environment, environment])
+        write_json(run.path / "environment.json", [*starts, environment])
     return environment["commit"], run.done
 
 
