@@ -178,22 +178,38 @@ def test_a_signal_does_not_wait_for_a_process_that_hangs_at_its_fork(monkeypatch
     assert multiprocessing.active_children() == []
 
 
-def test_a_signal_does_not_wait_for_a_program_that_hangs_at_its_start(monkeypatch, tmp_path, signal_soon):
-    """It reads nothing, and the work does not fit into a pipe."""
-    program = tmp_path / "program"
-    program.write_text(f"#!{sys.executable}\nimport time\n\ntime.sleep(5)\nopen('ended', 'w').close()\n")
-    program.chmod(0o755)
+@pytest.fixture
+def started_program(monkeypatch, tmp_path):
+    """Call it with a line of Python, and this is what a process that is not forked runs, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
-    resource_tracker.ensure_running()  # which is a Python program
+    resource_tracker.ensure_running()  # or it would run the line, too
     usual = spawn.get_executable()
-    spawn.set_executable(str(program))
+
+    def start(line):
+        program = tmp_path / "program"
+        program.write_text(f"#!{sys.executable}\n{line}\n")
+        program.chmod(0o755)
+        spawn.set_executable(str(program))
+
+    yield start
+    spawn.set_executable(usual)
+
+
+def test_a_signal_does_not_wait_for_a_program_that_hangs_at_its_start(started_program, tmp_path, signal_soon):
+    """It reads nothing, and the work does not fit into a pipe."""
+    started_program("import time; time.sleep(5); open('ended', 'w').close()")
     signal_soon()
-    try:
-        with pytest.raises(SignalledError):
-            next(workers.answers(partial(joined, bytes(1_000_000)), [b"1"], 1, "", print, "spawn"))
-    finally:
-        spawn.set_executable(usual)
+    with pytest.raises(SignalledError):
+        next(workers.answers(partial(joined, bytes(1_000_000)), [b"1"], 1, "", print, "spawn"))
     assert not (tmp_path / "ended").exists()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_program_that_ends_at_its_start_is_one_sentence(started_program, size):
+    started_program("raise SystemExit(3)")
+    with pytest.raises(InputError, match=r"was lost \(exit code 3\)"):
+        next(workers.answers(partial(joined, bytes(size)), [b"1"], 2, "", print, "spawn"))
     assert multiprocessing.active_children() == []
 
 

@@ -121,11 +121,14 @@ def _hand_over(crew: list[_Worker], work: Work[Any, Any]) -> None:
     """Send the work to processes that were not forked.
 
     As an argument of the process, `multiprocessing` would send its tensors through /dev/shm, with signals held back.
+    Raises `InputError` where one has ended.
     """
     message = pickle.dumps(work)
-    for worker in crew:
-        with contextlib.suppress(OSError):  # `_receive` tells of a process that has ended
+    try:
+        for worker in crew:
             worker.pipe.send_bytes(message)
+    except OSError:
+        raise _lost(crew) from None
 
 
 def _end(crew: list[_Worker]) -> None:
