@@ -235,6 +235,17 @@ def test_an_error_of_the_work_is_raised_where_it_is_asked_for(count):
     assert multiprocessing.active_children() == []
 
 
+def ending(request):
+    os._exit(3)
+
+
+def test_the_exit_code_of_a_lost_process_is_told():
+    """It comes a moment after the end of the process is seen: again and again, since that may go well."""
+    for _ in range(20):
+        with pytest.raises(InputError, match=r"was lost \(exit code 3\)"):
+            next(workers.answers(ending, [b"1", b"2"], 2, "", print))
+
+
 def shaped(request):
     return torch.arange(math.prod(request), dtype=torch.uint8).view(request), None
 

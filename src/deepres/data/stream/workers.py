@@ -196,7 +196,10 @@ def _state(process: BaseProcess) -> str:
 
 def _lost(crew: list[_Worker]) -> InputError:
     """The error for a worker that has ended."""
-    wait([worker.process.sentinel for worker in crew], JOIN_SECONDS)
+    ended = wait([worker.process.sentinel for worker in crew], JOIN_SECONDS)
+    for worker in crew:
+        if worker.process.sentinel in ended:
+            worker.process.join(JOIN_SECONDS)  # the sentinel comes a moment before the exit code
     code = next((worker.process.exitcode for worker in crew if worker.process.exitcode is not None), None)
     how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return InputError(
